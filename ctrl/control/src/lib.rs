@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The control side of Portcullis: what an operator writes, read and validated.
+//!
+//! Everything here works on text and plain values and never on packets: documents and configurations come in as
+//! text and leave as types that cannot hold an invalid policy (parse, don't validate).
+
+pub mod model;
+pub mod name;

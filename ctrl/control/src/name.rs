@@ -1,0 +1,90 @@
+//! Names of objects and the keys made of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The project of everything that names none.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// The group that every project has (semantics 3.7).
+pub const DEFAULT_GROUP: &str = "default";
+
+/// The longest name, in characters (not bytes: names are shown to people).
+pub const MAX_NAME: usize = 255;
+
+/// What identifies a group or NIC over generations: its project and its name in it.
+///
+/// Ordered by project first, so that a listing keeps a project's objects together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The project, [`DEFAULT_PROJECT`] where the document names none.
+    pub project: Arc<str>,
+    /// The name, unique among its kind in the project.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key of the given project and name; the caller vouches that both passed [`check`].
+    pub fn new(project: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Key {
+        Key { project: project.into(), name: name.into() }
+    }
+
+    /// The key of `name` in project `default`.
+    pub fn in_default(name: impl Into<Arc<str>>) -> Key {
+        Key::new(DEFAULT_PROJECT, name)
+    }
+
+    /// The key of this project's group `default`.
+    pub fn default_group_of(project: &Arc<str>) -> Key {
+        Key { project: project.clone(), name: DEFAULT_GROUP.into() }
+    }
+
+    /// Reads the form that [`fmt::Display`] writes: `name`, or `project/name`. No name holds a `/`, so the two never
+    /// meet. `None` where either part is no name.
+    pub fn parse(text: &str) -> Option<Key> {
+        let (project, name) = text.split_once('/').unwrap_or((DEFAULT_PROJECT, text));
+        (check(project).is_ok() && check(name).is_ok()).then(|| Key::new(project, name))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if &*self.project != DEFAULT_PROJECT {
+            write!(f, "{}/", self.project)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// Why a text is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAName {
+    /// Nothing at all.
+    Empty,
+    /// More than [`MAX_NAME`] characters.
+    TooLong,
+    /// A character that no name may hold: `/` separates project and name, `#` group and rule, and control characters
+    /// would forge lines in logs.
+    Character(char),
+}
+
+impl fmt::Display for NotAName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotAName::Empty => f.write_str("is empty"),
+            NotAName::TooLong => write!(f, "is longer than {MAX_NAME} characters"),
+            NotAName::Character(c) => write!(f, "holds {c:?}"),
+        }
+    }
+}
+
+/// Whether `text` may be the name of an object or project.
+pub fn check(text: &str) -> Result<(), NotAName> {
+    if text.is_empty() {
+        return Err(NotAName::Empty);
+    }
+    if let Some(c) = text.chars().find(|&c| c.is_control() || matches!(c, '/' | '#')) {
+        return Err(NotAName::Character(c));
+    }
+    if text.chars().count() > MAX_NAME { Err(NotAName::TooLong) } else { Ok(()) }
+}
