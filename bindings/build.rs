@@ -18,13 +18,14 @@ const FUNCTIONS: &str = "shim_.*\
         |start|stop|close|set_mtu|get_mtu|rss_hash_conf_get|rss_reta_update|rss_reta_query|socket_id)\
     |rte_eth_(rx|tx)_queue_setup\
     |rte_eth_(promiscuous|allmulticast)_(enable|get)\
-    |rte_eth_(link_get_nowait|stats_get|macaddr_get)";
+    |rte_eth_(stats_get|macaddr_get)";
 
 const CONSTANTS: &str = "SHIM_.*|RTE_MAX_ETHPORTS|RTE_ETH_NAME_MAX_LEN|RTE_ETH_RETA_GROUP_SIZE\
     |RTE_PKTMBUF_HEADROOM|RTE_MEMPOOL_NAMESIZE|RTE_ETH_MQ_RX_.*";
 
 /// Types with bit fields, packing or unions that bindgen can't lay out, or whose inside is no business of ours.
-const OPAQUE: &str = "rte_mbuf|rte_mempool|rte_device|rte_eth_dev_portconf_ignored|rte_eth_fdir_conf|rte_eth_link";
+const OPAQUE: &str =
+    "rte_mbuf|rte_mempool|rte_device|rte_eth_vmdq.*|rte_eth_dcb.*|rte_eth_rxseg.*|rte_eth_intr_conf";
 
 fn fail(message: &str) -> ! {
     println!("cargo::error={message}");
@@ -36,11 +37,12 @@ fn main() {
     println!("cargo::rerun-if-changed=shim.h");
     println!("cargo::rerun-if-changed=shim.c");
 
-    let dpdk = match pkg_config::Config::new().atleast_version("22.11").cargo_metadata(false).probe("libdpdk") {
+    let dpdk = match pkg_config::Config::new().atleast_version("22.11").cargo_metadata(false).probe("libdpdk")
+    {
         Ok(found) => found,
-        Err(pkg_config::Error::Command { .. }) => {
-            fail("pkg-config is missing: install the Debian packages pkg-config, libdpdk-dev and libclang-dev")
-        }
+        Err(pkg_config::Error::Command { .. }) => fail(
+            "pkg-config is missing: install the Debian packages pkg-config, libdpdk-dev and libclang-dev",
+        ),
         Err(_) => fail(
             "libdpdk >= 22.11 is not found by pkg-config: install the Debian package libdpdk-dev \
              (or point PKG_CONFIG_PATH at the directory of libdpdk.pc)",
@@ -83,7 +85,9 @@ fn main() {
         .generate();
     match declarations {
         Ok(declarations) => declarations.write_to_file(out).expect("OUT_DIR can be written"),
-        Err(e) => fail(&format!("bindgen can't read the headers of libdpdk {}: {e}", dpdk.version).replace('\n', " ")),
+        Err(e) => fail(
+            &format!("bindgen can't read the headers of libdpdk {}: {e}", dpdk.version).replace('\n', " "),
+        ),
     }
 }
 

@@ -29,13 +29,6 @@ SAME(buf_len);
 SAME(pool);
 SAME(next);
 
-const uint64_t SHIM_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
-const uint64_t SHIM_RX_VLAN = RTE_MBUF_F_RX_VLAN;
-const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
-const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-const uint64_t SHIM_RSS_WANTED =
-	RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP;
-
 uint16_t shim_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, frames, n);
@@ -84,6 +77,17 @@ int shim_pktmbuf_linearize(struct rte_mbuf *m)
 int shim_errno(void)
 {
 	return rte_errno;
+}
+
+bool shim_link(uint16_t port, uint32_t *mbps, bool *full_duplex)
+{
+	struct rte_eth_link link = { 0 };
+
+	if (rte_eth_link_get_nowait(port, &link) != 0)
+		return false;
+	*mbps = link.link_speed;
+	*full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+	return link.link_status == RTE_ETH_LINK_UP;
 }
 
 unsigned int shim_lcore_id(void)

@@ -59,15 +59,19 @@ int shim_pktmbuf_linearize(struct rte_mbuf *m);
 
 /* Threads, time and errors. */
 int shim_errno(void);
+bool shim_link(uint16_t port, uint32_t *mbps, bool *full_duplex); /* up? */
 unsigned int shim_lcore_id(void);
 uint64_t shim_rdtsc(void);
 uint64_t shim_tsc_hz(void);
 
-/* Macros that bindgen can't evaluate. */
-extern const uint64_t SHIM_RX_VLAN_STRIPPED;
-extern const uint64_t SHIM_RX_VLAN;
-extern const uint64_t SHIM_RX_OFFLOAD_SCATTER;
-extern const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS;
-extern const uint64_t SHIM_RSS_WANTED;
+/* Macros of 64 bits, as constants that bindgen can evaluate. */
+static const uint64_t SHIM_RX_VLAN = RTE_MBUF_F_RX_VLAN;
+static const uint64_t SHIM_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t SHIM_MBUF_INDIRECT = RTE_MBUF_F_INDIRECT;
+static const uint64_t SHIM_MBUF_EXTERNAL = RTE_MBUF_F_EXTERNAL;
+static const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t SHIM_RSS_WANTED = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP;
+static const uint32_t SHIM_LCORE_ANY = LCORE_ID_ANY;
 
 #endif

@@ -1,0 +1,108 @@
+//! Pools of packet buffers.
+
+use std::ffi::{CString, c_int};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use dpdk_sys::rte_mempool;
+
+use crate::capture::quietly;
+use crate::eal::{self, Eal};
+use crate::error::{Error, reason, rte_errno};
+use crate::mbuf::Mbuf;
+
+/// Bytes of a buffer's data room that hold a frame of 1,500 bytes and two VLAN tags, besides the headroom.
+pub const DEFAULT_DATA_ROOM: u16 = 2048;
+
+/// Buffers that each registered thread may keep for itself.
+const CACHE: u32 = 256;
+
+/// A fixed number of packet buffers. Ports keep their pool alive.
+///
+/// Dropped with all of its buffers back it is freed; while a buffer is out, it stays for ever instead, and EAL with
+/// it, so that the buffer's memory stays valid.
+#[derive(Debug)]
+pub struct Mempool {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    raw: NonNull<rte_mempool>,
+    eal: Arc<eal::Inner>,
+}
+
+// SAFETY: DPDK's pools may be used by any thread at any time: the shared ring is multi-producer and multi-consumer,
+// and caches are per registered thread.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Mempool {
+    /// A pool of `count` buffers with `data_room` bytes each for a frame's bytes (its headroom of 128 bytes comes on
+    /// top). `name` is unique in the process and of at most 25 bytes. Memory for it comes from EAL's, about
+    /// `count * (data_room + 400)` bytes.
+    pub fn new(eal: &Eal, name: &str, count: u32, data_room: u16) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Mempool { name: name.to_owned(), reason };
+        let c_name = CString::new(name).map_err(|_| failed("its name holds a NUL byte".into()))?;
+        let room = u32::from(data_room) + dpdk_sys::RTE_PKTMBUF_HEADROOM;
+        let room = u16::try_from(room)
+            .map_err(|_| failed(format!("a data room of {data_room} bytes is too large")))?;
+        // A cache may hold up to 1.5 times its size; a small pool would drain into the caches of idle threads.
+        let cache = if count >= 8 * CACHE { CACHE } else { 0 };
+        const ANY_SOCKET: c_int = -1;
+        let ((raw, errno), log) = quietly(|| {
+            // SAFETY: EAL is running as long as `eal` is, and the name is a C string.
+            let raw = unsafe {
+                dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, room, ANY_SOCKET)
+            };
+            (raw, rte_errno())
+        });
+        let raw = NonNull::new(raw).ok_or_else(|| failed(reason(&log, errno)))?;
+        Ok(Self { inner: Arc::new(Inner { raw, eal: Arc::clone(&eal.inner) }) })
+    }
+
+    /// Buffers that are free, in the pool or in a thread's cache. Walks over the caches: not for the data path.
+    pub fn avail(&self) -> u32 {
+        // SAFETY: the pool lives as long as `inner`.
+        unsafe { dpdk_sys::rte_mempool_avail_count(self.inner.as_ptr()) }
+    }
+
+    /// Buffers that are out: in our hands or in a port's rings. Walks over the caches: not for the data path.
+    pub fn in_use(&self) -> u32 {
+        self.inner.in_use()
+    }
+
+    /// An empty buffer; `None` if all are out. Other threads' caches are out of reach.
+    pub fn alloc(&self) -> Option<Mbuf> {
+        // SAFETY: the pool lives as long as `inner`; a non-null buffer is fresh and ours alone. Should it outlive
+        // the pool's handles, `Inner::drop` leaves the pool's memory in place.
+        unsafe {
+            let raw = dpdk_sys::shim_pktmbuf_alloc(self.inner.as_ptr());
+            NonNull::new(raw).map(|raw| Mbuf::from_raw(raw))
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn as_ptr(&self) -> *mut rte_mempool {
+        self.raw.as_ptr()
+    }
+
+    fn in_use(&self) -> u32 {
+        // SAFETY: the pool lives until `drop` frees it.
+        unsafe { dpdk_sys::rte_mempool_in_use_count(self.raw.as_ptr()) }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.in_use() == 0 {
+            // SAFETY: the last handle goes, no buffer is out, and ports that could take one hold a handle.
+            unsafe { dpdk_sys::rte_mempool_free(self.raw.as_ptr()) };
+        } else {
+            // A buffer is still out and will come back: its memory has to stay, so EAL is never cleaned up.
+            std::mem::forget(Arc::clone(&self.eal));
+        }
+    }
+}

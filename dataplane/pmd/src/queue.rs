@@ -1,0 +1,182 @@
+//! A queue pair of a port, in one worker's hands.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dpdk_sys::rte_mbuf;
+use engine::io::{BURST, Burst, Frame, Port};
+
+use crate::mbuf::Mbuf;
+use crate::port::Shared;
+
+/// One receive and one transmit queue of one port. Only its owner can poll them; it may move to another thread.
+///
+/// *Frames that are too long.* A frame longer than [`crate::Port::max_frame`] is freed by `rx` and counted in
+/// [`crate::Stats::rx_oversize`]; `tx` never hands one to the device, where some would drop it uncounted: it stays in
+/// the burst as refused, and counts in [`crate::Stats::tx_oversize`].
+///
+/// *Segmented frames* go out as they are where the device takes them. Where it does not, they are moved together
+/// into their first buffer; those with no room there stay in the burst as refused and count in `tx_oversize` too.
+#[derive(Debug)]
+pub struct Queue {
+    port: u16,
+    index: u16,
+    max_frame: usize,
+    /// More segments than this can't be sent.
+    max_segments: u16,
+    shared: Arc<Shared>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+impl Queue {
+    /// The queue pair `index` of the started port behind `shared`. The caller makes each only once.
+    pub(crate) fn new(shared: &Arc<Shared>, index: u16) -> Self {
+        Self {
+            port: shared.id,
+            index,
+            max_frame: shared.max_frame(),
+            max_segments: if shared.multi_segment_tx { u16::MAX } else { 1 },
+            shared: Arc::clone(shared),
+            _not_sync: PhantomData,
+        }
+    }
+
+    /// Its place among the port's queue pairs, from 0.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The port's name.
+    pub fn port_name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Frees the frames from place `from` on that are too long.
+    #[cold]
+    fn drop_oversize(&self, burst: &mut Burst<Mbuf>, from: usize) {
+        let mut place = 0;
+        let before = burst.len();
+        burst.retain(|frame| {
+            place += 1;
+            place <= from || frame.captured() <= self.max_frame
+        });
+        self.shared.counters[usize::from(self.index)].rx_oversize.add((before - burst.len()) as u64);
+    }
+
+    /// True if the device would not carry the frame as it is.
+    #[inline]
+    fn is_unfit(&self, frame: &Mbuf) -> bool {
+        (frame.captured() > self.max_frame) | (frame.segments() > self.max_segments)
+    }
+
+    /// Takes out of the burst what can't be sent at all, after an attempt to make it fit.
+    #[cold]
+    fn take_unfit(&self, burst: &mut Burst<Mbuf>) -> Burst<Mbuf> {
+        let mut unfit = Burst::new();
+        let mut fit = Burst::new();
+        for mut frame in burst.drain(..) {
+            let fits = frame.captured() <= self.max_frame
+                && (frame.segments() <= self.max_segments || frame.linearize());
+            if fits { fit.push(frame) } else { unfit.push(frame) }
+        }
+        *burst = fit;
+        self.shared.counters[usize::from(self.index)].tx_oversize.add(unfit.len() as u64);
+        unfit
+    }
+
+    /// Hands the burst to the device; what it refuses moves to the front.
+    #[inline]
+    fn send(&self, burst: &mut Burst<Mbuf>) {
+        let len = burst.len();
+        let frames = burst.as_mut_ptr();
+        // SAFETY: `Mbuf` is a transparent pointer, so the burst is an array of `len` of them. The device takes the
+        // first `sent` over: they are overwritten or left behind the new length, never dropped. This queue is polled
+        // by this thread alone, and its port is started (`shared`).
+        unsafe {
+            burst.set_len(0);
+            let sent = dpdk_sys::shim_eth_tx_burst(
+                self.port,
+                self.index,
+                frames.cast::<*mut rte_mbuf>(),
+                len as u16,
+            );
+            let sent = usize::from(sent).min(len);
+            if sent < len && sent > 0 {
+                std::ptr::copy(frames.add(sent), frames, len - sent);
+            }
+            burst.set_len(len - sent);
+        }
+    }
+}
+
+impl Port for Queue {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn rx(&mut self, burst: &mut Burst<Mbuf>) {
+        let len = burst.len();
+        let room = BURST - len;
+        // SAFETY: the burst has `room` places behind `len` (its capacity is BURST); the device fills the first of
+        // them with live mbufs that are ours, as many as it says. This queue is polled by this thread alone, and its
+        // port is started (`shared`).
+        unsafe {
+            let free = burst.as_mut_ptr().add(len).cast::<*mut rte_mbuf>();
+            let got = dpdk_sys::shim_eth_rx_burst(self.port, self.index, free, room as u16);
+            burst.set_len(len + usize::from(got).min(room));
+        }
+        let longest = burst[len..].iter().map(Frame::captured).max().unwrap_or(0);
+        if longest > self.max_frame {
+            self.drop_oversize(burst, len);
+        }
+    }
+
+    #[inline]
+    fn tx(&mut self, burst: &mut Burst<Mbuf>) {
+        if burst.is_empty() {
+            return;
+        }
+        if burst.iter().fold(false, |any, frame| any | self.is_unfit(frame)) {
+            let unfit = self.take_unfit(burst);
+            self.send(burst);
+            burst.extend(unfit);
+        } else {
+            self.send(burst);
+        }
+    }
+
+    #[inline]
+    fn free(&mut self, burst: &mut Burst<Mbuf>) {
+        let len = burst.len();
+        // SAFETY: `Mbuf` is a transparent pointer; the burst gives up all `len` of them before they are freed here.
+        unsafe {
+            burst.set_len(0);
+            dpdk_sys::shim_pktmbuf_free_bulk(burst.as_mut_ptr().cast::<*mut rte_mbuf>(), len as u32);
+        }
+    }
+}
+
+/// A counter that one thread writes and others read.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(std::sync::atomic::AtomicU64);
+
+impl Counter {
+    /// Adds by load and store: only the queue's owner writes.
+    fn add(&self, n: u64) {
+        // Relaxed: a count stands for itself; readers need no order with the frames.
+        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        // Relaxed: as above.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a queue pair counts itself.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rx_oversize: Counter,
+    pub(crate) tx_oversize: Counter,
+}
