@@ -3,5 +3,8 @@
 //! Everything here works on text and plain values and never on packets: documents and configurations come in as
 //! text and leave as types that cannot hold an invalid policy (parse, don't validate).
 
+pub mod config;
+pub mod document;
 pub mod model;
 pub mod name;
+pub mod source;

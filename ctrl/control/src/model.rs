@@ -11,6 +11,7 @@ pub use address::{Mac, Prefix};
 pub use rule::{Action, Direction, Ethertypes, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,6 +37,16 @@ pub enum Segment {
     Vlan(u16),
     /// The VNI of a VXLAN or Geneve tunnel, 24 bits.
     Vni(u32),
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Segment::Untagged => f.write_str("untagged"),
+            Segment::Vlan(id) => write!(f, "VLAN {id}"),
+            Segment::Vni(id) => write!(f, "VNI {id}"),
+        }
+    }
 }
 
 /// An isolated address space.

@@ -1,0 +1,276 @@
+//! The configuration: the TOML of interfaces.md as plain typed values.
+//!
+//! [`Config::default`] is what an empty file says. Every key may be left out; [`Config::require_wires`] is for `run`,
+//! which needs some. Where the specification is silent: durations are above 0 (`pickup_grace` may be 0) and at most 30
+//! days, quotas at least 1, and `api.tls_cert`, `api.tls_key` and `api.token_file` are the keys that an address other
+//! than loopback needs.
+
+mod eal;
+mod read;
+
+pub use read::parse_config;
+
+use crate::document::Limits;
+use crate::model::{Mode, Prefix};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[eal]`
+    pub eal: Eal,
+    /// `[[wire]]`, in the order of the file.
+    pub wires: Vec<Wire>,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[conntrack]`
+    pub conntrack: Conntrack,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[policy]`
+    pub policy: PolicySettings,
+    /// `[api]`
+    pub api: Api,
+    /// `[store]`
+    pub store: Store,
+}
+
+/// DPDK's environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Eal {
+    /// Arguments as DPDK takes them, none of which chooses cores.
+    pub args: Vec<String>,
+}
+
+/// A pair of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Its name, unique.
+    pub name: String,
+    /// The port towards the instances; on no other wire, and not the other side of this one.
+    pub inside: String,
+    /// The port towards the network.
+    pub outside: String,
+}
+
+/// The worker threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// The core of each worker, each once.
+    pub cores: Vec<usize>,
+}
+
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers { cores: vec![1] }
+    }
+}
+
+/// Whether a segment in the middle of a TCP stream may open a connection (semantics 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpPickup {
+    /// It may not.
+    Strict,
+    /// It may.
+    Loose,
+}
+
+/// Connection tracking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conntrack {
+    /// The most connections, all workers together.
+    pub capacity: u32,
+    /// The share of the capacity that unconfirmed connections may take, above 0 and at most 1.
+    pub unconfirmed_share: f64,
+    /// Whether TCP sequence numbers are checked.
+    pub tcp_window_check: bool,
+    /// See [`TcpPickup`].
+    pub tcp_pickup: TcpPickup,
+    /// How long after a start without earlier state [`TcpPickup::Loose`] holds.
+    pub pickup_grace: Duration,
+}
+
+impl Default for Conntrack {
+    fn default() -> Conntrack {
+        Conntrack {
+            capacity: 1 << 20,
+            unconfirmed_share: 0.5,
+            tcp_window_check: true,
+            tcp_pickup: TcpPickup::Strict,
+            pickup_grace: Duration::ZERO,
+        }
+    }
+}
+
+/// Idle timeouts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// SYN sent and SYN received.
+    pub tcp_syn: Duration,
+    /// Established.
+    pub tcp_established: Duration,
+    /// FIN-WAIT and closing.
+    pub tcp_fin: Duration,
+    /// ICMP and ICMPv6 requests.
+    pub icmp: Duration,
+    /// Everything else while one direction has been seen.
+    pub one_way: Duration,
+    /// Everything else once both have.
+    pub two_way: Duration,
+    /// How long the verdict on a first fragment holds.
+    pub fragment: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let seconds = Duration::from_secs;
+        Timeouts {
+            tcp_syn: seconds(30),
+            tcp_established: seconds(600),
+            tcp_fin: seconds(30),
+            icmp: seconds(30),
+            one_way: seconds(30),
+            two_way: seconds(180),
+            fragment: seconds(5),
+        }
+    }
+}
+
+/// Which rule changes flush (semantics 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboundFlush {
+    /// Those of any rule.
+    AnyRule,
+    /// Those of inbound rules.
+    InboundRules,
+}
+
+/// Whom a change of membership flushes (semantics 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushScope {
+    /// Every NIC of the group.
+    Group,
+    /// The NIC that joined or left.
+    Joined,
+}
+
+/// What a flush does to an inbound connection (semantics 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFlush {
+    /// It is disconnected.
+    Tombstone,
+    /// It is judged again.
+    Rejudge,
+}
+
+/// What happens to frames of nobody's VPC or NIC (semantics 2.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They drop.
+    Drop,
+    /// They pass.
+    Pass,
+}
+
+/// Which policy governs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The file given with `--policy`.
+    File,
+    /// The store, by way of the API.
+    Api,
+}
+
+/// How policies are applied and what lies beyond them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySettings {
+    /// See [`InboundFlush`].
+    pub inbound_flush: InboundFlush,
+    /// See [`FlushScope`].
+    pub flush_scope: FlushScope,
+    /// See [`OnFlush`].
+    pub on_flush: OnFlush,
+    /// The quotas.
+    pub limits: Limits,
+    /// Ethertypes beside IP and ARP that pass.
+    pub pass_ethertypes: Vec<u16>,
+    /// Whether drops are carried out; a NIC may say otherwise.
+    pub mode: Mode,
+    /// Frames of a segment that no VPC has.
+    pub unknown_segment: Unknown,
+    /// Frames of a known segment and no NIC.
+    pub unknown_nic: Unknown,
+    /// Whether link-local frames (STP, LACP, LLDP) pass.
+    pub pass_link_local: bool,
+    /// Multicast destinations that pass from outside.
+    pub pass_multicast: Vec<Prefix>,
+    /// `None` where the file leaves it out; see [`Config::source`].
+    pub source: Option<Source>,
+}
+
+impl Default for PolicySettings {
+    fn default() -> PolicySettings {
+        PolicySettings {
+            inbound_flush: InboundFlush::AnyRule,
+            flush_scope: FlushScope::Group,
+            on_flush: OnFlush::Tombstone,
+            limits: Limits::default(),
+            pass_ethertypes: Vec::new(),
+            mode: Mode::Enforce,
+            unknown_segment: Unknown::Drop,
+            unknown_nic: Unknown::Drop,
+            pass_link_local: false,
+            pass_multicast: Vec::new(),
+            source: None,
+        }
+    }
+}
+
+/// Where clients reach the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// The TCP address, if any. Anything but loopback comes with certificate, key and token.
+    pub listen: Option<SocketAddr>,
+    /// The certificate chain, PEM; never without the key.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM; never without the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// A file that holds the token which clients over TCP must show.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The socket of an appliance that is not told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/portcullis/api.sock";
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { socket: DEFAULT_SOCKET.into(), listen: None, tls_cert: None, tls_key: None, token_file: None }
+    }
+}
+
+/// What outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    /// The store's file; none: memory only.
+    pub path: Option<PathBuf>,
+}
+
+impl Config {
+    /// Which policy governs: what the file says, else the API once there is a store, else the policy file.
+    pub fn source(&self) -> Source {
+        let unsaid = if self.store.path.is_some() { Source::Api } else { Source::File };
+        self.policy.source.unwrap_or(unsaid)
+    }
+
+    /// The wires, of which `run` needs at least one; the error is a message about the configuration as a whole.
+    pub fn require_wires(&self) -> Result<&[Wire], &'static str> {
+        if self.wires.is_empty() {
+            return Err("no [[wire]] is given; required: at least one with name, inside and outside");
+        }
+        Ok(&self.wires)
+    }
+}

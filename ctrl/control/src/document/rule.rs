@@ -1,0 +1,143 @@
+//! One rule of a document.
+
+use super::read::{description_of, prefix_of, reference_of};
+use crate::model::{Action, Direction, Ethertypes, Key, MAX_PRIORITY, Remote, Rule, protocol};
+use crate::source::{Fault, Fields, Node, Value};
+
+/// A rule, with where it stands and where the name of its remote does.
+pub(super) struct DraftRule<'t> {
+    pub at: &'t Node,
+    pub rule: Rule,
+    pub reference: Option<&'t Node>,
+}
+
+/// Reads one rule of the group `owner`.
+pub(super) fn rule<'t>(node: &'t Node, owner: &Key) -> Result<DraftRule<'t>, Fault> {
+    let fields = node.fields(&[
+        "direction",
+        "ethertype",
+        "protocol",
+        "ports",
+        "icmp_type",
+        "icmp_code",
+        "remote",
+        "remote_group",
+        "remote_address_group",
+        "action",
+        "priority",
+        "description",
+    ])?;
+    let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
+    let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
+    let direction = fields.required("direction")?.one_of("direction", &directions)?;
+    let protocol = fields.get("protocol").map_or(Ok(None), protocol_of)?;
+    let (remote, reference) = remote_of(&fields, owner)?;
+    let rule = Rule {
+        direction,
+        ethertypes: ethertypes_of(&fields, &remote)?,
+        protocol,
+        ports: fields.get("ports").map(|node| ports_of(node, protocol)).transpose()?,
+        icmp: icmp_of(&fields, protocol)?,
+        remote,
+        action: fields.get("action").map_or(Ok(Action::Allow), |n| n.one_of("action", &actions))?,
+        priority: fields.get("priority").map_or(Ok(MAX_PRIORITY), |n| n.int("priority", 1..=MAX_PRIORITY))?,
+        description: description_of(&fields)?,
+    };
+    Ok(DraftRule { at: node, rule, reference })
+}
+
+/// `None` is any. A number may stand in quotes, as clouds' APIs write it.
+fn protocol_of(node: &Node) -> Result<Option<u8>, Fault> {
+    let number = match &node.value {
+        Value::Int(i) => u8::try_from(*i).ok(),
+        Value::Text(text) if text == "any" => return Ok(None),
+        Value::Text(text) => protocol::by_name(text).or_else(|| canonical(text)),
+        _ => None,
+    };
+    number.map(Some).ok_or_else(|| {
+        let names: Vec<&str> = protocol::NAMES.iter().map(|(name, _)| *name).collect();
+        node.no("protocol", format_args!("any, 0–255, {}", names.join(", ")))
+    })
+}
+
+fn ports_of(node: &Node, protocol: Option<u8>) -> Result<(u16, u16), Fault> {
+    if !protocol.is_some_and(protocol::has_ports) {
+        return Err(needs(node, "ports", protocol, "tcp, udp, sctp, udplite, dccp"));
+    }
+    let range = match &node.value {
+        Value::Int(i) => u16::try_from(*i).ok().map(|port| (port, port)),
+        Value::Text(text) => {
+            let (low, high) = text.split_once('-').unwrap_or((text, text));
+            canonical(low).zip(canonical(high))
+        }
+        _ => None,
+    };
+    range
+        .filter(|&(low, high)| 1 <= low && low <= high)
+        .ok_or_else(|| node.no("port range", "N or LOW-HIGH in 1–65535"))
+}
+
+fn icmp_of(fields: &Fields<'_>, protocol: Option<u8>) -> Result<Option<(u8, Option<u8>)>, Fault> {
+    let keys = [("icmp_type", "an ICMP type"), ("icmp_code", "an ICMP code")];
+    if !protocol.is_some_and(protocol::is_icmp)
+        && let Some((node, what)) = keys.iter().find_map(|(key, what)| Some((fields.get(key)?, what)))
+    {
+        return Err(needs(node, what, protocol, "icmp, icmpv6"));
+    }
+    let kind = fields.get("icmp_type").map(|node| node.int("ICMP type", 0..=u8::MAX)).transpose()?;
+    let code = fields.get("icmp_code").map(|n| Ok((n, n.int("ICMP code", 0..=u8::MAX)?))).transpose()?;
+    match (kind, code) {
+        (None, None) => Ok(None),
+        (None, Some((node, _))) => {
+            Err(node.fault("an ICMP code without a type; allowed: icmp_code beside icmp_type"))
+        }
+        (Some(kind), code) => Ok(Some((kind, code.map(|(_, code)| code)))),
+    }
+}
+
+/// The fault that something was given for a protocol that has no such thing.
+fn needs(node: &Node, what: &str, protocol: Option<u8>, allowed: &str) -> Fault {
+    let found = match protocol {
+        None => "protocol any".to_owned(),
+        Some(number) => protocol::name(number)
+            .map_or_else(|| format!("protocol {number}"), |name| format!("protocol {name}")),
+    };
+    node.fault(format_args!("{what} with {found}; allowed: only with {allowed}"))
+}
+
+fn remote_of<'t>(fields: &Fields<'t>, owner: &Key) -> Result<(Remote, Option<&'t Node>), Fault> {
+    let mut given = fields.in_order().filter(|(key, _)| key.starts_with("remote"));
+    let Some((key, node)) = given.next() else { return Ok((Remote::Any, None)) };
+    if let Some((second, node)) = given.next() {
+        return Err(node.fault(format_args!(
+            "{second} beside {key}; allowed: at most one of remote, remote_group, remote_address_group"
+        )));
+    }
+    Ok(match key {
+        "remote" => (Remote::Prefix(prefix_of(node)?), None),
+        "remote_group" => (Remote::Group(reference_of(node, owner)?), Some(node)),
+        _ => (Remote::AddressGroup(reference_of(node, owner)?), Some(node)),
+    })
+}
+
+fn ethertypes_of(fields: &Fields<'_>, remote: &Remote) -> Result<Ethertypes, Fault> {
+    let words = [("IPv4", Ethertypes::V4), ("IPv6", Ethertypes::V6)];
+    let given = fields.get("ethertype").map(|n| Ok((n, n.one_of("ethertype", &words)?))).transpose()?;
+    match (given, remote) {
+        (Some((node, given)), Remote::Prefix(prefix)) if given != Ethertypes::of(prefix) => {
+            let of_prefix = if prefix.is_ipv4() { "IPv4" } else { "IPv6" };
+            Err(node.fault(format_args!(
+                "{} contradicts the remote {prefix}; allowed: {of_prefix}, or left out",
+                node.value.describe()
+            )))
+        }
+        (_, Remote::Prefix(prefix)) => Ok(Ethertypes::of(prefix)),
+        (Some((_, given)), _) => Ok(given),
+        (None, _) => Ok(Ethertypes::BOTH),
+    }
+}
+
+/// A number as people write it: digits, and no zero before others.
+fn canonical<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
+}
