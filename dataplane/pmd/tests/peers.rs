@@ -92,12 +92,10 @@ fn net_memif_carries_frames_between_a_server_and_a_client() {
     let (near, mut from) = open(&eal, "net_memif0", &two, &pool);
     assert!(!near.link().up, "nobody is there yet");
     let (far, mut to) = open(&eal, "net_memif1", &two, &pool);
-    let end = Instant::now() + Duration::from_secs(5);
-    while !(near.link().up && far.link().up) {
-        assert!(Instant::now() < end, "the link does not come up");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("both links are up", || near.link().up && far.link().up);
     for (from, to) in from.iter_mut().zip(&mut to) {
+        // A client hands the server room for its frames when it polls, not before.
+        to.rx(&mut Burst::new());
         let sent: Vec<_> = (0..200).map(|i| bytes(i, 60 + i as usize * 7)).collect();
         send_all(from, sent.iter().map(|frame| mbuf(&pool, frame)));
         assert_eq!(receive(to, 200), sent);
@@ -105,6 +103,17 @@ fn net_memif_carries_frames_between_a_server_and_a_client() {
         send_all(to, [chained(&pool, &[&whole[..13], &whole[13..500], &whole[500..]])]);
         assert_eq!(receive(from, 1), [whole]);
     }
-    drop((near, from, far, to));
+    // The driver lets go of a peer on EAL's own thread: one side after the other.
+    drop((far, to));
+    wait_until("the server's link is down", || !near.link().up);
+    drop((near, from));
     assert_nothing_leaked(&pool);
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(Instant::now() < end, "not within 5 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
