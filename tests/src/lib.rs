@@ -1,1 +1,6 @@
-//! Placeholder.
+//! What the tests of Portcullis are made of: builders of frames, captures, a generator of hostile frames, the lab.
+
+pub mod frame;
+pub mod hostile;
+pub mod pcap;
+pub mod rng;
