@@ -180,3 +180,50 @@ pub(crate) struct Counters {
     pub(crate) rx_oversize: Counter,
     pub(crate) tx_oversize: Counter,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Eal, Mempool};
+
+    #[test]
+    fn segments_are_moved_together_for_a_device_that_takes_one_and_the_rest_stays_refused() {
+        let prefix = format!("--file-prefix=pmd-unit-{}", std::process::id());
+        let args = ["--no-pci", "--no-huge", "-m", "64", "--no-shconf", "--no-telemetry", "-l", "0", &prefix];
+        let args: Vec<String> = args.into_iter().chain(["--vdev=net_ring0"]).map(str::to_owned).collect();
+        let eal = Eal::init(&args).unwrap();
+        let pool = Mempool::new(&eal, "test", 512, 1000).unwrap();
+        let port = crate::Port::configure(&eal, "net_ring0", &Config::default(), &pool).unwrap();
+        let (port, mut queues) = port.start().unwrap();
+        let mut queue = queues.remove(0);
+        assert_eq!(queue.max_segments, u16::MAX);
+        queue.max_segments = 1;
+
+        let frame = |pieces: &[usize]| {
+            let piece = |len: &usize| {
+                let mut piece = pool.alloc().unwrap();
+                assert!(piece.append(&vec![*len as u8; *len]));
+                piece
+            };
+            let mut head = piece(&pieces[0]);
+            pieces[1..].iter().for_each(|len| head.chain(piece(len)).unwrap());
+            head
+        };
+        let mut burst = Burst::new();
+        burst.extend([frame(&[100]), frame(&[200, 201]), frame(&[800, 400]), frame(&[300, 301, 302])]);
+        queue.tx(&mut burst);
+        assert_eq!(burst.iter().map(|f| (f.captured(), f.segments())).collect::<Vec<_>>(), [(1200, 2)]);
+        assert_eq!(port.stats().tx_oversize, 1);
+        queue.free(&mut burst);
+
+        queue.rx(&mut burst);
+        assert_eq!(
+            burst.iter().map(|f| (f.captured(), f.segments())).collect::<Vec<_>>(),
+            [(100, 1), (401, 1), (903, 1)]
+        );
+        assert_eq!(burst[1].head(), [vec![200; 200], vec![201; 201]].concat());
+        queue.free(&mut burst);
+        drop((port, queue));
+        assert_eq!(pool.in_use(), 0);
+    }
+}

@@ -173,6 +173,26 @@ fn jumbo_frames_pass_in_segments_where_the_mtu_allows_them() {
 }
 
 #[test]
+fn net_pcap_repeats_its_capture_with_infinite_rx_and_keeps_a_buffer_for_each_of_its_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.pcap");
+    let frames: Vec<_> = (0..100).map(|i| bytes(i, 64)).collect();
+    std::fs::write(&input, pcap_of(&frames)).unwrap();
+    let eal = start(&[&format!("net_pcap0,rx_pcap={},infinite_rx=1", input.display())]);
+    let pool = pool(&eal);
+    let (port, mut queue) = open_one(&eal, "net_pcap0", &pool);
+    assert_eq!(pool.in_use(), 100);
+    let mut got = receive(&mut queue, 3 * 100);
+    got.truncate(300);
+    assert_eq!(got, frames.repeat(3));
+    // Without a file to write, what is sent goes nowhere, and its buffers come back.
+    send_all(&mut queue, frames.iter().map(|frame| mbuf(&pool, frame)));
+    assert_eq!((port.stats().tx_packets, pool.in_use()), (100, 100));
+    drop((port, queue));
+    assert_nothing_leaked(&pool);
+}
+
+#[test]
 fn frames_beyond_the_mtu_are_dropped_on_arrival_and_refused_on_departure() {
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("in.pcap");
