@@ -129,3 +129,15 @@ fn a_start_without_huge_pages_is_refused_with_the_remedy() {
         "EAL does not start: there are no free huge pages (reserve some through vm.nr_hugepages, or start with --no-huge)"
     );
 }
+
+#[test]
+fn a_port_that_does_not_start_is_refused_with_its_drivers_reason() {
+    let eal = start(&["net_memif0,role=client,socket-abstract=no,socket=/nowhere/memif.sock"]);
+    let pool = pool(&eal);
+    let told = line(Port::configure(&eal, "net_memif0", &Config::default(), &pool).and_then(Port::start));
+    assert!(
+        told.starts_with("the port net_memif0 does not start: ") && told.contains("/nowhere/memif.sock"),
+        "{told}"
+    );
+    assert_eq!(pool.in_use(), 0);
+}
