@@ -120,7 +120,10 @@ pub(crate) fn probe_failure(log: &str, name: &str) -> Option<String> {
     let other =
         |line: &&str| line.starts_with("EAL:") || line.starts_with("TELEMETRY:") || line.contains(FAILED);
     let start = lines[..end].iter().rposition(other).map_or(0, |i| i + 1);
-    Some(if start == end { "its driver gave no reason".to_owned() } else { lines[start..end].join("; ") })
+    // Memif says so wherever EAL shares nothing with other processes, and goes on.
+    let said = lines[start..end].iter().filter(|line| !line.contains("Failed to register mp action"));
+    let said = said.copied().collect::<Vec<_>>().join("; ");
+    Some(if said.is_empty() { "its driver gave no reason".to_owned() } else { said })
 }
 
 /// One line out of what DPDK wrote while it failed, and the text of its error code.
