@@ -188,8 +188,17 @@ mod tests {
 
     #[test]
     fn segments_are_moved_together_for_a_device_that_takes_one_and_the_rest_stays_refused() {
-        let prefix = format!("--file-prefix=pmd-unit-{}", std::process::id());
-        let args = ["--no-pci", "--no-huge", "-m", "64", "--no-shconf", "--no-telemetry", "-l", "0", &prefix];
+        let args = [
+            "--no-pci",
+            "--no-huge",
+            "-m",
+            "64",
+            "--no-shconf",
+            "--no-telemetry",
+            "-l",
+            "0",
+            "--file-prefix=pmd-test",
+        ];
         let args: Vec<String> = args.into_iter().chain(["--vdev=net_ring0"]).map(str::to_owned).collect();
         let eal = Eal::init(&args).unwrap();
         let pool = Mempool::new(&eal, "test", 512, 1000).unwrap();

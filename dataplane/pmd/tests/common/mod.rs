@@ -10,10 +10,19 @@ use pmd::{Config, Eal, Mbuf, Mempool, Port, Queue, Started};
 /// Buffers of the tests' pools.
 pub const BUFFERS: u32 = 4096;
 
-/// Arguments that let EAL start anywhere, beside other processes.
+/// Arguments that let EAL start anywhere, beside other processes: with `--no-shconf` they share nothing.
 pub fn args(vdevs: &[&str]) -> Vec<String> {
-    let prefix = format!("--file-prefix=pmd-test-{}", std::process::id());
-    let common = ["--no-pci", "--no-huge", "-m", "256", "--no-shconf", "--no-telemetry", "-l", "0", &prefix];
+    let common = [
+        "--no-pci",
+        "--no-huge",
+        "-m",
+        "256",
+        "--no-shconf",
+        "--no-telemetry",
+        "-l",
+        "0",
+        "--file-prefix=pmd-test",
+    ];
     let vdevs = vdevs.iter().map(|vdev| format!("--vdev={vdev}"));
     common.into_iter().map(str::to_owned).chain(vdevs).collect()
 }
