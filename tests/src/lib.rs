@@ -2,5 +2,6 @@
 
 pub mod frame;
 pub mod hostile;
+pub mod lab;
 pub mod pcap;
 pub mod rng;

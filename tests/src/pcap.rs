@@ -122,7 +122,7 @@ mod tests {
             assert_eq!(decode(&encode(format, &whole)), Ok((format, whole.to_vec())));
         }
         let cut = Record { time: 5, original: 1500, data: vec![7; 96] };
-        assert_eq!(decode(&encode(Format::NANO, &std::slice::from_ref(&cut))).unwrap().1, [cut]);
+        assert_eq!(decode(&encode(Format::NANO, std::slice::from_ref(&cut))).unwrap().1, [cut]);
     }
 
     #[test]

@@ -54,9 +54,9 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-impl<A: Into<IpAddr>> From<(A, u16)> for Endpoint {
+impl<A: Into<Address>> From<(A, u16)> for Endpoint {
     fn from((address, port): (A, u16)) -> Endpoint {
-        Endpoint(SocketAddr::new(address.into(), port))
+        Endpoint(SocketAddr::new(address.into().0, port))
     }
 }
 
