@@ -4,7 +4,10 @@
 //! text and leave as types that cannot hold an invalid policy (parse, don't validate).
 
 pub mod config;
+pub mod diff;
 pub mod document;
+pub mod export;
+pub mod init;
 pub mod model;
 pub mod name;
 pub mod source;

@@ -101,7 +101,7 @@ fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
     for table in tables {
         let fields = table.fields(&["name", "inside", "outside"])?;
         let name_node = fields.required("name")?;
-        let allowed = "1–255 characters, no control characters, no '/', no '#'";
+        let allowed = "1-255 characters, no control characters, no '/', no '#'";
         let name = name_node.text("name", allowed)?;
         if name::check(name).is_err() {
             return Err(name_node.no("name", allowed));
@@ -245,7 +245,7 @@ fn policy(table: &Node) -> Result<PolicySettings, Fault> {
 fn pass_ethertype(node: &Node) -> Result<u16, Fault> {
     const OTHERWISE_JUDGED: [u16; 5] = [0x0800, 0x0806, 0x86dd, 0x8100, 0x88a8];
     const ALLOWED: &str =
-        "0x0600–0xffff but 0x0800 (IPv4), 0x0806 (ARP), 0x86dd (IPv6), 0x8100 and 0x88a8 (VLAN)";
+        "0x0600-0xffff but 0x0800 (IPv4), 0x0806 (ARP), 0x86dd (IPv6), 0x8100 and 0x88a8 (VLAN)";
     match node.value {
         Value::Int(i) => u16::try_from(i).ok(),
         _ => None,

@@ -95,7 +95,7 @@ fn vpc(node: &Node) -> Result<DraftVpc<'_>, Fault> {
 }
 
 fn segment_of(node: &Node) -> Result<Segment, Fault> {
-    const ALLOWED: &str = "one of { untagged: true }, { vlan: 1–4094 }, { vni: 0–16777215 }";
+    const ALLOWED: &str = "one of { untagged: true }, { vlan: 1-4094 }, { vni: 0-16777215 }";
     let fields = node.fields(&["untagged", "vlan", "vni"])?;
     let mut given = fields.in_order();
     let (Some((kind, value)), None) = (given.next(), given.next()) else {
@@ -177,7 +177,7 @@ fn key_of<'t>(fields: &Fields<'t>) -> Result<(&'t Node, Key), Fault> {
 }
 
 fn name_of(node: &Node) -> Result<Arc<str>, Fault> {
-    const ALLOWED: &str = "1–255 characters, no control characters, no '/', no '#'";
+    const ALLOWED: &str = "1-255 characters, no control characters, no '/', no '#'";
     let text = node.text("name", ALLOWED)?;
     match name::check(text) {
         Ok(()) => Ok(text.into()),

@@ -56,7 +56,7 @@ fn protocol_of(node: &Node) -> Result<Option<u8>, Fault> {
     };
     number.map(Some).ok_or_else(|| {
         let names: Vec<&str> = protocol::NAMES.iter().map(|(name, _)| *name).collect();
-        node.no("protocol", format_args!("any, 0–255, {}", names.join(", ")))
+        node.no("protocol", format_args!("any, 0-255, {}", names.join(", ")))
     })
 }
 
@@ -74,7 +74,7 @@ fn ports_of(node: &Node, protocol: Option<u8>) -> Result<(u16, u16), Fault> {
     };
     range
         .filter(|&(low, high)| 1 <= low && low <= high)
-        .ok_or_else(|| node.no("port range", "N or LOW-HIGH in 1–65535"))
+        .ok_or_else(|| node.no("port range", "N or LOW-HIGH in 1-65535"))
 }
 
 fn icmp_of(fields: &Fields<'_>, protocol: Option<u8>) -> Result<Option<(u8, Option<u8>)>, Fault> {

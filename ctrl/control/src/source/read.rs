@@ -51,7 +51,7 @@ impl Node {
             Value::Int(i) => T::try_from(i).ok().filter(|i| range.contains(i)),
             _ => None,
         };
-        found.ok_or_else(|| self.no(what, format_args!("{}–{}", range.start(), range.end())))
+        found.ok_or_else(|| self.no(what, format_args!("{}-{}", range.start(), range.end())))
     }
 
     /// The value as true or false.

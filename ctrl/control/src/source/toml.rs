@@ -9,9 +9,13 @@ use toml::de::{DeTable, DeValue};
 /// Parses one file. How deep it nests is bounded by the parser.
 pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
     let lines = Lines::new(text);
-    let table = DeTable::parse(text).map_err(|error| Fault {
-        at: error.span().map_or(Pos::START, |span| lines.pos(span)),
-        message: error.message().trim().replace('\n', "; "),
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(Pos::START, |span| lines.pos(span));
+        let message = match error.message().trim() {
+            "duplicate key" => "the key stands twice; allowed: once".to_owned(),
+            other => format!("no TOML: {}", other.replace('\n', "; ")),
+        };
+        Fault { at, message }
     })?;
     let value = lines.table(table.get_ref());
     Ok(Node { at: Pos::START, value })

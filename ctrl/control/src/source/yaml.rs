@@ -3,6 +3,7 @@
 use super::{Entry, Fault, Node, Pos, Value};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{Location, Options, Spanned};
 use std::fmt;
 
@@ -28,6 +29,8 @@ fn options() -> Options {
         underscored_numbers_as_strings: true,
         leading_zero_numbers_as_strings: true,
         reject_unsupported_tags: true,
+        // Where a number is wanted its range refuses it, with the right words.
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         // Room for a policy of a million NICs. What a small document can blow up to is bounded by the limits on
         // aliases, which keep their defaults.
         budget: serde_saphyr::budget! {

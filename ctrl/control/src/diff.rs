@@ -1,0 +1,184 @@
+//! What a change of policy changes, object by object.
+//!
+//! A [`Diff`] is about what an operator wrote: it lists every object whose document differs in more than spelling, and
+//! says of each whether it also *means* something else. A new description or another order of rules is a change
+//! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
+
+use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// An object of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// A VPC, by name.
+    Vpc(Arc<str>),
+    /// An address group.
+    AddressGroup(Key),
+    /// A security group.
+    SecurityGroup(Key),
+    /// A NIC.
+    Nic(Key),
+}
+
+/// The plain name, as receipts show it: `name`, or `project/name`.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Vpc(name) => f.write_str(name),
+            Object::AddressGroup(key) | Object::SecurityGroup(key) | Object::Nic(key) => key.fmt(f),
+        }
+    }
+}
+
+/// How an object differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is new.
+    Added,
+    /// It is there before and after.
+    Changed {
+        /// Whether it means something else, and is not only described, ordered or spelled anew.
+        meaning: bool,
+    },
+    /// It is gone.
+    Removed,
+}
+
+/// The differences between two policies, by name and by object. Both in the order VPCs, address groups, security
+/// groups, NICs, each by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Names of what is new.
+    pub added: Vec<String>,
+    /// Names of what is there before and after, and differs.
+    pub changed: Vec<String>,
+    /// Names of what is gone.
+    pub removed: Vec<String>,
+    /// The same with kinds.
+    pub objects: Vec<(Object, Kind)>,
+}
+
+impl Diff {
+    /// Whether nothing differs: to apply the new policy changes nothing (semantics 5.6).
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Whether anything differs in what is enforced.
+    pub fn changes_meaning(&self) -> bool {
+        self.objects.iter().any(|(_, kind)| *kind != Kind::Changed { meaning: false })
+    }
+
+    fn add(&mut self, object: Object, kind: Kind) {
+        let names = match kind {
+            Kind::Added => &mut self.added,
+            Kind::Changed { .. } => &mut self.changed,
+            Kind::Removed => &mut self.removed,
+        };
+        names.push(object.to_string());
+        self.objects.push((object, kind));
+    }
+
+    fn compare<K: Ord + Clone, V: Compare>(
+        &mut self,
+        old: &BTreeMap<K, V>,
+        new: &BTreeMap<K, V>,
+        object: fn(K) -> Object,
+    ) {
+        for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+            let kind = match (old.get(key), new.get(key)) {
+                (Some(old), Some(new)) => match old.compare(new) {
+                    Likeness::Same => continue,
+                    Likeness::SameMeaning => Kind::Changed { meaning: false },
+                    Likeness::Different => Kind::Changed { meaning: true },
+                },
+                (Some(old), None) if old.is_written() => Kind::Removed,
+                (None, Some(new)) if new.is_written() => Kind::Added,
+                _ => continue,
+            };
+            self.add(object(key.clone()), kind);
+        }
+    }
+}
+
+/// What turns `old` into `new`.
+pub fn diff(old: &Policy, new: &Policy) -> Diff {
+    let mut diff = Diff::default();
+    diff.compare(&old.vpcs, &new.vpcs, Object::Vpc);
+    diff.compare(&old.address_groups, &new.address_groups, Object::AddressGroup);
+    diff.compare(&old.security_groups, &new.security_groups, Object::SecurityGroup);
+    diff.compare(&old.nics, &new.nics, Object::Nic);
+    diff
+}
+
+enum Likeness {
+    /// But for spelling.
+    Same,
+    /// Described or ordered differently.
+    SameMeaning,
+    Different,
+}
+
+fn likeness(same_meaning: bool, same_text: bool) -> Likeness {
+    match (same_meaning, same_text) {
+        (false, _) => Likeness::Different,
+        (true, false) => Likeness::SameMeaning,
+        (true, true) => Likeness::Same,
+    }
+}
+
+trait Compare {
+    fn compare(&self, new: &Self) -> Likeness;
+
+    /// Whether a document defines it. What comes and goes by itself is nobody's change.
+    fn is_written(&self) -> bool {
+        true
+    }
+}
+
+impl Compare for Vpc {
+    fn compare(&self, new: &Vpc) -> Likeness {
+        likeness(self == new, true)
+    }
+}
+
+impl Compare for AddressGroup {
+    fn compare(&self, new: &AddressGroup) -> Likeness {
+        let prefixes = |group: &AddressGroup| group.prefixes.iter().copied().collect::<BTreeSet<_>>();
+        likeness(prefixes(self) == prefixes(new), self == new)
+    }
+}
+
+impl Compare for SecurityGroup {
+    /// A document that defines `default` as it was implied changes nothing; `implied` is not compared.
+    fn compare(&self, new: &SecurityGroup) -> Likeness {
+        let rules = self.rules.iter().zip(&new.rules);
+        let same_text = self.description == new.description
+            && self.rules.len() == new.rules.len()
+            && rules.into_iter().all(|(a, b)| a.meaning() == b.meaning() && a.description == b.description);
+        likeness(same_text || self.meaning() == new.meaning(), same_text)
+    }
+
+    fn is_written(&self) -> bool {
+        !self.implied
+    }
+}
+
+impl Compare for Nic {
+    fn compare(&self, new: &Nic) -> Likeness {
+        // The order of groups is none of the spelling: it decides which of two equal rules a verdict names. It changes
+        // no verdict, though, and no membership.
+        fn meaning(nic: &Nic) -> Nic {
+            let mut nic = nic.clone();
+            nic.description.clear();
+            nic.addresses.sort_unstable();
+            nic.allowed_addresses.sort_unstable();
+            nic.security_groups.sort_unstable();
+            nic
+        }
+        let same = self == new;
+        likeness(same || meaning(self) == meaning(new), same)
+    }
+}

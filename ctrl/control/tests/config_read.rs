@@ -1,0 +1,126 @@
+//! What good configurations mean.
+
+use control::config::{
+    Config, FlushScope, InboundFlush, OnFlush, Source, TcpPickup, Unknown, Wire, parse_config,
+};
+use control::model::Mode;
+use std::time::Duration;
+
+fn config(text: &str) -> Config {
+    parse_config(text, "c.toml").unwrap_or_else(|d| panic!("{d}\n{text}"))
+}
+
+#[test]
+fn an_empty_configuration_is_the_default_one() {
+    assert_eq!(config(""), Config::default());
+    assert_eq!(config("# nothing\n"), Config::default());
+    assert_eq!(
+        config("[eal]\n[workers]\n[conntrack]\n[timeouts]\n[policy]\n[api]\n[store]\n"),
+        Config::default()
+    );
+}
+
+#[test]
+fn the_values_of_the_interfaces_page_are_the_defaults() {
+    let mut read = config(include_str!("data/example.toml"));
+    let wire =
+        Wire { name: "wire0".into(), inside: "net_af_packet0".into(), outside: "net_af_packet1".into() };
+    assert_eq!(read.require_wires(), Ok(&[wire][..]));
+    assert_eq!(read.eal.args.len(), 3);
+    assert_eq!(read.policy.source, Some(Source::File));
+    read.wires.clear();
+    read.eal.args.clear();
+    read.policy.source = None;
+    assert_eq!(read, Config::default());
+    assert!(read.require_wires().is_err());
+}
+
+#[test]
+fn every_key_is_read() {
+    let read = config(
+        r#"
+[eal]
+args = ["--no-huge", "-n4"]
+[[wire]]
+name = "w"
+inside = "a"
+outside = "b"
+[workers]
+cores = [2, 3]
+[conntrack]
+capacity = 10
+unconfirmed_share = 1
+tcp_window_check = false
+tcp_pickup = "loose"
+pickup_grace = 2.5
+[timeouts]
+tcp_syn = 1
+tcp_established = 2
+tcp_fin = 3
+icmp = 4
+one_way = 5
+two_way = 6
+fragment = 0.25
+[policy]
+inbound_flush = "inbound-rules"
+flush_scope = "joined"
+on_flush = "rejudge"
+rules_per_group = 100
+groups_per_nic = 10
+pass_ethertypes = [0x88cc, 0x8863]
+mode = "observe"
+unknown_segment = "pass"
+unknown_nic = "pass"
+pass_link_local = true
+pass_multicast = ["224.0.0.18/32", "ff02::12/128"]
+source = "api"
+[api]
+socket = "/tmp/s"
+listen = "0.0.0.0:9696"
+tls_cert = "/c"
+tls_key = "/k"
+token_file = "/t"
+[store]
+path = "/s"
+"#,
+    );
+    assert_eq!(read.eal.args, ["--no-huge", "-n4"]);
+    assert_eq!(read.workers.cores, [2, 3]);
+    let conntrack = &read.conntrack;
+    assert_eq!((conntrack.capacity, conntrack.unconfirmed_share), (10, 1.0));
+    assert_eq!((conntrack.tcp_window_check, conntrack.tcp_pickup), (false, TcpPickup::Loose));
+    assert_eq!(conntrack.pickup_grace, Duration::from_millis(2500));
+    assert_eq!(read.timeouts.tcp_syn, Duration::from_secs(1));
+    assert_eq!(read.timeouts.tcp_established, Duration::from_secs(2));
+    assert_eq!(read.timeouts.tcp_fin, Duration::from_secs(3));
+    assert_eq!(read.timeouts.icmp, Duration::from_secs(4));
+    assert_eq!(read.timeouts.one_way, Duration::from_secs(5));
+    assert_eq!(read.timeouts.two_way, Duration::from_secs(6));
+    assert_eq!(read.timeouts.fragment, Duration::from_millis(250));
+    let policy = &read.policy;
+    assert_eq!(policy.inbound_flush, InboundFlush::InboundRules);
+    assert_eq!((policy.flush_scope, policy.on_flush), (FlushScope::Joined, OnFlush::Rejudge));
+    assert_eq!((policy.limits.rules_per_group, policy.limits.groups_per_nic), (100, 10));
+    assert_eq!(policy.pass_ethertypes, [0x88cc, 0x8863]);
+    assert_eq!(policy.mode, Mode::Observe);
+    assert_eq!((policy.unknown_segment, policy.unknown_nic), (Unknown::Pass, Unknown::Pass));
+    assert!(policy.pass_link_local);
+    assert_eq!(policy.pass_multicast.len(), 2);
+    assert_eq!(policy.source, Some(Source::Api));
+    assert_eq!(read.api.listen.map(|a| a.port()), Some(9696));
+    assert_eq!(read.store.path.as_deref(), Some(std::path::Path::new("/s")));
+}
+
+#[test]
+fn the_source_is_the_file_until_there_is_a_store() {
+    assert_eq!(config("").source(), Source::File);
+    assert_eq!(config("[store]\npath = \"/s\"").source(), Source::Api);
+    assert_eq!(config("policy.source = \"file\"\n[store]\npath = \"/s\"").source(), Source::File);
+}
+
+#[test]
+fn loopback_needs_no_token() {
+    for listen in ["127.0.0.1:1", "127.9.9.9:9696", "[::1]:9696"] {
+        assert!(config(&format!("[api]\nlisten = \"{listen}\"")).api.listen.is_some());
+    }
+}
