@@ -1,2 +1,30 @@
-//! Placeholder.
+//! The firewall itself, without I/O: frames go in by a [`io::Port`], verdicts and frames come out.
+//!
+//! [`worker`] tells a packet's way from top to bottom; [`snapshot`] is the policy as the workers see it;
+//! [`conntrack`] is the table of connections. Nothing in here reads a clock, logs or makes a system call, and
+//! nothing on a packet's way allocates.
+
+pub mod burst;
+pub mod cells;
+pub mod classify;
+pub mod conntrack;
+pub mod control;
+pub mod fragments;
+pub mod handoff;
 pub mod io;
+pub mod judge;
+pub mod lane;
+pub mod parse;
+pub mod quote;
+pub mod reason;
+pub mod ring;
+pub mod snapshot;
+pub mod tcp;
+pub mod time;
+pub mod types;
+pub mod verdict;
+pub mod wheel;
+pub mod worker;
+
+pub use reason::Reason;
+pub use types::*;

@@ -1,0 +1,232 @@
+//! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use crate::cells::{Cells, Population};
+use crate::conntrack::{FREE, Key, Secret, Shard, ShardConfig};
+use crate::io::{BURST, Frame};
+use crate::judge::{Judge, Step, resolve};
+use crate::lane::{Fragment, Lane, What};
+use crate::parse::parse;
+use crate::snapshot::Snapshot;
+use crate::time::{Clock, Now};
+use crate::verdict::Verdict;
+use crate::{Generation, NicSlot, Reason, Side};
+
+/// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
+const SCRATCH: usize = 32 * 1024;
+/// Timers looked at per burst.
+const EXPIRY_BUDGET: u32 = 64;
+/// Entries looked at per burst after a change.
+const SWEEP_BUDGET: u32 = 128;
+
+/// What a firewall needs beside the policy.
+#[derive(Clone)]
+pub struct FirewallConfig {
+    /// Its connections.
+    pub shard: ShardConfig,
+    /// Drawn at random for each start.
+    pub secret: Secret,
+    /// Until this moment (nanoseconds, as frames are stamped) a mid-stream segment may open a connection.
+    pub grace_end_ns: u64,
+}
+
+/// One worker's firewall: its connections, its clock, its counters.
+pub struct Firewall {
+    judge: Judge,
+    clock: Clock,
+    cells: Arc<Cells>,
+    grace_end_ns: u64,
+    generation: Generation,
+    scratch: Box<[u8]>,
+}
+
+/// Frames with what was read of them.
+pub struct Batch<F> {
+    /// The frames, in order of arrival.
+    pub frames: ArrayVec<F, BURST>,
+    /// A lane a frame.
+    pub lanes: ArrayVec<Lane, BURST>,
+    /// A verdict a frame, once judged.
+    pub verdicts: ArrayVec<Verdict, BURST>,
+}
+
+impl<F> Default for Batch<F> {
+    fn default() -> Self {
+        Batch { frames: ArrayVec::new(), lanes: ArrayVec::new(), verdicts: ArrayVec::new() }
+    }
+}
+
+impl<F> Batch<F> {
+    /// Appends a frame that was read.
+    #[inline]
+    pub fn push(&mut self, frame: F, lane: Lane) {
+        self.frames.push(frame);
+        self.lanes.push(lane);
+    }
+
+    /// Forgets lanes and verdicts; the frames are gone already.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.lanes.clear();
+        self.verdicts.clear();
+    }
+}
+
+/// The bytes of a frame from its first on: gathered, if it is segmented.
+#[inline]
+fn bytes_of<'a, F: Frame>(frame: &'a F, scratch: &'a mut [u8]) -> &'a [u8] {
+    if frame.is_odd() { gathered(frame, scratch) } else { frame.head() }
+}
+
+#[cold]
+fn gathered<'a, F: Frame>(frame: &'a F, scratch: &'a mut [u8]) -> &'a [u8] {
+    let len = frame.gather(scratch);
+    &scratch[..len]
+}
+
+impl Firewall {
+    /// Without connections. `cells` are this worker's, `population` is everybody's.
+    pub fn new(config: &FirewallConfig, cells: Arc<Cells>, population: Arc<Population>) -> Firewall {
+        let mut clock = Clock::new(config.shard.timeouts.longest());
+        let start = clock.at(0).tick;
+        let shard = Shard::new(config.shard, config.secret, start, cells.clone(), population.clone());
+        Firewall {
+            judge: Judge::new(shard, population),
+            clock,
+            cells,
+            grace_end_ns: config.grace_end_ns,
+            generation: Generation(0),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+        }
+    }
+
+    /// Its connections.
+    pub fn shard(&self) -> &Shard {
+        &self.judge.shard
+    }
+
+    /// Its counters.
+    pub fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// Begins a burst under a snapshot; with one not seen before, looks for what it has ended.
+    #[inline]
+    pub fn begin(&mut self, snapshot: &Snapshot) {
+        if snapshot.generation != self.generation {
+            self.adopt(snapshot);
+        }
+        self.judge.loose_pickup = snapshot.settings.loose_pickup || self.clock.last_ns() < self.grace_end_ns;
+    }
+
+    #[cold]
+    fn adopt(&mut self, snapshot: &Snapshot) {
+        if self.generation < snapshot.last_ending {
+            self.judge.shard.adopt(snapshot);
+        }
+        self.generation = snapshot.generation;
+    }
+
+    /// The moment `ns`, in ticks; it does not run back.
+    #[inline]
+    pub fn now(&mut self, ns: u64) -> Now {
+        self.clock.at(ns)
+    }
+
+    /// Reads a frame.
+    #[inline]
+    pub fn read<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now) -> Lane {
+        let mut lane = Lane::default();
+        if frame.is_odd() {
+            self.read_odd(frame, side, tunnels, &mut lane);
+        } else {
+            parse(frame.head(), frame.wire_len(), side, tunnels, &mut lane);
+        }
+        lane.now = now;
+        lane
+    }
+
+    #[cold]
+    fn read_odd<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, lane: &mut Lane) {
+        if frame.restore_tag() {
+            let wire_len = frame.wire_len();
+            parse(bytes_of(frame, &mut self.scratch), wire_len, side, tunnels, lane);
+        } else {
+            *lane = Lane { side, tunnels, what: What::LinkCut, ..Lane::default() };
+        }
+    }
+
+    /// The bytes of a frame, for the few that are read again.
+    #[inline]
+    pub fn bytes<'a, F: Frame>(&'a mut self, frame: &'a F) -> &'a [u8] {
+        bytes_of(frame, &mut self.scratch)
+    }
+
+    /// Judges a batch in order of arrival, and counts.
+    #[inline]
+    pub fn judge<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
+        let Batch { frames, lanes, verdicts } = batch;
+        let shard = &self.judge.shard;
+        let mut steps: ArrayVec<(Step, Key), BURST> = ArrayVec::new();
+        for (lane, frame) in lanes.iter().zip(frames.iter()) {
+            let step = resolve(snapshot, lane, bytes_of(frame, &mut self.scratch));
+            let key = match &step {
+                Step::Nic(nic) => self.judge.key(lane, nic),
+                Step::Done(_) => NO_KEY,
+            };
+            shard.prefetch_index(key.hash);
+            steps.push((step, key));
+        }
+        for (_, key) in &steps {
+            shard.prefetch_entry(key.hash);
+        }
+        for ((step, key), (lane, frame)) in steps.iter().zip(lanes.iter().zip(frames.iter())) {
+            let (mut verdict, observes) = match step {
+                Step::Nic(nic) => {
+                    let bytes = bytes_of(frame, &mut self.scratch);
+                    (self.judge.judge(snapshot, lane, nic, key, bytes), nic.observes())
+                }
+                Step::Done(verdict) => (*verdict, self.judged_already(snapshot, lane, verdict)),
+            };
+            if !verdict.reason.passes() {
+                verdict.observed = observes || snapshot.settings.observe;
+            }
+            self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
+            verdicts.push(verdict);
+        }
+    }
+
+    /// Whether its NIC is observed; control frames in fragments are remembered on the way (semantics 4.6).
+    #[inline]
+    fn judged_already(&mut self, snapshot: &Snapshot, lane: &Lane, verdict: &Verdict) -> bool {
+        if lane.fragment == Fragment::First
+            && verdict.reason == Reason::Control
+            && let Some(vpc) = snapshot.vpc_of(lane.segment)
+        {
+            let mac = if lane.side == Side::Inside { lane.src_mac } else { lane.dst_mac };
+            if let Some(nic) = snapshot.holder(vpc, lane.local(), lane.v6, mac) {
+                self.judge.remember(snapshot, lane, nic, *verdict, None);
+            }
+        }
+        verdict.nic != NicSlot::NONE && snapshot.nic(verdict.nic).observe
+    }
+
+    /// Bounded work between bursts: what has expired ends, what a change ended is filed as such.
+    #[inline]
+    pub fn upkeep(&mut self, snapshot: &Snapshot, now: Now) {
+        self.judge.shard.expire(snapshot, now, EXPIRY_BUDGET);
+        self.judge.shard.sweep(snapshot, SWEEP_BUDGET);
+    }
+
+    /// Ends everything that is due by now: for those who look at the table from outside.
+    pub fn settle_timers(&mut self, snapshot: &Snapshot, now: Now) {
+        self.judge.shard.expire(snapshot, now, u32::MAX);
+        self.judge.shard.sweep(snapshot, u32::MAX);
+    }
+}
+
+/// Looks up nothing.
+const NO_KEY: Key = Key { addr: FREE, remote: 0, ports: 0, meta: 0, hash: crate::conntrack::hash::NO_HASH };

@@ -1,0 +1,185 @@
+//! Counters: a cell per NIC and worker, written by that worker alone, read by anybody.
+//!
+//! The memory is reserved for the most NICs there may be and stays unbacked until touched, so that no worker ever
+//! waits for it to grow and no counter moves. Writes are a plain load and store: a cell has one writer.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use crate::reason::{REASONS, Reason};
+use crate::{Direction, FlushEpoch, NicSlot};
+
+/// NICs that one appliance holds at most, those deleted within the longest timeout included.
+pub const MAX_NICS: usize = 1 << 17;
+
+/// Words of one cell: the reasons of both directions, then the live inbound connections.
+const WORDS: usize = 64;
+const EPOCH: usize = 48;
+const LIVE: usize = 49;
+const BEFORE: usize = 50;
+
+/// The cells of one worker.
+pub struct Cells {
+    words: Box<[AtomicU64]>,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Cells {
+    /// All zero.
+    pub fn new() -> Cells {
+        // `vec!` of zeros is memory that the kernel backs when it is touched; of atomics it would be written out.
+        let words = vec![0u64; MAX_NICS * WORDS].into_boxed_slice();
+        let words = Box::into_raw(words);
+        // SAFETY: AtomicU64 has the size and bit validity of u64, and on this target (asserted below) its alignment.
+        let words = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
+        Cells { words }
+    }
+
+    #[inline]
+    fn word(&self, nic: NicSlot, word: usize) -> &AtomicU64 {
+        &self.words[nic.0 as usize * WORDS + word]
+    }
+
+    /// Counts one packet.
+    #[inline]
+    pub fn count(&self, nic: NicSlot, direction: Direction, reason: Reason) {
+        self.add(nic, direction, reason, 1);
+    }
+
+    /// Counts `n` packets; the total wraps, so that `-1` as u64 takes one back.
+    #[inline]
+    pub fn add(&self, nic: NicSlot, direction: Direction, reason: Reason, n: u64) {
+        let word = self.word(nic, reason as usize * 2 + direction as usize);
+        word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// What was counted.
+    pub fn get(&self, nic: NicSlot, direction: Direction, reason: Reason) -> u64 {
+        self.word(nic, reason as usize * 2 + direction as usize).load(Relaxed)
+    }
+
+    /// An inbound connection opened (`+1`) or ended (`-1`) under the NIC's present flush epoch.
+    #[inline]
+    pub fn live_inbound(&self, nic: NicSlot, epoch: FlushEpoch, by: i64) {
+        if self.word(nic, EPOCH).load(Relaxed) != u64::from(epoch.0) {
+            self.flush(nic, epoch);
+        }
+        let live = self.word(nic, LIVE);
+        live.store(live.load(Relaxed).wrapping_add_signed(by), Relaxed);
+    }
+
+    /// A new epoch: what was live is set aside for the receipt. The order lets [`Cells::disconnected`] find it either
+    /// way: who sees the new epoch sees what was before it.
+    #[cold]
+    fn flush(&self, nic: NicSlot, epoch: FlushEpoch) {
+        let live = self.word(nic, LIVE).load(Relaxed);
+        self.word(nic, BEFORE).store(live, Relaxed);
+        // Pairs with the acquire loads in `disconnected`: without it a reader could take the new epoch with the old
+        // `BEFORE`.
+        self.word(nic, EPOCH).store(u64::from(epoch.0), Release);
+        // A reader that saw the old epoch looks again after `LIVE`; this store must not be seen before the new epoch.
+        self.word(nic, LIVE).store(0, Release);
+    }
+
+    /// How many live inbound connections the flush with this epoch disconnected, once the worker has adopted it and
+    /// before the next one.
+    pub fn disconnected(&self, nic: NicSlot, epoch: FlushEpoch) -> u64 {
+        let is_new = || self.word(nic, EPOCH).load(Acquire) == u64::from(epoch.0);
+        if !is_new() {
+            let live = self.word(nic, LIVE).load(Acquire);
+            if !is_new() {
+                return live;
+            }
+        }
+        self.word(nic, BEFORE).load(Relaxed)
+    }
+
+    /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.
+    pub fn total(&self, nics: u32, reason: Reason) -> u64 {
+        (0..nics)
+            .map(|nic| {
+                let nic = NicSlot(nic);
+                self.get(nic, Direction::Inbound, reason) + self.get(nic, Direction::Outbound, reason)
+            })
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+const _: () = assert!(REASONS * 2 <= EPOCH);
+const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
+
+/// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a
+/// connection opens or ends.
+pub struct Population {
+    nics: Box<[AtomicU32]>,
+}
+
+impl Default for Population {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Population {
+    /// Nobody has any.
+    pub fn new() -> Population {
+        Population { nics: (0..MAX_NICS).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// One more; false, and none more, if there are `limit` already. Relaxed: a count, nothing is read through it.
+    #[inline]
+    pub fn enter(&self, nic: NicSlot, limit: u32) -> bool {
+        let count = &self.nics[nic.0 as usize];
+        if count.fetch_add(1, Relaxed) >= limit {
+            count.fetch_sub(1, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// One less.
+    #[inline]
+    pub fn leave(&self, nic: NicSlot) {
+        self.nics[nic.0 as usize].fetch_sub(1, Relaxed);
+    }
+
+    /// How many there are.
+    pub fn get(&self, nic: NicSlot) -> u32 {
+        self.nics[nic.0 as usize].load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_sets_the_live_connections_aside_whether_or_not_the_nic_is_seen_again() {
+        let cells = Cells::new();
+        let nic = NicSlot(3);
+        for _ in 0..5 {
+            cells.live_inbound(nic, Generation(1), 1);
+        }
+        assert_eq!(cells.disconnected(nic, Generation(2)), 5);
+        cells.live_inbound(nic, Generation(2), 1);
+        assert_eq!(cells.disconnected(nic, Generation(2)), 5);
+        assert_eq!(cells.disconnected(nic, Generation(3)), 1);
+    }
+
+    #[test]
+    fn a_limit_holds_and_a_refused_one_leaves_no_trace() {
+        let population = Population::new();
+        let nic = NicSlot(9);
+        assert!(population.enter(nic, 2) && population.enter(nic, 2));
+        assert!(!population.enter(nic, 2));
+        population.leave(nic);
+        assert!(population.enter(nic, 2));
+        assert_eq!(population.get(nic), 2);
+    }
+
+    use crate::Generation;
+}

@@ -1,0 +1,249 @@
+//! One connection in 64 bytes, one cache line.
+
+use crate::wheel::Class;
+use crate::{AddrId, Generation, RuleId};
+
+/// What is known of one side's sequence numbers (semantics 4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// Highest sequence number it has sent, plus one.
+    pub end: u32,
+    /// Highest sequence number it may send.
+    pub maxend: u32,
+    /// Largest window it offered, scaled.
+    pub maxwin: u32,
+    /// Highest number it has acknowledged to the other side.
+    pub acked: u32,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// TCP: the opener's SYN.
+    SynSent = 0,
+    /// TCP: both SYNs.
+    SynReceived = 1,
+    /// TCP: data may flow.
+    Established = 2,
+    /// TCP: one FIN.
+    FinWait = 3,
+    /// TCP: both FINs.
+    Closing = 4,
+    /// Others: one direction seen.
+    OneWay = 5,
+    /// Others: both directions seen.
+    TwoWay = 6,
+    /// ICMP: only the request seen.
+    Icmp = 7,
+    /// ICMP: a reply seen too.
+    IcmpAnswered = 8,
+}
+
+impl State {
+    #[inline]
+    fn from_bits(bits: u32) -> State {
+        match bits & 0xF {
+            0 => State::SynSent,
+            1 => State::SynReceived,
+            2 => State::Established,
+            3 => State::FinWait,
+            4 => State::Closing,
+            5 => State::OneWay,
+            6 => State::TwoWay,
+            7 => State::Icmp,
+            _ => State::IcmpAnswered,
+        }
+    }
+
+    /// As output spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::SynSent => "syn-sent",
+            State::SynReceived => "syn-received",
+            State::Established => "established",
+            State::FinWait => "fin-wait",
+            State::Closing => "closing",
+            State::OneWay => "one-way",
+            State::TwoWay => "two-way",
+            State::Icmp | State::IcmpAnswered => "icmp",
+        }
+    }
+
+    /// Whether a newcomer may take its place (semantics 6.1).
+    pub fn class(self) -> Class {
+        match self {
+            State::SynSent | State::SynReceived | State::OneWay | State::Icmp => Class::Unconfirmed,
+            _ => Class::Confirmed,
+        }
+    }
+}
+
+/// The bits of [`Entry::meta`].
+mod bit {
+    pub const PROTO: u32 = 0xFF;
+    pub const STATE: u32 = 8;
+    pub const INBOUND: u32 = 1 << 12;
+    pub const V6: u32 = 1 << 13;
+    pub const DEAD: u32 = 1 << 14;
+    pub const UNCHECKED: u32 = 1 << 15;
+    pub const SYN_NOTED: u32 = 1 << 16;
+    pub const SYN_BY_RESPONDER: u32 = 1 << 17;
+    pub const FIN_BY_RESPONDER: u32 = 1 << 18;
+    pub const CROSSED: u32 = 1 << 19;
+    /// Window scales: opener's, responder's, and that of the noted SYN.
+    pub const SCALES: [u32; 3] = [20, 24, 28];
+}
+
+macro_rules! flag {
+    ($get:ident, $set:ident, $bit:ident, $doc:literal) => {
+        #[doc = $doc]
+        #[inline]
+        pub fn $get(&self) -> bool {
+            self.meta & bit::$bit != 0
+        }
+
+        #[doc = concat!("Sets or clears it: ", $doc)]
+        #[inline]
+        pub fn $set(&mut self, on: bool) {
+            self.meta = if on { self.meta | bit::$bit } else { self.meta & !bit::$bit };
+        }
+    };
+}
+
+/// Which of the two, or of the three scales.
+pub type Who = usize;
+/// The side that opened the connection.
+pub const OPENER: Who = 0;
+/// The other side.
+pub const RESPONDER: Who = 1;
+/// The sender of the SYN last passed within the connection: its scale alone.
+pub const NOTED: Who = 2;
+
+/// One connection. The key is `addr`, `remote` (IPv6: a digest, with the address in the shard's side table),
+/// `ports` and the low bits of `meta`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Entry {
+    /// NIC and local address.
+    pub addr: AddrId,
+    /// Remote IPv4 address, or some bits of the IPv6 one.
+    pub remote: u32,
+    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256 + 1 if opened inbound.
+    pub ports: u32,
+    meta: u32,
+    /// The tick at which it is gone.
+    pub deadline: u32,
+    /// The generation at which it was last found live, or at which re-judging killed it.
+    pub stamp: Generation,
+    rule_class: u32,
+    /// TCP: of the latest SYN; in `syn-sent` the opener's, later one passed within the connection. ICMP: type and
+    /// code of the request that opened it.
+    pub syn_seq: u32,
+    /// TCP: opener's and responder's windows.
+    pub windows: [Window; 2],
+}
+
+const _: () = assert!(size_of::<Entry>() == 64);
+
+/// The part of [`Entry::meta`] that belongs to the key.
+#[inline]
+pub fn key_meta(protocol: u8, v6: bool) -> u32 {
+    u32::from(protocol) | if v6 { bit::V6 } else { 0 }
+}
+
+impl Entry {
+    /// A new connection; state, deadline and class are set when it is admitted.
+    pub fn new(addr: AddrId, remote: u32, ports: u32, key_meta: u32, inbound: bool) -> Entry {
+        Entry {
+            addr,
+            remote,
+            ports,
+            meta: key_meta | if inbound { bit::INBOUND } else { 0 },
+            deadline: 0,
+            stamp: Generation(0),
+            rule_class: RuleId::NONE.0,
+            syn_seq: 0,
+            windows: [Window::default(); 2],
+        }
+    }
+
+    /// True if the key's part in this line fits.
+    #[inline]
+    pub fn has_key(&self, addr: AddrId, remote: u32, ports: u32, key_meta: u32) -> bool {
+        (self.addr.0 ^ addr.0)
+            | (self.remote ^ remote)
+            | (self.ports ^ ports)
+            | ((self.meta ^ key_meta) & (bit::PROTO | bit::V6))
+            == 0
+    }
+
+    /// The part of the flags that belongs to the key.
+    pub fn key_meta(&self) -> u32 {
+        self.meta & (bit::PROTO | bit::V6)
+    }
+
+    /// IP protocol.
+    pub fn protocol(&self) -> u8 {
+        self.meta as u8
+    }
+
+    /// Where it stands.
+    #[inline]
+    pub fn state(&self) -> State {
+        State::from_bits(self.meta >> bit::STATE)
+    }
+
+    /// Moves it to another state.
+    #[inline]
+    pub fn set_state(&mut self, state: State) {
+        self.meta = self.meta & !(0xF << bit::STATE) | (state as u32) << bit::STATE;
+    }
+
+    flag!(is_inbound, set_inbound, INBOUND, "The opening packet was inbound.");
+    flag!(is_v6, set_v6, V6, "IPv6.");
+    flag!(is_dead, set_dead, DEAD, "Re-judging killed it, at the generation of its stamp.");
+    flag!(is_unchecked, set_unchecked, UNCHECKED, "Picked up in mid-stream: without window check.");
+    flag!(has_noted_syn, set_has_noted_syn, SYN_NOTED, "A SYN passed within the connection.");
+    flag!(noted_by_responder, set_noted_by_responder, SYN_BY_RESPONDER, "The responder sent that SYN.");
+    flag!(fin_by_responder, set_fin_by_responder, FIN_BY_RESPONDER, "In `fin-wait`: the FIN was the responder's.");
+    flag!(is_crossed, set_crossed, CROSSED, "In `syn-received`: the responder sent a SYN without ACK.");
+
+    /// A side's window scale.
+    #[inline]
+    pub fn scale(&self, who: Who) -> u8 {
+        (self.meta >> bit::SCALES[who]) as u8 & 0xF
+    }
+
+    /// Notes a side's window scale.
+    pub fn set_scale(&mut self, who: Who, scale: u8) {
+        self.meta = self.meta & !(0xF << bit::SCALES[who]) | u32::from(scale & 0xF) << bit::SCALES[who];
+    }
+
+    /// The rule that let it in.
+    pub fn rule(&self) -> RuleId {
+        RuleId(self.rule_class & RuleId::NONE.0)
+    }
+
+    /// Notes the rule that let it in.
+    pub fn set_rule(&mut self, rule: RuleId) {
+        self.rule_class = self.rule_class & !RuleId::NONE.0 | rule.0 & RuleId::NONE.0;
+    }
+
+    /// The list it is filed in.
+    #[inline]
+    pub fn class(&self) -> Class {
+        match self.rule_class >> 30 {
+            0 => Class::Confirmed,
+            1 => Class::Unconfirmed,
+            2 => Class::Tombstone,
+            _ => Class::Ended,
+        }
+    }
+
+    /// Notes the list it is filed in.
+    pub fn set_class(&mut self, class: Class) {
+        self.rule_class = self.rule_class & RuleId::NONE.0 | (class as u32) << 30;
+    }
+}

@@ -1,0 +1,515 @@
+//! One worker's share of the connections: a slab of 64-byte entries, an index, timers. Never shared.
+
+pub mod entry;
+pub mod hash;
+pub mod index;
+
+use std::sync::Arc;
+
+use crate::cells::{Cells, Population};
+use crate::snapshot::{Binding, Snapshot};
+use crate::time::{Now, reached};
+use crate::wheel::{Class, Wheels};
+use crate::{AddrId, FlowIndex, NicSlot};
+pub use entry::{Entry, NOTED, OPENER, RESPONDER, State, Who, key_meta};
+pub use hash::{FlowHash, Secret};
+use index::Index;
+
+/// Entries that a full table looks at for one newcomer, at most.
+const ROOM_BUDGET: u32 = 64;
+/// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
+const ADOPTION_SLICE: u32 = 1024;
+
+/// Idle timeouts in ticks (semantics 4.1, 4.3, 4.6).
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// SYN sent and SYN received.
+    pub tcp_syn: u32,
+    /// Established.
+    pub tcp_established: u32,
+    /// One or both FINs seen.
+    pub tcp_fin: u32,
+    /// ICMP.
+    pub icmp: u32,
+    /// Others, one direction seen.
+    pub one_way: u32,
+    /// Others, both seen.
+    pub two_way: u32,
+    /// What is remembered of a first fragment.
+    pub fragment: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |s: u32| s * crate::time::TICKS_PER_SECOND;
+        Timeouts {
+            tcp_syn: seconds(30),
+            tcp_established: seconds(600),
+            tcp_fin: seconds(30),
+            icmp: seconds(30),
+            one_way: seconds(30),
+            two_way: seconds(180),
+            fragment: seconds(5),
+        }
+    }
+}
+
+impl Timeouts {
+    /// Of a connection in this state.
+    #[inline]
+    pub fn of(&self, state: State) -> u32 {
+        match state {
+            State::SynSent | State::SynReceived => self.tcp_syn,
+            State::Established => self.tcp_established,
+            State::FinWait | State::Closing => self.tcp_fin,
+            State::Icmp | State::IcmpAnswered => self.icmp,
+            State::OneWay => self.one_way,
+            State::TwoWay => self.two_way,
+        }
+    }
+
+    /// The longest of all.
+    pub fn longest(&self) -> u32 {
+        [self.tcp_syn, self.tcp_established, self.tcp_fin, self.icmp, self.one_way, self.two_way, self.fragment]
+            .into_iter()
+            .fold(0, u32::max)
+    }
+}
+
+/// What a shard is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardConfig {
+    /// Connections at most.
+    pub capacity: u32,
+    /// Of them, unconfirmed ones at most.
+    pub unconfirmed: u32,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+}
+
+/// A connection's key with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// NIC and local address.
+    pub addr: AddrId,
+    /// Remote address.
+    pub remote: u128,
+    /// See [`Entry::ports`].
+    pub ports: u32,
+    /// See [`key_meta`].
+    pub meta: u32,
+    /// Of all these.
+    pub hash: FlowHash,
+}
+
+/// What a flush, a deletion or a rollback has made of an entry (semantics 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its packets pass.
+    Live,
+    /// Disconnected.
+    Tombstone,
+    /// Something that its permission rests on has changed: the rules must be asked again.
+    Rejudge,
+    /// Its NIC or address is gone.
+    Ended,
+}
+
+/// Where an entry stands under a snapshot, from its stamp and its NIC's epochs alone.
+#[inline]
+pub fn standing(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Standing {
+    if binding.id != entry.addr || binding.is_gone() {
+        return Standing::Ended;
+    }
+    if !entry.is_inbound() {
+        return Standing::Live;
+    }
+    if entry.is_dead() {
+        let undone = snapshot.nic(binding.nic).undone.iter().any(|(g, h)| (g.0 + 1..=h.0).contains(&entry.stamp.0));
+        return if undone { Standing::Rejudge } else { Standing::Tombstone };
+    }
+    if entry.stamp < binding.flush {
+        Standing::Tombstone
+    } else if entry.stamp < binding.rejudge {
+        Standing::Rejudge
+    } else {
+        Standing::Live
+    }
+}
+
+/// The shard.
+pub struct Shard {
+    entries: Vec<Entry>,
+    /// Remote IPv6 addresses; memory that only IPv6 connections touch.
+    remote6: Box<[u128]>,
+    index: Index,
+    wheels: Wheels,
+    secret: Secret,
+    config: ShardConfig,
+    len: u32,
+    unconfirmed: u32,
+    /// Places below it have been looked at since the last change; `u32::MAX` when done.
+    swept: u32,
+    cells: Arc<Cells>,
+    population: Arc<Population>,
+}
+
+impl Shard {
+    /// An empty one, at tick `now`.
+    pub fn new(config: ShardConfig, secret: Secret, now: u32, cells: Arc<Cells>, population: Arc<Population>) -> Shard {
+        let capacity = config.capacity;
+        Shard {
+            entries: Vec::with_capacity(capacity as usize),
+            remote6: vec![0; capacity as usize].into_boxed_slice(),
+            index: Index::new(capacity),
+            wheels: Wheels::new(capacity, now),
+            secret,
+            config,
+            len: 0,
+            unconfirmed: 0,
+            swept: u32::MAX,
+            cells,
+            population,
+        }
+    }
+
+    /// The key of a connection of `addr`.
+    #[inline]
+    pub fn key(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> Key {
+        let hash = if v6 {
+            self.secret.v6(addr.0, remote, ports, protocol)
+        } else {
+            self.secret.v4(addr.0, remote as u32, ports, protocol)
+        };
+        Key { addr, remote, ports, meta: key_meta(protocol, v6), hash }
+    }
+
+    /// Asks for the cache line that [`Shard::hint`] reads.
+    #[inline]
+    pub fn prefetch_index(&self, hash: FlowHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks for the cache line that [`Shard::find`] will most likely read.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: FlowHash) {
+        if let Some(entry) = self.index.hint(hash).and_then(|place| self.entries.get(place as usize)) {
+            prefetch(entry);
+        }
+    }
+
+    /// The entry with this key, expired or not.
+    #[inline]
+    pub fn find(&self, key: &Key) -> Option<FlowIndex> {
+        let digest = remote_digest(key.remote, key.meta);
+        let found = self.index.find(key.hash, |place| {
+            let entry = &self.entries[place as usize];
+            entry.has_key(key.addr, digest, key.ports, key.meta)
+                && (!entry.is_v6() || self.remote6[place as usize] == key.remote)
+        });
+        found.map(FlowIndex)
+    }
+
+    /// An entry.
+    #[inline]
+    pub fn entry(&self, flow: FlowIndex) -> &Entry {
+        &self.entries[flow.0 as usize]
+    }
+
+    /// An entry, to be changed in place. Key, class and state are not to be changed through it: see
+    /// [`Shard::set_state`].
+    #[inline]
+    pub fn entry_mut(&mut self, flow: FlowIndex) -> &mut Entry {
+        &mut self.entries[flow.0 as usize]
+    }
+
+    /// The remote address of an entry.
+    pub fn remote(&self, flow: FlowIndex) -> u128 {
+        let entry = self.entry(flow);
+        if entry.is_v6() { self.remote6[flow.0 as usize] } else { u128::from(entry.remote) }
+    }
+
+    /// How many entries there are, expired ones that were not yet found included.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many of them are unconfirmed.
+    pub fn unconfirmed(&self) -> u32 {
+        self.unconfirmed
+    }
+
+    /// Its timeouts.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+
+    /// True if the entry's time is over.
+    #[inline]
+    pub fn is_expired(&self, flow: FlowIndex, now: Now) -> bool {
+        reached(now.tick, self.entry(flow).deadline)
+    }
+
+    /// Gives the entry its state's full time, as of now.
+    #[inline]
+    pub fn refresh(&mut self, flow: FlowIndex, now: Now) {
+        let entry = &mut self.entries[flow.0 as usize];
+        entry.deadline = now.up.wrapping_add(self.config.timeouts.of(entry.state()));
+    }
+
+    /// After a packet that moved the entry from `before`: new deadline, and its place in the timers' order.
+    #[inline]
+    pub fn moved_on(&mut self, flow: FlowIndex, before: State, now: Now) {
+        self.refresh(flow, now);
+        let state = self.entry(flow).state();
+        // Another state may have a shorter time than the one it is filed under.
+        if state != before {
+            self.refile(flow, state.class());
+        }
+    }
+
+    fn refile(&mut self, flow: FlowIndex, class: Class) {
+        let entry = &mut self.entries[flow.0 as usize];
+        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
+        self.unconfirmed += u32::from(class == Class::Unconfirmed);
+        entry.set_class(class);
+        let deadline = entry.deadline;
+        self.wheels.unlink(flow.0);
+        self.wheels.file(flow.0, class, deadline);
+    }
+
+    /// A place for a new connection, whose key is not in the table; its state is set already. The place is made by
+    /// giving up what is worth least, where need be; `None` if nothing may be given up. The NIC's limit has been
+    /// counted by the caller.
+    pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
+        let class = entry.state().class();
+        if class == Class::Unconfirmed && self.unconfirmed >= self.config.unconfirmed {
+            self.evict_unconfirmed(snapshot, now)?;
+        }
+        if self.len >= self.config.capacity {
+            self.make_room(snapshot, now)?;
+        }
+        let place = self.wheels.take()?;
+        entry.deadline = now.up.wrapping_add(self.config.timeouts.of(entry.state()));
+        entry.set_class(class);
+        if entry.is_v6() {
+            self.remote6[place as usize] = key.remote;
+        }
+        if place as usize == self.entries.len() {
+            self.entries.push(entry);
+        } else {
+            self.entries[place as usize] = entry;
+        }
+        self.index.insert(key.hash, place);
+        self.wheels.file(place, class, entry.deadline);
+        self.len += 1;
+        self.unconfirmed += u32::from(class == Class::Unconfirmed);
+        if entry.is_inbound() {
+            let binding = snapshot.binding(key.addr);
+            self.cells.live_inbound(binding.nic, binding.flush, 1);
+        }
+        Some(FlowIndex(place))
+    }
+
+    /// An entry for the key of one that is there, in its place (semantics 4.3, closing).
+    pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
+        self.count_live(flow, snapshot, -1);
+        let place = &mut self.entries[flow.0 as usize];
+        let old_class = place.class();
+        *place = entry;
+        place.set_class(old_class);
+        self.refresh(flow, now);
+        self.refile(flow, entry.state().class());
+        self.count_live(flow, snapshot, 1);
+    }
+
+    /// Notes whether an inbound connection is live, for the receipts of commits.
+    fn count_live(&self, flow: FlowIndex, snapshot: &Snapshot, by: i64) {
+        let entry = self.entry(flow);
+        let binding = snapshot.binding(entry.addr);
+        if entry.is_inbound() && !entry.is_dead() && entry.stamp >= binding.flush && binding.id == entry.addr {
+            self.cells.live_inbound(binding.nic, binding.flush, by);
+        }
+    }
+
+    /// Ends an entry: its place is free.
+    pub fn end(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+        self.count_live(flow, snapshot, -1);
+        let entry = *self.entry(flow);
+        if entry.class() != Class::Ended {
+            self.population.leave(self.nic_of(&entry, snapshot));
+        }
+        let key = self.key(entry.addr, self.remote(flow), entry.ports, entry.protocol(), entry.is_v6());
+        self.index.remove(key.hash, flow.0);
+        self.wheels.unlink(flow.0);
+        self.wheels.give_back(flow.0);
+        // A free place must not answer to a sweep or a listing.
+        self.entries[flow.0 as usize].addr = FREE;
+        self.len -= 1;
+        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
+    }
+
+    fn nic_of(&self, entry: &Entry, snapshot: &Snapshot) -> NicSlot {
+        snapshot.binding(entry.addr).nic
+    }
+
+    /// Marks an inbound connection that today's rules refuse (semantics 5.4).
+    pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+        self.count_live(flow, snapshot, -1);
+        let entry = &mut self.entries[flow.0 as usize];
+        entry.set_dead(true);
+        entry.stamp = snapshot.generation;
+        self.refile(flow, Class::Tombstone);
+    }
+
+    /// Marks an inbound connection that today's rules allow again.
+    pub fn revive(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+        let counted = {
+            let entry = self.entry(flow);
+            !entry.is_dead() && entry.stamp >= snapshot.binding(entry.addr).flush
+        };
+        let entry = &mut self.entries[flow.0 as usize];
+        entry.set_dead(false);
+        entry.stamp = snapshot.generation;
+        let (state, class) = (entry.state(), entry.class());
+        if class != state.class() {
+            self.refile(flow, state.class());
+        }
+        if !counted {
+            self.count_live(flow, snapshot, 1);
+        }
+    }
+
+    /// Ends what is due, at most `budget` entries looked at.
+    pub fn expire(&mut self, snapshot: &Snapshot, now: Now, mut budget: u32) {
+        while budget > 0 {
+            let Some((place, class)) = self.wheels.due(now.tick) else { return };
+            let flow = FlowIndex(place);
+            if self.is_expired(flow, now) {
+                self.end(flow, snapshot);
+            } else {
+                self.refile(flow, class);
+            }
+            budget -= 1;
+        }
+    }
+
+    /// A commit has been adopted that may have ended or disconnected connections: looks through all of them in
+    /// slices, the first one now.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        self.swept = 0;
+        self.sweep(snapshot, ADOPTION_SLICE);
+    }
+
+    /// Goes on with the sweep over at most `slice` places.
+    pub fn sweep(&mut self, snapshot: &Snapshot, slice: u32) {
+        if self.swept == u32::MAX {
+            return;
+        }
+        let end = self.swept.saturating_add(slice).min(self.entries.len() as u32);
+        for place in self.swept..end {
+            if self.entries[place as usize].addr != FREE {
+                self.reclassify(FlowIndex(place), snapshot);
+            }
+        }
+        self.swept = if end as usize == self.entries.len() { u32::MAX } else { end };
+    }
+
+    /// Files an entry where its standing belongs.
+    fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
+        let entry = *self.entry(flow);
+        let binding = snapshot.binding(entry.addr);
+        let class = match standing(&entry, binding, snapshot) {
+            Standing::Ended => Class::Ended,
+            Standing::Tombstone => Class::Tombstone,
+            Standing::Live | Standing::Rejudge => entry.state().class(),
+        };
+        if class != entry.class() {
+            match (entry.class(), class) {
+                (_, Class::Ended) => self.population.leave(binding.nic),
+                (Class::Ended, _) => {
+                    self.population.enter(binding.nic, u32::MAX);
+                }
+                _ => {}
+            }
+            self.refile(flow, class);
+        }
+        class
+    }
+
+    /// Room for one: an expired entry's, one that a change ended, an unconfirmed one's, a tombstone's.
+    #[cold]
+    fn make_room(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
+        let has_room = |shard: &Shard| shard.len < shard.config.capacity;
+        self.expire(snapshot, now, ROOM_BUDGET);
+        if has_room(self) {
+            return Some(());
+        }
+        self.sweep(snapshot, ADOPTION_SLICE);
+        if self.evict(Class::Ended, snapshot) || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self) {
+            return Some(());
+        }
+        self.evict(Class::Tombstone, snapshot).then_some(())
+    }
+
+    /// Makes the unconfirmed ones fewer by one.
+    #[cold]
+    fn evict_unconfirmed(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
+        let before = self.unconfirmed;
+        self.expire(snapshot, now, ROOM_BUDGET);
+        if self.unconfirmed == before {
+            self.evict(Class::Unconfirmed, snapshot);
+        }
+        (self.unconfirmed < before).then_some(())
+    }
+
+    /// Ends the oldest entry that truly is of this class; those that are not any more are filed anew.
+    fn evict(&mut self, class: Class, snapshot: &Snapshot) -> bool {
+        for _ in 0..ROOM_BUDGET {
+            let Some(place) = self.wheels.oldest(class) else { return false };
+            if self.reclassify(FlowIndex(place), snapshot) == class {
+                self.end(FlowIndex(place), snapshot);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Every place that holds an entry, from `from` on and below `from + slice`; the place to go on from, if any.
+    pub fn list(&self, from: u32, slice: u32, mut each: impl FnMut(FlowIndex, &Entry)) -> Option<u32> {
+        let end = from.saturating_add(slice).min(self.entries.len() as u32);
+        for place in from..end {
+            let entry = &self.entries[place as usize];
+            if entry.addr != FREE {
+                each(FlowIndex(place), entry);
+            }
+        }
+        ((end as usize) < self.entries.len()).then_some(end)
+    }
+}
+
+/// No address has this number: place 2²⁰ − 1 is never given out.
+pub const FREE: AddrId = AddrId(u32::MAX);
+
+/// The part of a remote address that lies in the entry.
+#[inline]
+pub fn remote_digest(remote: u128, key_meta: u32) -> u32 {
+    if key_meta > 0xFF { (remote ^ remote >> 64) as u32 ^ (remote >> 32) as u32 } else { remote as u32 }
+}
+
+/// Asks for the cache line at `place`.
+#[inline]
+pub fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and faults nowhere.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}

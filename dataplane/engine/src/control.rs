@@ -1,0 +1,140 @@
+//! Frames that no rule judges: ARP, neighbour discovery, DHCP, IGMP, MLD (semantics 2.6). What instances send of them is
+//! held to their own addresses, what claims to be a router or a server is stopped.
+
+use crate::lane::{Lane, What, mac_bits};
+use crate::snapshot::{ANY_MAC, Binding, Snapshot};
+use crate::verdict::Verdict;
+use crate::{NicSlot, Reason, Side, VpcId};
+
+const LINK_LOCAL: u128 = 0xFE80 << 112;
+
+fn is_link_local(addr: u128, v6: bool) -> bool {
+    v6 && addr >> 118 == LINK_LOCAL >> 118
+}
+
+fn mac_fits(binding: &Binding, mac: u64) -> bool {
+    binding.mac == ANY_MAC || binding.mac == mac
+}
+
+/// Judges by a claim: an address and the MACs that come with it.
+struct Claim<'a> {
+    snapshot: &'a Snapshot,
+    vpc: VpcId,
+    v6: bool,
+    /// Ethernet source.
+    mac: u64,
+}
+
+impl<'a> Claim<'a> {
+    fn owner(&self, addr: u128) -> Option<&'a Binding> {
+        self.snapshot.holder(self.vpc, addr, self.v6, self.mac)
+    }
+
+    fn nic(&self, addr: u128) -> NicSlot {
+        self.owner(addr).map_or(NicSlot::NONE, |b| b.nic)
+    }
+
+    /// Passes for the owner of `addr` if the Ethernet source is its own, and `also` holds of it.
+    fn own(&self, addr: u128, also: impl FnOnce(&Binding) -> bool) -> Verdict {
+        match self.owner(addr) {
+            Some(owner) if mac_fits(owner, self.mac) && also(owner) => Verdict::of(Reason::Control, owner.nic),
+            Some(owner) => Verdict::of(Reason::Spoofed, owner.nic),
+            // Nobody's address: on day one, where not every NIC is known yet, it passes like any other frame of it.
+            None if self.snapshot.settings.pass_unknown_nic => Verdict::nobody(Reason::Control),
+            None => Verdict::nobody(Reason::Spoofed),
+        }
+    }
+}
+
+/// The verdict on an ARP frame of this VPC.
+pub fn arp(snapshot: &Snapshot, vpc: VpcId, lane: &Lane, frame: &[u8]) -> Verdict {
+    let at = lane.l3 as usize;
+    let Some(arp) = frame.get(at..).and_then(|d| d.first_chunk::<28>()) else {
+        return Verdict::nobody(Reason::Malformed);
+    };
+    // Ethernet (1), IPv4, addresses of 6 and 4 bytes (RFC 826).
+    if arp[..6] != [0, 1, 8, 0, 6, 4] || at + 28 > lane.end as usize {
+        return Verdict::nobody(Reason::Malformed);
+    }
+    let word = |at: usize| u128::from(u32::from_be_bytes([arp[at], arp[at + 1], arp[at + 2], arp[at + 3]]));
+    let (sender, target) = (word(14), word(24));
+    if lane.side == Side::Outside {
+        let nic = snapshot.holder(vpc, target, false, lane.dst_mac).map_or(NicSlot::NONE, |b| b.nic);
+        return Verdict::of(Reason::Control, nic);
+    }
+    let sender_mac = mac_bits([arp[8], arp[9], arp[10], arp[11], arp[12], arp[13]]);
+    let claim = Claim { snapshot, vpc, v6: false, mac: lane.src_mac };
+    if sender == 0 {
+        // A probe (RFC 5227) asks for the address that its sender would have.
+        return anonymous(claim.own(target, |owner| mac_fits(owner, sender_mac)));
+    }
+    claim.own(sender, |owner| mac_fits(owner, sender_mac))
+}
+
+/// A frame without a sender's address names no NIC when it passes.
+fn anonymous(verdict: Verdict) -> Verdict {
+    if verdict.reason == Reason::Control { Verdict::nobody(Reason::Control) } else { verdict }
+}
+
+/// Shortest message of ICMPv6 types 133–137 (RFC 4861 §4).
+const ND_LENGTHS: [u32; 5] = [8, 16, 24, 24, 40];
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+
+/// True if a neighbour discovery packet is whole and of this link.
+pub fn nd_is_sound(lane: &Lane, frame: &[u8]) -> bool {
+    let kind = (lane.dport >> 8) as u8;
+    let needed = ND_LENGTHS[usize::from(kind - 133)];
+    let captured = (frame.len() as u32).min(lane.end);
+    lane.hops == 255 && !lane.fragment_header && lane.l4 + needed <= captured
+}
+
+fn nd(claim: &Claim, lane: &Lane, frame: &[u8]) -> Verdict {
+    let kind = (lane.dport >> 8) as u8;
+    if kind == ROUTER_ADVERTISEMENT || kind == REDIRECT {
+        return Verdict::of(Reason::Rogue, claim.nic(lane.src));
+    }
+    let nobodys = lane.src == 0 || is_link_local(lane.src, true);
+    if kind == NEIGHBOUR_ADVERTISEMENT {
+        let target = frame
+            .get(lane.l4 as usize + 8..)
+            .and_then(|d| d.first_chunk())
+            .map_or(0, |bytes: &[u8; 16]| u128::from_be_bytes(*bytes));
+        let target_is_local = is_link_local(target, true);
+        if !nobodys {
+            return claim.own(lane.src, |owner| {
+                target_is_local || claim.owner(target).is_some_and(|of_target| of_target.nic == owner.nic)
+            });
+        }
+        if !target_is_local {
+            let verdict = claim.own(target, |_| true);
+            return if lane.src == 0 { anonymous(verdict) } else { verdict };
+        }
+    }
+    if nobodys { Verdict::nobody(Reason::Control) } else { claim.own(lane.src, |_| true) }
+}
+
+/// The verdict on a well-formed ND, DHCP, IGMP or MLD packet of this VPC; `None` if the rules decide.
+pub fn ip(snapshot: &Snapshot, vpc: VpcId, lane: &Lane, frame: &[u8]) -> Option<Verdict> {
+    if lane.side == Side::Outside {
+        let reason = match lane.what {
+            What::DhcpClient => return None,
+            What::Nd if (lane.dport >> 8) as u8 == REDIRECT => Reason::Rogue,
+            _ => Reason::Control,
+        };
+        let nic = snapshot.holder(vpc, lane.dst, lane.v6, lane.dst_mac).map_or(NicSlot::NONE, |b| b.nic);
+        return Some(Verdict::of(reason, nic));
+    }
+    let claim = Claim { snapshot, vpc, v6: lane.v6, mac: lane.src_mac };
+    Some(match lane.what {
+        What::Nd => nd(&claim, lane, frame),
+        What::DhcpServer => Verdict::of(Reason::Rogue, claim.nic(lane.src)),
+        // A client without an address yet: 0.0.0.0 or, in IPv6, link-local.
+        What::DhcpClient if is_link_local(lane.src, lane.v6) || !lane.v6 && lane.src == 0 => {
+            Verdict::nobody(Reason::Control)
+        }
+        What::Multicast if lane.src == 0 || is_link_local(lane.src, lane.v6) => Verdict::nobody(Reason::Control),
+        _ => claim.own(lane.src, |_| true),
+    })
+}

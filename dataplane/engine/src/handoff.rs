@@ -1,0 +1,169 @@
+//! Which worker a packet belongs to.
+//!
+//! The owner of a connection is the worker whose queue a NIC with symmetric RSS would deliver it to: the Toeplitz hash
+//! (Microsoft, "RSS hashing functions") with the 16-bit pattern 0x6D5A repeated as its key, over addresses and ports
+//! of TCP, UDP and SCTP, over the addresses of everything else. With such a key the hash depends only on the exclusive or of the
+//! input's 16-bit words, so that both directions hash alike (Woo and Park, "Scalable TCP session monitoring with
+//! symmetric receive-side scaling", 2012).
+
+use crate::fragments::Recent;
+use crate::lane::{Fragment, Lane, Stage, What};
+use crate::quote;
+use crate::{proto, time};
+
+/// The 16 bits that the RSS key repeats.
+pub const RSS_PATTERN: u16 = 0x6D5A;
+/// Entries of the redirection table; entry `i` is worker `i mod workers`.
+pub const RETA_SIZE: u32 = 128;
+
+/// Toeplitz of one folded word: the key's window at bit `i` is the pattern, rotated left by `i`.
+const fn toeplitz(word: u16) -> u16 {
+    let mut hash = 0;
+    let mut bit = 0;
+    while bit < 16 {
+        if word & (0x8000 >> bit) != 0 {
+            hash ^= RSS_PATTERN.rotate_left(bit);
+        }
+        bit += 1;
+    }
+    hash
+}
+
+fn fold(addr: u128) -> u16 {
+    let a = addr as u64 ^ (addr >> 64) as u64;
+    let a = a as u32 ^ (a >> 32) as u32;
+    a as u16 ^ (a >> 16) as u16
+}
+
+/// The symmetric RSS hash; its upper half is the same as its lower.
+pub fn rss_hash(src: u128, dst: u128, ports: Option<(u16, u16)>) -> u32 {
+    let (sport, dport) = ports.unwrap_or((0, 0));
+    let half = u32::from(toeplitz(fold(src ^ dst) ^ sport ^ dport));
+    half << 16 | half
+}
+
+fn hashes_ports(protocol: u8) -> bool {
+    matches!(protocol, proto::TCP | proto::UDP | proto::SCTP)
+}
+
+type PacketKey = (u128, u128, u32, u8);
+
+/// One worker's knowledge of who owns what.
+pub struct Router {
+    me: u32,
+    workers: u32,
+    /// Owners of the packets whose first fragment came by: of the fragments that this worker sees all of.
+    firsts: Recent<PacketKey, u32>,
+}
+
+impl Router {
+    /// Of worker `me` among `workers`.
+    pub fn new(me: u32, workers: u32) -> Router {
+        Router { me, workers, firsts: Recent::new() }
+    }
+
+    /// True if there is no other worker.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.workers == 1
+    }
+
+    fn worker(&self, hash: u32) -> u32 {
+        hash % RETA_SIZE % self.workers
+    }
+
+    /// The worker to which a frame goes next, with its stage moved on; this worker itself if it is to be judged here.
+    #[inline]
+    pub fn next(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
+        if self.workers == 1 || lane.stage == Stage::Judge {
+            return self.me;
+        }
+        self.route(lane, bytes, fragment_timeout)
+    }
+
+    fn route(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
+        if lane.fragment != Fragment::Whole && lane.stage == Stage::Received {
+            lane.stage = Stage::Fragment;
+            let knower = self.worker(rss_hash(lane.src, lane.dst, None) ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 16);
+            if knower != self.me {
+                return knower;
+            }
+        }
+        lane.stage = Stage::Judge;
+        if lane.fragment == Fragment::Whole {
+            return self.owner(lane, bytes);
+        }
+        let key = (lane.src, lane.dst, lane.frag_id, lane.frag_proto);
+        let hash = fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
+        if lane.fragment == Fragment::Later {
+            return self.firsts.recall(hash, &key, lane.now.tick).copied().unwrap_or(self.me);
+        }
+        let owner = self.owner(lane, bytes);
+        // One tick longer than the owner remembers the verdict: it is the owner that says when it is forgotten.
+        let deadline = lane.now.up.wrapping_add(fragment_timeout).wrapping_add(time::TICKS_PER_SECOND);
+        self.firsts.remember(hash, key, owner, deadline);
+        owner
+    }
+
+    fn owner(&self, lane: &Lane, bytes: &[u8]) -> u32 {
+        match lane.what {
+            What::Tcp | What::Ports | What::DhcpClient | What::DhcpServer => {
+                let ports = hashes_ports(lane.proto).then_some((lane.sport, lane.dport));
+                self.worker(rss_hash(lane.src, lane.dst, ports))
+            }
+            What::IcmpRequest | What::IcmpReply | What::Bare => self.worker(rss_hash(lane.src, lane.dst, None)),
+            What::IcmpError => match quote::read(lane, bytes) {
+                Some(quote) => {
+                    let ports = hashes_ports(quote.proto).then_some((quote.sport, quote.dport));
+                    self.worker(rss_hash(quote.src, quote.dst, ports))
+                }
+                None => self.me,
+            },
+            // Nothing of a connection: judged where it came in.
+            _ => self.me,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Straight from the definition: the key's 32 bits at each set bit of the input.
+    fn by_definition(input: &[u8]) -> u32 {
+        let key: Vec<u8> = RSS_PATTERN.to_be_bytes().into_iter().cycle().take(56).collect();
+        let mut hash = 0;
+        for (at, byte) in input.iter().enumerate() {
+            for bit in 0..8 {
+                if byte & (0x80 >> bit) != 0 {
+                    let window = u64::from_be_bytes([
+                        key[at], key[at + 1], key[at + 2], key[at + 3], key[at + 4], key[at + 5], key[at + 6], key[at + 7],
+                    ]);
+                    hash ^= (window << bit >> 32) as u32;
+                }
+            }
+        }
+        hash
+    }
+
+    #[test]
+    fn the_hash_is_the_toeplitz_hash_of_the_repeated_key() {
+        let (src, dst) = (0x0A05_0607u32, 0xC633_6409u32);
+        let mut input = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+        input.extend(40_000u16.to_be_bytes());
+        input.extend(22u16.to_be_bytes());
+        assert_eq!(rss_hash(src.into(), dst.into(), Some((40_000, 22))), by_definition(&input));
+        let (src, dst) = (0x2001_0db8_0000_0000_1234_0000_0000_0007u128, 0x2001_0db8_ffff_0000_0000_0000_0000_0009u128);
+        let input = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+        assert_eq!(rss_hash(src, dst, None), by_definition(&input));
+    }
+
+    #[test]
+    fn both_directions_have_one_owner() {
+        for n in 0..1000u32 {
+            let (a, b) = (u128::from(n.wrapping_mul(2_654_435_761)), u128::from(n ^ 0xDEAD_BEEF));
+            let (p, q) = (n as u16, (n >> 3) as u16 ^ 0x55);
+            assert_eq!(rss_hash(a, b, Some((p, q))), rss_hash(b, a, Some((q, p))));
+        }
+    }
+}

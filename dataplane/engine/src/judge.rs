@@ -1,0 +1,481 @@
+//! The verdict on one packet: its NIC, then its connection or the rules, in the order of semantics 2.1.
+
+use std::sync::Arc;
+
+use crate::cells::Population;
+use crate::classify::{Judgement, Query};
+use crate::conntrack::{Entry, Key, OPENER, RESPONDER, Shard, Standing, State, standing};
+use crate::control;
+use crate::fragments::{FragmentKey, Memory, Recent};
+use crate::lane::{Fragment, Lane, What, flags};
+use crate::parse::icmp_kind;
+use crate::quote::{self, Quote};
+use crate::snapshot::{ANY_MAC, Binding, Snapshot};
+use crate::tcp::{self, Outcome};
+use crate::verdict::Verdict;
+use crate::{Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
+
+/// A packet after its NIC is known, or known not to matter.
+pub enum Step<'s> {
+    /// Judged already.
+    Done(Verdict),
+    /// To be judged as a packet of this NIC.
+    Nic(&'s Binding),
+}
+
+/// Finds the packet's NIC (semantics 2.1–2.6). `bytes` are the frame's, for the few that are read again.
+#[inline]
+pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s> {
+    if lane.what < What::LaterFragment || lane.link_local {
+        return resolve_rare(snapshot, lane, bytes);
+    }
+    match snapshot.vpc_of(lane.segment) {
+        Some(vpc) => resolve_nic(snapshot, lane, vpc),
+        None => Step::Done(unknown_segment(snapshot)),
+    }
+}
+
+fn unknown_segment(snapshot: &Snapshot) -> Verdict {
+    let pass = snapshot.settings.pass_unknown_segment;
+    Verdict::nobody(if pass { Reason::Control } else { Reason::UnknownSegment })
+}
+
+#[cold]
+fn resolve_rare<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s> {
+    let settings = &snapshot.settings;
+    let done = |reason| Step::Done(Verdict::nobody(reason));
+    match lane.what {
+        What::LinkCut => return done(Reason::Malformed),
+        _ if lane.link_local && settings.pass_link_local => return done(Reason::Control),
+        What::BadSegment => return Step::Done(unknown_segment(snapshot)),
+        What::Underlay => return done(Reason::Control),
+        _ => {}
+    }
+    let Some(vpc) = snapshot.vpc_of(lane.segment) else { return Step::Done(unknown_segment(snapshot)) };
+    match lane.what {
+        What::NotIp if settings.pass_ethertypes.contains(&lane.dport) => done(Reason::Control),
+        What::NotIp => done(Reason::NotIp),
+        What::Arp => Step::Done(control::arp(snapshot, vpc, lane, bytes)),
+        What::Malformed => done(Reason::Malformed),
+        What::Nd if !control::nd_is_sound(lane, bytes) => done(Reason::Malformed),
+        What::Nd | What::DhcpClient | What::DhcpServer | What::Multicast => {
+            match control::ip(snapshot, vpc, lane, bytes) {
+                Some(verdict) => Step::Done(verdict),
+                None => resolve_nic(snapshot, lane, vpc),
+            }
+        }
+        _ => resolve_nic(snapshot, lane, vpc),
+    }
+}
+
+#[inline]
+fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> {
+    match lane.side {
+        Side::Inside => {
+            let Some(binding) = snapshot.holder(vpc, lane.src, lane.v6, lane.src_mac) else {
+                return unknown_nic(snapshot, lane, Reason::UnknownSource);
+            };
+            if binding.mac != ANY_MAC && binding.mac != lane.src_mac {
+                return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
+            }
+            Step::Nic(binding)
+        }
+        Side::Outside => {
+            let Some(binding) = snapshot.holder(vpc, lane.dst, lane.v6, lane.dst_mac) else {
+                return unknown_nic(snapshot, lane, Reason::UnknownDestination);
+            };
+            if snapshot.has_address(binding.nic, vpc, lane.src, lane.v6) {
+                return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
+            }
+            Step::Nic(binding)
+        }
+    }
+}
+
+#[cold]
+fn unknown_nic<'s>(snapshot: &Snapshot, lane: &Lane, reason: Reason) -> Step<'s> {
+    let settings = &snapshot.settings;
+    let is_passed_multicast = lane.side == Side::Outside
+        && settings.pass_multicast.iter().any(|&(first, last, v6)| v6 == lane.v6 && (first..=last).contains(&lane.dst));
+    let pass = settings.pass_unknown_nic || is_passed_multicast;
+    Step::Done(Verdict::nobody(if pass { Reason::Control } else { reason }))
+}
+
+/// Local port × 65536 + remote port, or what stands for them in the key (semantics 4.1).
+#[inline]
+fn key_ports(lane: &Lane) -> u32 {
+    let (sport, dport) = (u32::from(lane.sport), u32::from(lane.dport));
+    match lane.what {
+        What::Tcp | What::Ports | What::DhcpClient => match lane.side {
+            Side::Inside => sport << 16 | dport,
+            Side::Outside => dport << 16 | sport,
+        },
+        What::IcmpRequest => icmp_key(lane.sport, (dport >> 8) as u8, lane.side.direction()),
+        What::IcmpReply => {
+            let kind = icmp_kind((dport >> 8) as u8, lane.v6);
+            icmp_key(lane.sport, kind, lane.side.direction().reverse())
+        }
+        _ => 0,
+    }
+}
+
+#[inline]
+fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
+    u32::from(identifier) << 16 | u32::from(kind) << 8 | u32::from(asked == Direction::Inbound)
+}
+
+/// What opens or belongs to connections, on one worker.
+pub struct Judge {
+    /// Connections.
+    pub shard: Shard,
+    fragments: Recent<FragmentKey, Memory>,
+    population: Arc<Population>,
+    /// A mid-stream segment may open a connection just now.
+    pub loose_pickup: bool,
+}
+
+impl Judge {
+    /// On an empty shard.
+    pub fn new(shard: Shard, population: Arc<Population>) -> Judge {
+        Judge { shard, fragments: Recent::new(), population, loose_pickup: false }
+    }
+
+    /// The key under which a packet's connection is looked up.
+    #[inline]
+    pub fn key(&self, lane: &Lane, binding: &Binding) -> Key {
+        self.shard.key(binding.id, lane.remote(), key_ports(lane), lane.proto, lane.v6)
+    }
+
+    /// The verdict on a packet of a NIC.
+    #[inline]
+    pub fn judge(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key, bytes: &[u8]) -> Verdict {
+        match lane.fragment {
+            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes).0,
+            Fragment::First => {
+                let (verdict, flow) = self.packet(snapshot, lane, nic, key, bytes);
+                self.remember(snapshot, lane, nic, verdict, flow);
+                verdict
+            }
+            Fragment::Later => self.later_fragment(lane, nic),
+        }
+    }
+
+    /// The verdict, and the connection that the packet passed as part of.
+    #[inline]
+    fn packet(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        key: &Key,
+        bytes: &[u8],
+    ) -> (Verdict, Option<FlowIndex>) {
+        let drop = |reason| (Verdict::of(reason, nic.nic), None);
+        match lane.what {
+            What::Tcp if tcp::impossible(lane.flags) => return drop(Reason::Invalid),
+            What::IcmpError => return self.icmp_error(snapshot, lane, nic, bytes),
+            What::IcmpOther => return drop(Reason::Invalid),
+            _ => {}
+        }
+        if let Some(flow) = self.shard.find(key) {
+            if self.shard.is_expired(flow, lane.now) {
+                self.shard.end(flow, snapshot);
+            } else {
+                return match self.settle(snapshot, nic, flow) {
+                    Standing::Live => self.on_connection(snapshot, lane, nic, flow),
+                    _ => drop(Reason::Tombstone),
+                };
+            }
+        }
+        self.open(snapshot, lane, nic, key)
+    }
+
+    /// Whether a connection that has not expired is live, asking the rules again where that is due (semantics 5.4).
+    #[inline]
+    fn settle(&mut self, snapshot: &Snapshot, nic: &Binding, flow: FlowIndex) -> Standing {
+        match standing(self.shard.entry(flow), nic, snapshot) {
+            Standing::Rejudge => self.rejudge(snapshot, nic, flow),
+            standing => standing,
+        }
+    }
+
+    #[cold]
+    fn rejudge(&mut self, snapshot: &Snapshot, nic: &Binding, flow: FlowIndex) -> Standing {
+        let query = opening_query(self.shard.entry(flow), self.shard.remote(flow));
+        match snapshot.policy(nic).judge(snapshot, nic.vpc, &query) {
+            Judgement::Allow(_) => {
+                self.shard.revive(flow, snapshot);
+                Standing::Live
+            }
+            _ => {
+                self.shard.kill(flow, snapshot);
+                Standing::Tombstone
+            }
+        }
+    }
+
+    /// A packet whose connection is live.
+    #[inline]
+    fn on_connection(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        flow: FlowIndex,
+    ) -> (Verdict, Option<FlowIndex>) {
+        let entry = self.shard.entry_mut(flow);
+        let is_opener = (lane.side == Side::Outside) == entry.is_inbound();
+        let before = entry.state();
+        let outcome = if lane.what == What::Tcp {
+            let from = if is_opener { OPENER } else { RESPONDER };
+            tcp::step(entry, lane, from, snapshot.settings.no_window_check)
+        } else {
+            if !is_opener {
+                entry.set_state(match before {
+                    State::OneWay => State::TwoWay,
+                    State::Icmp => State::IcmpAnswered,
+                    other => other,
+                });
+            }
+            Outcome::Pass
+        };
+        let established = Verdict::of(Reason::Established, nic.nic);
+        match outcome {
+            Outcome::Pass => {
+                self.shard.moved_on(flow, before, lane.now);
+                (established, Some(flow))
+            }
+            Outcome::Quiet => (established, Some(flow)),
+            Outcome::Invalid => (Verdict::of(Reason::Invalid, nic.nic), None),
+            Outcome::End => {
+                self.shard.end(flow, snapshot);
+                (established, None)
+            }
+            Outcome::Restart => self.restart(snapshot, lane, nic, flow, lane.side.direction()),
+            Outcome::Reopen => self.restart(snapshot, lane, nic, flow, lane.side.direction().reverse()),
+        }
+    }
+
+    /// A connection in the place of a live one: by a SYN after both FINs, or by the answer to a SYN that passed within
+    /// it (semantics 4.3). `direction` is that of the SYN. If the rules refuse it, the old one stays as it was.
+    #[cold]
+    fn restart(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        flow: FlowIndex,
+        direction: Direction,
+    ) -> (Verdict, Option<FlowIndex>) {
+        let old = *self.shard.entry(flow);
+        let remote = lane.remote();
+        let port = if direction == Direction::Inbound { old.ports >> 16 } else { old.ports } as u16;
+        let query = Query { direction, v6: lane.v6, protocol: lane.proto, port, remote };
+        let rule = match snapshot.policy(nic).judge(snapshot, nic.vpc, &query) {
+            Judgement::Allow(rule) => rule,
+            refusal => return (refused(refusal, nic.nic), None),
+        };
+        let inbound = direction == Direction::Inbound;
+        let mut entry = Entry::new(old.addr, old.remote, old.ports, old.key_meta(), inbound);
+        entry.stamp = snapshot.generation;
+        entry.set_rule(rule);
+        if lane.flags & flags::ACK == 0 {
+            tcp::open(&mut entry, lane);
+        } else {
+            tcp::reopen(&mut entry, &old, lane);
+        }
+        self.shard.replace(flow, entry, snapshot, lane.now);
+        (Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }, Some(flow))
+    }
+
+    /// A packet without a connection: it opens one, or drops.
+    fn open(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        key: &Key,
+    ) -> (Verdict, Option<FlowIndex>) {
+        let drop = |reason| (Verdict::of(reason, nic.nic), None);
+        let is_pickup = lane.what == What::Tcp && !tcp::opens(lane.flags);
+        if lane.what == What::IcmpReply || is_pickup && !(self.loose_pickup && lane.flags == flags::ACK) {
+            return drop(Reason::Invalid);
+        }
+        let mut direction = lane.side.direction();
+        let judge = |direction, port| {
+            let query = Query { direction, v6: lane.v6, protocol: lane.proto, port, remote: key.remote };
+            snapshot.policy(nic).judge(snapshot, nic.vpc, &query)
+        };
+        let mut judgement = judge(direction, lane.dport);
+        if is_pickup && direction == Direction::Outbound {
+            // A segment of a server must not turn its client's connection into an outbound one, which no flush ends.
+            if let Judgement::Allow(rule) = judge(Direction::Inbound, lane.sport) {
+                (direction, judgement) = (Direction::Inbound, Judgement::Allow(rule));
+            }
+        }
+        let Judgement::Allow(rule) = judgement else { return (refused(judgement, nic.nic), None) };
+        let limit = if nic.is_limited() { snapshot.nic(nic.nic).max_connections } else { u32::MAX };
+        if !self.population.enter(nic.nic, limit) && !self.enter_after_expiry(snapshot, lane, nic, limit) {
+            return drop(Reason::NicLimit);
+        }
+        let digest = crate::conntrack::remote_digest(key.remote, key.meta);
+        let mut entry = Entry::new(nic.id, digest, key.ports, key.meta, direction == Direction::Inbound);
+        entry.stamp = snapshot.generation;
+        entry.set_rule(rule);
+        match lane.what {
+            What::Tcp if is_pickup => {
+                let is_opener = direction == lane.side.direction();
+                tcp::pick_up(&mut entry, lane, if is_opener { OPENER } else { RESPONDER });
+            }
+            What::Tcp => tcp::open(&mut entry, lane),
+            What::IcmpRequest => {
+                entry.set_state(State::Icmp);
+                entry.syn_seq = u32::from(lane.dport);
+            }
+            _ => entry.set_state(State::OneWay),
+        }
+        let Some(flow) = self.shard.admit(key, entry, snapshot, lane.now) else {
+            self.population.leave(nic.nic);
+            return drop(Reason::TableFull);
+        };
+        (Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }, Some(flow))
+    }
+
+    /// At a NIC's limit: what has expired and was not found yet does not count.
+    #[cold]
+    fn enter_after_expiry(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, limit: u32) -> bool {
+        self.shard.expire(snapshot, lane.now, 1024);
+        self.population.enter(nic.nic, limit)
+    }
+
+    /// An ICMP error: part of the connection of the packet that it quotes, or nothing (semantics 4.5).
+    #[cold]
+    fn icmp_error(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        bytes: &[u8],
+    ) -> (Verdict, Option<FlowIndex>) {
+        match quote::read(lane, bytes).and_then(|quote| self.quoted_flow(snapshot, lane, nic, &quote)) {
+            Some(flow) => (Verdict::of(Reason::Related, nic.nic), Some(flow)),
+            None => (Verdict::of(Reason::Invalid, nic.nic), None),
+        }
+    }
+
+    fn quoted_flow(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, quote: &Quote) -> Option<FlowIndex> {
+        // The quoted packet went the other way than the error.
+        let direction = lane.side.direction().reverse();
+        let (local, remote, local_port, remote_port) = match direction {
+            Direction::Outbound => (quote.src, quote.dst, quote.sport, quote.dport),
+            Direction::Inbound => (quote.dst, quote.src, quote.dport, quote.sport),
+        };
+        if local != lane.local() {
+            return None;
+        }
+        let is_icmp = quote.proto == if lane.v6 { proto::ICMPV6 } else { proto::ICMP };
+        let ports = if is_icmp {
+            let asked = if quote.is_request { direction } else { direction.reverse() };
+            icmp_key(quote.sport, quote.dport as u8, asked)
+        } else {
+            u32::from(local_port) << 16 | u32::from(remote_port)
+        };
+        let key = self.shard.key(nic.id, remote, ports, quote.proto, lane.v6);
+        let flow = self.shard.find(&key).filter(|flow| !self.shard.is_expired(*flow, lane.now))?;
+        if self.settle(snapshot, nic, flow) != Standing::Live {
+            return None;
+        }
+        let entry = self.shard.entry(flow);
+        let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
+        if quote.proto == proto::TCP && !unchecked {
+            let sender = if (direction == Direction::Inbound) == entry.is_inbound() { OPENER } else { RESPONDER };
+            if !tcp::may_have_sent(entry, quote.seq, quote.len, sender) {
+                return None;
+            }
+        }
+        Some(flow)
+    }
+
+    fn fragment_key(lane: &Lane, nic: &Binding) -> FragmentKey {
+        FragmentKey {
+            addr: nic.id,
+            remote: lane.remote(),
+            id: lane.frag_id,
+            proto: lane.frag_proto,
+            direction: lane.side.direction(),
+        }
+    }
+
+    fn fragment_hash(&self, key: &FragmentKey) -> u32 {
+        let ports = key.id ^ (key.direction as u32) << 31;
+        self.shard.key(key.addr, key.remote, ports, key.proto, true).hash.bucket()
+    }
+
+    /// Remembers a first fragment's verdict for those behind it.
+    #[cold]
+    pub fn remember(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        verdict: Verdict,
+        flow: Option<FlowIndex>,
+    ) {
+        if verdict.reason == Reason::Malformed {
+            return;
+        }
+        let flow = flow.map(|flow| (flow, self.shard.entry(flow)));
+        let is_inbound = flow.is_some_and(|(_, entry)| entry.is_inbound());
+        // An RST has ended its connection, which was inbound or not: a flush may as well forget it.
+        let has_ended = flow.is_none() && verdict.reason != Reason::Control;
+        let memory = Memory {
+            reason: verdict.reason,
+            rule: verdict.rule,
+            reach: lane.reach,
+            stamp: snapshot.generation,
+            flushable: is_inbound || has_ended,
+            flow: flow.map(|(flow, entry)| (flow, entry.ports)),
+        };
+        let key = Self::fragment_key(lane, nic);
+        let deadline = lane.now.up.wrapping_add(self.shard.timeouts().fragment);
+        self.fragments.remember(self.fragment_hash(&key), key, memory, deadline);
+    }
+
+    #[cold]
+    fn later_fragment(&mut self, lane: &Lane, nic: &Binding) -> Verdict {
+        let key = Self::fragment_key(lane, nic);
+        let verdict = |reason| Verdict::of(reason, nic.nic);
+        let Some(memory) = self.fragments.recall(self.fragment_hash(&key), &key, lane.now.tick) else {
+            return verdict(Reason::FragmentNoFirst);
+        };
+        let is_flushed = memory.flushable && memory.stamp < nic.flush;
+        let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
+            let entry = self.shard.entry(flow);
+            entry.addr == nic.id && entry.ports == ports && self.shard.remote(flow) == key.remote && entry.is_dead()
+        });
+        if is_flushed || is_of_tombstone {
+            return verdict(Reason::FragmentNoFirst);
+        }
+        if !memory.reason.passes() {
+            return Verdict { rule: memory.rule, ..verdict(memory.reason) };
+        }
+        if lane.reach < memory.reach {
+            return verdict(Reason::Malformed);
+        }
+        verdict(Reason::Fragment)
+    }
+}
+
+fn refused(judgement: Judgement, nic: NicSlot) -> Verdict {
+    match judgement {
+        Judgement::Deny(rule) => Verdict { rule, ..Verdict::of(Reason::Denied, nic) },
+        _ => Verdict { rule: RuleId::NONE, ..Verdict::of(Reason::NoRule, nic) },
+    }
+}
+
+/// What the rules were asked when this inbound connection opened.
+pub fn opening_query(entry: &Entry, remote: u128) -> Query {
+    let protocol = entry.protocol();
+    let port = if proto::has_ports(protocol) { (entry.ports >> 16) as u16 } else { entry.syn_seq as u16 };
+    Query { direction: Direction::Inbound, v6: entry.is_v6(), protocol, port, remote }
+}

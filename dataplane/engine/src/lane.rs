@@ -1,0 +1,184 @@
+//! What the parser reads out of one frame: everything that the later passes need but the frame's bytes.
+
+use crate::time::Now;
+use crate::{SegmentKey, Side};
+
+/// What kind of packet it is, as far as the frame alone tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum What {
+    /// The Ethernet header, a tag, a tunnel's header or the Ethernet header inside is cut, or the tunnel's is none
+    /// that carries Ethernet.
+    #[default]
+    LinkCut,
+    /// Tags that no VPC can have, or (with tunnels) something untagged that is no tunnel.
+    BadSegment,
+    /// With tunnels: untagged ARP or neighbour discovery between the tunnels' ends.
+    Underlay,
+    /// Neither IP nor ARP; the ethertype is in `dport`.
+    NotIp,
+    /// ARP, unread; it begins at `l3`.
+    Arp,
+    /// An IP header, the extension chain or the L4 header is cut or lies.
+    Malformed,
+    /// ICMPv6 133–137, unread; it begins at `l4`.
+    Nd,
+    /// UDP 68→67, or 546→547.
+    DhcpClient,
+    /// UDP 67→68, or 547→546.
+    DhcpServer,
+    /// IGMP or MLD.
+    Multicast,
+    /// A fragment behind the first.
+    LaterFragment,
+    /// TCP.
+    Tcp,
+    /// UDP, UDP-Lite, SCTP, DCCP.
+    Ports,
+    /// An ICMP request.
+    IcmpRequest,
+    /// An ICMP reply.
+    IcmpReply,
+    /// An ICMP error; the packet it quotes begins 8 bytes behind `l4`.
+    IcmpError,
+    /// Any other ICMP.
+    IcmpOther,
+    /// Any other protocol.
+    Bare,
+}
+
+/// Whether it is a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Fragment {
+    /// A whole packet.
+    #[default]
+    Whole,
+    /// The first fragment of several.
+    First,
+    /// A later one.
+    Later,
+}
+
+/// How far a frame has come on its way to the worker that judges it: see [`crate::handoff`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Stage {
+    /// Just received.
+    #[default]
+    Received,
+    /// A fragment on its way to the worker that knows its packet's first fragment.
+    Fragment,
+    /// On its way to the worker that judges it.
+    Judge,
+}
+
+/// The TCP flags that matter here.
+pub mod flags {
+    #![allow(missing_docs)]
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// No window scale option, where a scale of 0–14 stands otherwise.
+pub const NO_SCALE: u8 = 15;
+
+/// One packet of a burst, read.
+///
+/// Of a tunnelled frame all of it is of the inner packet. `src` and `dst` are IPv4 addresses in the low 32 bits,
+/// or IPv6 ones; of ICMP `sport` is the identifier and `dport` is type × 256 + code.
+#[derive(Clone, Debug, Default)]
+pub struct Lane {
+    /// Source address.
+    pub src: u128,
+    /// Destination address.
+    pub dst: u128,
+    /// Ethernet source, in the low 48 bits.
+    pub src_mac: u64,
+    /// Ethernet destination.
+    pub dst_mac: u64,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// Sequence number behind the segment's last: SYN and FIN count one each.
+    pub seq_end: u32,
+    /// TCP acknowledgment number.
+    pub ack: u32,
+    /// The fragments' common identification.
+    pub frag_id: u32,
+    /// Segment as the frame bears it.
+    pub segment: SegmentKey,
+    /// Where the IP or ARP header begins in the frame.
+    pub l3: u32,
+    /// Where the L4 header begins.
+    pub l4: u32,
+    /// Where the IP packet ends; of what is not IP, the frame.
+    pub end: u32,
+    /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its
+    /// offset in bytes.
+    pub reach: u32,
+    /// When the packet is judged.
+    pub now: Now,
+    /// Source port or ICMP identifier.
+    pub sport: u16,
+    /// Destination port, ICMP type and code, or the ethertype of what is not IP.
+    pub dport: u16,
+    /// TCP window, unscaled.
+    pub win: u16,
+    /// Which wire it came in by.
+    pub wire: u16,
+    /// IP protocol.
+    pub proto: u8,
+    /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
+    pub frag_proto: u8,
+    /// What it is.
+    pub what: What,
+    /// Where it came in.
+    pub side: Side,
+    /// IPv6.
+    pub v6: bool,
+    /// TCP flags.
+    pub flags: u8,
+    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
+    pub wscale: u8,
+    /// IPv4 time to live or IPv6 hop limit.
+    pub hops: u8,
+    /// Whether it is a fragment.
+    pub fragment: Fragment,
+    /// IPv6: it has a fragment header, be it of a whole packet.
+    pub fragment_header: bool,
+    /// To 01:80:C2:00:00:00–0F, what bridges keep to themselves.
+    pub link_local: bool,
+    /// Where it is on its way between workers.
+    pub stage: Stage,
+    /// It was read with tunnels in mind.
+    pub tunnels: bool,
+}
+
+impl Lane {
+    /// Local address of the judged NIC, by the side it came from.
+    #[inline]
+    pub fn local(&self) -> u128 {
+        match self.side {
+            Side::Inside => self.src,
+            Side::Outside => self.dst,
+        }
+    }
+
+    /// The other side's address.
+    #[inline]
+    pub fn remote(&self) -> u128 {
+        match self.side {
+            Side::Inside => self.dst,
+            Side::Outside => self.src,
+        }
+    }
+}
+
+/// Ethernet address from its six bytes.
+#[inline]
+pub fn mac_bits(bytes: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = bytes;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}

@@ -1,0 +1,367 @@
+//! From a frame's bytes to a [`Lane`]: Ethernet, one 802.1Q tag, ARP, IPv4, IPv6 with its extension headers, the L4
+//! header, and the tunnels that bear a VPC's number (VXLAN, RFC 7348; Geneve, RFC 8926).
+//!
+//! Lengths that headers name are compared with the frame's length on the wire; headers must lie within the captured
+//! bytes (semantics 2.7). Nothing is allocated, no byte is believed, and every read is bounds-checked.
+
+use crate::lane::{Fragment, Lane, NO_SCALE, What, flags, mac_bits};
+use crate::proto;
+use crate::{SegmentKey, Side};
+
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88A8;
+const IPV6: u16 = 0x86DD;
+const VXLAN_PORT: u16 = 4789;
+const GENEVE_PORT: u16 = 6081;
+/// Extension headers that are walked at most (semantics 2.7).
+const MAX_EXTENSIONS: usize = 8;
+
+/// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With `tunnels`, untagged frames
+/// are only what carries tunnels (semantics 2.2).
+#[inline]
+pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
+    *lane = Lane { side, tunnels, wscale: NO_SCALE, ..Lane::default() };
+    lane.what = link(data, wire_len, lane);
+}
+
+#[inline]
+fn be16(data: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*data.get(at..)?.first_chunk()?))
+}
+
+#[inline]
+fn be32(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*data.get(at..)?.first_chunk()?))
+}
+
+#[inline]
+fn ethernet(data: &[u8], at: usize, lane: &mut Lane) -> Option<u16> {
+    let header: &[u8; 14] = data.get(at..)?.first_chunk()?;
+    lane.dst_mac = mac_bits(*header.first_chunk()?);
+    lane.src_mac = mac_bits(*header[6..].first_chunk()?);
+    Some(u16::from_be_bytes([header[12], header[13]]))
+}
+
+#[inline]
+fn link(data: &[u8], wire_len: usize, lane: &mut Lane) -> What {
+    let Some(ethertype) = ethernet(data, 0, lane) else { return What::LinkCut };
+    lane.link_local = lane.dst_mac & !0xF == 0x0180_C200_0000;
+    let (ethertype, at) = if ethertype == VLAN || ethertype == QINQ {
+        match tag(data, ethertype, lane) {
+            Ok(inner) => (inner, 18),
+            Err(what) => return what,
+        }
+    } else {
+        (ethertype, 14)
+    };
+    if lane.tunnels && lane.segment == SegmentKey::UNTAGGED {
+        return underlay(data, at, wire_len, ethertype, lane);
+    }
+    network(data, at, wire_len, ethertype, lane)
+}
+
+/// One 802.1Q tag: its ethertype, with the segment noted.
+fn tag(data: &[u8], outer: u16, lane: &mut Lane) -> Result<u16, What> {
+    let (Some(tci), Some(inner)) = (be16(data, 14), be16(data, 16)) else { return Err(What::LinkCut) };
+    if inner == VLAN || inner == QINQ {
+        return Err(if data.len() < 22 { What::LinkCut } else { What::BadSegment });
+    }
+    if outer == QINQ {
+        return Err(What::BadSegment);
+    }
+    lane.segment = SegmentKey::vlan(tci & 0x0FFF);
+    Ok(inner)
+}
+
+#[inline]
+fn network(data: &[u8], at: usize, wire_len: usize, ethertype: u16, lane: &mut Lane) -> What {
+    lane.l3 = at as u32;
+    lane.end = wire_len as u32;
+    match ethertype {
+        IPV4 => ipv4(data, at, wire_len, lane),
+        IPV6 => ipv6(data, at, wire_len, lane),
+        ARP => What::Arp,
+        other => {
+            lane.dport = other;
+            What::NotIp
+        }
+    }
+}
+
+#[inline]
+fn ipv4(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
+    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<20>()) else { return What::Malformed };
+    let header_len = usize::from(header[0] & 0x0F) * 4;
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let l4 = at + header_len;
+    let end = at + total;
+    if header[0] >> 4 != 4 || header_len < 20 || total < header_len || end > wire_len || l4 > data.len() {
+        return What::Malformed;
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    lane.hops = header[8];
+    lane.proto = header[9];
+    lane.src = u128::from(u32::from_be_bytes([header[12], header[13], header[14], header[15]]));
+    lane.dst = u128::from(u32::from_be_bytes([header[16], header[17], header[18], header[19]]));
+    lane.end = end as u32;
+    if fragment & 0x3FFF != 0 {
+        lane.frag_proto = header[9];
+        lane.frag_id = u32::from(u16::from_be_bytes([header[4], header[5]]));
+        note_fragment(fragment & 0x1FFF, fragment & 0x2000 != 0, lane);
+    }
+    transport(data, l4, l4, header[9], lane)
+}
+
+fn note_fragment(offset: u16, more: bool, lane: &mut Lane) {
+    if offset != 0 {
+        lane.fragment = Fragment::Later;
+        lane.reach = u32::from(offset) * 8;
+    } else if more {
+        lane.fragment = Fragment::First;
+    }
+}
+
+#[inline]
+fn ipv6(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
+    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<40>()) else { return What::Malformed };
+    let end = at + 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if header[0] >> 4 != 6 || end > wire_len {
+        return What::Malformed;
+    }
+    lane.v6 = true;
+    lane.hops = header[7];
+    if let (Some(src), Some(dst)) = (header[8..].first_chunk(), header[24..].first_chunk()) {
+        lane.src = u128::from_be_bytes(*src);
+        lane.dst = u128::from_be_bytes(*dst);
+    }
+    lane.end = end as u32;
+    let next = header[6];
+    lane.proto = next;
+    if is_extension(next) {
+        return extensions(data, at + 40, next, lane);
+    }
+    transport(data, at + 40, at + 40, next, lane)
+}
+
+/// Hop-by-hop options, routing, fragment, destination options.
+#[inline]
+fn is_extension(next: u8) -> bool {
+    matches!(next, 0 | 43 | 44 | 60)
+}
+
+/// Walks the chain (RFC 8200 §4) up to the L4 header or a later fragment.
+fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What {
+    let end = (lane.end as usize).min(data.len());
+    let mut behind_fragment = None;
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(next) {
+            break;
+        }
+        let Some(header) = data.get(at..end).and_then(|d| d.first_chunk::<8>()) else { return What::Malformed };
+        let len = if next == 44 { 8 } else { (usize::from(header[1]) + 1) * 8 };
+        if at + len > end || (next == 43 && header[2] == 0) {
+            return What::Malformed;
+        }
+        if next == 44 {
+            // A fragment within a fragment is nobody's honest packet, and hides its headers from every check.
+            if lane.fragment_header {
+                return What::Malformed;
+            }
+            lane.fragment_header = true;
+            lane.frag_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let field = u16::from_be_bytes([header[2], header[3]]);
+            note_fragment(field >> 3, field & 1 != 0, lane);
+            lane.frag_proto = header[0];
+            behind_fragment = Some(at + 8);
+            if lane.fragment == Fragment::Later {
+                lane.l4 = (at + 8) as u32;
+                return What::LaterFragment;
+            }
+        }
+        next = header[0];
+        at += len;
+    }
+    if is_extension(next) {
+        return What::Malformed;
+    }
+    lane.proto = next;
+    transport(data, at, behind_fragment.unwrap_or(at), next, lane)
+}
+
+/// The L4 header at `at`; `reach_from` is where a reassembler puts the bytes of the fragments.
+#[inline]
+fn transport(data: &[u8], at: usize, reach_from: usize, protocol: u8, lane: &mut Lane) -> What {
+    lane.l4 = at as u32;
+    if lane.fragment == Fragment::Later {
+        return if protocol == proto::IGMP && !lane.v6 { What::Multicast } else { What::LaterFragment };
+    }
+    let end = lane.end as usize;
+    let header = &data[at.min(data.len())..end.min(data.len()).max(at.min(data.len()))];
+    let (what, header_len) = match protocol {
+        proto::TCP => tcp(header, end - at, lane),
+        proto::UDP => udp(header, end - at, lane),
+        proto::UDPLITE => ports(header, 8, lane),
+        proto::SCTP | proto::DCCP => ports(header, 12, lane),
+        proto::ICMP if !lane.v6 => icmp(header, lane),
+        proto::ICMPV6 if lane.v6 => icmpv6(header, lane),
+        proto::IGMP if !lane.v6 => (What::Multicast, 0),
+        _ => (What::Bare, 0),
+    };
+    if lane.fragment == Fragment::First {
+        lane.reach = (at - reach_from + header_len) as u32;
+    }
+    what
+}
+
+#[inline]
+fn tcp(header: &[u8], segment_len: usize, lane: &mut Lane) -> (What, usize) {
+    let Some(fixed) = header.first_chunk::<20>() else { return (What::Malformed, 0) };
+    let header_len = usize::from(fixed[12] >> 4) * 4;
+    if header_len < 20 || header_len > header.len() {
+        return (What::Malformed, 0);
+    }
+    lane.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    lane.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
+    lane.seq = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+    lane.ack = u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]);
+    lane.flags = fixed[13] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
+    lane.win = u16::from_be_bytes([fixed[14], fixed[15]]);
+    let syn_fin = u32::from(lane.flags & flags::SYN != 0) + u32::from(lane.flags & flags::FIN != 0);
+    lane.seq_end = lane.seq.wrapping_add((segment_len - header_len) as u32).wrapping_add(syn_fin);
+    if lane.flags & flags::SYN != 0 && header_len > 20 {
+        lane.wscale = window_scale(&header[20..header_len]);
+    }
+    (What::Tcp, header_len)
+}
+
+/// The window scale option (RFC 7323 §2), at most 14; [`NO_SCALE`] where there is none that can be read.
+fn window_scale(mut options: &[u8]) -> u8 {
+    while let [kind, rest @ ..] = options {
+        match (kind, rest) {
+            (0, _) => break,
+            (1, _) => options = rest,
+            (3, [3, shift, ..]) => return (*shift).min(14),
+            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= options.len() => options = &options[usize::from(*len)..],
+            _ => break,
+        }
+    }
+    NO_SCALE
+}
+
+#[inline]
+fn udp(header: &[u8], room: usize, lane: &mut Lane) -> (What, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
+    let len = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    // A first fragment's length is that of the whole datagram, which is longer than the fragment.
+    if len < 8 || (len > room && lane.fragment == Fragment::Whole) {
+        return (What::Malformed, 0);
+    }
+    lane.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    lane.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
+    let what = match (lane.v6, lane.sport, lane.dport) {
+        (false, 68, 67) | (true, 546, 547) => What::DhcpClient,
+        (false, 67, 68) | (true, 547, 546) => What::DhcpServer,
+        _ => What::Ports,
+    };
+    (what, 8)
+}
+
+#[inline]
+fn ports(header: &[u8], header_len: usize, lane: &mut Lane) -> (What, usize) {
+    if header.len() < header_len {
+        return (What::Malformed, 0);
+    }
+    lane.sport = be16(header, 0).unwrap_or(0);
+    lane.dport = be16(header, 2).unwrap_or(0);
+    (What::Ports, header_len)
+}
+
+fn icmp(header: &[u8], lane: &mut Lane) -> (What, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
+    lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let what = match fixed[0] {
+        8 | 13 | 15 | 17 => What::IcmpRequest,
+        0 | 14 | 16 | 18 => What::IcmpReply,
+        3 | 11 | 12 => What::IcmpError,
+        _ => What::IcmpOther,
+    };
+    (what, 8)
+}
+
+fn icmpv6(header: &[u8], lane: &mut Lane) -> (What, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
+    lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let what = match fixed[0] {
+        128 => What::IcmpRequest,
+        129 => What::IcmpReply,
+        1..=4 => What::IcmpError,
+        130 | 131 | 132 | 143 => What::Multicast,
+        133..=137 => What::Nd,
+        _ => What::IcmpOther,
+    };
+    (what, 8)
+}
+
+/// The request type that an ICMP request or reply belongs to, for both sides' packets the same.
+#[inline]
+pub fn icmp_kind(kind: u8, v6: bool) -> u8 {
+    match (v6, kind) {
+        (false, 0) => 8,
+        (false, 14 | 16 | 18) => kind - 1,
+        (true, 129) => 128,
+        _ => kind,
+    }
+}
+
+/// Untagged, where VPCs are told apart by VNI: a tunnel's inner frame, the tunnels' own ARP and neighbour
+/// discovery, or nothing that any VPC has.
+fn underlay(data: &[u8], at: usize, wire_len: usize, ethertype: u16, lane: &mut Lane) -> What {
+    if ethertype == ARP {
+        return What::Underlay;
+    }
+    match network(data, at, wire_len, ethertype, lane) {
+        What::Nd => What::Underlay,
+        What::Ports if lane.proto == proto::UDP && lane.fragment == Fragment::Whole => match lane.dport {
+            VXLAN_PORT => tunnel(data, lane, vxlan),
+            GENEVE_PORT => tunnel(data, lane, geneve),
+            _ => What::BadSegment,
+        },
+        _ => What::BadSegment,
+    }
+}
+
+/// VNI and header length of a tunnel that carries Ethernet.
+type TunnelHeader = fn(&[u8]) -> Option<(u32, usize)>;
+
+fn vxlan(header: &[u8]) -> Option<(u32, usize)> {
+    let word = be32(header, 4)?;
+    (header[0] & 0x08 != 0).then_some((word >> 8, 8))
+}
+
+fn geneve(header: &[u8]) -> Option<(u32, usize)> {
+    let word = be32(header, 4)?;
+    let len = 8 + usize::from(header[0] & 0x3F) * 4;
+    (header[0] >> 6 == 0 && be16(header, 2)? == 0x6558 && len <= header.len()).then_some((word >> 8, len))
+}
+
+fn tunnel(data: &[u8], lane: &mut Lane, header: TunnelHeader) -> What {
+    let l4 = lane.l4 as usize;
+    let udp_len = usize::from(be16(data, l4 + 4).unwrap_or(0));
+    let inner_end = l4 + udp_len;
+    let payload = &data[l4 + 8..inner_end.min(data.len()).max(l4 + 8)];
+    let (side, link_local) = (lane.side, lane.link_local);
+    *lane = Lane { side, link_local, tunnels: true, wscale: NO_SCALE, ..Lane::default() };
+    let Some((vni, header_len)) = header(payload) else { return What::LinkCut };
+    lane.segment = SegmentKey::vni(vni);
+    let at = l4 + 8 + header_len;
+    let inner = &data[..inner_end.min(data.len())];
+    let Some(ethertype) = ethernet(inner, at, lane) else { return What::LinkCut };
+    if ethertype == VLAN || ethertype == QINQ {
+        return if inner.len() < at + 18 { What::LinkCut } else { What::BadSegment };
+    }
+    network(inner, at + 14, inner_end, ethertype, lane)
+}

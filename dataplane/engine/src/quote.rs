@@ -1,0 +1,97 @@
+//! The packet that an ICMP error quotes (semantics 4.5).
+
+use crate::lane::{Lane, What};
+use crate::parse::icmp_kind;
+use crate::proto;
+
+/// What can be read of a quoted packet: enough to find its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Source of the quoted packet.
+    pub src: u128,
+    /// Destination of the quoted packet.
+    pub dst: u128,
+    /// Its protocol.
+    pub proto: u8,
+    /// Source port or ICMP identifier.
+    pub sport: u16,
+    /// Destination port; of ICMP the kind of request.
+    pub dport: u16,
+    /// Of ICMP: it was a request, not a reply.
+    pub is_request: bool,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// Bytes that its TCP payload had at most.
+    pub len: u32,
+}
+
+/// Reads the quote of an ICMP error, in `frame`; `None` if it cannot be read, or is of an ICMP error itself or of a
+/// later fragment.
+pub fn read(lane: &Lane, frame: &[u8]) -> Option<Quote> {
+    debug_assert_eq!(lane.what, What::IcmpError);
+    let end = (lane.end as usize).min(frame.len());
+    let packet = frame.get(lane.l4 as usize + 8..end)?;
+    if lane.v6 { v6(packet) } else { v4(packet) }
+}
+
+fn v4(packet: &[u8]) -> Option<Quote> {
+    let header = packet.first_chunk::<20>()?;
+    let header_len = usize::from(header[0] & 0x0F) * 4;
+    let is_later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1FFF != 0;
+    if header[0] >> 4 != 4 || header_len < 20 || is_later_fragment {
+        return None;
+    }
+    let total = u32::from(u16::from_be_bytes([header[2], header[3]]));
+    let addr = |at: usize| u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    let len = total.saturating_sub(header_len as u32);
+    transport(packet.get(header_len..)?, header[9], addr(12), addr(16), len, false)
+}
+
+fn v6(packet: &[u8]) -> Option<Quote> {
+    let header = packet.first_chunk::<40>()?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let src = u128::from_be_bytes(*header[8..].first_chunk()?);
+    let dst = u128::from_be_bytes(*header[24..].first_chunk()?);
+    let len = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    let (mut next, mut at) = (header[6], 40);
+    for _ in 0..=8 {
+        if !matches!(next, 0 | 43 | 44 | 60) {
+            return transport(packet.get(at..)?, next, src, dst, len, true);
+        }
+        let extension = packet.get(at..)?.first_chunk::<8>()?;
+        if next == 44 && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0 {
+            return None;
+        }
+        at += if next == 44 { 8 } else { (usize::from(extension[1]) + 1) * 8 };
+        next = extension[0];
+    }
+    None
+}
+
+fn transport(l4: &[u8], proto: u8, src: u128, dst: u128, len: u32, v6: bool) -> Option<Quote> {
+    let mut quote = Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: len.saturating_sub(20) };
+    let is_icmp = proto == if v6 { proto::ICMPV6 } else { proto::ICMP };
+    if !is_icmp && !proto::has_ports(proto) {
+        return Some(quote);
+    }
+    // Eight bytes of the L4 header are the least that is quoted (RFC 792).
+    let header = l4.first_chunk::<8>()?;
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    if is_icmp {
+        let (kind, requests): (u8, &[u8]) = (header[0], if v6 { &[128] } else { &[8, 13, 15, 17] });
+        let asked = icmp_kind(kind, v6);
+        if !requests.contains(&asked) {
+            return None;
+        }
+        quote.is_request = asked == kind;
+        quote.sport = word(4);
+        quote.dport = u16::from(asked);
+    } else {
+        quote.sport = word(0);
+        quote.dport = word(2);
+        quote.seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    }
+    Some(quote)
+}

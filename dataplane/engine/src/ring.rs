@@ -1,0 +1,186 @@
+//! A bounded ring between two workers: one producer, one consumer, one index store a burst.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use crossbeam::utils::CachePadded;
+
+struct Shared<T> {
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// Items published; counts on without wrapping to the slots.
+    head: CachePadded<AtomicUsize>,
+    /// Items taken.
+    tail: CachePadded<AtomicUsize>,
+}
+
+// SAFETY: a slot is touched by the producer alone between `tail + len` and the store to `head`, and by the consumer
+// alone between that store and its own to `tail`; the items themselves move between threads, hence `T: Send`.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as above; nothing in it is bound to a thread.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+/// The sending end.
+pub struct Producer<T> {
+    shared: Arc<Shared<T>>,
+    /// Written so far, published or not.
+    head: usize,
+    /// The consumer's progress when last looked at.
+    tail: usize,
+}
+
+/// The receiving end.
+pub struct Consumer<T> {
+    shared: Arc<Shared<T>>,
+    tail: usize,
+}
+
+/// A ring of `size` slots.
+pub fn ring<T: Send>(size: usize) -> (Producer<T>, Consumer<T>) {
+    let slots = (0..size.max(1)).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let shared = Arc::new(Shared { slots, head: CachePadded::default(), tail: CachePadded::default() });
+    (Producer { shared: shared.clone(), head: 0, tail: 0 }, Consumer { shared, tail: 0 })
+}
+
+impl<T> Producer<T> {
+    /// Puts an item in; it is seen after [`Producer::publish`]. Gives it back if the ring is full.
+    #[inline]
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        let size = self.shared.slots.len();
+        if self.head - self.tail == size {
+            // Acquire: pairs with the consumer's release of `tail`, so that its read of the slot is over.
+            self.tail = self.shared.tail.load(Acquire);
+            if self.head - self.tail == size {
+                return Err(item);
+            }
+        }
+        let slot = &self.shared.slots[self.head % size];
+        // SAFETY: the slot is the producer's: the consumer has taken what was in it, and will not look before
+        // `publish`.
+        unsafe { (*slot.get()).write(item) };
+        self.head += 1;
+        Ok(())
+    }
+
+    /// Shows all items put in so far; true if there were new ones.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.shared.head.load(Relaxed) == self.head {
+            return false;
+        }
+        // Release: pairs with the consumer's acquire of `head`; without it the consumer could read an unwritten slot.
+        self.shared.head.store(self.head, Release);
+        true
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        // What was put in and not shown is still to be dropped by the last one out.
+        self.publish();
+    }
+}
+
+impl<T> Consumer<T> {
+    /// Takes at most `max` items in order.
+    #[inline]
+    pub fn take(&mut self, max: usize, mut each: impl FnMut(T)) -> usize {
+        let head = self.shared.head.load(Acquire);
+        let count = (head - self.tail).min(max);
+        for _ in 0..count {
+            let slot = &self.shared.slots[self.tail % self.shared.slots.len()];
+            // SAFETY: the producer wrote this slot before it stored a `head` beyond it, and leaves it alone until
+            // `tail` has passed it; it is read once, since `tail` moves on.
+            let item = unsafe { (*slot.get()).assume_init_read() };
+            self.tail += 1;
+            each(item);
+        }
+        if count > 0 {
+            // Release: pairs with the producer's acquire of `tail`; the reads above are over.
+            self.shared.tail.store(self.tail, Release);
+        }
+        count
+    }
+
+    /// True if nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.shared.head.load(Acquire) == self.tail
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        let (head, tail) = (self.head.load(Acquire), self.tail.load(Acquire));
+        for at in tail..head {
+            let slot = &self.slots[at % self.slots.len()];
+            // SAFETY: both ends are gone; these slots were published and never taken.
+            unsafe { (*slot.get()).assume_init_drop() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_out_once_in_order_and_not_before_they_are_published() {
+        let (mut tx, mut rx) = ring(4);
+        assert!(tx.push(1).is_ok() && tx.push(2).is_ok());
+        assert!(rx.is_empty());
+        assert!(tx.publish());
+        assert!(!tx.publish());
+        let mut seen = Vec::new();
+        rx.take(1, |i| seen.push(i));
+        rx.take(9, |i| seen.push(i));
+        assert_eq!(seen, [1, 2]);
+        for i in 3..7 {
+            assert!(tx.push(i).is_ok());
+        }
+        assert_eq!(tx.push(7), Err(7));
+    }
+
+    #[test]
+    fn what_is_left_in_a_ring_is_dropped_once() {
+        let item = Arc::new(());
+        let (mut tx, mut rx) = ring(8);
+        for _ in 0..5 {
+            let _ = tx.push(item.clone());
+        }
+        tx.publish();
+        rx.take(2, drop);
+        assert_eq!(Arc::strong_count(&item), 4);
+        drop((tx, rx));
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
+
+    #[test]
+    fn two_threads_lose_and_repeat_nothing() {
+        let (mut tx, mut rx) = ring(64);
+        let producer = std::thread::spawn(move || {
+            for mut i in 0..200_000u64 {
+                while let Err(back) = tx.push(i) {
+                    i = back;
+                    tx.publish();
+                    std::thread::yield_now();
+                }
+                if i % 7 == 0 {
+                    tx.publish();
+                }
+            }
+        });
+        let mut next = 0;
+        while next < 200_000 {
+            if rx.take(32, |i| {
+                assert_eq!(i, next);
+                next += 1;
+            }) == 0
+            {
+                std::thread::yield_now();
+            }
+        }
+        assert!(producer.join().is_ok());
+    }
+}

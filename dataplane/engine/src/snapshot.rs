@@ -1,0 +1,469 @@
+//! One compiled generation of the whole policy, as workers read it: immutable, shared, swapped as one.
+//!
+//! A packet costs one probe and one dependent load: [`Snapshot::lookup`] finds the place of (VPC, address), whose
+//! [`Binding`] holds in one cache line all that an established packet needs of its NIC.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::classify::Policy;
+use crate::{AddrId, FlushEpoch, Generation, GroupId, NicSlot, PolicyId, SegmentKey, VpcId};
+
+/// No MAC is demanded.
+pub const ANY_MAC: u64 = u64::MAX;
+const NOWHERE: u32 = u32::MAX;
+
+mod flag {
+    pub const V6: u32 = 1;
+    pub const GONE: u32 = 2;
+    pub const OBSERVE: u32 = 4;
+    pub const ALLOWED: u32 = 8;
+    pub const LIMITED: u32 = 16;
+}
+
+/// One address of one NIC: a cache line.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Binding {
+    /// The address.
+    pub addr: u128,
+    /// The MAC that frames from it must bear: its own entry's, else the NIC's; [`ANY_MAC`] if neither names one.
+    pub mac: u64,
+    /// The NIC's own MAC, or [`ANY_MAC`]: tells apart the holders of a shared address.
+    pub nic_mac: u64,
+    /// Which address of which NIC this is.
+    pub id: AddrId,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Its NIC.
+    pub nic: NicSlot,
+    /// The NIC's flush epoch: inbound connections opened before it are disconnected.
+    pub flush: FlushEpoch,
+    /// Inbound connections last found live before this generation are judged again.
+    pub rejudge: Generation,
+    /// The NIC's rules.
+    pub policy: PolicyId,
+    /// The next holder of a shared address, in order of the NICs' names.
+    next: u32,
+    flags: u32,
+}
+
+const _: () = assert!(size_of::<Binding>() == 64);
+
+impl Binding {
+    /// True if the address was taken away; its connections have ended.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.flags & flag::GONE != 0
+    }
+
+    /// True if the NIC is only observed.
+    #[inline]
+    pub fn observes(&self) -> bool {
+        self.flags & flag::OBSERVE != 0
+    }
+
+    /// True if the NIC has a limit of connections.
+    #[inline]
+    pub fn is_limited(&self) -> bool {
+        self.flags & flag::LIMITED != 0
+    }
+
+    /// True if the address may be shared (an allowed address, not a fixed one).
+    pub fn is_allowed(&self) -> bool {
+        self.flags & flag::ALLOWED != 0
+    }
+
+    /// IPv6.
+    pub fn is_v6(&self) -> bool {
+        self.flags & flag::V6 != 0
+    }
+
+    /// A place that nobody holds.
+    pub fn empty() -> Binding {
+        Binding {
+            addr: 0,
+            mac: ANY_MAC,
+            nic_mac: ANY_MAC,
+            id: AddrId(u32::MAX),
+            vpc: VpcId(u32::MAX),
+            nic: NicSlot::NONE,
+            flush: Generation(0),
+            rejudge: Generation(0),
+            policy: PolicyId(0),
+            next: NOWHERE,
+            flags: flag::GONE,
+        }
+    }
+}
+
+/// What is known of a NIC beyond its bindings.
+#[derive(Clone, Debug)]
+pub struct NicRecord {
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// Connections at most; `u32::MAX` for no limit.
+    pub max_connections: u32,
+    /// Observed, not enforced.
+    pub observe: bool,
+    /// Generations (G, H] that a rollback at H took back.
+    pub undone: Vec<(Generation, Generation)>,
+}
+
+impl NicRecord {
+    /// A place that no NIC holds.
+    pub fn empty() -> NicRecord {
+        NicRecord { vpc: VpcId(u32::MAX), max_connections: u32::MAX, observe: false, undone: Vec::new() }
+    }
+}
+
+/// What one VPC's NICs reach.
+#[derive(Clone, Debug, Default)]
+pub struct VpcRecord {
+    /// Itself and its peers, sorted.
+    pub reach: Vec<VpcId>,
+}
+
+/// The groups of an address's holder in one VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The holder's VPC.
+    pub vpc: VpcId,
+    /// The holder's groups.
+    pub groups: Arc<[GroupId]>,
+}
+
+/// Settings that change what passes (semantics 2.8, 2.6).
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Frames of nobody's VPC pass.
+    pub pass_unknown_segment: bool,
+    /// Frames of nobody's NIC pass.
+    pub pass_unknown_nic: bool,
+    /// Frames that bridges keep to themselves pass.
+    pub pass_link_local: bool,
+    /// All would-be drops pass.
+    pub observe: bool,
+    /// Ethertypes that pass.
+    pub pass_ethertypes: Vec<u16>,
+    /// Multicast prefixes that pass from outside: first and last address, IPv6 or not.
+    pub pass_multicast: Vec<(u128, u128, bool)>,
+    /// A mid-stream TCP segment may open a connection.
+    pub loose_pickup: bool,
+    /// TCP windows are not checked.
+    pub no_window_check: bool,
+}
+
+/// The whole policy of one generation.
+pub struct Snapshot {
+    /// Its number.
+    pub generation: Generation,
+    /// The last generation that ended or disconnected anything that the one before it let live.
+    pub last_ending: Generation,
+    /// Settings.
+    pub settings: Settings,
+    /// True if some VPC has a VNI: untagged frames are tunnels.
+    pub tunnels: bool,
+    vlans: Box<[u32]>,
+    vnis: HashMap<u32, VpcId, ahash::RandomState>,
+    /// VPCs by [`VpcId`].
+    pub vpcs: Vec<VpcRecord>,
+    places: AddressIndex,
+    bindings: Vec<Binding>,
+    nics: Vec<NicRecord>,
+    /// Policies by [`PolicyId`], shared with other generations.
+    pub policies: Vec<Arc<Policy>>,
+    /// Whose groups an address is in, over all VPCs. Shared with other generations where nothing changed.
+    pub members: Arc<Members>,
+}
+
+/// Memberships by address.
+#[derive(Default)]
+pub struct Members {
+    by_addr: HashMap<(u128, bool), Vec<Membership>, ahash::RandomState>,
+}
+
+impl Members {
+    /// Notes that a holder of the address is in these groups.
+    pub fn add(&mut self, addr: u128, v6: bool, vpc: VpcId, groups: Arc<[GroupId]>) {
+        self.by_addr.entry((addr, v6)).or_default().push(Membership { vpc, groups });
+    }
+
+    /// All memberships of an address.
+    #[inline]
+    pub fn of(&self, addr: u128, v6: bool) -> &[Membership] {
+        self.by_addr.get(&(addr, v6)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// (VPC, address) → place: open addressing, at most half full. The operator chooses its content, so its hash needs
+/// no secret.
+struct AddressIndex {
+    slots: Box<[u32]>,
+    mask: usize,
+}
+
+#[inline]
+fn address_hash(vpc: VpcId, addr: u128) -> usize {
+    let a = addr as u64 ^ u64::from(vpc.0) << 33;
+    let product = u128::from(a ^ 0x9E37_79B9_7F4A_7C15) * u128::from((addr >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93);
+    (product as u64 ^ (product >> 64) as u64) as usize
+}
+
+impl AddressIndex {
+    fn new(entries: usize) -> AddressIndex {
+        let size = (entries * 2).next_power_of_two().max(16);
+        AddressIndex { slots: vec![NOWHERE; size].into_boxed_slice(), mask: size - 1 }
+    }
+
+    #[inline]
+    fn find(&self, vpc: VpcId, addr: u128, v6: bool, bindings: &[Binding]) -> Option<u32> {
+        let mut at = address_hash(vpc, addr) & self.mask;
+        loop {
+            let place = self.slots[at];
+            let binding = bindings.get(place as usize)?;
+            if binding.addr == addr && binding.vpc == vpc && binding.is_v6() == v6 {
+                return Some(place);
+            }
+            at = (at + 1) & self.mask;
+        }
+    }
+
+    fn insert(&mut self, vpc: VpcId, addr: u128, place: u32) {
+        let mut at = address_hash(vpc, addr) & self.mask;
+        while self.slots[at] != NOWHERE {
+            at = (at + 1) & self.mask;
+        }
+        self.slots[at] = place;
+    }
+}
+
+impl Snapshot {
+    /// The VPC that has a segment.
+    #[inline]
+    pub fn vpc_of(&self, segment: SegmentKey) -> Option<VpcId> {
+        if segment.is_vni() {
+            return self.vnis.get(&segment.0).copied();
+        }
+        let vpc = self.vlans[segment.0 as usize];
+        (vpc != NOWHERE).then_some(VpcId(vpc))
+    }
+
+    /// Who has an address in a VPC; of a shared one, the first holder by name.
+    #[inline]
+    pub fn lookup(&self, vpc: VpcId, addr: u128, v6: bool) -> Option<&Binding> {
+        self.places.find(vpc, addr, v6, &self.bindings).map(|place| &self.bindings[place as usize])
+    }
+
+    /// Who has an address in a VPC; of a shared one, the only holder whose MAC (the entry's or its own) is `mac`, else
+    /// the first by name (semantics 2.5).
+    #[inline]
+    pub fn holder(&self, vpc: VpcId, addr: u128, v6: bool, mac: u64) -> Option<&Binding> {
+        let first = self.lookup(vpc, addr, v6)?;
+        if first.next == NOWHERE {
+            return Some(first);
+        }
+        let mut bearers = self.holders(first).filter(|b| b.mac == mac || b.nic_mac == mac);
+        match (bearers.next(), bearers.next()) {
+            (Some(only), None) => Some(only),
+            _ => Some(first),
+        }
+    }
+
+    fn holders<'a>(&'a self, first: &'a Binding) -> impl Iterator<Item = &'a Binding> {
+        std::iter::successors(Some(first), |b| self.bindings.get(b.next as usize))
+    }
+
+    /// True if an address in this VPC is (also) this NIC's.
+    #[inline]
+    pub fn has_address(&self, nic: NicSlot, vpc: VpcId, addr: u128, v6: bool) -> bool {
+        self.lookup(vpc, addr, v6).is_some_and(|first| self.holders(first).any(|b| b.nic == nic))
+    }
+
+    /// The record of an address, gone or not.
+    #[inline]
+    pub fn binding(&self, id: AddrId) -> &Binding {
+        &self.bindings[id.slot()]
+    }
+
+    /// All places.
+    pub fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+
+    /// The record of a NIC.
+    #[inline]
+    pub fn nic(&self, nic: NicSlot) -> &NicRecord {
+        &self.nics[nic.0 as usize]
+    }
+
+    /// Places of NICs, the one for "none" included.
+    pub fn nic_count(&self) -> u32 {
+        self.nics.len() as u32
+    }
+
+    /// The rules of a binding's NIC.
+    #[inline]
+    pub fn policy(&self, binding: &Binding) -> &Policy {
+        &self.policies[binding.policy.0 as usize]
+    }
+
+    /// True if `vpc` is `own` or peered with it.
+    #[inline]
+    pub fn reaches(&self, own: VpcId, vpc: VpcId) -> bool {
+        own == vpc || self.vpcs[own.0 as usize].reach.binary_search(&vpc).is_ok()
+    }
+}
+
+/// One address of a NIC, as given to [`Builder::bind`].
+#[derive(Clone, Copy, Debug)]
+pub struct NewBinding {
+    /// Which it is.
+    pub id: AddrId,
+    /// The address.
+    pub addr: u128,
+    /// IPv6.
+    pub v6: bool,
+    /// An allowed address rather than a fixed one.
+    pub allowed: bool,
+    /// The MAC of the entry, if it has one.
+    pub mac: Option<u64>,
+    /// Its NIC.
+    pub nic: NicSlot,
+    /// The NIC's MAC, if it has one.
+    pub nic_mac: Option<u64>,
+    /// The NIC's flush epoch.
+    pub flush: FlushEpoch,
+    /// Generation of the last change that makes the NIC's inbound connections be judged again.
+    pub rejudge: Generation,
+    /// The NIC's rules.
+    pub policy: PolicyId,
+}
+
+/// Puts a snapshot together.
+pub struct Builder {
+    snapshot: Snapshot,
+}
+
+impl Builder {
+    /// An empty policy: nothing has a VPC.
+    pub fn new(generation: Generation, settings: Settings) -> Builder {
+        let snapshot = Snapshot {
+            generation,
+            last_ending: generation,
+            settings,
+            tunnels: false,
+            vlans: vec![NOWHERE; 4096].into_boxed_slice(),
+            vnis: HashMap::default(),
+            vpcs: Vec::new(),
+            places: AddressIndex::new(0),
+            bindings: Vec::new(),
+            nics: vec![NicRecord::empty()],
+            policies: Vec::new(),
+            members: Arc::default(),
+        };
+        Builder { snapshot }
+    }
+
+    /// A VPC with its segment, itself and its peers in reach. Its number must not skip any by more than the VPCs that
+    /// follow.
+    pub fn vpc(&mut self, id: VpcId, segment: SegmentKey, mut reach: Vec<VpcId>) {
+        let s = &mut self.snapshot;
+        if s.vpcs.len() <= id.0 as usize {
+            s.vpcs.resize_with(id.0 as usize + 1, VpcRecord::default);
+        }
+        reach.push(id);
+        reach.sort_unstable();
+        s.vpcs[id.0 as usize] = VpcRecord { reach };
+        if segment.is_vni() {
+            s.tunnels = true;
+            s.vnis.insert(segment.0, id);
+        } else {
+            s.vlans[segment.0 as usize] = id.0;
+        }
+    }
+
+    /// A policy; its number.
+    pub fn policy(&mut self, policy: Arc<Policy>) -> PolicyId {
+        self.snapshot.policies.push(policy);
+        PolicyId(self.snapshot.policies.len() as u32 - 1)
+    }
+
+    /// A NIC's record.
+    pub fn nic(&mut self, slot: NicSlot, record: NicRecord) {
+        let nics = &mut self.snapshot.nics;
+        if nics.len() <= slot.0 as usize {
+            nics.resize_with(slot.0 as usize + 1, NicRecord::empty);
+        }
+        nics[slot.0 as usize] = record;
+    }
+
+    fn place(&mut self, id: AddrId) -> &mut Binding {
+        let bindings = &mut self.snapshot.bindings;
+        if bindings.len() <= id.slot() {
+            bindings.resize_with(id.slot() + 1, Binding::empty);
+        }
+        &mut bindings[id.slot()]
+    }
+
+    /// An address of a NIC whose record is there already.
+    pub fn bind(&mut self, new: NewBinding) {
+        let record = self.snapshot.nic(new.nic);
+        let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
+        let flags = [(new.v6, flag::V6), (observe, flag::OBSERVE), (new.allowed, flag::ALLOWED), (limited, flag::LIMITED)]
+            .into_iter()
+            .fold(0, |all, (on, bit)| if on { all | bit } else { all });
+        *self.place(new.id) = Binding {
+            addr: new.addr,
+            mac: new.mac.or(new.nic_mac).unwrap_or(ANY_MAC),
+            nic_mac: new.nic_mac.unwrap_or(ANY_MAC),
+            id: new.id,
+            vpc,
+            nic: new.nic,
+            flush: new.flush,
+            rejudge: new.rejudge,
+            policy: new.policy,
+            next: NOWHERE,
+            flags,
+        };
+    }
+
+    /// An address that was taken away from a NIC not longer ago than a connection can live.
+    pub fn bind_gone(&mut self, id: AddrId, nic: NicSlot) {
+        *self.place(id) = Binding { id, nic, ..Binding::empty() };
+    }
+
+    /// Memberships of all addresses.
+    pub fn members(&mut self, members: Arc<Members>) {
+        self.snapshot.members = members;
+    }
+
+    /// Says which was the last generation that ended connections, where it is not this one: workers that have adopted
+    /// it need not look through theirs again.
+    pub fn last_ending(&mut self, generation: Generation) {
+        self.snapshot.last_ending = generation;
+    }
+
+    /// The snapshot. `order` are the places' ids in the order of their NICs' names, in which holders of one address are
+    /// looked at.
+    pub fn build(mut self, order: &[AddrId]) -> Snapshot {
+        let s = &mut self.snapshot;
+        s.places = AddressIndex::new(order.len());
+        for id in order {
+            let (vpc, addr, v6) = {
+                let b = &s.bindings[id.slot()];
+                (b.vpc, b.addr, b.is_v6())
+            };
+            let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
+                s.places.insert(vpc, addr, id.slot() as u32);
+                continue;
+            };
+            let mut last = first;
+            while s.bindings[last as usize].next != NOWHERE {
+                last = s.bindings[last as usize].next;
+            }
+            s.bindings[last as usize].next = id.slot() as u32;
+        }
+        self.snapshot
+    }
+}

@@ -1,0 +1,273 @@
+//! TCP as a firewall sees it between the two ends: states (semantics 4.3) and sequence windows (4.4, after van Rooij,
+//! "Real Stateful TCP Packet Filtering in IP Filter", 2001).
+
+use crate::conntrack::entry::Window;
+use crate::conntrack::{Entry, NOTED, OPENER, RESPONDER, State, Who};
+use crate::lane::{Fragment, Lane, NO_SCALE, flags};
+
+/// What a segment does to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passes, and the connection's time begins again.
+    Pass,
+    /// It passes; nothing has changed.
+    Quiet,
+    /// It is no part of the connection; nothing has changed.
+    Invalid,
+    /// It passes, and the connection is over.
+    End,
+    /// A SYN after both FINs: to be judged as an opening packet.
+    Restart,
+    /// A SYN+ACK that answers the SYN last passed within the connection: that SYN is to be judged.
+    Reopen,
+}
+
+/// Smallest backward room for acknowledgments (as Linux's `MAXACKWINCONST`).
+const ACK_ROOM: u32 = 66_000;
+/// The largest window that a SYN can offer: it is never scaled.
+const SYN_WINDOW: u32 = 65_535;
+
+#[inline]
+fn after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+#[inline]
+fn later(a: u32, b: u32) -> u32 {
+    if after(a, b) { a } else { b }
+}
+
+#[inline]
+fn has(lane: &Lane, flag: u8) -> bool {
+    lane.flags & flag != 0
+}
+
+/// True for flags that no TCP sends (semantics 4.3).
+#[inline]
+pub fn impossible(f: u8) -> bool {
+    use flags::{ACK, FIN, RST, SYN};
+    f & (SYN | ACK | RST) == 0
+        || f & (SYN | FIN) == SYN | FIN
+        || f & (SYN | RST) == SYN | RST
+        || f & (FIN | RST) == FIN | RST
+        || f & (FIN | ACK) == FIN
+}
+
+/// True for a SYN without ACK, RST and FIN.
+#[inline]
+pub fn opens(f: u8) -> bool {
+    f == flags::SYN
+}
+
+/// Makes `entry` the connection that this SYN opens.
+pub fn open(entry: &mut Entry, lane: &Lane) {
+    entry.set_state(State::SynSent);
+    offer(entry, lane.seq, lane.seq_end, u32::from(lane.win), lane.wscale);
+}
+
+fn offer(entry: &mut Entry, seq: u32, end: u32, window: u32, scale: u8) {
+    entry.syn_seq = seq;
+    entry.set_scale(OPENER, scale);
+    entry.windows[OPENER] = Window { end, maxend: end, maxwin: window, acked: 0 };
+    // Nothing of the opener's can be acknowledged below what the SYN took.
+    entry.windows[RESPONDER] = Window { acked: end, ..Window::default() };
+}
+
+/// Makes `entry` an established connection picked up in mid-stream by a segment of `from`.
+pub fn pick_up(entry: &mut Entry, lane: &Lane, from: Who) {
+    entry.set_state(State::Established);
+    entry.set_unchecked(true);
+    entry.windows[from] = Window { end: lane.seq_end, maxend: lane.seq_end, maxwin: 0, acked: lane.ack };
+    entry.windows[1 - from] = Window { end: lane.ack, maxend: lane.ack, maxwin: 0, acked: lane.seq };
+}
+
+/// Takes a segment of `from` to its connection. With `unchecked`, windows are kept but hold nobody back.
+#[inline]
+pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+    let unchecked = unchecked || entry.is_unchecked();
+    match entry.state() {
+        State::Established if lane.flags & (flags::SYN | flags::RST | flags::FIN) == 0 => {
+            segment(entry, lane, from, unchecked)
+        }
+        State::SynSent => syn_sent(entry, lane, from),
+        state => rare(entry, lane, from, unchecked, state),
+    }
+}
+
+/// Everything but plain data on an established connection, and the answer to the first SYN.
+fn rare(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool, state: State) -> Outcome {
+    if has(lane, flags::RST) {
+        return reset(entry, lane, from, unchecked);
+    }
+    let is_syn = has(lane, flags::SYN);
+    let is_open = matches!(state, State::Established | State::FinWait);
+    if is_syn && !has(lane, flags::ACK) {
+        if state == State::Closing {
+            return Outcome::Restart;
+        }
+        if is_open {
+            note_syn(entry, lane, from);
+            return Outcome::Quiet;
+        }
+    }
+    if is_syn && is_open {
+        return syn_ack_within(entry, lane, from, unchecked);
+    }
+    let outcome = segment(entry, lane, from, unchecked);
+    if outcome == Outcome::Pass {
+        advance(entry, lane, from, state);
+    }
+    outcome
+}
+
+/// The state after a segment inside the window.
+fn advance(entry: &mut Entry, lane: &Lane, from: Who, state: State) {
+    let (fin, syn) = (has(lane, flags::FIN), has(lane, flags::SYN));
+    match state {
+        State::SynReceived | State::Established if fin => {
+            entry.set_fin_by_responder(from == RESPONDER);
+            entry.set_state(State::FinWait);
+        }
+        // The opener's ACK; in a crossed open its SYN+ACK is one.
+        State::SynReceived if from == OPENER && has(lane, flags::ACK) && (!syn || entry.is_crossed()) => {
+            entry.set_state(State::Established);
+        }
+        State::FinWait if fin && (from == RESPONDER) != entry.fin_by_responder() => {
+            entry.set_state(State::Closing);
+        }
+        _ => {}
+    }
+}
+
+fn syn_sent(entry: &mut Entry, lane: &Lane, from: Who) -> Outcome {
+    use flags::{ACK, FIN, RST, SYN};
+    let acknowledges = has(lane, ACK) && after(lane.ack, entry.syn_seq) && !after(lane.ack, entry.windows[OPENER].end);
+    match (from, lane.flags & (SYN | ACK | RST | FIN)) {
+        (OPENER, f) if f & RST != 0 => Outcome::End,
+        (OPENER, SYN) => {
+            open(entry, lane);
+            Outcome::Pass
+        }
+        (RESPONDER, f) if f & RST != 0 && acknowledges => Outcome::End,
+        (RESPONDER, f) if f == SYN | ACK && acknowledges || f == SYN => {
+            answer(entry, lane);
+            Outcome::Pass
+        }
+        (RESPONDER, f) if f & (ACK | SYN | RST) == ACK => Outcome::Quiet,
+        _ => Outcome::Invalid,
+    }
+}
+
+/// The responder's first SYN or SYN+ACK.
+fn answer(entry: &mut Entry, lane: &Lane) {
+    let crossed = !has(lane, flags::ACK);
+    entry.set_crossed(crossed);
+    entry.set_state(State::SynReceived);
+    // Scaling holds only if both offered it (RFC 7323 §2.2).
+    let offered = [entry.scale(OPENER), lane.wscale];
+    let both = !offered.contains(&NO_SCALE);
+    for (who, scale) in offered.into_iter().enumerate() {
+        entry.set_scale(who, if both { scale } else { 0 });
+    }
+    let window = u32::from(lane.win);
+    let [opener, responder] = &mut entry.windows;
+    let acked = if crossed { opener.end } else { lane.ack };
+    *responder = Window {
+        end: lane.seq_end,
+        // What the opener's SYN offered.
+        maxend: lane.seq_end.wrapping_add(opener.maxwin.max(1)),
+        maxwin: window,
+        acked,
+    };
+    opener.maxend = later(opener.end, acked.wrapping_add(window.max(1)));
+    opener.acked = lane.seq_end;
+}
+
+/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers.
+pub fn reopen(entry: &mut Entry, old: &Entry, lane: &Lane) {
+    // The SYN's own window was not kept: the largest that it can have been holds nobody back.
+    offer(entry, old.syn_seq, old.syn_seq.wrapping_add(1), SYN_WINDOW, old.scale(NOTED));
+    answer(entry, lane);
+}
+
+/// Who would be the opener of the connection that a [`Outcome::Reopen`] is about.
+pub fn noted_by(entry: &Entry) -> Who {
+    if entry.noted_by_responder() { RESPONDER } else { OPENER }
+}
+
+fn note_syn(entry: &mut Entry, lane: &Lane, from: Who) {
+    entry.set_has_noted_syn(true);
+    entry.set_noted_by_responder(from == RESPONDER);
+    entry.syn_seq = lane.seq;
+    entry.set_scale(NOTED, lane.wscale);
+}
+
+fn syn_ack_within(entry: &Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+    if entry.has_noted_syn() && noted_by(entry) != from && lane.ack == entry.syn_seq.wrapping_add(1) {
+        return Outcome::Reopen;
+    }
+    if unchecked || is_inside(entry, lane, from) { Outcome::Quiet } else { Outcome::Invalid }
+}
+
+/// RFC 5961 §3 from between: an exact RST ends the connection, one inside the window is left to the receiver.
+fn reset(entry: &Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+    let (sender, receiver) = (&entry.windows[from], &entry.windows[1 - from]);
+    if lane.seq == receiver.acked || lane.seq == sender.end {
+        return Outcome::End;
+    }
+    let is_inside = !after(receiver.acked, lane.seq) && !after(lane.seq, sender.maxend);
+    if unchecked || is_inside { Outcome::Quiet } else { Outcome::Invalid }
+}
+
+/// The last sequence number of a segment, as far as can be known: a first fragment may reach to the window's end.
+#[inline]
+fn reach(lane: &Lane, sender: &Window) -> u32 {
+    if lane.fragment == Fragment::First { later(lane.seq_end, sender.maxend) } else { lane.seq_end }
+}
+
+#[inline]
+fn ack_fits(lane: &Lane, sender: &Window, receiver: &Window) -> bool {
+    !after(lane.ack, receiver.end)
+        && !after(receiver.end.wrapping_sub(sender.maxwin.max(ACK_ROOM)), lane.ack)
+}
+
+#[inline]
+fn is_inside(entry: &Entry, lane: &Lane, from: Who) -> bool {
+    let (sender, receiver) = (&entry.windows[from], &entry.windows[1 - from]);
+    !after(lane.seq, sender.maxend)
+        && !after(sender.end.wrapping_sub(receiver.maxwin), reach(lane, sender))
+        && (lane.fragment == Fragment::First || !has(lane, flags::ACK) || ack_fits(lane, sender, receiver))
+}
+
+/// A segment that is neither RST nor a SYN of its own meaning: checked, and the windows moved.
+#[inline]
+fn segment(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+    if !unchecked && !is_inside(entry, lane, from) {
+        return Outcome::Invalid;
+    }
+    let scale = if has(lane, flags::SYN) { 0 } else { entry.scale(from) & 0xF };
+    let window = u32::from(lane.win) << scale;
+    let mut sender = entry.windows[from];
+    let mut receiver = entry.windows[1 - from];
+    // A first fragment's acknowledgment was not checked: it moves nothing unless it fits.
+    let counts = has(lane, flags::ACK)
+        && (lane.fragment != Fragment::First || unchecked || ack_fits(lane, &sender, &receiver));
+    sender.end = later(reach(lane, &sender), sender.end);
+    sender.maxwin = sender.maxwin.max(window);
+    if counts {
+        receiver.maxend = later(lane.ack.wrapping_add(window.max(1)), receiver.maxend);
+        sender.acked = later(lane.ack, sender.acked);
+    }
+    entry.windows[from] = sender;
+    entry.windows[1 - from] = receiver;
+    Outcome::Pass
+}
+
+/// True if a segment that begins at `seq` and has at most `len` bytes is one that `sender` may have sent: for packets
+/// quoted in ICMP errors (semantics 4.5).
+pub fn may_have_sent(entry: &Entry, seq: u32, len: u32, sender: Who) -> bool {
+    let (sender, receiver) = (&entry.windows[sender], &entry.windows[1 - sender]);
+    // One more for a SYN or FIN.
+    let end = seq.wrapping_add(len).wrapping_add(1);
+    !after(seq, sender.maxend) && !after(sender.end.wrapping_sub(receiver.maxwin), end)
+}

@@ -1,0 +1,97 @@
+//! Time in ticks of an eighth of a second, as deadlines count it.
+
+/// Nanoseconds of one tick.
+pub const TICK_NS: u64 = 125_000_000;
+
+/// Ticks of one second.
+pub const TICKS_PER_SECOND: u32 = 8;
+
+/// A moment: the tick it lies in, and the tick that a timeout counted from it is rounded up to, so that nothing
+/// ends early and everything at most one tick late (semantics 4.2 allows four).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Now {
+    /// The tick that has begun.
+    pub tick: u32,
+    /// `tick`, or the next one if some of it has passed already.
+    pub up: u32,
+}
+
+/// True if `a` is at or behind `b` on the wrapping line of ticks. Right as long as the two lie less than 8 years
+/// apart, which [`Clock`] and the timer wheel see to.
+#[inline]
+pub fn reached(now: u32, deadline: u32) -> bool {
+    now.wrapping_sub(deadline) as i32 >= 0
+}
+
+/// Turns nanoseconds since any fixed moment into ticks that never run back, and never jump further than any
+/// deadline can lie ahead: a clock that leaps a century ends every connection, and wraps nothing.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    last_ns: u64,
+    tick_start_ns: u64,
+    tick: u32,
+    leap: u32,
+}
+
+impl Clock {
+    /// `longest` is the longest timeout, in ticks.
+    pub fn new(longest: u32) -> Clock {
+        // Ticks begin near the wrap, so that every test and every run crosses it.
+        Clock { last_ns: 0, tick_start_ns: 0, tick: 0u32.wrapping_sub(64), leap: longest.saturating_add(2) }
+    }
+
+    /// The moment `ns`; an earlier one than the last counts as the last.
+    #[inline]
+    pub fn at(&mut self, ns: u64) -> Now {
+        let ns = ns.max(self.last_ns);
+        self.last_ns = ns;
+        if ns - self.tick_start_ns >= TICK_NS {
+            self.advance(ns);
+        }
+        Now { tick: self.tick, up: self.tick.wrapping_add(u32::from(ns > self.tick_start_ns)) }
+    }
+
+    #[cold]
+    fn advance(&mut self, ns: u64) {
+        let ticks = (ns - self.tick_start_ns) / TICK_NS;
+        self.tick_start_ns += ticks * TICK_NS;
+        self.tick = self.tick.wrapping_add(ticks.min(u64::from(self.leap)) as u32);
+    }
+
+    /// The last moment asked for.
+    pub fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_never_ends_early_and_at_most_a_tick_late() {
+        let mut clock = Clock::new(80_000);
+        for start in [0, 1, TICK_NS - 1, TICK_NS, 5 * TICK_NS + 17] {
+            let mut clock = clock.clone();
+            let deadline = clock.at(start).up.wrapping_add(30 * TICKS_PER_SECOND);
+            let end = start + 30_000_000_000;
+            assert!(!reached(clock.at(end - 1).tick, deadline));
+            assert!(reached(clock.at(end + TICK_NS).tick, deadline));
+        }
+        assert_eq!(clock.at(0).tick, 0u32.wrapping_sub(64));
+    }
+
+    #[test]
+    fn a_leap_of_a_century_passes_every_deadline_and_wraps_none() {
+        let mut clock = Clock::new(80_000);
+        let deadline = clock.at(5).up.wrapping_add(80_000);
+        assert!(reached(clock.at(100 * 365 * 86_400_000_000_000).tick, deadline));
+    }
+
+    #[test]
+    fn time_does_not_run_back() {
+        let mut clock = Clock::new(80_000);
+        let later = clock.at(10 * TICK_NS);
+        assert_eq!(clock.at(3), later);
+    }
+}

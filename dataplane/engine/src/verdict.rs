@@ -1,0 +1,35 @@
+//! What became of one packet.
+
+use crate::{NicSlot, Reason, RuleId};
+
+/// The judgement of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why.
+    pub reason: Reason,
+    /// True if the reason would have dropped it, and observe mode let it pass.
+    pub observed: bool,
+    /// The NIC it was judged for; [`NicSlot::NONE`] if none.
+    pub nic: NicSlot,
+    /// The rule that decided, for `new` and `denied`.
+    pub rule: RuleId,
+}
+
+impl Verdict {
+    /// A verdict that no NIC has a part in.
+    pub fn nobody(reason: Reason) -> Verdict {
+        Verdict::of(reason, NicSlot::NONE)
+    }
+
+    /// A verdict for a NIC, with no rule to name.
+    #[inline]
+    pub fn of(reason: Reason, nic: NicSlot) -> Verdict {
+        Verdict { reason, observed: false, nic, rule: RuleId::NONE }
+    }
+
+    /// True if the packet goes on.
+    #[inline]
+    pub fn passes(&self) -> bool {
+        self.reason.passes() || self.observed
+    }
+}

@@ -1,0 +1,234 @@
+//! Timers and eviction order of a shard's entries: 8 bytes an entry.
+//!
+//! Four timer wheels (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6 with the rounds
+//! left out), one per [`Class`]. An entry hangs in the list of the slot of the deadline it had when it was last
+//! filed; a later deadline is written to the entry alone, and found out when the slot comes up. A list runs from
+//! the oldest filing to the newest, so that the first of the first slot of a class is its oldest entry: the
+//! same lists give expiry and the order of eviction.
+
+/// Slots of one wheel: 512 s of ticks. A deadline further ahead is filed into the last slot, and again from there.
+const SLOTS: u32 = 4096;
+const WORDS: usize = SLOTS as usize / 64;
+
+/// What an entry is worth when room is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// Both sides have taken part: never given up for a newcomer.
+    Confirmed = 0,
+    /// One side's word only.
+    Unconfirmed = 1,
+    /// A disconnected connection: given up last.
+    Tombstone = 2,
+    /// Ended by a change (its NIC or address is gone): as good as expired, but a rollback may want it.
+    Ended = 3,
+}
+
+const CLASSES: u32 = 4;
+
+impl Class {
+    fn from_number(n: u32) -> Class {
+        [Class::Confirmed, Class::Unconfirmed, Class::Tombstone, Class::Ended][(n % CLASSES) as usize]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+}
+
+const NIL: u32 = u32::MAX;
+
+/// The wheels of one shard, and its list of free places. Entries are numbers below the capacity.
+pub struct Wheels {
+    /// One link an entry, then a sentinel a slot.
+    links: Box<[Link]>,
+    capacity: u32,
+    /// The free place last given back; the others follow by `next`.
+    free: u32,
+    /// Places below it have been used.
+    used: u32,
+    /// The next tick whose slots are looked at.
+    cursor: u32,
+    /// A bit a slot, set when something is filed there and cleared when the slot is found empty.
+    filled: [[u64; WORDS]; CLASSES as usize],
+}
+
+impl Wheels {
+    /// For entries 0 … `capacity` − 1, beginning at tick `now`.
+    pub fn new(capacity: u32, now: u32) -> Wheels {
+        let total = capacity + SLOTS * CLASSES;
+        let mut links = vec![Link { prev: 0, next: 0 }; total as usize].into_boxed_slice();
+        for sentinel in capacity..total {
+            links[sentinel as usize] = Link { prev: sentinel, next: sentinel };
+        }
+        Wheels { links, capacity, free: NIL, used: 0, cursor: now, filled: [[0; WORDS]; CLASSES as usize] }
+    }
+
+    /// A free place: the one last given back, else the first that was never used.
+    pub fn take(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let place = self.free;
+            self.free = self.links[place as usize].next;
+            return Some(place);
+        }
+        let place = self.used;
+        (place < self.capacity).then(|| {
+            self.used += 1;
+            place
+        })
+    }
+
+    /// Gives back a place that is in no list.
+    pub fn give_back(&mut self, place: u32) {
+        self.links[place as usize].next = self.free;
+        self.free = place;
+    }
+
+    /// Places below this one have been used.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    fn sentinel(&self, class: Class, slot: u32) -> u32 {
+        self.capacity + class as u32 * SLOTS + slot
+    }
+
+    /// Files an entry that is in no list under its deadline, as the newest of its slot.
+    pub fn file(&mut self, entry: u32, class: Class, deadline: u32) {
+        // The wheel reaches from the cursor on; what is due already goes to the cursor's own slot.
+        let ahead = (deadline.wrapping_sub(self.cursor) as i32).clamp(0, SLOTS as i32 - 1) as u32;
+        let slot = self.cursor.wrapping_add(ahead) % SLOTS;
+        self.filled[class as usize][slot as usize / 64] |= 1 << (slot % 64);
+        let sentinel = self.sentinel(class, slot);
+        let last = self.links[sentinel as usize].prev;
+        self.links[entry as usize] = Link { prev: last, next: sentinel };
+        self.links[last as usize].next = entry;
+        self.links[sentinel as usize].prev = entry;
+    }
+
+    /// Takes an entry out of its list.
+    pub fn unlink(&mut self, entry: u32) {
+        let Link { prev, next } = self.links[entry as usize];
+        self.links[prev as usize].next = next;
+        self.links[next as usize].prev = prev;
+    }
+
+    /// The oldest entry of the first filled slot of a class.
+    pub fn oldest(&mut self, class: Class) -> Option<u32> {
+        let start = self.cursor % SLOTS;
+        let mut word = start as usize / 64;
+        let mut mask = !0u64 << (start % 64);
+        // One word more than there are, for the bits before `start` in its own word.
+        for _ in 0..=WORDS {
+            let mut bits = self.filled[class as usize][word] & mask;
+            while bits != 0 {
+                let slot = word as u32 * 64 + bits.trailing_zeros();
+                let sentinel = self.sentinel(class, slot);
+                let first = self.links[sentinel as usize].next;
+                if first != sentinel {
+                    return Some(first);
+                }
+                self.filled[class as usize][word] &= !(1 << (slot % 64));
+                bits &= bits - 1;
+            }
+            word = (word + 1) % WORDS;
+            mask = !0;
+        }
+        None
+    }
+
+    /// An entry whose slot has come up by tick `now`, with its class: to be ended, or filed again. `None` if nothing is
+    /// due. Empty slots are passed 64 at a time.
+    pub fn due(&mut self, now: u32) -> Option<(u32, Class)> {
+        loop {
+            let behind = now.wrapping_sub(self.cursor) as i32;
+            let (word, bit) = ((self.cursor % SLOTS / 64) as usize, self.cursor % 64);
+            let filled = self.filled.iter().fold(0, |all, class| all | class[word]) & !0 << bit;
+            let ahead = if filled == 0 { 64 - bit } else { filled.trailing_zeros() - bit };
+            if behind < ahead as i32 {
+                // The slot of `now` itself may still be filed into: the cursor stays at it.
+                self.cursor = now;
+                return None;
+            }
+            self.cursor = self.cursor.wrapping_add(ahead);
+            if filled != 0
+                && let Some(found) = self.first_in_slot(self.cursor % SLOTS)
+            {
+                return Some(found);
+            }
+        }
+    }
+
+    /// The first entry of a slot, over all classes; marks those found empty.
+    fn first_in_slot(&mut self, slot: u32) -> Option<(u32, Class)> {
+        for class in (0..CLASSES).map(Class::from_number) {
+            let sentinel = self.sentinel(class, slot);
+            let first = self.links[sentinel as usize].next;
+            if first != sentinel {
+                return Some((first, class));
+            }
+            self.filled[class as usize][slot as usize / 64] &= !(1 << (slot % 64));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due_now(wheels: &mut Wheels, now: u32) -> Vec<u32> {
+        let mut found = Vec::new();
+        while let Some((entry, _)) = wheels.due(now) {
+            wheels.unlink(entry);
+            found.push(entry);
+        }
+        found
+    }
+
+    #[test]
+    fn entries_come_up_at_their_tick_in_the_order_filed_and_across_the_wrap() {
+        let start = 0u32.wrapping_sub(10);
+        let mut wheels = Wheels::new(8, start);
+        wheels.file(3, Class::Confirmed, start.wrapping_add(20));
+        wheels.file(1, Class::Confirmed, start.wrapping_add(20));
+        wheels.file(2, Class::Unconfirmed, start.wrapping_add(5));
+        assert_eq!(due_now(&mut wheels, start.wrapping_add(4)), []);
+        assert_eq!(due_now(&mut wheels, start.wrapping_add(19)), [2]);
+        assert_eq!(due_now(&mut wheels, start.wrapping_add(20)), [3, 1]);
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_wheel_comes_up_at_its_end_to_be_filed_again() {
+        let mut wheels = Wheels::new(2, 0);
+        wheels.file(0, Class::Confirmed, 100_000);
+        assert_eq!(due_now(&mut wheels, SLOTS - 2), []);
+        assert_eq!(due_now(&mut wheels, SLOTS - 1), [0]);
+    }
+
+    #[test]
+    fn the_oldest_of_a_class_is_the_first_filed_under_the_first_deadline() {
+        let mut wheels = Wheels::new(8, 4000);
+        wheels.file(5, Class::Unconfirmed, 4300);
+        wheels.file(6, Class::Unconfirmed, 4090);
+        wheels.file(7, Class::Unconfirmed, 4090);
+        assert_eq!(wheels.oldest(Class::Unconfirmed), Some(6));
+        wheels.unlink(6);
+        assert_eq!(wheels.oldest(Class::Unconfirmed), Some(7));
+        wheels.unlink(7);
+        assert_eq!(wheels.oldest(Class::Unconfirmed), Some(5));
+        wheels.unlink(5);
+        assert_eq!(wheels.oldest(Class::Unconfirmed), None);
+        assert_eq!(wheels.oldest(Class::Confirmed), None);
+    }
+
+    #[test]
+    fn places_are_given_out_once_each_and_again_when_given_back() {
+        let mut wheels = Wheels::new(3, 0);
+        assert_eq!([wheels.take(), wheels.take(), wheels.take(), wheels.take()], [Some(0), Some(1), Some(2), None]);
+        wheels.give_back(1);
+        assert_eq!([wheels.take(), wheels.take()], [Some(1), None]);
+    }
+}

@@ -1,0 +1,366 @@
+//! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
+//! sends what passed, and only then says that it has let go of that snapshot.
+
+use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+
+use crate::burst::{Batch, Firewall};
+use crate::conntrack::Entry;
+use crate::handoff::Router;
+use crate::io::{BURST, Burst, Frame, Port};
+use crate::lane::{Lane, Stage};
+use crate::reason::Reason;
+use crate::ring::{Consumer, Producer};
+use crate::snapshot::Snapshot;
+use crate::time::Now;
+use crate::verdict::Verdict;
+use crate::{Direction, NicSlot, Side};
+
+/// A frame on its way to the worker that owns it: what was read of it goes along, nothing that any snapshot said.
+pub struct HandedOff<F> {
+    frame: F,
+    lane: Lane,
+}
+
+/// This worker's queues of one wire's two ports.
+pub struct Wire<P> {
+    /// Towards the instances.
+    pub inside: P,
+    /// Towards the network.
+    pub outside: P,
+}
+
+/// Rings to and from the other workers.
+pub struct Rings<F> {
+    /// To worker `i`; none to itself.
+    pub to: Vec<Option<Producer<HandedOff<F>>>>,
+    /// From the others.
+    pub from: Vec<Consumer<HandedOff<F>>>,
+}
+
+/// Rings between `workers` workers, each of `size` frames: element `i` is worker `i`'s.
+pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
+    let mut all: Vec<Rings<F>> = (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new() }).collect();
+    for from in 0..workers {
+        for to in 0..workers {
+            if from == to {
+                all[from].to.push(None);
+                continue;
+            }
+            let (tx, rx) = crate::ring::ring(size);
+            all[from].to.push(Some(tx));
+            all[to].from.push(rx);
+        }
+    }
+    all
+}
+
+/// Sees every verdict, in order of arrival. Live workers have none: `()`.
+pub trait Tap<F> {
+    /// One packet was judged; where it passes, it is about to be sent.
+    fn judged(&mut self, frame: &F, lane: &Lane, verdict: &Verdict);
+}
+
+impl<F> Tap<F> for () {
+    #[inline]
+    fn judged(&mut self, _: &F, _: &Lane, _: &Verdict) {}
+}
+
+/// A question of the control side, answered between two bursts in bounded slices.
+pub struct Question {
+    /// Places are looked at from here on.
+    pub from: u32,
+    /// Filled up to its capacity.
+    pub connections: Vec<Connection>,
+    /// Where the answer goes.
+    pub answer: Sender<Answer>,
+}
+
+/// The answer to a [`Question`].
+pub struct Answer {
+    /// The question's vector.
+    pub connections: Vec<Connection>,
+    /// Where to go on, if there is more.
+    pub next: Option<u32>,
+    /// When this was, in ticks.
+    pub now: Now,
+    /// Entries in the shard.
+    pub len: u32,
+}
+
+/// One connection, copied out.
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// The entry.
+    pub entry: Entry,
+    /// Its remote address.
+    pub remote: u128,
+}
+
+/// What one poll did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// Frames received and taken from rings.
+    pub frames: usize,
+}
+
+/// One worker: its firewall, its queues, its rings, its view of the policy.
+pub struct Worker<P: Port> {
+    firewall: Firewall,
+    reader: rcu::Reader<Snapshot>,
+    wires: Vec<Wire<P>>,
+    links: Links<P::Frame>,
+    rx: Burst<P::Frame>,
+    batch: Batch<P::Frame>,
+    /// What passed, by wire and by the side it leaves on.
+    out: Vec<[Burst<P::Frame>; 2]>,
+    dropped: Burst<P::Frame>,
+    questions: Receiver<Question>,
+}
+
+struct Links<F> {
+    router: Router,
+    rings: Rings<F>,
+}
+
+impl<P: Port> Worker<P> {
+    /// Worker `me`. Questions come by `questions`.
+    pub fn new(
+        me: u32,
+        firewall: Firewall,
+        reader: rcu::Reader<Snapshot>,
+        wires: Vec<Wire<P>>,
+        rings: Rings<P::Frame>,
+        questions: Receiver<Question>,
+    ) -> Worker<P> {
+        let router = Router::new(me, rings.to.len().max(1) as u32);
+        let out = wires.iter().map(|_| [Burst::new(), Burst::new()]).collect();
+        Worker {
+            firewall,
+            reader,
+            wires,
+            links: Links { router, rings },
+            rx: Burst::new(),
+            batch: Batch::default(),
+            out,
+            dropped: Burst::new(),
+            questions,
+        }
+    }
+
+    /// One turn at the moment `ns` (nanoseconds; a frame's own stamp comes before it).
+    pub fn poll(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
+        let mut polled = Polled::default();
+        for wire in 0..self.wires.len() {
+            polled.frames += self.receive(wire, Side::Inside, ns, tap);
+            polled.frames += self.receive(wire, Side::Outside, ns, tap);
+        }
+        polled.frames += self.take_handed_off(tap);
+        self.links.publish();
+        self.upkeep(ns);
+        // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
+        self.reader.quiescent();
+        polled
+    }
+
+    /// One burst of one port.
+    #[inline]
+    fn receive(&mut self, wire: usize, side: Side, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+        let ports = &mut self.wires[wire];
+        match side {
+            Side::Inside => ports.inside.rx(&mut self.rx),
+            Side::Outside => ports.outside.rx(&mut self.rx),
+        }
+        let received = self.rx.len();
+        if received == 0 {
+            return 0;
+        }
+        let snapshot = self.reader.read();
+        self.firewall.begin(snapshot);
+        let now = self.firewall.now(ns);
+        for at in 0..received.min(4) {
+            self.rx[at].prefetch();
+        }
+        for at in 0..received {
+            if let Some(ahead) = self.rx.get(at + 4) {
+                ahead.prefetch();
+            }
+            let frame = &mut self.rx[at];
+            let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
+            let mut lane = self.firewall.read(frame, side, snapshot.tunnels, now);
+            lane.wire = wire as u16;
+            self.batch.lanes.push(lane);
+        }
+        if self.links.router.is_alone() {
+            std::mem::swap(&mut self.batch.frames, &mut self.rx);
+        } else {
+            self.route();
+        }
+        self.run_batch(tap);
+        received
+    }
+
+    /// Hands off what other workers own; what is left is the batch.
+    fn route(&mut self) {
+        let lanes = std::mem::take(&mut self.batch.lanes);
+        for (frame, lane) in self.rx.drain(..).zip(lanes) {
+            if let Some((frame, lane)) = self.links.forward(frame, lane, &mut self.firewall) {
+                self.batch.push(frame, lane);
+            }
+        }
+    }
+
+    /// What the other workers handed over, at most a burst from each.
+    fn take_handed_off(&mut self, tap: &mut impl Tap<P::Frame>) -> usize {
+        let mut taken = 0;
+        for from in 0..self.links.rings.from.len() {
+            let snapshot = self.reader.read();
+            let mut items: ArrayVec<HandedOff<P::Frame>, BURST> = ArrayVec::new();
+            taken += self.links.rings.from[from].take(BURST, |item| items.push(item));
+            if items.is_empty() {
+                continue;
+            }
+            self.firewall.begin(snapshot);
+            for HandedOff { mut frame, mut lane } in items {
+                if lane.tunnels != snapshot.tunnels {
+                    // Read under another view of what is a tunnel: its owner may be another, too.
+                    let (wire, now) = (lane.wire, lane.now);
+                    lane = self.firewall.read(&mut frame, lane.side, snapshot.tunnels, now);
+                    lane.wire = wire;
+                }
+                if let Some((frame, lane)) = self.links.forward(frame, lane, &mut self.firewall) {
+                    self.batch.push(frame, lane);
+                }
+            }
+            self.run_batch(tap);
+        }
+        taken
+    }
+
+    /// Judges the batch and sends what passed.
+    #[inline]
+    fn run_batch(&mut self, tap: &mut impl Tap<P::Frame>) {
+        if self.batch.frames.is_empty() {
+            self.batch.clear();
+            return;
+        }
+        self.firewall.judge(self.reader.read(), &mut self.batch);
+        let Batch { frames, lanes, verdicts } = &mut self.batch;
+        for (frame, (lane, verdict)) in frames.drain(..).zip(lanes.iter().zip(verdicts.iter())) {
+            tap.judged(&frame, lane, verdict);
+            if verdict.passes() {
+                self.out[usize::from(lane.wire)][lane.side.other() as usize].push(frame);
+            } else {
+                self.dropped.push(frame);
+            }
+        }
+        if !self.dropped.is_empty() {
+            self.wires[0].inside.free(&mut self.dropped);
+        }
+        for wire in 0..self.wires.len() {
+            self.send(wire, Side::Inside);
+            self.send(wire, Side::Outside);
+        }
+        self.batch.clear();
+    }
+
+    #[inline]
+    fn send(&mut self, wire: usize, leaves: Side) {
+        let out = &mut self.out[wire][leaves as usize];
+        if out.is_empty() {
+            return;
+        }
+        let ports = &mut self.wires[wire];
+        let port = if leaves == Side::Inside { &mut ports.inside } else { &mut ports.outside };
+        port.tx(out);
+        if !out.is_empty() {
+            let refused = out.len();
+            port.free(out);
+            self.count_refused(wire, leaves, refused);
+        }
+    }
+
+    /// The last `refused` frames of the batch that should have left here are drops, not passes.
+    #[cold]
+    fn count_refused(&self, wire: usize, leaves: Side, refused: usize) {
+        let passed = self.batch.lanes.iter().zip(&self.batch.verdicts).rev().filter(|(lane, verdict)| {
+            verdict.passes() && usize::from(lane.wire) == wire && lane.side.other() == leaves
+        });
+        for (lane, verdict) in passed.take(refused) {
+            let (cells, direction) = (self.firewall.cells(), lane.side.direction());
+            cells.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
+            cells.count(verdict.nic, direction, Reason::TxFull);
+        }
+    }
+
+    #[inline]
+    fn upkeep(&mut self, ns: u64) {
+        let snapshot = self.reader.read();
+        self.firewall.begin(snapshot);
+        let now = self.firewall.now(ns);
+        self.firewall.upkeep(snapshot, now);
+        match self.questions.try_recv() {
+            Ok(question) => answer(&mut self.firewall, question, now),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+        }
+    }
+
+    /// True if another worker's frames or a question wait: the last look before parking.
+    pub fn has_work(&self) -> bool {
+        !self.questions.is_empty() || self.links.rings.from.iter().any(|ring| !ring.is_empty())
+    }
+
+    /// Its view of the policy: to go offline and online around a sleep.
+    pub fn reader(&mut self) -> &mut rcu::Reader<Snapshot> {
+        &mut self.reader
+    }
+
+    /// Its firewall.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    /// The ports' queues.
+    pub fn wires(&mut self) -> &mut [Wire<P>] {
+        &mut self.wires
+    }
+}
+
+impl<F: Frame> Links<F> {
+    /// Sends a frame on to the worker it belongs to; gives it back if that is this one.
+    fn forward(&mut self, frame: F, mut lane: Lane, firewall: &mut Firewall) -> Option<(F, Lane)> {
+        if lane.stage == Stage::Judge {
+            return Some((frame, lane));
+        }
+        let timeout = firewall.shard().timeouts().fragment;
+        let next = self.router.next(&mut lane, firewall.bytes(&frame), timeout);
+        let ring = self.rings.to.get_mut(next as usize).and_then(Option::as_mut);
+        let Some(ring) = ring else { return Some((frame, lane)) };
+        let direction: Direction = lane.side.direction();
+        if ring.push(HandedOff { frame, lane }).is_err() {
+            firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
+        }
+        None
+    }
+
+    fn publish(&mut self) {
+        for ring in self.rings.to.iter_mut().flatten() {
+            ring.publish();
+        }
+    }
+}
+
+/// Copies connections out, up to the room that the question brought.
+#[cold]
+fn answer(firewall: &mut Firewall, question: Question, now: Now) {
+    let Question { from, mut connections, answer } = question;
+    let slice = (connections.capacity() - connections.len()) as u32;
+    let shard = firewall.shard();
+    let next = shard.list(from, slice, |flow, entry| {
+        if !shard.is_expired(flow, now) {
+            connections.push(Connection { entry: *entry, remote: shard.remote(flow) });
+        }
+    });
+    // Nobody waiting any more is no failure of the worker's.
+    let _ = answer.try_send(Answer { connections, next, now, len: shard.len() });
+}
