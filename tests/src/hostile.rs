@@ -186,12 +186,22 @@ fn whole(rng: &mut Rng, depth: usize) -> Vec<u8> {
             let association = sctp(src, dst).init(rng.u32());
             network(rng, association)
         }
-        16 => match rng.below(3) {
+        16 => match rng.below(5) {
             0 => {
                 let datagram = udp_lite(src, dst).payload([0; 8]).lie_length(odd_length(rng));
                 network(rng, datagram)
             }
             1 => network(rng, dccp(src, dst)),
+            2 => {
+                let inner = udp(src, dst).packet();
+                let ethertype = rng.pick(&[0x0800, 0x86dd, 0x6558]);
+                network(rng, gre(pair.src, pair.dst, ethertype, &inner))
+            }
+            3 => {
+                let next = rng.pick(&[6, 17, 50, 51]);
+                let inner = tcp(src, dst).syn().transport.bytes(pair.src, pair.dst);
+                network(rng, ah(pair.src, pair.dst, 1, next, &inner))
+            }
             _ => network(rng, esp(pair.src, pair.dst, 7, 1)),
         },
         17 => {
@@ -395,7 +405,10 @@ fn arp(rng: &mut Rng) -> Vec<u8> {
     let mac = rng.pick(&[Mac([2, 0, 0, 0, 0, 1]), Mac::SOURCE]);
     let (sender, target) =
         (rng.pick(&["0.0.0.0", INSIDE[0], OUTSIDE[0]]), rng.pick(&[INSIDE[0], OUTSIDE[0]]));
-    let mut packet = arp_request(mac, sender, target);
+    let mut packet = match rng.below(3) {
+        0 => arp_reply(mac, sender, Mac::DESTINATION, target),
+        _ => arp_request(mac, sender, target),
+    };
     if rng.one_in(3) {
         packet = packet.operation(rng.u16() & 7);
     }
@@ -430,7 +443,7 @@ mod tests {
         );
     }
 
-    const SUM_OF_SEED_1: u64 = 17_270_349_137_908_540_559;
+    const SUM_OF_SEED_1: u64 = 18_292_672_688_359_506_666;
 
     #[test]
     fn every_kind_of_trouble_is_there() {

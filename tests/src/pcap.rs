@@ -132,4 +132,18 @@ mod tests {
             assert!(decode(&file[..length]).is_err(), "cut to {length} bytes");
         }
     }
+
+    /// Written by tcpdump, and by `scripts/record-capture`.
+    #[test]
+    fn the_recorded_captures_hold_each_sides_own_frames() {
+        for (file, mac) in [("inside", 0x01), ("outside", 0x30)] {
+            let path = format!("{}/../scripts/demo-data/{file}.pcap", env!("CARGO_MANIFEST_DIR"));
+            let (format, records) = read(path).unwrap();
+            assert!(format.nanoseconds && records.len() > 200, "{file}: {}", records.len());
+            assert!(records.iter().all(|record| record.data[6..12] == [2, 0, 0, 0, 0, mac]), "{file}");
+            assert!(records.is_sorted_by_key(|record| record.time), "{file}");
+            // A big frame is cut, and says so.
+            assert!(records.iter().all(|record| record.data.len() == record.original.min(128) as usize));
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl Lab {
         if !rustix::process::geteuid().is_root() {
             return Some("the lab needs root".into());
         }
-        let missing: Vec<&str> = ["ip", "ethtool", "sysctl", "ping", "iperf3", "tcpdump"]
+        let missing: Vec<&str> = ["ip", "ethtool", "ping", "iperf3", "tcpdump"]
             .into_iter()
             .filter(|tool| !on_path(tool))
             .collect();
