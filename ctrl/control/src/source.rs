@@ -16,6 +16,7 @@ pub(crate) use read::Fields;
 pub(crate) use yaml::parse as parse_yaml;
 
 use std::fmt;
+use std::path::Path;
 
 /// What is wrong in a file, and where: `file:line:column: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,26 @@ impl Diagnostic {
     pub fn whole_file(file: impl Into<String>, message: impl Into<String>) -> Diagnostic {
         Diagnostic { file: file.into(), line: 0, column: 0, message: message.into() }
     }
+}
+
+/// The text of a file. What cannot be read is told as [`Diagnostic::whole_file`], what is no UTF-8 with its place.
+pub fn read_file(path: &Path) -> Result<String, Diagnostic> {
+    let file = path.display().to_string();
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(Diagnostic::whole_file(file, error.to_string())),
+    };
+    String::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let last_line = good.rsplit('\n').next().unwrap_or_default();
+        Diagnostic {
+            file,
+            line: narrow(good.matches('\n').count() + 1),
+            column: narrow(last_line.chars().count() + 1),
+            message: "the bytes from here on are no UTF-8; allowed: text in UTF-8".to_owned(),
+        }
+    })
 }
 
 impl fmt::Display for Diagnostic {

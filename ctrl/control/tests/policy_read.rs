@@ -294,7 +294,7 @@ fn quotas_are_settable() {
         "security_groups:\n  - name: g\n    rules: [{ direction: inbound }, { direction: outbound }]\n";
     let limits = Limits { rules_per_group: 1, groups_per_nic: 1 };
     let told = parse_policy(text, "p.yaml", &limits).expect_err("beyond the quota").to_string();
-    let expected = r#"p.yaml:3:36: security_groups[0].rules[1]: 2 rules in the group "g"; allowed: 1 (policy.rules_per_group)"#;
+    let expected = r#"p.yaml:3:37: security_groups[0].rules[1]: 2 rules in the group "g"; allowed: 1 (policy.rules_per_group)"#;
     assert_eq!(told, expected);
     assert!(parse_policy(text, "p.yaml", &Limits { rules_per_group: 2, groups_per_nic: 1 }).is_ok());
 }

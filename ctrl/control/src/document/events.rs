@@ -2,7 +2,7 @@
 
 use super::{Limits, Parsed, parse_policy, policy_of};
 use crate::model::Policy;
-use crate::source::{Diagnostic, Fault, Node, Value, decimal_nanos, parse_yaml};
+use crate::source::{Diagnostic, Fault, Node, Value, decimal_nanos, parse_yaml, read_file};
 use std::path::Path;
 
 /// One policy and the time from which on it holds.
@@ -36,8 +36,10 @@ pub fn parse_events(
             Source::Embedded(node) => policy_of(node, limits).map_err(told)?,
             Source::File(node, path) => {
                 let path = base_dir.join(path);
-                let read = std::fs::read_to_string(&path).map_err(|error| {
-                    told(node.fault(format_args!("{}: {error}; allowed: a readable file", path.display())))
+                let read = read_file(&path).map_err(|bad| match bad.line {
+                    // A file that is not there is the fault of who names it.
+                    0 => told(node.fault(format_args!("{bad}; allowed: a readable file"))),
+                    _ => bad,
                 })?;
                 parse_policy(&read, &path.display().to_string(), limits)?
             }
