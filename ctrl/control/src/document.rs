@@ -1,7 +1,7 @@
 //! Policy documents: text in, a valid [`Policy`] or one [`Diagnostic`] out.
 //!
-//! Reading has two passes. The first ([`read`]) turns the tree into a draft, in the order of the document, and stops at
-//! the first wrong type, key or value. The second ([`resolve`]) looks at what takes more than one place to judge
+//! Reading has two passes. The first (`read`) turns the tree into a draft, in the order of the document, and stops at
+//! the first wrong type, key or value. The second (`resolve`) looks at what takes more than one place to judge
 //! (names, duplicates, quotas, owners of addresses) and reports the first of its faults in the order of the document.
 //!
 //! What the specification leaves open is decided like this:

@@ -1,7 +1,7 @@
 //! Text with positions: how documents and configurations are read, and how what is wrong in them is told.
 //!
-//! YAML and TOML both become a tree of [`Node`]s that know where they stood; what reads the tree turns whatever is
-//! wrong into a [`Fault`] at a node, and only then is the node's path (`nics[3].vpc`) looked up. A tree in between, and
+//! YAML and TOML both become a tree of `Node`s that know where they stood; what reads the tree turns whatever is
+//! wrong into a `Fault` at a node, and only then is the node's path (`nics[3].vpc`) looked up. A tree in between, and
 //! not serde's derived structs, because every refusal has to say where, what was found and what is allowed, in the same
 //! words for wrong types as for wrong values.
 
