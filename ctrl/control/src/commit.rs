@@ -1,0 +1,234 @@
+//! A change's way from a validated policy to a snapshot: planned, compiled, numbered.
+//!
+//! [`Committer`] knows the present policy and its identities and touches no worker: who runs workers publishes what
+//! it yields (`replay` to itself, the appliance to its workers through RCU).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::snapshot::{Builder, Members, NewBinding, NicRecord, Snapshot};
+use engine::{AddrId, Generation, NicSlot, SegmentKey, addr_bits};
+
+use crate::compile::{Compiler, engine_settings};
+use crate::config::Config;
+use crate::model::{Key, Mac, Mode, Policy, Segment};
+use crate::plan::{Plan, plan, same_nic};
+use crate::registry::{Exhausted, Registry};
+
+/// The present policy, and what it takes to make the next one of it.
+pub struct Committer {
+    config: Config,
+    policy: Policy,
+    generation: Generation,
+    last_ending: Generation,
+    compiler: Compiler,
+    registry: Registry,
+}
+
+/// A committed change.
+pub struct Commit {
+    /// What workers read from now on.
+    pub snapshot: Box<Snapshot>,
+    /// What it does.
+    pub plan: Plan,
+    /// Places and epochs of the NICs that it flushed, and of those that it ended (with the epoch they had).
+    pub disconnects: Vec<(NicSlot, Generation)>,
+}
+
+fn mac_number(mac: Mac) -> u64 {
+    engine::lane::mac_bits(mac.bytes())
+}
+
+impl Committer {
+    /// The empty policy, as generation 0.
+    pub fn new(config: Config) -> Committer {
+        let t = &config.timeouts;
+        let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment]
+            .into_iter()
+            .max()
+            .unwrap_or_default();
+        Committer {
+            registry: Registry::new(longest.as_nanos() as u64),
+            config,
+            policy: Policy::default(),
+            generation: Generation(0),
+            last_ending: Generation(0),
+            compiler: Compiler::default(),
+        }
+    }
+
+    /// The present policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The configuration it works by.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The present generation.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Names and places.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Names of rules.
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// The snapshot of the empty policy, for workers to start with.
+    pub fn initial(&self) -> Snapshot {
+        Builder::new(Generation(0), engine_settings(&self.config)).build(&[])
+    }
+
+    /// What applying `new` would do.
+    pub fn plan(&self, new: &Policy) -> Plan {
+        plan(&self.policy, new, &self.config.policy)
+    }
+
+    /// Makes `new` the present policy. `now_ns` is any clock that the appliance's timeouts run by. `None` if nothing
+    /// changes.
+    pub fn commit(&mut self, new: Policy, now_ns: u64) -> Result<Option<Commit>, Exhausted> {
+        let plan = self.plan(&new);
+        if plan.diff.is_empty() {
+            return Ok(None);
+        }
+        self.make_room(&new)?;
+        self.generation.0 += 1;
+        self.registry.recycle(now_ns);
+        let (disconnects, ends) = self.move_identities(&new, &plan, now_ns)?;
+        if ends {
+            self.last_ending = self.generation;
+        }
+        self.policy = new;
+        let snapshot = Box::new(self.compile());
+        Ok(Some(Commit { snapshot, plan, disconnects }))
+    }
+
+    /// Refuses what cannot be numbered before anything is touched.
+    fn make_room(&self, new: &Policy) -> Result<(), Exhausted> {
+        let addresses: usize = new.nics.values().map(|nic| nic.all_addresses().count()).sum();
+        let most = (1 << AddrId::SLOT_BITS) - 1;
+        // All of them anew is the worst case.
+        if self.registry.names.len() + new.nics.len() > engine::cells::MAX_NICS
+            && new.nics.keys().any(|key| !self.registry.nics.contains_key(key))
+            || addresses + self.registry.addresses.len() > 2 * most
+        {
+            return Err(Exhausted);
+        }
+        Ok(())
+    }
+
+    fn move_identities(
+        &mut self,
+        new: &Policy,
+        plan: &Plan,
+        now_ns: u64,
+    ) -> Result<(Vec<(NicSlot, Generation)>, bool), Exhausted> {
+        let generation = self.generation;
+        let mut disconnects = Vec::new();
+        for key in &plan.ended {
+            if let Some(identity) = self.registry.nics.get(key) {
+                disconnects.push((identity.slot, generation));
+            }
+            self.registry.delete(key, now_ns);
+        }
+        let mut ends = !plan.ended.is_empty() || !plan.flushed.is_empty();
+        for (key, nic) in &new.nics {
+            let is_old = self.policy.nics.get(key).is_some_and(|old| same_nic(old, nic));
+            if !is_old {
+                self.registry.create(key, generation)?;
+            }
+            if let Some(identity) = self.registry.nics.get_mut(key) {
+                if is_old && plan.flushed.contains(key) {
+                    identity.flushes.push(generation);
+                    disconnects.push((identity.slot, generation));
+                }
+                if plan.rejudged.contains(key) {
+                    identity.rejudge = generation;
+                }
+            }
+            let addresses: Vec<_> = nic.all_addresses().collect();
+            ends |= self.registry.readdress(key, &addresses, now_ns)?;
+        }
+        Ok((disconnects, ends))
+    }
+
+    /// The snapshot of the present policy.
+    fn compile(&mut self) -> Snapshot {
+        let mut builder = Builder::new(self.generation, engine_settings(&self.config));
+        builder.last_ending(self.last_ending);
+        let policy = &self.policy;
+        for (name, vpc) in &policy.vpcs {
+            let id = self.compiler.vpc(name);
+            let reach = vpc.peers.iter().map(|peer| self.compiler.vpc(peer)).collect();
+            let segment = match vpc.segment {
+                Segment::Untagged => SegmentKey::UNTAGGED,
+                Segment::Vlan(vlan) => SegmentKey::vlan(vlan),
+                Segment::Vni(vni) => SegmentKey::vni(vni),
+            };
+            builder.vpc(id, segment, reach);
+        }
+        let compiled = self.compiler.policies(policy);
+        let mut ids = HashMap::new();
+        for (groups, policy) in compiled {
+            ids.insert(groups, builder.policy(policy));
+        }
+        let mut order = Vec::new();
+        let mut members = Members::default();
+        for (key, nic) in &policy.nics {
+            let Some(identity) = self.registry.nics.get(key) else { continue };
+            let vpc = self.compiler.vpc(&nic.vpc);
+            let observe = nic.mode.unwrap_or(self.config.policy.mode) == Mode::Observe;
+            builder.nic(
+                identity.slot,
+                NicRecord {
+                    vpc,
+                    max_connections: nic.max_connections.unwrap_or(u32::MAX),
+                    observe,
+                    undone: identity.undone.clone(),
+                },
+            );
+            let groups: Arc<[_]> = nic.security_groups.iter().map(|g| self.compiler.group(g)).collect();
+            for (address, id) in &identity.addresses {
+                let (addr, v6) = addr_bits(*address);
+                let allowed = nic.allowed_addresses.iter().find(|a| a.address == *address);
+                builder.bind(NewBinding {
+                    id: *id,
+                    addr,
+                    v6,
+                    allowed: !nic.addresses.contains(address),
+                    mac: allowed.and_then(|a| a.mac).map(mac_number),
+                    nic: identity.slot,
+                    nic_mac: nic.mac.map(mac_number),
+                    flush: identity.flush(),
+                    rejudge: identity.rejudge,
+                    policy: ids[&nic.security_groups],
+                });
+                order.push(*id);
+                members.add(addr, v6, vpc, groups.clone());
+            }
+        }
+        for gone in self.registry.gone() {
+            builder.bind_gone(gone.id, gone.nic);
+        }
+        builder.members(Arc::new(members));
+        builder.build(&order)
+    }
+
+    /// The name of a NIC by its place.
+    pub fn nic_name(&self, slot: NicSlot) -> Option<Arc<str>> {
+        self.registry.name(slot)
+    }
+
+    /// A NIC's place by its key.
+    pub fn nic_slot(&self, key: &Key) -> Option<NicSlot> {
+        self.registry.nics.get(key).map(|identity| identity.slot)
+    }
+}

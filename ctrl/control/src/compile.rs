@@ -1,0 +1,157 @@
+//! From the model to what the engine runs: groups and rules get numbers, rules get ranges, lists of groups get policies.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::classify::{self, Policy as Compiled};
+use engine::{GroupId, RuleId, VpcId, addr_bits, proto};
+
+use crate::config::{Config, Unknown};
+use crate::model::{Action, Direction, Key, Mode, Policy, Prefix, Remote, Rule};
+
+/// First and last address of a prefix, and whether it is IPv6.
+pub fn range_of(prefix: &Prefix) -> (u128, u128, bool) {
+    let (first, v6) = addr_bits(prefix.addr());
+    let host_bits = (if v6 { 128 } else { 32 }) - u32::from(prefix.len());
+    let span = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
+    (first, first | span, v6)
+}
+
+/// What the configuration says about frames that no rule is asked about.
+pub fn engine_settings(config: &Config) -> engine::snapshot::Settings {
+    let policy = &config.policy;
+    engine::snapshot::Settings {
+        pass_unknown_segment: policy.unknown_segment == Unknown::Pass,
+        pass_unknown_nic: policy.unknown_nic == Unknown::Pass,
+        pass_link_local: policy.pass_link_local,
+        observe: policy.mode == Mode::Observe,
+        pass_ethertypes: policy.pass_ethertypes.clone(),
+        pass_multicast: policy.pass_multicast.iter().map(range_of).collect(),
+        loose_pickup: config.conntrack.tcp_pickup == crate::config::TcpPickup::Loose,
+        no_window_check: !config.conntrack.tcp_window_check,
+    }
+}
+
+/// Numbers for names, which stay the same as long as the appliance runs, and the policies compiled so far.
+#[derive(Default)]
+pub struct Compiler {
+    groups: HashMap<Key, GroupId>,
+    vpcs: HashMap<Arc<str>, VpcId>,
+    rules: HashMap<(GroupId, usize), RuleId>,
+    /// By [`RuleId`]: `group#position`.
+    rule_names: Vec<Arc<str>>,
+    /// Of the present generation: an unchanged list of unchanged groups is not compiled again.
+    policies: HashMap<Vec<Arc<Vec<classify::Rule>>>, Arc<Compiled>>,
+    /// The rules of each group as last compiled, shared so that comparing them is cheap.
+    lowered: HashMap<Key, Arc<Vec<classify::Rule>>>,
+}
+
+impl Compiler {
+    /// A group's number.
+    pub fn group(&mut self, key: &Key) -> GroupId {
+        let next = GroupId(self.groups.len() as u32);
+        *self.groups.entry(key.clone()).or_insert(next)
+    }
+
+    /// A VPC's number.
+    pub fn vpc(&mut self, name: &Arc<str>) -> VpcId {
+        let next = VpcId(self.vpcs.len() as u32);
+        *self.vpcs.entry(name.clone()).or_insert(next)
+    }
+
+    /// The name of a rule: group`#`position.
+    pub fn rule_name(&self, rule: RuleId) -> Option<Arc<str>> {
+        self.rule_names.get(rule.0 as usize).cloned()
+    }
+
+    fn rule(&mut self, group: GroupId, key: &Key, position: usize) -> RuleId {
+        let next = RuleId(self.rule_names.len() as u32);
+        if next.0 >= RuleId::NONE.0 {
+            return RuleId::NONE;
+        }
+        let names = &mut self.rule_names;
+        *self.rules.entry((group, position)).or_insert_with(|| {
+            names.push(format!("{key}#{position}").into());
+            next
+        })
+    }
+
+    /// Lowers the rules of every group of `policy`.
+    fn lower_all(&mut self, policy: &Policy) {
+        let mut lowered = HashMap::with_capacity(policy.security_groups.len());
+        for (key, group) in &policy.security_groups {
+            let id = self.group(key);
+            let rules: Vec<_> = group
+                .rules
+                .iter()
+                .enumerate()
+                .map(|(position, rule)| {
+                    let rule_id = self.rule(id, key, position);
+                    self.lower(rule, rule_id, policy)
+                })
+                .collect();
+            // The old vector itself where nothing changed: the policies are found by it.
+            let rules = match self.lowered.get(key) {
+                Some(old) if **old == rules => old.clone(),
+                _ => Arc::new(rules),
+            };
+            lowered.insert(key.clone(), rules);
+        }
+        self.lowered = lowered;
+    }
+
+    fn lower(&mut self, rule: &Rule, id: RuleId, policy: &Policy) -> classify::Rule {
+        let mut families = [rule.ethertypes.v4, rule.ethertypes.v6];
+        let mut ports = rule.ports.unwrap_or((0, u16::MAX));
+        if let Some((kind, code)) = rule.icmp {
+            let base = u16::from(kind) << 8;
+            ports = code.map_or((base, base | 0xFF), |code| (base | u16::from(code), base | u16::from(code)));
+            // The other family has no message of this protocol whose type could match.
+            families[usize::from(rule.protocol == Some(proto::ICMP))] = false;
+        }
+        let remote = match &rule.remote {
+            Remote::Any => classify::Remote::Any,
+            Remote::Prefix(prefix) => classify::Remote::Ranges(vec![range_of(prefix)]),
+            Remote::Group(key) => classify::Remote::Group(self.group(key)),
+            Remote::AddressGroup(key) => {
+                let prefixes = policy.address_groups.get(key).map_or(&[][..], |g| &g.prefixes);
+                classify::Remote::Ranges(prefixes.iter().map(range_of).collect())
+            }
+        };
+        classify::Rule {
+            id,
+            direction: match rule.direction {
+                Direction::Inbound => engine::Direction::Inbound,
+                Direction::Outbound => engine::Direction::Outbound,
+            },
+            families,
+            protocol: rule.protocol,
+            ports,
+            remote,
+            deny: rule.action == Action::Deny,
+            priority: rule.priority,
+        }
+    }
+
+    /// The compiled policies of every list of groups that some NIC has, by that list.
+    pub fn policies(&mut self, policy: &Policy) -> HashMap<Vec<Key>, Arc<Compiled>> {
+        self.lower_all(policy);
+        let mut by_list: HashMap<Vec<Key>, Arc<Compiled>> = HashMap::new();
+        let mut by_rules = HashMap::new();
+        for nic in policy.nics.values() {
+            if by_list.contains_key(&nic.security_groups) {
+                continue;
+            }
+            let rules: Vec<_> =
+                nic.security_groups.iter().filter_map(|key| self.lowered.get(key).cloned()).collect();
+            let compiled = match self.policies.get(&rules) {
+                Some(compiled) => compiled.clone(),
+                None => Arc::new(Compiled::compile(&rules.iter().flat_map(|r| r.iter().cloned()).collect::<Vec<_>>())),
+            };
+            by_rules.insert(rules, compiled.clone());
+            by_list.insert(nic.security_groups.clone(), compiled);
+        }
+        self.policies = by_rules;
+        by_list
+    }
+}
