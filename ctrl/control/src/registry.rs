@@ -63,6 +63,14 @@ pub struct Registry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "too many NICs or addresses; allowed: {} NICs, {} addresses", MAX_NICS - 1, (1 << AddrId::SLOT_BITS) - 1)
+    }
+}
+
+impl std::error::Error for Exhausted {}
+
 impl Registry {
     /// Empty; connections live at most `longest_ns` without a packet.
     pub fn new(longest_ns: u64) -> Registry {

@@ -1,1 +1,30 @@
-fn main() {}
+//! Portcullis: a bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
+
+mod appliance;
+mod check;
+mod cli;
+mod client;
+mod explain;
+mod failure;
+mod input;
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::Command;
+
+fn main() -> ExitCode {
+    let result = match cli::Cli::parse().command {
+        Command::Init(args) => check::init(&args),
+        Command::Run(args) => appliance::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Apply(args) => client::apply(&args),
+        Command::Diff(args) => client::diff(&args),
+        Command::Export(args) => client::export(&args),
+        Command::Show(args) => client::show(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Replay(args) => replay::run(&args),
+    };
+    result.unwrap_or_else(failure::Failure::report)
+}

@@ -1,0 +1,209 @@
+//! The command line (interfaces page, "The program").
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a first configuration and policy, in observe mode, with comments
+    Init(Init),
+    /// Run the appliance until SIGTERM or SIGINT
+    Run(Run),
+    /// Validate a configuration and policy documents, offline
+    Check(Check),
+    /// Make a policy document the running appliance's policy, as one transaction
+    Apply(Apply),
+    /// Show what `apply` would change: exit status 0 nothing, 2 something, 1 error
+    Diff(Diff),
+    /// Print the running appliance's whole policy as a document
+    Export(Client),
+    /// Show the running appliance's state
+    Show(Show),
+    /// Say how a new connection would be judged, and why
+    Explain(Explain),
+    /// Run captures through the firewall, on the captures' own clock
+    Replay(Replay),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Where the appliance is reached.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The appliance's socket
+    #[arg(long, value_name = "PATH", env = "PORTCULLIS_SOCKET", default_value = control::config::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Port towards the instances: a kernel interface or a DPDK name
+    #[arg(long, value_name = "PORT")]
+    pub inside: String,
+    /// Port towards the network
+    #[arg(long, value_name = "PORT")]
+    pub outside: String,
+    /// Where portcullis.toml and policy.yaml are written
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Policy document (YAML or JSON)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Policy documents
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// `apply`
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Policy document
+    pub file: PathBuf,
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse (exit status 2) if more live connections than this would be disconnected
+    #[arg(long, value_name = "N")]
+    pub max_disconnect: Option<u64>,
+    /// Accept a document that is empty, or has no NICs where there were some
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// How to print the receipt
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Policy document
+    pub file: PathBuf,
+    /// How to print the differences
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What `show` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// NICs with their addresses, groups and limits.
+    Nics,
+    /// Security groups with their rules and members.
+    Groups,
+    /// Connections and tombstones.
+    Connections,
+    /// Packets by reason.
+    Counters,
+    /// Workers with their cores and load.
+    Workers,
+    /// The present generation.
+    Snapshot,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// What
+    #[arg(value_enum)]
+    pub subject: Subject,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Policy document
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Configuration (TOML), for its quotas and settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The judged NIC: its name, or project/name
+    #[arg(long, value_name = "NIC")]
+    pub nic: String,
+    /// The opening packet, such as "inbound tcp 198.51.100.9:40000 > 10.5.6.7:22", "outbound icmp 10.5.6.7 > 192.0.2.1
+    /// type 8 code 0" or "inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53"
+    pub packet: String,
+    /// How to print the verdict
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Policy document that holds from the first packet on
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Configuration (TOML): conntrack, timeouts and policy settings count
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Policies with the times from which on they hold (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// What entered by the inside port (pcap or pcapng)
+    #[arg(long, value_name = "PCAP", required_unless_present = "outside")]
+    pub inside: Option<PathBuf>,
+    /// What entered by the outside port
+    #[arg(long, value_name = "PCAP")]
+    pub outside: Option<PathBuf>,
+    /// One JSON line a packet; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub verdicts: Option<PathBuf>,
+    /// What leaves by the inside port
+    #[arg(long, value_name = "PCAP")]
+    pub pass_inside: Option<PathBuf>,
+    /// What leaves by the outside port
+    #[arg(long, value_name = "PCAP")]
+    pub pass_outside: Option<PathBuf>,
+    /// How to print the summary
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}

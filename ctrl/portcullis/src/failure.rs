@@ -1,0 +1,40 @@
+//! How commands end when they do not succeed, and how they print.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// One clear line, and the exit status it comes with.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    /// Bad usage or bad input: exit status 2.
+    pub fn input(message: impl Display) -> Failure {
+        Failure { message: message.to_string(), status: 2 }
+    }
+
+    /// It ran and failed: exit status 1.
+    pub fn runtime(message: impl Display) -> Failure {
+        Failure { message: message.to_string(), status: 1 }
+    }
+
+    /// Says so on standard error.
+    pub fn report(self) -> ExitCode {
+        let _ = writeln!(std::io::stderr(), "portcullis: {}", self.message);
+        ExitCode::from(self.status)
+    }
+}
+
+/// Prints a result to standard output, or to standard error where that is taken. A reader that has gone away is no
+/// failure of the command's.
+pub fn print(text: &str, to_stderr: bool) {
+    let _ = if to_stderr {
+        std::io::stderr().write_all(text.as_bytes())
+    } else {
+        std::io::stdout().write_all(text.as_bytes())
+    };
+}

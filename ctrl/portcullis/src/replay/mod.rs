@@ -1,0 +1,169 @@
+//! `replay`: captures against a policy, on the captures' own clock, through the same firewall as the appliance's workers.
+
+mod capture;
+mod merge;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use control::commit::Committer;
+use control::config::Config;
+use control::document::Event;
+use engine::burst::{Batch, Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::conntrack::Secret;
+use engine::io::{BURST, Frame};
+use engine::snapshot::Snapshot;
+
+use crate::cli;
+use crate::failure::Failure;
+use crate::input;
+use capture::CaptureFile;
+use merge::{Merge, Merged};
+use output::{Names, Output};
+
+/// A captured frame: it stays where the file is mapped.
+struct CapturedFrame<'a>(Merged<'a>);
+
+impl Frame for CapturedFrame<'_> {
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self.0.packet.data
+    }
+
+    #[inline]
+    fn captured(&self) -> usize {
+        self.0.packet.data.len()
+    }
+
+    #[inline]
+    fn wire_len(&self) -> usize {
+        // A capture that says less than it holds is not believed.
+        (self.0.packet.original as usize).max(self.0.packet.data.len())
+    }
+}
+
+/// The command.
+pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
+    let config = input::config(args.config.as_deref())?;
+    let policy = input::policy(&args.policy, &config)?.policy;
+    let events = match &args.events {
+        Some(path) => input::events(path, &config)?,
+        None => Vec::new(),
+    };
+    let open = |path: &Option<PathBuf>| path.as_deref().map(CaptureFile::open).transpose().map_err(Failure::input);
+    let (inside, outside) = (open(&args.inside)?, open(&args.outside)?);
+    let merge = Merge::new(packets_of(&inside)?, packets_of(&outside)?).map_err(Failure::input)?;
+    let output = Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
+        .map_err(Failure::runtime)?;
+    let mut replay = Replay::new(config, policy, &merge, output)?;
+    replay.play(merge, events)?;
+    replay.output.finish().map_err(Failure::runtime)?;
+    print_summary(&replay.output, args.output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn packets_of(file: &Option<CaptureFile>) -> Result<Option<capture::Packets<'_>>, Failure> {
+    file.as_ref().map(CaptureFile::packets).transpose().map_err(Failure::input)
+}
+
+/// One worker's firewall, with the policy and its changes beside it.
+struct Replay {
+    committer: Committer,
+    snapshot: Box<Snapshot>,
+    firewall: Firewall,
+    output: Output,
+}
+
+impl Replay {
+    fn new(config: Config, policy: control::model::Policy, merge: &Merge, output: Output) -> Result<Replay, Failure> {
+        let start_ns = merge.peek_ns().unwrap_or(0);
+        let firewall = FirewallConfig {
+            shard: input::shard_config(&config, 0, 1),
+            // No secret: the same capture gives the same verdicts, even where a full table has to choose.
+            secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
+            grace_end_ns: start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64),
+        };
+        let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
+        let committer = Committer::new(config);
+        let snapshot = Box::new(committer.initial());
+        let mut replay = Replay { committer, snapshot, firewall, output };
+        replay.commit(policy, start_ns)?;
+        Ok(replay)
+    }
+
+    fn commit(&mut self, policy: control::model::Policy, now_ns: u64) -> Result<(), Failure> {
+        if let Some(commit) = self.committer.commit(policy, now_ns).map_err(Failure::runtime)? {
+            self.snapshot = commit.snapshot;
+        }
+        Ok(())
+    }
+
+    fn play(&mut self, mut merge: Merge<'_>, events: Vec<Event>) -> Result<(), Failure> {
+        let mut events = events.into_iter().peekable();
+        let mut batch = Batch::default();
+        while let Some(next_ns) = merge.peek_ns() {
+            if events.peek().is_some_and(|event| event.at_ns <= next_ns) || batch.frames.len() == BURST {
+                self.judge(&mut batch)?;
+            }
+            while let Some(event) = events.next_if(|event| event.at_ns <= next_ns) {
+                self.commit(event.policy, event.at_ns)?;
+            }
+            let Some(merged) = merge.next().map_err(Failure::input)? else { break };
+            let mut frame = CapturedFrame(merged);
+            if batch.frames.is_empty() {
+                self.firewall.now(merged.at_ns);
+                self.firewall.begin(&self.snapshot);
+            }
+            let now = self.firewall.now(merged.at_ns);
+            let lane = self.firewall.read(&mut frame, merged.side, self.snapshot.tunnels, now);
+            batch.push(frame, lane);
+        }
+        self.judge(&mut batch)?;
+        for event in events {
+            self.commit(event.policy, event.at_ns)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, batch: &mut Batch<CapturedFrame<'_>>) -> Result<(), Failure> {
+        if batch.frames.is_empty() {
+            return Ok(());
+        }
+        self.firewall.judge(&self.snapshot, batch);
+        for (frame, verdict) in batch.frames.iter().zip(&batch.verdicts) {
+            let Merged { packet, side, .. } = &frame.0;
+            let (mut nic, mut rule) = (None, None);
+            if self.output.wants_lines() {
+                nic = self.committer.nic_name(verdict.nic);
+                rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule_name(rule));
+            }
+            let names = Names { nic: nic.as_deref(), rule: rule.as_deref() };
+            self.output.packet(packet, *side, verdict, &names).map_err(Failure::runtime)?;
+        }
+        let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
+        batch.clear();
+        self.firewall.upkeep(&self.snapshot, now);
+        Ok(())
+    }
+}
+
+fn print_summary(output: &Output, format: cli::Output) {
+    let (passed, dropped) = (output.passed, output.dropped);
+    let text = match format {
+        cli::Output::Json => {
+            let reasons: serde_json::Map<_, _> =
+                output.counts().map(|(reason, count)| (reason.name().to_owned(), count.into())).collect();
+            let packets = serde_json::json!({ "in": passed + dropped, "pass": passed, "drop": dropped });
+            format!("{}\n", serde_json::json!({ "packets": packets, "reasons": reasons }))
+        }
+        cli::Output::Table => {
+            let lines = output.counts().map(|(reason, count)| format!("{:<20} {count}\n", reason.name()));
+            let head = format!("packets: {} in, {passed} passed, {dropped} dropped\n", passed + dropped);
+            std::iter::once(head).chain(lines).collect()
+        }
+    };
+    crate::failure::print(&text, output.has_stdout());
+}
