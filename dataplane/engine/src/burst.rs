@@ -195,6 +195,9 @@ impl Firewall {
                 verdict.observed = observes || snapshot.settings.observe;
             }
             self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
+            if verdict.observed {
+                self.cells.observe(verdict.nic, lane.side.direction(), 1);
+            }
             verdicts.push(verdict);
         }
     }

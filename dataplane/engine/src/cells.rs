@@ -11,11 +11,13 @@ use crate::{Direction, FlushEpoch, NicSlot};
 /// NICs that one appliance holds at most, those deleted within the longest timeout included.
 pub const MAX_NICS: usize = 1 << 17;
 
-/// Words of one cell: the reasons of both directions, then the live inbound connections.
+/// Words of one cell: the reasons of both directions, then the live inbound connections, then what was observed.
 const WORDS: usize = 64;
 const EPOCH: usize = 48;
 const LIVE: usize = 49;
 const BEFORE: usize = 50;
+const BEFORE_EPOCH: usize = 51;
+const OBSERVED: usize = 52;
 
 /// The cells of one worker.
 pub struct Cells {
@@ -62,6 +64,19 @@ impl Cells {
         self.word(nic, reason as usize * 2 + direction as usize).load(Relaxed)
     }
 
+    /// Counts a packet that went on although its reason is to drop; `-1` takes one back. It is counted under that reason
+    /// too: packets dropped are those with such a reason, less these.
+    #[inline]
+    pub fn observe(&self, nic: NicSlot, direction: Direction, by: i64) {
+        let word = self.word(nic, OBSERVED + direction as usize);
+        word.store(word.load(Relaxed).wrapping_add_signed(by), Relaxed);
+    }
+
+    /// Packets that went on although their reason is to drop.
+    pub fn observed(&self, nic: NicSlot, direction: Direction) -> u64 {
+        self.word(nic, OBSERVED + direction as usize).load(Relaxed)
+    }
+
     /// An inbound connection opened (`+1`) or ended (`-1`) under the NIC's present flush epoch.
     #[inline]
     pub fn live_inbound(&self, nic: NicSlot, epoch: FlushEpoch, by: i64) {
@@ -72,30 +87,33 @@ impl Cells {
         live.store(live.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
-    /// A new epoch: what was live is set aside for the receipt. The order lets [`Cells::disconnected`] find it either
-    /// way: who sees the new epoch sees what was before it.
+    /// A new epoch: what was live is set aside for the receipt. The order lets [`Cells::live_under`] find it either way:
+    /// who sees the new epoch sees what was before it.
     #[cold]
     fn flush(&self, nic: NicSlot, epoch: FlushEpoch) {
-        let live = self.word(nic, LIVE).load(Relaxed);
+        let (live, before) = (self.word(nic, LIVE).load(Relaxed), self.word(nic, EPOCH).load(Relaxed));
         self.word(nic, BEFORE).store(live, Relaxed);
-        // Pairs with the acquire loads in `disconnected`: without it a reader could take the new epoch with the old
+        self.word(nic, BEFORE_EPOCH).store(before, Relaxed);
+        // Pairs with the acquire loads in `live_under`: without it a reader could take the new epoch with the old
         // `BEFORE`.
         self.word(nic, EPOCH).store(u64::from(epoch.0), Release);
         // A reader that saw the old epoch looks again after `LIVE`; this store must not be seen before the new epoch.
         self.word(nic, LIVE).store(0, Release);
     }
 
-    /// How many live inbound connections the flush with this epoch disconnected, once the worker has adopted it and
-    /// before the next one.
-    pub fn disconnected(&self, nic: NicSlot, epoch: FlushEpoch) -> u64 {
-        let is_new = || self.word(nic, EPOCH).load(Acquire) == u64::from(epoch.0);
-        if !is_new() {
+    /// How many live inbound connections the NIC has under its flush epoch `epoch`, or had when that ended: what a flush
+    /// ends, if asked with the epoch before it, by the time the worker has adopted the flush and until the next one.
+    pub fn live_under(&self, nic: NicSlot, epoch: FlushEpoch) -> u64 {
+        let epoch = u64::from(epoch.0);
+        let is_present = || self.word(nic, EPOCH).load(Acquire) == epoch;
+        if is_present() {
             let live = self.word(nic, LIVE).load(Acquire);
-            if !is_new() {
+            if is_present() {
                 return live;
             }
         }
-        self.word(nic, BEFORE).load(Relaxed)
+        // Else nothing opened or ended under that epoch: it found the NIC without connections and left it so.
+        if self.word(nic, BEFORE_EPOCH).load(Relaxed) == epoch { self.word(nic, BEFORE).load(Relaxed) } else { 0 }
     }
 
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.
@@ -109,7 +127,7 @@ impl Cells {
     }
 }
 
-const _: () = assert!(REASONS * 2 <= EPOCH);
+const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= WORDS);
 const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a
@@ -164,10 +182,13 @@ mod tests {
         for _ in 0..5 {
             cells.live_inbound(nic, Generation(1), 1);
         }
-        assert_eq!(cells.disconnected(nic, Generation(2)), 5);
+        assert_eq!(cells.live_under(nic, Generation(1)), 5);
         cells.live_inbound(nic, Generation(2), 1);
-        assert_eq!(cells.disconnected(nic, Generation(2)), 5);
-        assert_eq!(cells.disconnected(nic, Generation(3)), 1);
+        assert_eq!((cells.live_under(nic, Generation(1)), cells.live_under(nic, Generation(2))), (5, 1));
+        // Flushed twice before the next connection: the second flush ended nothing.
+        assert_eq!(cells.live_under(nic, Generation(3)), 0);
+        cells.live_inbound(nic, Generation(4), 1);
+        assert_eq!((cells.live_under(nic, Generation(2)), cells.live_under(nic, Generation(3))), (1, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use rcu::Waker;
 
 use crate::burst::{Batch, Firewall};
 use crate::conntrack::Entry;
@@ -36,11 +37,13 @@ pub struct Rings<F> {
     pub to: Vec<Option<Producer<HandedOff<F>>>>,
     /// From the others.
     pub from: Vec<Consumer<HandedOff<F>>>,
+    /// Of worker `i`, where workers sleep when they have nothing to do; empty where they never do.
+    pub wakers: Vec<Waker>,
 }
 
 /// Rings between `workers` workers, each of `size` frames: element `i` is worker `i`'s.
 pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
-    let mut all: Vec<Rings<F>> = (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new() }).collect();
+    let mut all: Vec<Rings<F>> = (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new(), wakers: Vec::new() }).collect();
     for from in 0..workers {
         for to in 0..workers {
             if from == to {
@@ -159,6 +162,15 @@ impl<P: Port> Worker<P> {
         self.links.publish();
         self.upkeep(ns);
         // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
+        self.reader.quiescent();
+        polled
+    }
+
+    /// One turn that receives nothing: what the rings hold is judged and sent. Before the end, so that no frame is lost.
+    pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
+        let polled = Polled { frames: self.take_handed_off(tap) };
+        self.links.publish();
+        self.upkeep(ns);
         self.reader.quiescent();
         polled
     }
@@ -289,6 +301,9 @@ impl<P: Port> Worker<P> {
         for (lane, verdict) in passed.take(refused) {
             let (cells, direction) = (self.firewall.cells(), lane.side.direction());
             cells.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
+            if verdict.observed {
+                cells.observe(verdict.nic, direction, -1);
+            }
             cells.count(verdict.nic, direction, Reason::TxFull);
         }
     }
@@ -344,8 +359,11 @@ impl<F: Frame> Links<F> {
     }
 
     fn publish(&mut self) {
-        for ring in self.rings.to.iter_mut().flatten() {
-            ring.publish();
+        for (to, ring) in self.rings.to.iter_mut().enumerate() {
+            let has_new = ring.as_mut().is_some_and(Producer::publish);
+            if has_new && let Some(waker) = self.rings.wakers.get(to) {
+                waker.wake();
+            }
         }
     }
 }
