@@ -5,3 +5,5 @@ pub mod hostile;
 pub mod lab;
 pub mod pcap;
 pub mod rng;
+pub mod scenario;
+pub mod sim;

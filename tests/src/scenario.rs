@@ -1,0 +1,191 @@
+//! One worker's firewall under a policy, packet by packet on a clock of the test's own: tests that read like the
+//! sentence they hold.
+
+use std::sync::Arc;
+
+use control::commit::Committer;
+use control::config::{Config, parse_config};
+use control::document::parse_policy;
+use engine::burst::{Batch, Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::conntrack::{Secret, ShardConfig, Standing, Timeouts, standing};
+use engine::snapshot::Snapshot;
+use engine::verdict::Verdict;
+use engine::{NicSlot, Side, addr_from_bits};
+
+use crate::frame::Build;
+use crate::sim::SimFrame;
+
+/// A verdict as text: the reason, `by` the rule, `(observed)`.
+pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
+    let mut text = verdict.reason.name().to_owned();
+    if let Some(rule) = verdict.rule.get().and_then(|rule| committer.compiler().rule_name(rule)) {
+        text += &format!(" by {rule}");
+    }
+    if verdict.observed {
+        text += " (observed)";
+    }
+    text
+}
+
+/// A firewall in the middle of a test.
+pub struct Scenario {
+    committer: Committer,
+    snapshot: Box<Snapshot>,
+    firewall: Firewall,
+    alive: Arc<std::sync::atomic::AtomicUsize>,
+    now_ns: u64,
+    last: Option<Verdict>,
+}
+
+/// Tests count seconds from here, so that nothing rests on the clock beginning at 0.
+const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+
+impl Scenario {
+    /// Under the default configuration and a policy document.
+    pub fn new(policy: &str) -> Scenario {
+        Scenario::with("", policy)
+    }
+
+    /// Under a configuration (TOML) and a policy document.
+    pub fn with(config: &str, policy: &str) -> Scenario {
+        let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
+        let firewall = Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), Arc::new(Population::new()));
+        let committer = Committer::new(config);
+        let snapshot = Box::new(committer.initial());
+        let mut scenario =
+            Scenario { committer, snapshot, firewall, alive: Arc::default(), now_ns: EPOCH_NS, last: None };
+        scenario.apply(policy);
+        scenario
+    }
+
+    /// Goes to a moment, in seconds from the start.
+    pub fn at(&mut self, seconds: f64) {
+        self.now_ns = EPOCH_NS + (seconds * 1e9) as u64;
+    }
+
+    /// Lets time pass.
+    pub fn wait(&mut self, seconds: f64) {
+        self.now_ns += (seconds * 1e9) as u64;
+    }
+
+    /// Applies a policy document. The names of the NICs that it flushes and re-judges.
+    pub fn apply(&mut self, policy: &str) -> (Vec<String>, Vec<String>) {
+        let limits = self.committer.config().policy.limits;
+        let parsed = parse_policy(policy, "policy", &limits).unwrap_or_else(|e| panic!("{e}"));
+        let commit = self.committer.commit(parsed.policy, self.now_ns).unwrap_or_else(|e| panic!("{e}"));
+        let Some(commit) = commit else { return Default::default() };
+        self.snapshot = commit.snapshot;
+        let names = |keys: std::collections::BTreeSet<control::model::Key>| {
+            keys.iter().map(ToString::to_string).collect()
+        };
+        (names(commit.plan.flushed), names(commit.plan.rejudged))
+    }
+
+    /// The present generation's number.
+    pub fn generation(&self) -> u32 {
+        self.committer.generation().0
+    }
+
+    /// A frame from the instances; its verdict as text.
+    pub fn inside(&mut self, frame: impl Build) -> String {
+        self.bytes(Side::Inside, frame.frame())
+    }
+
+    /// A frame from the network; its verdict as text.
+    pub fn outside(&mut self, frame: impl Build) -> String {
+        self.bytes(Side::Outside, frame.frame())
+    }
+
+    /// A frame's bytes; the verdict as text.
+    pub fn bytes(&mut self, side: Side, bytes: Vec<u8>) -> String {
+        let frame = SimFrame::new(0, bytes, &self.alive);
+        self.frame(side, frame)
+    }
+
+    /// A frame as a device brings it; the verdict as text.
+    pub fn frame(&mut self, side: Side, mut frame: SimFrame) -> String {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        let lane = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
+        let mut batch = Batch::default();
+        batch.push(frame, lane);
+        self.firewall.judge(&self.snapshot, &mut batch);
+        let verdict = batch.verdicts[0];
+        self.last = Some(verdict);
+        self.firewall.upkeep(&self.snapshot, now);
+        describe(&verdict, &self.committer)
+    }
+
+    /// The NIC of the last verdict.
+    pub fn nic(&self) -> Option<String> {
+        let slot = self.last?.nic;
+        (slot != NicSlot::NONE).then(|| self.committer.nic_name(slot).unwrap_or_default().to_string())
+    }
+
+    /// True if the last frame went on.
+    pub fn passed(&self) -> bool {
+        self.last.is_some_and(|verdict| verdict.passes())
+    }
+
+    /// Every connection now: NIC, who opened it, protocol, local, remote, state, seconds left, `tombstone`.
+    pub fn connections(&mut self) -> Vec<String> {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        self.firewall.settle_timers(&self.snapshot, now);
+        let shard = self.firewall.shard();
+        let mut lines = Vec::new();
+        shard.list(0, u32::MAX, |flow, entry| {
+            let binding = self.snapshot.binding(entry.addr);
+            let standing = standing(entry, binding, &self.snapshot);
+            if standing == Standing::Ended {
+                return;
+            }
+            let nic = self.committer.nic_name(binding.nic).unwrap_or_default();
+            let opened = if entry.is_inbound() { "inbound" } else { "outbound" };
+            let remote = addr_from_bits(shard.remote(flow), entry.is_v6());
+            let local = addr_from_bits(binding.addr, entry.is_v6());
+            let left = f64::from(entry.deadline.wrapping_sub(now.tick)) / 8.0;
+            let tombstone = if standing == Standing::Tombstone { " tombstone" } else { "" };
+            lines.push(format!(
+                "{nic} {opened} {} {local}:{} {remote}:{} {} {left:.1}{tombstone}",
+                entry.protocol(),
+                entry.ports >> 16,
+                entry.ports & 0xFFFF,
+                entry.state().name(),
+            ));
+        });
+        lines.sort();
+        lines
+    }
+
+    /// Entries in the table.
+    pub fn len(&self) -> u32 {
+        self.firewall.shard().len()
+    }
+
+    /// True without entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn firewall_config(config: &Config) -> FirewallConfig {
+    let ticks = |d: std::time::Duration| (d.as_millis() as u32).div_ceil(125);
+    let t = &config.timeouts;
+    let shard = ShardConfig {
+        capacity: config.conntrack.capacity,
+        unconfirmed: ((f64::from(config.conntrack.capacity) * config.conntrack.unconfirmed_share) as u32).max(1),
+        timeouts: Timeouts {
+            tcp_syn: ticks(t.tcp_syn),
+            tcp_established: ticks(t.tcp_established),
+            tcp_fin: ticks(t.tcp_fin),
+            icmp: ticks(t.icmp),
+            one_way: ticks(t.one_way),
+            two_way: ticks(t.two_way),
+            fragment: ticks(t.fragment),
+        },
+    };
+    let grace_end_ns = EPOCH_NS + config.conntrack.pickup_grace.as_nanos() as u64;
+    FirewallConfig { shard, secret: Secret::new([11, 13]), grace_end_ns }
+}

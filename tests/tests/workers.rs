@@ -1,0 +1,222 @@
+//! More than one worker: the verdicts are those of one, however frames are spread over the queues.
+
+use control::config::Config;
+use engine::{Reason, Side};
+use std::sync::atomic::Ordering;
+use testkit::frame::*;
+use testkit::hostile;
+use testkit::rng::Rng;
+use testkit::sim::{Farm, SimFrame, Steering};
+
+const POLICY: &str = r#"
+vpcs: [{name: prod, segment: {untagged: true}}]
+security_groups:
+  - name: web
+    rules:
+      - {direction: inbound, protocol: tcp, ports: 22}
+      - {direction: inbound, protocol: udp, ports: 53}
+      - {direction: inbound, protocol: icmp}
+      - {direction: inbound, protocol: icmpv6}
+      - {direction: outbound}
+nics:
+  - {name: a, vpc: prod, addresses: [10.0.0.1, "2001:db8::1"], security_groups: [web]}
+  - {name: b, vpc: prod, addresses: [10.0.0.2, "2001:db8::2"], security_groups: [web]}
+"#;
+
+fn config(capacity: u32) -> Config {
+    let mut config = Config::default();
+    config.conntrack.capacity = capacity;
+    config
+}
+
+/// A conversation's frames with the sides they come from.
+type Frames = Vec<(Side, Vec<u8>)>;
+
+fn session(client: &str, server: &str, isn: u32) -> Frames {
+    use Side::{Inside, Outside};
+    let (c, s) = (client, server);
+    vec![
+        (Outside, tcp(c, s).syn().seq(isn).window(60_000).wscale(7).frame()),
+        (Inside, tcp(s, c).syn().seq(900).ack(isn + 1).window(60_000).wscale(7).frame()),
+        (Outside, tcp(c, s).seq(isn + 1).ack(901).window(500).frame()),
+        (Outside, tcp(c, s).seq(isn + 1).ack(901).window(500).payload(b"hello").frame()),
+        (Inside, icmp_error("10.0.0.1", "198.51.100.9", 3, 4, &tcp(c, s).seq(isn + 1).packet()).frame()),
+        (Inside, tcp(s, c).seq(901).ack(isn + 6).window(500).payload(b"world").frame()),
+        (Outside, tcp(c, s).rst().seq(isn + 6).window(0).frame()),
+        (Inside, tcp(s, c).seq(906).ack(isn + 6).window(500).frame()),
+    ]
+}
+
+fn traffic() -> Frames {
+    use Side::{Inside, Outside};
+    let mut conversations: Vec<Frames> = Vec::new();
+    for n in 0..120u16 {
+        let client = format!("198.51.100.{}:{}", n % 250 + 1, 20_000 + n);
+        conversations.push(session(&client, "10.0.0.1:22", u32::from(n) * 77_777));
+        let peer = format!("[2001:db8:ffff::{n:x}]:{}", 3000 + n);
+        conversations.push(vec![
+            (Outside, udp(peer.as_str(), "[2001:db8::2]:53").payload(b"q").frame()),
+            (Inside, udp("[2001:db8::2]:53", peer.as_str()).payload(b"a").frame()),
+        ]);
+        let asker = format!("203.0.113.{}", n % 250 + 1);
+        conversations.push(vec![
+            (Outside, echo_request(asker.as_str(), "10.0.0.2", n, 1).frame()),
+            (Inside, echo_reply("10.0.0.2", asker.as_str(), n, 1).frame()),
+            (Inside, echo_reply("10.0.0.2", asker.as_str(), n ^ 0x8000, 1).frame()),
+        ]);
+        let big = udp(format!("203.0.113.9:{}", 1000 + n).as_str(), "10.0.0.1:53").id(u32::from(n) + 1).payload(vec![7; 3000]);
+        conversations.push(big.fragments(1000).into_iter().map(|frame| (Outside, frame)).collect());
+    }
+    conversations.push(hostile::frames(7, 2000).map(|frame| (Outside, frame)).collect());
+    interleave(conversations)
+}
+
+/// Each conversation in its own order, all of them mixed.
+fn interleave(conversations: Vec<Frames>) -> Frames {
+    let mut rng = Rng::new(42);
+    let mut queues: Vec<_> = conversations.into_iter().map(|c| c.into_iter()).collect();
+    let mut all = Vec::new();
+    while !queues.is_empty() {
+        let at = rng.below(queues.len());
+        match queues[at].next() {
+            Some(frame) => all.push(frame),
+            None => drop(queues.swap_remove(at)),
+        }
+    }
+    all
+}
+
+/// Verdicts of all frames, one poll of everybody after every `step` frames.
+fn verdicts(workers: u32, steering: Steering, step: usize) -> Vec<String> {
+    let mut farm = Farm::new(&config(4000), POLICY, workers, 4096, steering);
+    for (n, (side, bytes)) in traffic().into_iter().enumerate() {
+        farm.arrive(side, &bytes);
+        if n % step == 0 {
+            // Two ports' queues have no order between them: a conversation's next frame comes when this one is through.
+            farm.drain();
+        }
+    }
+    farm.drain();
+    assert!(farm.acknowledged());
+    let verdicts: Vec<String> = (0..farm.arrived()).map(|id| farm.verdict(id)).collect();
+    let passed = farm.verdicts.0.iter().flatten().filter(|verdict| verdict.passes()).count();
+    let left = farm.left(Side::Inside).len() + farm.left(Side::Outside).len();
+    assert_eq!(left, passed, "what passes leaves, and nothing else");
+    assert_eq!(farm.alive().load(Ordering::Relaxed), 0, "every frame was given back");
+    verdicts
+}
+
+#[test]
+fn the_verdicts_of_2_and_4_workers_are_those_of_one() {
+    let one = verdicts(1, Steering::Rss, 1);
+    assert!(one.iter().filter(|v| *v == "established").count() > 500);
+    assert!(one.iter().filter(|v| *v == "related").count() > 100);
+    assert!(one.iter().filter(|v| *v == "fragment").count() > 200);
+    for workers in [2, 4] {
+        assert_eq!(verdicts(workers, Steering::Rss, 1), one, "{workers} workers");
+    }
+}
+
+#[test]
+fn frames_on_the_wrong_queue_get_the_same_verdicts() {
+    let one = verdicts(1, Steering::Rss, 1);
+    for (workers, steering) in [(2, Steering::Wrong), (4, Steering::Wrong), (3, Steering::RoundRobin)] {
+        assert_eq!(verdicts(workers, steering, 1), one, "{workers} workers, {steering:?}");
+    }
+}
+
+#[test]
+fn a_full_ring_drops_with_a_reason_and_never_spins() {
+    let mut farm = Farm::new(&config(1000), POLICY, 2, 8, Steering::Wrong);
+    for n in 0..200u16 {
+        farm.arrive(Side::Outside, &udp(("203.0.113.9", 1000 + n), "10.0.0.1:53").frame());
+    }
+    farm.drain();
+    let full: u64 = farm.cells().iter().map(|cells| cells.total(1, Reason::HandoffFull)).sum();
+    let new: u64 = farm.cells().iter().map(|cells| cells.total(10, Reason::New)).sum();
+    assert!(full > 0);
+    assert_eq!(full + new, 200);
+    assert_eq!(farm.left(Side::Inside).len() as u64, new);
+    assert_eq!(farm.alive().load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_a_port_refuses_is_counted_as_tx_full_and_not_as_passed() {
+    let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+    farm.queues(Side::Inside)[0].refuse(3);
+    for n in 0..10u16 {
+        farm.arrive(Side::Outside, &udp(("203.0.113.9", 1000 + n), "10.0.0.1:53").frame());
+    }
+    farm.drain();
+    let cells = &farm.cells()[0];
+    assert_eq!((cells.total(10, Reason::New), cells.total(10, Reason::TxFull)), (7, 3));
+    let left: Vec<usize> = farm.left(Side::Inside).iter().map(|frame| frame.id).collect();
+    assert_eq!(left, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(farm.alive().load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn headers_across_segments_are_read_and_the_frame_leaves_as_it_came() {
+    for size in [1, 7, 14, 20, 33, 40] {
+        let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+        let bytes = udp("203.0.113.9:1000", "10.0.0.1:53").payload(vec![9; 300]).frame();
+        let frame = SimFrame::new(0, bytes.clone(), farm.alive()).segmented(size);
+        let id = farm.arrive_as(Side::Outside, frame);
+        farm.drain();
+        assert_eq!(farm.verdict(id), "new by web#1", "segments of {size}");
+        assert_eq!(farm.left(Side::Inside)[0].bytes(), bytes);
+    }
+}
+
+#[test]
+fn a_tag_beside_the_data_counts_and_is_back_in_its_place_when_the_frame_leaves() {
+    let policy = POLICY.replace("untagged: true", "vlan: 100");
+    let mut farm = Farm::new(&config(1000), &policy, 2, 8, Steering::Wrong);
+    let bytes = udp("203.0.113.9:1000", "10.0.0.1:53").vlan(100).frame();
+    let frame = SimFrame::new(0, bytes.clone(), farm.alive()).tag_stripped();
+    let id = farm.arrive_as(Side::Outside, frame);
+    farm.drain();
+    assert_eq!(farm.verdict(id), "new by web#1");
+    assert_eq!(farm.left(Side::Inside)[0].bytes(), bytes);
+}
+
+#[test]
+fn the_frames_of_one_connection_in_one_burst_get_the_verdicts_of_one_at_a_time() {
+    // Client's side alone: between two ports' queues there is no order.
+    let (c, s) = ("198.51.100.9:40000", "10.0.0.1:22");
+    let frames = [
+        tcp(c, s).syn().seq(1).frame(),
+        tcp(c, s).seq(2).ack(500).payload(b"early").frame(),
+        tcp(c, s).rst().seq(2).frame(),
+        tcp(c, s).syn().seq(70).frame(),
+        tcp(c, s).seq(71).ack(501).frame(),
+    ];
+    let mut orders = vec![];
+    permute(&mut (0..frames.len()).collect::<Vec<_>>(), 0, &mut orders);
+    for order in orders {
+        let run = |burst: usize| {
+            let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+            farm.queues(Side::Outside)[0].at_most(burst);
+            for &n in &order {
+                farm.arrive(Side::Outside, &frames[n]);
+            }
+            farm.drain();
+            (0..frames.len()).map(|id| farm.verdict(id)).collect::<Vec<_>>()
+        };
+        let one_at_a_time = run(1);
+        for burst in [2, 3, 4, 64] {
+            assert_eq!(run(burst), one_at_a_time, "order {order:?}, bursts of {burst}");
+        }
+    }
+}
+
+fn permute(items: &mut Vec<usize>, from: usize, all: &mut Vec<Vec<usize>>) {
+    if from == items.len() {
+        all.push(items.clone());
+    }
+    for at in from..items.len() {
+        items.swap(from, at);
+        permute(items, from + 1, all);
+        items.swap(from, at);
+    }
+}
