@@ -50,7 +50,8 @@ impl Scenario {
     /// Under a configuration (TOML) and a policy document.
     pub fn with(config: &str, policy: &str) -> Scenario {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
-        let firewall = Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), Arc::new(Population::new()));
+        let firewall =
+            Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), Arc::new(Population::new()));
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
         let mut scenario =
@@ -117,6 +118,20 @@ impl Scenario {
         describe(&verdict, &self.committer)
     }
 
+    /// Frames of both sides as one burst; their verdicts.
+    pub fn burst(&mut self, frames: &[(Side, Vec<u8>)]) -> Vec<String> {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        let mut batch = Batch::default();
+        for (side, bytes) in frames {
+            let mut frame = SimFrame::new(0, bytes.clone(), &self.alive);
+            let lane = self.firewall.read(&mut frame, *side, self.snapshot.tunnels, now);
+            batch.push(frame, lane);
+        }
+        self.firewall.judge(&self.snapshot, &mut batch);
+        batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
+    }
+
     /// The NIC of the last verdict.
     pub fn nic(&self) -> Option<String> {
         let slot = self.last?.nic;
@@ -175,7 +190,8 @@ fn firewall_config(config: &Config) -> FirewallConfig {
     let t = &config.timeouts;
     let shard = ShardConfig {
         capacity: config.conntrack.capacity,
-        unconfirmed: ((f64::from(config.conntrack.capacity) * config.conntrack.unconfirmed_share) as u32).max(1),
+        unconfirmed: ((f64::from(config.conntrack.capacity) * config.conntrack.unconfirmed_share) as u32)
+            .max(1),
         timeouts: Timeouts {
             tcp_syn: ticks(t.tcp_syn),
             tcp_established: ticks(t.tcp_established),

@@ -363,7 +363,13 @@ fn plain_rss(bytes: &[u8]) -> Option<u32> {
         0x0800 => {
             let addr = |at: usize| Some(u128::from(word(at)?) << 16 | u128::from(word(at + 2)?));
             let header_len = usize::from(bytes.get(at)? & 0xF) * 4;
-            (addr(at + 12)?, addr(at + 16)?, at + header_len, *bytes.get(at + 9)?, word(at + 6)? & 0x3FFF != 0)
+            (
+                addr(at + 12)?,
+                addr(at + 16)?,
+                at + header_len,
+                *bytes.get(at + 9)?,
+                word(at + 6)? & 0x3FFF != 0,
+            )
         }
         0x86DD => {
             let addr = |at: usize| Some(u128::from_be_bytes(*bytes.get(at..)?.first_chunk()?));

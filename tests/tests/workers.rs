@@ -64,7 +64,9 @@ fn traffic() -> Frames {
             (Inside, echo_reply("10.0.0.2", asker.as_str(), n, 1).frame()),
             (Inside, echo_reply("10.0.0.2", asker.as_str(), n ^ 0x8000, 1).frame()),
         ]);
-        let big = udp(format!("203.0.113.9:{}", 1000 + n).as_str(), "10.0.0.1:53").id(u32::from(n) + 1).payload(vec![7; 3000]);
+        let big = udp(format!("203.0.113.9:{}", 1000 + n).as_str(), "10.0.0.1:53")
+            .id(u32::from(n) + 1)
+            .payload(vec![7; 3000]);
         conversations.push(big.fragments(1000).into_iter().map(|frame| (Outside, frame)).collect());
     }
     conversations.push(hostile::frames(7, 2000).map(|frame| (Outside, frame)).collect());

@@ -146,7 +146,9 @@ impl Compiler {
                 nic.security_groups.iter().filter_map(|key| self.lowered.get(key).cloned()).collect();
             let compiled = match self.policies.get(&rules) {
                 Some(compiled) => compiled.clone(),
-                None => Arc::new(Compiled::compile(&rules.iter().flat_map(|r| r.iter().cloned()).collect::<Vec<_>>())),
+                None => Arc::new(Compiled::compile(
+                    &rules.iter().flat_map(|r| r.iter().cloned()).collect::<Vec<_>>(),
+                )),
             };
             by_rules.insert(rules, compiled.clone());
             by_list.insert(nic.security_groups.clone(), compiled);

@@ -1,8 +1,9 @@
 //! The control side of Portcullis: what an operator writes, read and validated.
 //!
-//! Everything here works on text and plain values and never on packets: documents and configurations come in as
-//! text and leave as types that cannot hold an invalid policy (parse, don't validate).
+//! Documents and configurations come in as text and leave as types that cannot hold an invalid policy (parse, don't
+//! validate); [`live`] brings a policy to the workers and [`api`] lets clients in. Nothing here meets a packet.
 
+pub mod api;
 pub mod commit;
 pub mod compile;
 pub mod config;
@@ -10,6 +11,7 @@ pub mod diff;
 pub mod document;
 pub mod export;
 pub mod init;
+pub mod live;
 pub mod model;
 pub mod name;
 pub mod plan;

@@ -61,7 +61,8 @@ pub fn plan(old: &Policy, new: &Policy, settings: &PolicySettings) -> Plan {
     let mut moved = BTreeSet::new();
     for group in groups {
         let (was, is) = (before.get(group).unwrap_or(&empty), after.get(group).unwrap_or(&empty));
-        let rules_changed = rules_changed(old.security_groups.get(group), new.security_groups.get(group), settings);
+        let rules_changed =
+            rules_changed(old.security_groups.get(group), new.security_groups.get(group), settings);
         let movers: BTreeSet<&Key> = was
             .keys()
             .chain(is.keys())
@@ -71,13 +72,16 @@ pub fn plan(old: &Policy, new: &Policy, settings: &PolicySettings) -> Plan {
             })
             .copied()
             .collect();
-        let flushed: BTreeSet<&Key> = if rules_changed || !movers.is_empty() && settings.flush_scope == FlushScope::Group {
-            was.keys().chain(is.keys()).copied().collect()
-        } else {
-            movers.clone()
-        };
+        let flushed: BTreeSet<&Key> =
+            if rules_changed || !movers.is_empty() && settings.flush_scope == FlushScope::Group {
+                was.keys().chain(is.keys()).copied().collect()
+            } else {
+                movers.clone()
+            };
         plan.flushed.extend(flushed.into_iter().filter(|key| new.nics.contains_key(*key)).cloned());
-        let addresses_moved = was.iter().any(|(key, nic)| is.get(key).is_some_and(|now| reachable_as(nic) != reachable_as(now)));
+        let addresses_moved = was
+            .iter()
+            .any(|(key, nic)| is.get(key).is_some_and(|now| reachable_as(nic) != reachable_as(now)));
         if !movers.is_empty() || addresses_moved {
             moved.insert(group);
         }
@@ -93,7 +97,11 @@ pub fn plan(old: &Policy, new: &Policy, settings: &PolicySettings) -> Plan {
     plan
 }
 
-fn rules_changed(old: Option<&SecurityGroup>, new: Option<&SecurityGroup>, settings: &PolicySettings) -> bool {
+fn rules_changed(
+    old: Option<&SecurityGroup>,
+    new: Option<&SecurityGroup>,
+    settings: &PolicySettings,
+) -> bool {
     let relevant = |group: Option<&SecurityGroup>| {
         let mut rules = group.map(SecurityGroup::meaning).unwrap_or_default();
         if settings.inbound_flush == InboundFlush::InboundRules {
@@ -110,7 +118,8 @@ fn rejudged(old: &Policy, new: &Policy, moved: &BTreeSet<&Key>) -> BTreeSet<Key>
         .address_groups
         .iter()
         .filter(|(key, group)| {
-            let prefixes = |g: &crate::model::AddressGroup| g.prefixes.iter().copied().collect::<BTreeSet<_>>();
+            let prefixes =
+                |g: &crate::model::AddressGroup| g.prefixes.iter().copied().collect::<BTreeSet<_>>();
             old.address_groups.get(*key).is_none_or(|before| prefixes(before) != prefixes(group))
         })
         .map(|(key, _)| key)
@@ -135,7 +144,9 @@ fn rejudged(old: &Policy, new: &Policy, moved: &BTreeSet<&Key>) -> BTreeSet<Key>
     };
     new.nics
         .iter()
-        .filter(|(key, nic)| old.nics.get(*key).is_some_and(|before| same_nic(before, nic)) && rests_on_change(nic))
+        .filter(|(key, nic)| {
+            old.nics.get(*key).is_some_and(|before| same_nic(before, nic)) && rests_on_change(nic)
+        })
         .map(|(key, _)| key.clone())
         .collect()
 }

@@ -65,7 +65,12 @@ pub struct Exhausted;
 
 impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "too many NICs or addresses; allowed: {} NICs, {} addresses", MAX_NICS - 1, (1 << AddrId::SLOT_BITS) - 1)
+        write!(
+            f,
+            "too many NICs or addresses; allowed: {} NICs, {} addresses",
+            MAX_NICS - 1,
+            (1 << AddrId::SLOT_BITS) - 1
+        )
     }
 }
 

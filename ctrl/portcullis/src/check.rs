@@ -44,8 +44,12 @@ pub fn check(args: &cli::Check) -> Result<ExitCode, Failure> {
 /// `init`: a first configuration and policy. Nothing that is there is overwritten.
 pub fn init(args: &cli::Init) -> Result<ExitCode, Failure> {
     let templates = control::init::templates(&args.inside, &args.outside).map_err(Failure::input)?;
-    std::fs::create_dir_all(&args.dir).map_err(|e| Failure::runtime(format!("{}: {e}", args.dir.display())))?;
-    let files = [(args.dir.join("portcullis.toml"), templates.config), (args.dir.join("policy.yaml"), templates.policy)];
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|e| Failure::runtime(format!("{}: {e}", args.dir.display())))?;
+    let files = [
+        (args.dir.join("portcullis.toml"), templates.config),
+        (args.dir.join("policy.yaml"), templates.policy),
+    ];
     if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
         return Err(Failure::input(format!("{}: is there already, and is not overwritten", path.display())));
     }

@@ -48,7 +48,8 @@ impl Described {
     }
 }
 
-const FORM: &str = "allowed: \"inbound|outbound PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [type N [code N]]\"";
+const FORM: &str =
+    "allowed: \"inbound|outbound PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [type N [code N]]\"";
 
 fn describe(text: &str) -> Result<Described, Failure> {
     let bad = |what: String| Failure::input(format!("{what}; {FORM}"));
@@ -140,7 +141,8 @@ fn verdict(committer: &Committer, snapshot: &Snapshot, described: &Described, ni
 }
 
 fn as_table(value: &Value) -> String {
-    let mut text = format!("{}: {}", value["verdict"].as_str().unwrap_or(""), value["reason"].as_str().unwrap_or(""));
+    let mut text =
+        format!("{}: {}", value["verdict"].as_str().unwrap_or(""), value["reason"].as_str().unwrap_or(""));
     if let Some(rule) = value["rule"].as_str() {
         text += &format!(" by {rule}");
     }
@@ -148,7 +150,11 @@ fn as_table(value: &Value) -> String {
     for near in value["nearest"].as_array().into_iter().flatten() {
         let mismatch: Vec<_> =
             near["mismatch"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        text += &format!("  nearest: {}: does not fit in {}\n", near["rule"].as_str().unwrap_or(""), mismatch.join(", "));
+        text += &format!(
+            "  nearest: {}: does not fit in {}\n",
+            near["rule"].as_str().unwrap_or(""),
+            mismatch.join(", ")
+        );
     }
     text
 }
@@ -181,7 +187,8 @@ pub fn run(args: &cli::Explain) -> Result<ExitCode, Failure> {
         Some(commit) => commit.snapshot,
         None => Box::new(committer.initial()),
     };
-    let Some(id) = committer.registry().nics.get(&key).and_then(|nic| nic.addresses.get(&described.local())) else {
+    let Some(id) = committer.registry().nics.get(&key).and_then(|nic| nic.addresses.get(&described.local()))
+    else {
         return Err(Failure::runtime("the NIC has no place in the compiled policy"));
     };
     let value = verdict(&committer, &snapshot, &described, snapshot.binding(*id));
@@ -199,7 +206,9 @@ mod tests {
     #[test]
     fn a_description_reads_like_the_packet() {
         let tcp = describe("inbound tcp 198.51.100.9:40000 > 10.5.6.7:22");
-        assert!(tcp.is_ok_and(|d| d.query().port == 22 && d.protocol == 6 && d.direction == Direction::Inbound));
+        assert!(
+            tcp.is_ok_and(|d| d.query().port == 22 && d.protocol == 6 && d.direction == Direction::Inbound)
+        );
         let ping = describe("outbound icmpv6 2001:db8::7 > 2001:db8::9");
         assert!(ping.is_ok_and(|d| d.query().port == 128 << 8 && d.query().v6));
         assert!(describe("inbound tcp 198.51.100.9 > 10.5.6.7").is_err());

@@ -192,7 +192,7 @@ impl Firewall {
                 Step::Done(verdict) => (*verdict, self.judged_already(snapshot, lane, verdict)),
             };
             if !verdict.reason.passes() {
-                verdict.observed = observes || snapshot.settings.observe;
+                verdict.observed = observes;
             }
             self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
             if verdict.observed {
@@ -214,7 +214,12 @@ impl Firewall {
                 self.judge.remember(snapshot, lane, nic, *verdict, None);
             }
         }
-        verdict.nic != NicSlot::NONE && snapshot.nic(verdict.nic).observe
+        // A NIC's own mode comes before everybody's.
+        if verdict.nic == NicSlot::NONE {
+            snapshot.settings.observe
+        } else {
+            snapshot.nic(verdict.nic).observe
+        }
     }
 
     /// Bounded work between bursts: what has expired ends, what a change ended is filed as such.

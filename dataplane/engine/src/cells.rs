@@ -113,7 +113,11 @@ impl Cells {
             }
         }
         // Else nothing opened or ended under that epoch: it found the NIC without connections and left it so.
-        if self.word(nic, BEFORE_EPOCH).load(Relaxed) == epoch { self.word(nic, BEFORE).load(Relaxed) } else { 0 }
+        if self.word(nic, BEFORE_EPOCH).load(Relaxed) == epoch {
+            self.word(nic, BEFORE).load(Relaxed)
+        } else {
+            0
+        }
     }
 
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.

@@ -177,7 +177,8 @@ impl Table {
         }
         let fits = |addr: u128| {
             set_of(rules, words, |r| {
-                r.remote == Remote::Any || r.remote.ranges(v6).any(|(first, last, _)| (*first..=*last).contains(&addr))
+                r.remote == Remote::Any
+                    || r.remote.ranges(v6).any(|(first, last, _)| (*first..=*last).contains(&addr))
             })
         };
         if v6 {
@@ -203,7 +204,8 @@ impl Table {
             }
             Ranges::new(0, bounds, words, |port| {
                 set_of(rules, words, |r| {
-                    (r.protocol.is_none() || r.protocol == protocol) && (r.ports.0..=r.ports.1).contains(&port)
+                    (r.protocol.is_none() || r.protocol == protocol)
+                        && (r.ports.0..=r.ports.1).contains(&port)
                 })
             })
         };
@@ -319,7 +321,8 @@ pub struct Policy {
 impl Policy {
     /// From the rules in the order of groups and positions.
     pub fn compile(rules: &[Rule]) -> Policy {
-        let of = |direction| [Table::compile(rules, direction, false), Table::compile(rules, direction, true)];
+        let of =
+            |direction| [Table::compile(rules, direction, false), Table::compile(rules, direction, true)];
         Policy { tables: [of(Direction::Inbound), of(Direction::Outbound)] }
     }
 
@@ -336,7 +339,12 @@ impl Policy {
 
     /// Every rule of that direction and family in the order in which they would win, whether it denies, and the fields
     /// in which it does not fit.
-    pub fn mismatches(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Vec<(RuleId, bool, Vec<Field>)> {
+    pub fn mismatches(
+        &self,
+        snapshot: &Snapshot,
+        own: VpcId,
+        query: &Query,
+    ) -> Vec<(RuleId, bool, Vec<Field>)> {
         self.table(query).mismatches(snapshot, own, query)
     }
 }

@@ -37,7 +37,9 @@ impl<'a> Claim<'a> {
     /// Passes for the owner of `addr` if the Ethernet source is its own, and `also` holds of it.
     fn own(&self, addr: u128, also: impl FnOnce(&Binding) -> bool) -> Verdict {
         match self.owner(addr) {
-            Some(owner) if mac_fits(owner, self.mac) && also(owner) => Verdict::of(Reason::Control, owner.nic),
+            Some(owner) if mac_fits(owner, self.mac) && also(owner) => {
+                Verdict::of(Reason::Control, owner.nic)
+            }
             Some(owner) => Verdict::of(Reason::Spoofed, owner.nic),
             // Nobody's address: on day one, where not every NIC is known yet, it passes like any other frame of it.
             None if self.snapshot.settings.pass_unknown_nic => Verdict::nobody(Reason::Control),
@@ -134,7 +136,9 @@ pub fn ip(snapshot: &Snapshot, vpc: VpcId, lane: &Lane, frame: &[u8]) -> Option<
         What::DhcpClient if is_link_local(lane.src, lane.v6) || !lane.v6 && lane.src == 0 => {
             Verdict::nobody(Reason::Control)
         }
-        What::Multicast if lane.src == 0 || is_link_local(lane.src, lane.v6) => Verdict::nobody(Reason::Control),
+        What::Multicast if lane.src == 0 || is_link_local(lane.src, lane.v6) => {
+            Verdict::nobody(Reason::Control)
+        }
         _ => claim.own(lane.src, |_| true),
     })
 }

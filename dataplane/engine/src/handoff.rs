@@ -84,7 +84,8 @@ impl Router {
     fn route(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
         if lane.fragment != Fragment::Whole && lane.stage == Stage::Received {
             lane.stage = Stage::Fragment;
-            let knower = self.worker(rss_hash(lane.src, lane.dst, None) ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 16);
+            let knower = self
+                .worker(rss_hash(lane.src, lane.dst, None) ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 16);
             if knower != self.me {
                 return knower;
             }
@@ -94,7 +95,8 @@ impl Router {
             return self.owner(lane, bytes);
         }
         let key = (lane.src, lane.dst, lane.frag_id, lane.frag_proto);
-        let hash = fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
+        let hash =
+            fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
         if lane.fragment == Fragment::Later {
             return self.firsts.recall(hash, &key, lane.now.tick).copied().unwrap_or(self.me);
         }
@@ -111,7 +113,9 @@ impl Router {
                 let ports = hashes_ports(lane.proto).then_some((lane.sport, lane.dport));
                 self.worker(rss_hash(lane.src, lane.dst, ports))
             }
-            What::IcmpRequest | What::IcmpReply | What::Bare => self.worker(rss_hash(lane.src, lane.dst, None)),
+            What::IcmpRequest | What::IcmpReply | What::Bare => {
+                self.worker(rss_hash(lane.src, lane.dst, None))
+            }
             What::IcmpError => match quote::read(lane, bytes) {
                 Some(quote) => {
                     let ports = hashes_ports(quote.proto).then_some((quote.sport, quote.dport));
@@ -137,7 +141,14 @@ mod tests {
             for bit in 0..8 {
                 if byte & (0x80 >> bit) != 0 {
                     let window = u64::from_be_bytes([
-                        key[at], key[at + 1], key[at + 2], key[at + 3], key[at + 4], key[at + 5], key[at + 6], key[at + 7],
+                        key[at],
+                        key[at + 1],
+                        key[at + 2],
+                        key[at + 3],
+                        key[at + 4],
+                        key[at + 5],
+                        key[at + 6],
+                        key[at + 7],
                     ]);
                     hash ^= (window << bit >> 32) as u32;
                 }
@@ -153,7 +164,8 @@ mod tests {
         input.extend(40_000u16.to_be_bytes());
         input.extend(22u16.to_be_bytes());
         assert_eq!(rss_hash(src.into(), dst.into(), Some((40_000, 22))), by_definition(&input));
-        let (src, dst) = (0x2001_0db8_0000_0000_1234_0000_0000_0007u128, 0x2001_0db8_ffff_0000_0000_0000_0000_0009u128);
+        let (src, dst) =
+            (0x2001_0db8_0000_0000_1234_0000_0000_0007u128, 0x2001_0db8_ffff_0000_0000_0000_0000_0009u128);
         let input = [src.to_be_bytes(), dst.to_be_bytes()].concat();
         assert_eq!(rss_hash(src, dst, None), by_definition(&input));
     }

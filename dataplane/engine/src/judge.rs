@@ -96,7 +96,10 @@ fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> 
 fn unknown_nic<'s>(snapshot: &Snapshot, lane: &Lane, reason: Reason) -> Step<'s> {
     let settings = &snapshot.settings;
     let is_passed_multicast = lane.side == Side::Outside
-        && settings.pass_multicast.iter().any(|&(first, last, v6)| v6 == lane.v6 && (first..=last).contains(&lane.dst));
+        && settings
+            .pass_multicast
+            .iter()
+            .any(|&(first, last, v6)| v6 == lane.v6 && (first..=last).contains(&lane.dst));
     let pass = settings.pass_unknown_nic || is_passed_multicast;
     Step::Done(Verdict::nobody(if pass { Reason::Control } else { reason }))
 }
@@ -148,7 +151,14 @@ impl Judge {
 
     /// The verdict on a packet of a NIC.
     #[inline]
-    pub fn judge(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key, bytes: &[u8]) -> Verdict {
+    pub fn judge(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        key: &Key,
+        bytes: &[u8],
+    ) -> Verdict {
         match lane.fragment {
             Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes).0,
             Fragment::First => {
@@ -363,7 +373,13 @@ impl Judge {
         }
     }
 
-    fn quoted_flow(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, quote: &Quote) -> Option<FlowIndex> {
+    fn quoted_flow(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        quote: &Quote,
+    ) -> Option<FlowIndex> {
         // The quoted packet went the other way than the error.
         let direction = lane.side.direction().reverse();
         let (local, remote, local_port, remote_port) = match direction {
@@ -388,7 +404,8 @@ impl Judge {
         let entry = self.shard.entry(flow);
         let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
         if quote.proto == proto::TCP && !unchecked {
-            let sender = if (direction == Direction::Inbound) == entry.is_inbound() { OPENER } else { RESPONDER };
+            let sender =
+                if (direction == Direction::Inbound) == entry.is_inbound() { OPENER } else { RESPONDER };
             if !tcp::may_have_sent(entry, quote.seq, quote.len, sender) {
                 return None;
             }
@@ -451,7 +468,10 @@ impl Judge {
         let is_flushed = memory.flushable && memory.stamp < nic.flush;
         let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
             let entry = self.shard.entry(flow);
-            entry.addr == nic.id && entry.ports == ports && self.shard.remote(flow) == key.remote && entry.is_dead()
+            entry.addr == nic.id
+                && entry.ports == ports
+                && self.shard.remote(flow) == key.remote
+                && entry.is_dead()
         });
         if is_flushed || is_of_tombstone {
             return verdict(Reason::FragmentNoFirst);

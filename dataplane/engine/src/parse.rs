@@ -159,7 +159,9 @@ fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What
         if !is_extension(next) {
             break;
         }
-        let Some(header) = data.get(at..end).and_then(|d| d.first_chunk::<8>()) else { return What::Malformed };
+        let Some(header) = data.get(at..end).and_then(|d| d.first_chunk::<8>()) else {
+            return What::Malformed;
+        };
         let len = if next == 44 { 8 } else { (usize::from(header[1]) + 1) * 8 };
         if at + len > end || (next == 43 && header[2] == 0) {
             return What::Malformed;
@@ -243,7 +245,9 @@ fn window_scale(mut options: &[u8]) -> u8 {
             (0, _) => break,
             (1, _) => options = rest,
             (3, [3, shift, ..]) => return (*shift).min(14),
-            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= options.len() => options = &options[usize::from(*len)..],
+            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= options.len() => {
+                options = &options[usize::from(*len)..]
+            }
             _ => break,
         }
     }

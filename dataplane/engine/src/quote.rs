@@ -42,7 +42,9 @@ fn v4(packet: &[u8]) -> Option<Quote> {
         return None;
     }
     let total = u32::from(u16::from_be_bytes([header[2], header[3]]));
-    let addr = |at: usize| u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    let addr = |at: usize| {
+        u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+    };
     let len = total.saturating_sub(header_len as u32);
     transport(packet.get(header_len..)?, header[9], addr(12), addr(16), len, false)
 }
@@ -71,7 +73,8 @@ fn v6(packet: &[u8]) -> Option<Quote> {
 }
 
 fn transport(l4: &[u8], proto: u8, src: u128, dst: u128, len: u32, v6: bool) -> Option<Quote> {
-    let mut quote = Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: len.saturating_sub(20) };
+    let mut quote =
+        Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: len.saturating_sub(20) };
     let is_icmp = proto == if v6 { proto::ICMPV6 } else { proto::ICMP };
     if !is_icmp && !proto::has_ports(proto) {
         return Some(quote);

@@ -206,7 +206,8 @@ struct AddressIndex {
 #[inline]
 fn address_hash(vpc: VpcId, addr: u128) -> usize {
     let a = addr as u64 ^ u64::from(vpc.0) << 33;
-    let product = u128::from(a ^ 0x9E37_79B9_7F4A_7C15) * u128::from((addr >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93);
+    let product =
+        u128::from(a ^ 0x9E37_79B9_7F4A_7C15) * u128::from((addr >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93);
     (product as u64 ^ (product >> 64) as u64) as usize
 }
 
@@ -410,9 +411,14 @@ impl Builder {
     pub fn bind(&mut self, new: NewBinding) {
         let record = self.snapshot.nic(new.nic);
         let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
-        let flags = [(new.v6, flag::V6), (observe, flag::OBSERVE), (new.allowed, flag::ALLOWED), (limited, flag::LIMITED)]
-            .into_iter()
-            .fold(0, |all, (on, bit)| if on { all | bit } else { all });
+        let flags = [
+            (new.v6, flag::V6),
+            (observe, flag::OBSERVE),
+            (new.allowed, flag::ALLOWED),
+            (limited, flag::LIMITED),
+        ]
+        .into_iter()
+        .fold(0, |all, (on, bit)| if on { all | bit } else { all });
         *self.place(new.id) = Binding {
             addr: new.addr,
             mac: new.mac.or(new.nic_mac).unwrap_or(ANY_MAC),

@@ -141,7 +141,8 @@ fn advance(entry: &mut Entry, lane: &Lane, from: Who, state: State) {
 
 fn syn_sent(entry: &mut Entry, lane: &Lane, from: Who) -> Outcome {
     use flags::{ACK, FIN, RST, SYN};
-    let acknowledges = has(lane, ACK) && after(lane.ack, entry.syn_seq) && !after(lane.ack, entry.windows[OPENER].end);
+    let acknowledges =
+        has(lane, ACK) && after(lane.ack, entry.syn_seq) && !after(lane.ack, entry.windows[OPENER].end);
     match (from, lane.flags & (SYN | ACK | RST | FIN)) {
         (OPENER, f) if f & RST != 0 => Outcome::End,
         (OPENER, SYN) => {
@@ -227,8 +228,7 @@ fn reach(lane: &Lane, sender: &Window) -> u32 {
 
 #[inline]
 fn ack_fits(lane: &Lane, sender: &Window, receiver: &Window) -> bool {
-    !after(lane.ack, receiver.end)
-        && !after(receiver.end.wrapping_sub(sender.maxwin.max(ACK_ROOM)), lane.ack)
+    !after(lane.ack, receiver.end) && !after(receiver.end.wrapping_sub(sender.maxwin.max(ACK_ROOM)), lane.ack)
 }
 
 #[inline]

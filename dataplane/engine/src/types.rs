@@ -181,9 +181,5 @@ pub fn addr_bits(addr: std::net::IpAddr) -> (u128, bool) {
 
 /// The reverse of [`addr_bits`].
 pub fn addr_from_bits(bits: u128, v6: bool) -> std::net::IpAddr {
-    if v6 {
-        std::net::IpAddr::V6(bits.into())
-    } else {
-        std::net::IpAddr::V4((bits as u32).into())
-    }
+    if v6 { std::net::IpAddr::V6(bits.into()) } else { std::net::IpAddr::V4((bits as u32).into()) }
 }

@@ -227,7 +227,10 @@ mod tests {
     #[test]
     fn places_are_given_out_once_each_and_again_when_given_back() {
         let mut wheels = Wheels::new(3, 0);
-        assert_eq!([wheels.take(), wheels.take(), wheels.take(), wheels.take()], [Some(0), Some(1), Some(2), None]);
+        assert_eq!(
+            [wheels.take(), wheels.take(), wheels.take(), wheels.take()],
+            [Some(0), Some(1), Some(2), None]
+        );
         wheels.give_back(1);
         assert_eq!([wheels.take(), wheels.take()], [Some(1), None]);
     }

@@ -43,7 +43,8 @@ pub struct Rings<F> {
 
 /// Rings between `workers` workers, each of `size` frames: element `i` is worker `i`'s.
 pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
-    let mut all: Vec<Rings<F>> = (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new(), wakers: Vec::new() }).collect();
+    let mut all: Vec<Rings<F>> =
+        (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new(), wakers: Vec::new() }).collect();
     for from in 0..workers {
         for to in 0..workers {
             if from == to {

@@ -116,7 +116,8 @@ impl Interface {
     }
 }
 
-type FrameParser = for<'a> fn(&'a [u8]) -> pcap_parser::nom::IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
+type FrameParser =
+    for<'a> fn(&'a [u8]) -> pcap_parser::nom::IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
 
 enum Format {
     Pcap { parse: FrameParser, digits: u8 },
@@ -155,7 +156,11 @@ impl<'a> Packets<'a> {
             Err(pcap_parser::nom::Err::Incomplete(_)) if is_pcap_magic(data) => {
                 return Err(packets.bad("truncated: it ends within its header"));
             }
-            Err(_) => return Err(packets.bad("neither pcap nor pcapng: its first bytes are those of another format")),
+            Err(_) => {
+                return Err(
+                    packets.bad("neither pcap nor pcapng: its first bytes are those of another format")
+                );
+            }
         };
         packets.check_link_type(Linktype((header.network.0 as u32 & 0xFFFF) as i32), 20)?;
         packets.format = pcap_format(&header);
@@ -201,7 +206,8 @@ impl<'a> Packets<'a> {
         let per_second = 10u64.pow(u32::from(digits));
         let (seconds, fraction) = (u64::from(record.ts_sec), u64::from(record.ts_usec));
         // Some writers let the fraction run over.
-        let stamp = Stamp { seconds: seconds + fraction / per_second, fraction: fraction % per_second, digits };
+        let stamp =
+            Stamp { seconds: seconds + fraction / per_second, fraction: fraction % per_second, digits };
         self.at = self.data.len() - rest.len();
         Ok((record.data, record.origlen, stamp))
     }
@@ -214,7 +220,9 @@ impl<'a> Packets<'a> {
         };
         let parsed = if is_big { parse_block_be(rest) } else { parse_block_le(rest) };
         let Ok((rest, block)) = parsed else {
-            return Err(self.bad(format_args!("truncated: the block behind packet {} is not whole", self.index)));
+            return Err(
+                self.bad(format_args!("truncated: the block behind packet {} is not whole", self.index))
+            );
         };
         let found = self.read_block(block)?;
         self.at = self.data.len() - rest.len();
@@ -265,7 +273,9 @@ impl<'a> Packets<'a> {
 
 fn is_pcap_magic(data: &[u8]) -> bool {
     let magic = [data[0], data[1], data[2], data[3]];
-    [0xA1B2_C3D4u32, 0xA1B2_3C4D, 0xA1B2_CD34].iter().any(|m| magic == m.to_be_bytes() || magic == m.to_le_bytes())
+    [0xA1B2_C3D4u32, 0xA1B2_3C4D, 0xA1B2_CD34]
+        .iter()
+        .any(|m| magic == m.to_be_bytes() || magic == m.to_le_bytes())
 }
 
 fn pcap_format(header: &PcapHeader) -> Format {

@@ -53,11 +53,13 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
         Some(path) => input::events(path, &config)?,
         None => Vec::new(),
     };
-    let open = |path: &Option<PathBuf>| path.as_deref().map(CaptureFile::open).transpose().map_err(Failure::input);
+    let open =
+        |path: &Option<PathBuf>| path.as_deref().map(CaptureFile::open).transpose().map_err(Failure::input);
     let (inside, outside) = (open(&args.inside)?, open(&args.outside)?);
     let merge = Merge::new(packets_of(&inside)?, packets_of(&outside)?).map_err(Failure::input)?;
-    let output = Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
-        .map_err(Failure::runtime)?;
+    let output =
+        Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
+            .map_err(Failure::runtime)?;
     let mut replay = Replay::new(config, policy, &merge, output)?;
     replay.play(merge, events)?;
     replay.output.finish().map_err(Failure::runtime)?;
@@ -78,7 +80,12 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(config: Config, policy: control::model::Policy, merge: &Merge, output: Output) -> Result<Replay, Failure> {
+    fn new(
+        config: Config,
+        policy: control::model::Policy,
+        merge: &Merge,
+        output: Output,
+    ) -> Result<Replay, Failure> {
         let start_ns = merge.peek_ns().unwrap_or(0);
         let firewall = FirewallConfig {
             shard: input::shard_config(&config, 0, 1),

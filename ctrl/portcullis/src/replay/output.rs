@@ -81,7 +81,11 @@ const PCAP_HEADER: [u32; 6] = [0xA1B2_3C4D, 2 | 4 << 16, 0, 0, 262_144, 1];
 
 impl Output {
     /// Opens what is asked for.
-    pub fn new(verdicts: Option<&Path>, pass_inside: Option<&Path>, pass_outside: Option<&Path>) -> io::Result<Output> {
+    pub fn new(
+        verdicts: Option<&Path>,
+        pass_inside: Option<&Path>,
+        pass_outside: Option<&Path>,
+    ) -> io::Result<Output> {
         let verdicts = match verdicts {
             None => Verdicts::None,
             Some(path) if path == Path::new("-") => {
@@ -119,7 +123,13 @@ impl Output {
     }
 
     /// Counts a packet, and writes it where it goes.
-    pub fn packet(&mut self, packet: &Packet, side: Side, verdict: &Verdict, names: &Names) -> io::Result<()> {
+    pub fn packet(
+        &mut self,
+        packet: &Packet,
+        side: Side,
+        verdict: &Verdict,
+        names: &Names,
+    ) -> io::Result<()> {
         self.reasons[verdict.reason as usize] += 1;
         if verdict.passes() {
             self.passed += 1;
@@ -150,7 +160,10 @@ impl Output {
 
     /// The reasons that occurred, in the order of the specification, with their counts.
     pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.into_iter().map(|reason| (reason, self.reasons[reason as usize])).filter(|(_, count)| *count > 0)
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.reasons[reason as usize]))
+            .filter(|(_, count)| *count > 0)
     }
 }
 

@@ -207,7 +207,12 @@ impl Entry {
     flag!(is_unchecked, set_unchecked, UNCHECKED, "Picked up in mid-stream: without window check.");
     flag!(has_noted_syn, set_has_noted_syn, SYN_NOTED, "A SYN passed within the connection.");
     flag!(noted_by_responder, set_noted_by_responder, SYN_BY_RESPONDER, "The responder sent that SYN.");
-    flag!(fin_by_responder, set_fin_by_responder, FIN_BY_RESPONDER, "In `fin-wait`: the FIN was the responder's.");
+    flag!(
+        fin_by_responder,
+        set_fin_by_responder,
+        FIN_BY_RESPONDER,
+        "In `fin-wait`: the FIN was the responder's."
+    );
     flag!(is_crossed, set_crossed, CROSSED, "In `syn-received`: the responder sent a SYN without ACK.");
 
     /// A side's window scale.

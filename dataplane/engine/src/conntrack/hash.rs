@@ -46,7 +46,8 @@ impl Secret {
     /// Of an IPv6 connection's key.
     #[inline]
     pub fn v6(&self, addr: u32, remote: u128, ports: u32, protocol: u8) -> FlowHash {
-        let folded = fold(remote as u64 ^ self.0[0], (remote >> 64) as u64 ^ self.0[1] ^ 0x2545_F491_4F6C_DD1D);
+        let folded =
+            fold(remote as u64 ^ self.0[0], (remote >> 64) as u64 ^ self.0[1] ^ 0x2545_F491_4F6C_DD1D);
         let a = u64::from(addr) << 32 ^ folded;
         let b = u64::from(ports) << 32 | u64::from(protocol) ^ folded >> 17;
         FlowHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))

@@ -70,9 +70,17 @@ impl Timeouts {
 
     /// The longest of all.
     pub fn longest(&self) -> u32 {
-        [self.tcp_syn, self.tcp_established, self.tcp_fin, self.icmp, self.one_way, self.two_way, self.fragment]
-            .into_iter()
-            .fold(0, u32::max)
+        [
+            self.tcp_syn,
+            self.tcp_established,
+            self.tcp_fin,
+            self.icmp,
+            self.one_way,
+            self.two_way,
+            self.fragment,
+        ]
+        .into_iter()
+        .fold(0, u32::max)
     }
 }
 
@@ -125,7 +133,8 @@ pub fn standing(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Standi
         return Standing::Live;
     }
     if entry.is_dead() {
-        let undone = snapshot.nic(binding.nic).undone.iter().any(|(g, h)| (g.0 + 1..=h.0).contains(&entry.stamp.0));
+        let undone =
+            snapshot.nic(binding.nic).undone.iter().any(|(g, h)| (g.0 + 1..=h.0).contains(&entry.stamp.0));
         return if undone { Standing::Rejudge } else { Standing::Tombstone };
     }
     if entry.stamp < binding.flush {
@@ -156,7 +165,13 @@ pub struct Shard {
 
 impl Shard {
     /// An empty one, at tick `now`.
-    pub fn new(config: ShardConfig, secret: Secret, now: u32, cells: Arc<Cells>, population: Arc<Population>) -> Shard {
+    pub fn new(
+        config: ShardConfig,
+        secret: Secret,
+        now: u32,
+        cells: Arc<Cells>,
+        population: Arc<Population>,
+    ) -> Shard {
         let capacity = config.capacity;
         Shard {
             entries: Vec::with_capacity(capacity as usize),
@@ -332,7 +347,8 @@ impl Shard {
     fn count_live(&self, flow: FlowIndex, snapshot: &Snapshot, by: i64) {
         let entry = self.entry(flow);
         let binding = snapshot.binding(entry.addr);
-        if entry.is_inbound() && !entry.is_dead() && entry.stamp >= binding.flush && binding.id == entry.addr {
+        if entry.is_inbound() && !entry.is_dead() && entry.stamp >= binding.flush && binding.id == entry.addr
+        {
             self.cells.live_inbound(binding.nic, binding.flush, by);
         }
     }
@@ -451,7 +467,9 @@ impl Shard {
             return Some(());
         }
         self.sweep(snapshot, ADOPTION_SLICE);
-        if self.evict(Class::Ended, snapshot) || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self) {
+        if self.evict(Class::Ended, snapshot)
+            || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self)
+        {
             return Some(());
         }
         self.evict(Class::Tombstone, snapshot).then_some(())
@@ -508,7 +526,9 @@ pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing and faults nowhere.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(place).cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(place).cast(),
+        );
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;

@@ -1,0 +1,312 @@
+//! What the API answers, as JSON: the shapes of the interfaces page with more keys beside them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Every worker judges by it.
+    Acknowledged,
+    /// It is published, and some worker did not answer in time.
+    Pending,
+    /// It is in force and rolls back by itself unless it is confirmed.
+    Unconfirmed,
+    /// Nothing was applied, as asked.
+    DryRun,
+    /// There was nothing to change.
+    Unchanged,
+}
+
+/// The receipt of a change. Names are those of objects, `project/name` outside the project `default`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// What became of it.
+    pub state: State,
+    /// The generation that it made; the present one where it made none.
+    pub generation: u32,
+    /// Objects that are new.
+    pub added: Vec<String>,
+    /// Objects there before and after that differ.
+    pub changed: Vec<String>,
+    /// Objects that are gone.
+    pub removed: Vec<String>,
+    /// NICs whose inbound connections it disconnects.
+    pub flushed: Vec<String>,
+    /// NICs whose inbound connections are judged again.
+    pub rejudged: Vec<String>,
+    /// NICs that end with it, and all of their connections.
+    pub ended: Vec<String>,
+    /// Live inbound connections that it disconnects or ends: those of flushed and of ended NICs.
+    pub disconnected: u64,
+    /// Microseconds from the validated document to the publication; null if nothing was published.
+    pub publish_us: Option<u64>,
+    /// Microseconds from the publication until the last worker judged by it; null if nothing was published, or not all have
+    /// answered.
+    pub acknowledged_us: Option<u64>,
+    /// The same by worker.
+    pub workers: Vec<Acknowledgement>,
+    /// Workers that did not answer in time.
+    pub pending: Vec<usize>,
+    /// What the operator should know beside.
+    pub warnings: Vec<String>,
+}
+
+/// When a worker began to judge by a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// Which worker.
+    pub id: usize,
+    /// Microseconds after the publication; null if it has not yet.
+    pub acknowledged_us: Option<u64>,
+}
+
+/// A refusal, whatever was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One line; of a bad document `file:line:column: what was found and what is allowed`.
+    pub error: String,
+    /// What would have happened, where a guard refused it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preview: Option<Receipt>,
+}
+
+/// Packets. `in` is always `pass` and `drop` together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// Judged, or dropped on the way to the worker that would have.
+    #[serde(rename = "in")]
+    pub received: u64,
+    /// Sent on.
+    pub pass: u64,
+    /// Not sent on.
+    pub drop: u64,
+    /// Of those that passed: sent on in observe mode alone.
+    pub observed: u64,
+}
+
+/// Packets of one direction of a NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tallied {
+    /// How many.
+    #[serde(flatten)]
+    pub packets: Packets,
+    /// Why; reasons that occurred.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// `show counters`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// The present generation.
+    pub generation: u32,
+    /// All packets since the start.
+    pub packets: Packets,
+    /// Why they passed or dropped; reasons that occurred. Under observe a would-be drop counts with its reason here.
+    pub reasons: BTreeMap<String, u64>,
+    /// By worker.
+    pub workers: Vec<WorkerCounters>,
+    /// By NIC; those that saw packets.
+    pub nics: Vec<NicCounters>,
+    /// By port: what the devices count.
+    pub ports: Vec<PortCounters>,
+    /// Settings that let pass what the defaults would not (semantics 2.8).
+    pub settings: Vec<String>,
+}
+
+/// One worker's packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCounters {
+    /// Which worker.
+    pub id: usize,
+    /// Its core.
+    pub core: usize,
+    /// Its packets.
+    #[serde(flatten)]
+    pub packets: Packets,
+}
+
+/// One NIC's packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicCounters {
+    /// Which; null for packets of no NIC.
+    pub nic: Option<String>,
+    /// Towards the instance.
+    pub inbound: Tallied,
+    /// From the instance.
+    pub outbound: Tallied,
+}
+
+/// What a port's device counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// The port.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// Whether it has a carrier.
+    pub link_up: bool,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames lost because nobody fetched them in time.
+    pub rx_missed: u64,
+    /// Frames that came with errors.
+    pub rx_errors: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+    /// Receptions that failed for want of a buffer.
+    pub rx_no_buffer: u64,
+    /// Frames longer than the MTU, dropped on arrival.
+    pub rx_oversize: u64,
+    /// Frames longer than the MTU, not sent.
+    pub tx_oversize: u64,
+}
+
+/// One of `show connections`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Whose it is.
+    pub nic: String,
+    /// `inbound` or `outbound`: the direction of the packet that opened it.
+    pub opened: String,
+    /// By name, or by number where it has no name.
+    pub protocol: String,
+    /// The NIC's address.
+    pub local: String,
+    /// The NIC's port; null for protocols without.
+    pub local_port: Option<u16>,
+    /// The other side's address.
+    pub remote: String,
+    /// The other side's port.
+    pub remote_port: Option<u16>,
+    /// Its state.
+    pub state: String,
+    /// Disconnected by a change: its packets drop. What judging now would give, where that is due.
+    pub tombstone: bool,
+    /// Seconds until it is gone if no packet comes.
+    pub expires_in: f64,
+    /// The rule that let it in; null if nothing is known of one.
+    pub rule: Option<String>,
+    /// Who has it.
+    pub worker: usize,
+    /// ICMP: what request and reply have in common.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub icmp: Option<Icmp>,
+    /// The generation at which it was last found live, or at which re-judging ended it.
+    pub generation: u32,
+}
+
+/// What tells an ICMP connection from others between the same addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Icmp {
+    /// The identifier.
+    pub identifier: u16,
+    /// Type of the request that opened it.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code of that request.
+    pub code: u8,
+}
+
+/// One of `show nics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its name.
+    pub nic: String,
+    /// Its VPC.
+    pub vpc: String,
+    /// Its MAC.
+    pub mac: Option<String>,
+    /// Its fixed addresses.
+    pub addresses: Vec<String>,
+    /// Its virtual addresses.
+    pub allowed_addresses: Vec<String>,
+    /// Its groups.
+    pub security_groups: Vec<String>,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// Connections that it has, tombstones included.
+    pub connections: u32,
+    /// Connections that it may have.
+    pub max_connections: Option<u32>,
+    /// Inbound connections that the next flush would disconnect.
+    pub live_inbound: u64,
+    /// The generation of its last flush, or of its creation.
+    pub flushed_at: u32,
+}
+
+/// One of `show groups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub group: String,
+    /// What it is for.
+    pub description: String,
+    /// Whether it is there without any document's defining it.
+    pub implied: bool,
+    /// Its rules, inbound ones.
+    pub inbound_rules: usize,
+    /// Its rules, outbound ones.
+    pub outbound_rules: usize,
+    /// NICs that are in it.
+    pub nics: Vec<String>,
+}
+
+/// One of `show workers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Which.
+    pub id: usize,
+    /// Its core.
+    pub core: usize,
+    /// Whether it has acknowledged the present generation.
+    pub acknowledged: bool,
+    /// Entries of its table: connections, tombstones, what expired and was not found yet. Null if it does not answer.
+    pub connections: Option<u32>,
+    /// Entries that fit.
+    pub capacity: u32,
+    /// Turns of its loop since the start.
+    pub polls: u64,
+    /// Of them, those that found frames.
+    pub busy_polls: u64,
+    /// Its packets.
+    #[serde(flatten)]
+    pub packets: Packets,
+}
+
+/// `show snapshot`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its generation.
+    pub generation: u32,
+    /// Objects in it.
+    pub vpcs: usize,
+    /// NICs in it.
+    pub nics: usize,
+    /// Addresses of NICs.
+    pub addresses: usize,
+    /// Address groups in it.
+    pub address_groups: usize,
+    /// Security groups in it.
+    pub security_groups: usize,
+    /// Rules of all groups.
+    pub rules: usize,
+    /// Distinct lists of groups, each compiled once.
+    pub policies: usize,
+    /// The last generation that ended or disconnected connections.
+    pub last_ending: u32,
+    /// Whether every worker has acknowledged it.
+    pub acknowledged: bool,
+    /// Older snapshots that are not freed yet.
+    pub in_limbo: usize,
+    /// Settings that let pass what the defaults would not (semantics 2.8).
+    pub settings: Vec<String>,
+}

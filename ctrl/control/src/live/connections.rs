@@ -1,0 +1,152 @@
+//! `show connections`: asked of the workers in slices, told by the policy of now.
+
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use engine::classify::Judgement;
+use engine::conntrack::{Standing, standing};
+use engine::judge::opening_query;
+use engine::worker::{Answer, Connection, Question};
+use engine::{addr_from_bits, proto};
+
+use super::{Inner, Live};
+use crate::api::shape;
+use crate::model::protocol;
+
+/// Places that a worker looks at between two bursts.
+const SLICE: usize = 256;
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long its answer is waited for without giving the thread away.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// A worker that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// Which.
+    pub worker: usize,
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "worker {} does not answer", self.worker)
+    }
+}
+
+/// One worker, asked one question after the other. Both ends of the channel stay here, so that no worker frees it.
+struct Interview<'l> {
+    live: &'l Live,
+    worker: usize,
+    answer: (Sender<Answer>, Receiver<Answer>),
+}
+
+impl Interview<'_> {
+    /// Never blocks the worker, and wakes this thread by no system call of the worker's: it looks for the answer
+    /// itself.
+    async fn ask(&self, from: u32, connections: Vec<Connection>) -> Result<Answer, NoAnswer> {
+        let no_answer = NoAnswer { worker: self.worker };
+        let question = Question { from, connections, answer: self.answer.0.clone() };
+        let waker = {
+            let inner = self.live.inner();
+            let worker = inner.workers.get(self.worker).ok_or(no_answer)?;
+            worker.questions.try_send(question).map_err(|_| no_answer)?;
+            worker.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        let asked = Instant::now();
+        loop {
+            match self.answer.1.try_recv() {
+                Ok(answer) => return Ok(answer),
+                Err(TryRecvError::Disconnected) => return Err(no_answer),
+                Err(TryRecvError::Empty) => {}
+            }
+            match asked.elapsed() {
+                waited if waited > PATIENCE => return Err(no_answer),
+                waited if waited > SPIN => tokio::time::sleep(Duration::from_millis(1)).await,
+                _ => std::hint::spin_loop(),
+            }
+        }
+    }
+}
+
+impl Live {
+    fn interview(&self, worker: usize) -> Interview<'_> {
+        Interview { live: self, worker, answer: bounded(1) }
+    }
+
+    /// How many entries a worker's table holds.
+    pub(super) async fn table_len(&self, worker: usize) -> Result<u32, NoAnswer> {
+        self.interview(worker).ask(0, Vec::new()).await.map(|answer| answer.len)
+    }
+
+    /// Hands every connection of every worker to `each`, tombstones included, what has expired or ended left out.
+    pub async fn connections(&self, mut each: impl FnMut(shape::Connection)) -> Result<(), NoAnswer> {
+        let count = self.inner().workers.len();
+        for worker in 0..count {
+            let interview = self.interview(worker);
+            let (mut from, mut room) = (0, Vec::with_capacity(SLICE));
+            loop {
+                let answer = interview.ask(from, room).await?;
+                let inner = self.inner();
+                for connection in &answer.connections {
+                    if let Some(shown) = inner.connection(connection, answer.now.up, worker) {
+                        each(shown);
+                    }
+                }
+                drop(inner);
+                let Some(next) = answer.next else { break };
+                (from, room) = (next, answer.connections);
+                room.clear();
+                // Others have their turn between the slices.
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// A connection as it stands under the present policy; `None` if that has ended it.
+    fn connection(&self, connection: &Connection, now: u32, worker: usize) -> Option<shape::Connection> {
+        let Connection { entry, remote } = connection;
+        let snapshot = self.publisher.current();
+        let binding = snapshot.bindings().get(entry.addr.slot())?;
+        let tombstone = match standing(entry, binding, snapshot) {
+            Standing::Ended => return None,
+            Standing::Live => false,
+            Standing::Tombstone => true,
+            Standing::Rejudge => {
+                let judgement =
+                    snapshot.policy(binding).judge(snapshot, binding.vpc, &opening_query(entry, *remote));
+                !matches!(judgement, Judgement::Allow(_))
+            }
+        };
+        let number = entry.protocol();
+        let has_ports = proto::has_ports(number);
+        let is_icmp = number == if entry.is_v6() { proto::ICMPV6 } else { proto::ICMP };
+        let rule = entry.rule().get().and_then(|rule| self.committer.compiler().rule_name(rule));
+        Some(shape::Connection {
+            nic: self.committer.nic_name(binding.nic)?.to_string(),
+            opened: if entry.is_inbound() { "inbound" } else { "outbound" }.to_owned(),
+            protocol: protocol::name(number).map_or_else(|| number.to_string(), str::to_owned),
+            local: addr_from_bits(binding.addr, binding.is_v6()).to_string(),
+            local_port: has_ports.then_some((entry.ports >> 16) as u16),
+            remote: addr_from_bits(*remote, entry.is_v6()).to_string(),
+            remote_port: has_ports.then_some(entry.ports as u16),
+            state: entry.state().name().to_owned(),
+            tombstone,
+            expires_in: f64::from(entry.deadline.wrapping_sub(now))
+                / f64::from(engine::time::TICKS_PER_SECOND),
+            rule: rule.map(|rule| rule.to_string()),
+            worker,
+            icmp: is_icmp.then_some(shape::Icmp {
+                identifier: (entry.ports >> 16) as u16,
+                kind: (entry.syn_seq >> 8) as u8,
+                code: entry.syn_seq as u8,
+            }),
+            generation: entry.stamp.0,
+        })
+    }
+}

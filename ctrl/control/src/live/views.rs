@@ -1,0 +1,228 @@
+//! What is shown of the policy in force and of what the workers count.
+
+use std::collections::BTreeMap;
+
+use engine::{Direction, NicSlot, Reason};
+
+use super::{Inner, Live, names};
+use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
+use crate::config::{Config, Unknown};
+use crate::model::{self, Mode, Policy};
+
+/// What one worker counted of one NIC and direction, or a sum of such.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    reasons: [u64; Reason::ALL.len()],
+    observed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        for (sum, n) in self.reasons.iter_mut().zip(&other.reasons) {
+            *sum = sum.wrapping_add(*n);
+        }
+        self.observed = self.observed.wrapping_add(other.observed);
+    }
+
+    fn sum(&self, which: impl Fn(Reason) -> bool) -> u64 {
+        Reason::ALL.iter().zip(&self.reasons).filter(|(reason, _)| which(**reason)).map(|(_, n)| n).sum()
+    }
+
+    fn packets(&self) -> Packets {
+        let (pass, drop) = (self.sum(Reason::passes), self.sum(|reason| !reason.passes()));
+        // Read while the worker counts: what it observed may be ahead of the reasons by a burst.
+        let observed = self.observed.min(drop);
+        Packets { received: pass + drop, pass: pass + observed, drop: drop - observed, observed }
+    }
+
+    fn reasons(&self) -> BTreeMap<String, u64> {
+        let all = Reason::ALL.iter().zip(self.reasons);
+        all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.name().to_owned(), n)).collect()
+    }
+
+    fn tallied(&self) -> Tallied {
+        Tallied { packets: self.packets(), reasons: self.reasons() }
+    }
+}
+
+/// Settings that are on and let pass what the defaults would not (semantics 2.8).
+pub fn lenient_settings(config: &Config, policy: &Policy) -> Vec<String> {
+    let set = &config.policy;
+    let mut on = Vec::new();
+    if set.mode == Mode::Observe {
+        on.push("mode = \"observe\": nothing is dropped, but on NICs set to enforce".to_owned());
+    }
+    let observed = policy.nics.values().filter(|nic| nic.mode == Some(Mode::Observe)).count();
+    if observed > 0 && set.mode != Mode::Observe {
+        on.push(format!("mode: observe on {observed} of {} NICs", policy.nics.len()));
+    }
+    if set.unknown_segment == Unknown::Pass {
+        on.push("unknown_segment = \"pass\": frames of nobody's VPC pass".to_owned());
+    }
+    if set.unknown_nic == Unknown::Pass {
+        on.push("unknown_nic = \"pass\": frames of nobody's NIC pass".to_owned());
+    }
+    if set.pass_link_local {
+        on.push("pass_link_local = true: STP, LACP and LLDP pass".to_owned());
+    }
+    if !set.pass_multicast.is_empty() {
+        let prefixes: Vec<_> = set.pass_multicast.iter().map(ToString::to_string).collect();
+        on.push(format!("pass_multicast: {} pass from outside", prefixes.join(", ")));
+    }
+    on
+}
+
+/// The same as one line; `None` if all is strict.
+pub fn notice(live: &Live) -> Option<String> {
+    let inner = live.inner();
+    let on = lenient_settings(inner.committer.config(), inner.committer.policy());
+    (!on.is_empty()).then(|| on.join("; "))
+}
+
+impl Live {
+    /// `show counters`
+    pub fn counters(&self) -> Counters {
+        self.inner().counters()
+    }
+
+    /// `show nics`
+    pub fn nics(&self) -> Vec<shape::Nic> {
+        let inner = self.inner();
+        inner.committer.policy().nics.values().map(|nic| inner.nic(nic)).collect()
+    }
+
+    /// `show groups`
+    pub fn groups(&self) -> Vec<shape::Group> {
+        let inner = self.inner();
+        let policy = inner.committer.policy();
+        let mut members: BTreeMap<&model::Key, Vec<String>> = BTreeMap::new();
+        for nic in policy.nics.values() {
+            for group in &nic.security_groups {
+                members.entry(group).or_default().push(nic.key.to_string());
+            }
+        }
+        let group = |group: &model::SecurityGroup| {
+            let inbound =
+                group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
+            shape::Group {
+                group: group.key.to_string(),
+                description: group.description.clone(),
+                implied: group.implied,
+                inbound_rules: inbound,
+                outbound_rules: group.rules.len() - inbound,
+                nics: members.get(&group.key).cloned().unwrap_or_default(),
+            }
+        };
+        policy.security_groups.values().map(group).collect()
+    }
+
+    /// `show snapshot`
+    pub fn snapshot(&self) -> shape::Snapshot {
+        let inner = self.inner();
+        let (policy, snapshot) = (inner.committer.policy(), inner.publisher.current());
+        shape::Snapshot {
+            generation: snapshot.generation.0,
+            vpcs: policy.vpcs.len(),
+            nics: policy.nics.len(),
+            addresses: snapshot.bindings().iter().filter(|binding| !binding.is_gone()).count(),
+            address_groups: policy.address_groups.len(),
+            security_groups: policy.security_groups.len(),
+            rules: policy.security_groups.values().map(|group| group.rules.len()).sum(),
+            policies: snapshot.policies.len(),
+            last_ending: snapshot.last_ending.0,
+            acknowledged: inner.publisher.all_acknowledged(inner.publisher.epoch()),
+            in_limbo: inner.publisher.in_limbo(),
+            settings: lenient_settings(inner.committer.config(), policy),
+        }
+    }
+
+    /// `show workers`
+    pub async fn workers(&self) -> Vec<shape::Worker> {
+        let count = self.inner().workers.len();
+        let mut lens = Vec::with_capacity(count);
+        for id in 0..count {
+            lens.push(self.table_len(id).await.ok());
+        }
+        let inner = self.inner();
+        let (packets, epoch) = (inner.counters().workers, inner.publisher.epoch());
+        let worker = |(id, handle): (usize, &super::WorkerHandle)| {
+            let (polls, busy_polls) = (handle.polls)();
+            shape::Worker {
+                id,
+                core: handle.core,
+                acknowledged: inner.publisher.acknowledged(id, epoch),
+                connections: lens[id],
+                capacity: handle.capacity,
+                polls,
+                busy_polls,
+                packets: packets[id].packets,
+            }
+        };
+        inner.workers.iter().enumerate().map(worker).collect()
+    }
+}
+
+impl Inner {
+    fn counters(&self) -> Counters {
+        const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+        let nics = self.committer.registry().names.len();
+        let mut by_nic = vec![[Tally::default(); 2]; nics];
+        let mut by_worker = vec![Tally::default(); self.workers.len()];
+        for (worker, sum) in self.workers.iter().zip(&mut by_worker) {
+            for (slot, tallies) in by_nic.iter_mut().enumerate() {
+                for (direction, tally) in DIRECTIONS.into_iter().zip(tallies) {
+                    let nic = NicSlot(slot as u32);
+                    // Before the reasons: what is observed meanwhile is then not more than what they say.
+                    let mut counted =
+                        Tally { observed: worker.cells.observed(nic, direction), ..Tally::default() };
+                    for (reason, n) in Reason::ALL.into_iter().zip(&mut counted.reasons) {
+                        *n = worker.cells.get(nic, direction, reason);
+                    }
+                    tally.add(&counted);
+                    sum.add(&counted);
+                }
+            }
+        }
+        let mut total = Tally::default();
+        by_worker.iter().for_each(|tally| total.add(tally));
+        let worker = |(id, (handle, tally)): (usize, (&super::WorkerHandle, &Tally))| WorkerCounters {
+            id,
+            core: handle.core,
+            packets: tally.packets(),
+        };
+        let nic = |(slot, [inbound, outbound]): (usize, &[Tally; 2])| NicCounters {
+            nic: self.committer.nic_name(NicSlot(slot as u32)).map(|name| name.to_string()),
+            inbound: inbound.tallied(),
+            outbound: outbound.tallied(),
+        };
+        let seen = |nic: &NicCounters| nic.inbound.packets.received + nic.outbound.packets.received > 0;
+        Counters {
+            generation: self.committer.generation().0,
+            packets: total.packets(),
+            reasons: total.reasons(),
+            workers: self.workers.iter().zip(&by_worker).enumerate().map(worker).collect(),
+            nics: by_nic.iter().enumerate().map(nic).filter(seen).collect(),
+            ports: (self.ports)(),
+            settings: lenient_settings(self.committer.config(), self.committer.policy()),
+        }
+    }
+
+    fn nic(&self, nic: &model::Nic) -> shape::Nic {
+        let identity = self.committer.registry().nics.get(&nic.key);
+        let mode = nic.mode.unwrap_or(self.committer.config().policy.mode);
+        shape::Nic {
+            nic: nic.key.to_string(),
+            vpc: nic.vpc.to_string(),
+            mac: nic.mac.map(|mac| mac.to_string()),
+            addresses: nic.addresses.iter().map(ToString::to_string).collect(),
+            allowed_addresses: nic.allowed_addresses.iter().map(|a| a.address.to_string()).collect(),
+            security_groups: names(&nic.security_groups),
+            mode: if mode == Mode::Observe { "observe" } else { "enforce" }.to_owned(),
+            connections: identity.map_or(0, |identity| self.population.get(identity.slot)),
+            max_connections: nic.max_connections,
+            live_inbound: identity
+                .map_or(0, |identity| self.live_under(&[(identity.slot, identity.flush())])),
+            flushed_at: identity.map_or(0, |identity| identity.flush().0),
+        }
+    }
+}
