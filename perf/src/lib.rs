@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp counter.
+
+pub mod memory;
+pub mod rig;

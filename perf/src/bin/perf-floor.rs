@@ -1,0 +1,56 @@
+//! The appliance against `dpdk-testpmd`, on the same ports and core, in turns. Prints JSON; progress goes to stderr.
+//!
+//! `PORTCULLIS_BIN=target/release/portcullis perf-floor [ROUNDS [SECONDS [FLOWS]]]`
+
+use std::{env, error::Error, fs, path::PathBuf, time::Duration};
+
+use perf::{appliance::Appliance, cores, median, testpmd, traffic};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let binary = PathBuf::from(env::var_os("PORTCULLIS_BIN").ok_or("PORTCULLIS_BIN names no binary")?);
+    let numbers: Vec<u32> = env::args().skip(1).map(|number| number.parse()).collect::<Result<_, _>>()?;
+    let argument = |at: usize, default| numbers.get(at).copied().unwrap_or(default);
+    let (rounds, seconds, flows) = (argument(0, 5), argument(1, 3), argument(2, 10_000));
+
+    let directory = env::temp_dir().join(format!("perf-floor-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    let compared = compare(&binary, &directory, rounds, Duration::from_secs(seconds.into()), flows);
+    fs::remove_dir_all(&directory)?;
+    let (ours, floor) = compared?;
+
+    let (our_median, floor_median) = (median(&ours), median(&floor));
+    let result = serde_json::json!({
+        "flows": flows,
+        "portcullis_mpps": our_median,
+        "testpmd_5tswap_mpps": floor_median,
+        "ratio": our_median / floor_median,
+        "rounds": { "portcullis_mpps": ours, "testpmd_5tswap_mpps": floor },
+    });
+    println!("{}", serde_json::to_string_pretty(&result)?);
+    Ok(())
+}
+
+/// Rates of both, a round each in turn: a machine that slows down slows both down.
+fn compare(
+    binary: &std::path::Path,
+    directory: &std::path::Path,
+    rounds: u32,
+    time: Duration,
+    flows: u32,
+) -> Result<(Vec<f64>, Vec<f64>), Box<dyn Error>> {
+    let (others, core) = cores()?;
+    let captures = traffic::write(directory, flows)?;
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let appliance = Appliance::start(binary, directory, &captures, core)?;
+        ours.push(appliance.measure(time)?);
+        appliance.stop()?;
+        floor.push(testpmd::measure(&captures, others, core, time)?);
+        eprintln!(
+            "round {round} of {rounds}: portcullis {:.2} Mpps, testpmd {:.2} Mpps",
+            ours[ours.len() - 1],
+            floor[floor.len() - 1]
+        );
+    }
+    Ok((ours, floor))
+}
