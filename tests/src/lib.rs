@@ -3,6 +3,7 @@
 pub mod frame;
 pub mod hostile;
 pub mod lab;
+pub mod oracle;
 pub mod pcap;
 pub mod rng;
 pub mod scenario;

@@ -1,0 +1,187 @@
+//! Connections: what tells them apart, and how long they last (semantics 4.1, 4.2).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use control::config::Timeouts;
+use control::model::{Direction, Key};
+use engine::Side;
+
+use super::read::{Fragment, Ip, TCP};
+use super::rules::{Opening, What};
+use super::tcp::{State, Tcp, Who};
+
+/// "The key is (NIC, protocol, local address, remote address, and the 'key' column)" (4.1).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) struct Tuple {
+    pub nic: Key,
+    pub protocol: u8,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub column: Column,
+}
+
+/// The "key" column.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) enum Column {
+    /// Local and remote port.
+    Ports(u16, u16),
+    /// "Identifier, kind of request, who asked": true for the NIC's side.
+    Icmp { id: u16, kind: u8, inside_asked: bool },
+    Nothing,
+}
+
+/// What an ICMP message is (4.1, 4.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Message {
+    Request,
+    /// To this kind of request.
+    Reply(u8),
+    Error,
+    Other,
+}
+
+pub(super) fn message(v6: bool, kind: u8) -> Message {
+    match (v6, kind) {
+        // "A request: echo, timestamp, mask, information (v6: echo only)."
+        (false, 8 | 13 | 15 | 17) | (true, 128) => Message::Request,
+        (false, 0) => Message::Reply(8),
+        (false, 14 | 16 | 18) => Message::Reply(kind - 1),
+        (true, 129) => Message::Reply(128),
+        // "ICMP errors (v4: 3, 11, 12; v6: 1–4)."
+        (false, 3 | 11 | 12) | (true, 1..=4) => Message::Error,
+        _ => Message::Other,
+    }
+}
+
+/// The tuple of a packet that one side sent; `None` for ICMP that belongs to no connection, or if ports are cut.
+pub(super) fn tuple(nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
+    let inside = sender == Side::Inside;
+    let (local, remote) = if inside { (ip.src, ip.dst) } else { (ip.dst, ip.src) };
+    let column = if ip.is_icmp() {
+        if ip.l4.data.len() < 8 {
+            return None;
+        }
+        let (kind, id) = (ip.l4.data[0], ip.l4.u16(4));
+        match message(ip.v6, kind) {
+            Message::Request => Column::Icmp { id, kind, inside_asked: inside },
+            Message::Reply(asked) => Column::Icmp { id, kind: asked, inside_asked: !inside },
+            _ => return None,
+        }
+    } else if has_ports(ip.protocol) {
+        let (src, dst) = ip.ports()?;
+        if inside { Column::Ports(src, dst) } else { Column::Ports(dst, src) }
+    } else {
+        Column::Nothing
+    };
+    Some(Tuple { nic: nic.clone(), protocol: ip.protocol, local, remote, column })
+}
+
+pub(super) fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+/// How rules see a packet that may open a connection.
+pub(super) fn opening(side: Side, ip: &Ip<'_>) -> Opening {
+    let what = match (ip.is_icmp(), ip.ports()) {
+        (true, _) => What::Icmp(ip.l4.data[0], ip.l4.data[1]),
+        (_, Some((_, dst))) => What::Port(dst),
+        _ => What::Nothing,
+    };
+    let (direction, remote) = match side {
+        Side::Inside => (Direction::Outbound, ip.dst),
+        Side::Outside => (Direction::Inbound, ip.src),
+    };
+    Opening { direction, protocol: ip.protocol, remote, what }
+}
+
+/// The opening that a segment of the responder belongs to: the same connection, seen from its other end.
+pub(super) fn reverse(side: Side, ip: &Ip<'_>) -> Opening {
+    let (direction, remote) = match side {
+        Side::Inside => (Direction::Inbound, ip.dst),
+        Side::Outside => (Direction::Outbound, ip.src),
+    };
+    let what = ip.ports().map_or(What::Nothing, |(src, _)| What::Port(src));
+    Opening { direction, protocol: ip.protocol, remote, what }
+}
+
+/// One connection, or what a change left of it.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    /// Its opening packet, for re-judging (5.4).
+    pub opening: Opening,
+    pub deadline: u64,
+    /// Disconnected: both directions drop until the deadline (5.2).
+    pub tombstone: bool,
+    /// To be judged again at its next packet (5.4).
+    pub rejudge: bool,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Tcp(Tcp),
+    Icmp,
+    /// Whether inside, and whether outside, has sent.
+    Plain {
+        inside: bool,
+        outside: bool,
+    },
+}
+
+impl Kind {
+    /// Of a connection that this packet opens.
+    pub fn opened_by(side: Side, ip: &Ip<'_>) -> Kind {
+        if ip.is_icmp() {
+            return Kind::Icmp;
+        }
+        Kind::Plain { inside: side == Side::Inside, outside: side == Side::Outside }
+    }
+
+    /// The timeout of the present state (4.1, 4.3).
+    pub fn timeout(&self, timeouts: &Timeouts) -> Duration {
+        match self {
+            Kind::Tcp(tcp) => match tcp.state {
+                State::SynSent | State::SynReceived => timeouts.tcp_syn,
+                State::Established => timeouts.tcp_established,
+                State::FinWait | State::Closing => timeouts.tcp_fin,
+            },
+            Kind::Icmp => timeouts.icmp,
+            Kind::Plain { inside: true, outside: true } => timeouts.two_way,
+            Kind::Plain { .. } => timeouts.one_way,
+        }
+    }
+
+    /// As `show connections` spells it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Tcp(tcp) => match tcp.state {
+                State::SynSent => "syn-sent",
+                State::SynReceived => "syn-received",
+                State::Established => "established",
+                State::FinWait => "fin-wait",
+                State::Closing => "closing",
+            },
+            Kind::Icmp => "icmp",
+            Kind::Plain { inside: true, outside: true } => "two-way",
+            Kind::Plain { .. } => "one-way",
+        }
+    }
+}
+
+impl Connection {
+    pub fn is_inbound(&self) -> bool {
+        self.opening.direction == Direction::Inbound
+    }
+
+    /// The opener or the other one.
+    pub fn who(&self, side: Side) -> Who {
+        if (side == Side::Outside) == self.is_inbound() { Who::Opener } else { Who::Responder }
+    }
+}
+
+/// The segment in a packet that is TCP and no later fragment.
+pub(super) fn segment(ip: &Ip<'_>) -> Option<super::tcp::Segment> {
+    let first = ip.fragment == Fragment::First;
+    (ip.protocol == TCP).then(|| super::tcp::Segment::read(ip.l4.data, ip.l4.wire, first))
+}

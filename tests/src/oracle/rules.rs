@@ -1,0 +1,138 @@
+//! Who has an address, and what the rules say: linear scans of the policy itself (semantics 2.3, 2.5, 3).
+
+use std::net::IpAddr;
+
+use control::model::{Action, Direction, Key, Nic, Policy, Prefix, Remote, Rule, Segment, Vpc};
+
+/// The packet that opens a connection, as rules look at it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Opening {
+    pub direction: Direction,
+    pub protocol: u8,
+    pub remote: IpAddr,
+    pub what: What,
+}
+
+/// What rules look at behind the addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    /// "Always the opening packet's destination port" (3.4).
+    Port(u16),
+    /// Type and code.
+    Icmp(u8, u8),
+    Nothing,
+}
+
+/// What the rules say to an opening packet, and the name of the rule that says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Say {
+    Allowed(String),
+    Denied(String),
+    NoRule,
+}
+
+pub(super) fn vpc_of(policy: &Policy, segment: Segment) -> Option<&Vpc> {
+    policy.vpcs.values().find(|vpc| vpc.segment == segment)
+}
+
+/// The NIC that has an address in a VPC. Of several that list it, "the one whose MAC (its own or the entry's) the frame
+/// bears …: if that names none or several, the first by name" (2.5).
+pub(super) fn owner<'p>(policy: &'p Policy, vpc: &str, address: IpAddr, mac: [u8; 6]) -> Option<&'p Nic> {
+    let holders: Vec<&Nic> =
+        policy.nics.values().filter(|nic| &*nic.vpc == vpc && has(nic, address)).collect();
+    let bears = |nic: &&&Nic| {
+        let own = nic.mac.map(|mac| mac.bytes());
+        own == Some(mac) || entry_mac(nic, address) == Some(mac)
+    };
+    let named: Vec<&&Nic> = holders.iter().filter(bears).collect();
+    match named[..] {
+        [one] => Some(one),
+        // The policy keeps its NICs in order of project and name.
+        _ => holders.first().copied(),
+    }
+}
+
+/// Whether the NIC has the address, fixed or allowed.
+pub(super) fn has(nic: &Nic, address: IpAddr) -> bool {
+    nic.addresses.contains(&address) || nic.allowed_addresses.iter().any(|a| a.address == address)
+}
+
+fn entry_mac(nic: &Nic, address: IpAddr) -> Option<[u8; 6]> {
+    nic.allowed_addresses.iter().find(|a| a.address == address)?.mac.map(|mac| mac.bytes())
+}
+
+/// "The frame's source MAC must be that of the allowed address's entry, or else the NIC's `mac`, where there is one" (2.3).
+pub(super) fn mac_fits(nic: &Nic, address: IpAddr, mac: [u8; 6]) -> bool {
+    entry_mac(nic, address).or(nic.mac.map(|mac| mac.bytes())).is_none_or(|listed| listed == mac)
+}
+
+/// What all rules of all groups of a NIC say (3.2, 3.3).
+pub(super) fn say(policy: &Policy, nic: &Nic, opening: &Opening) -> Say {
+    let mut best: Option<(u8, bool, String)> = None;
+    // In order of the NIC's groups, then of position: the first of equals stays.
+    for key in &nic.security_groups {
+        let Some(group) = policy.security_groups.get(key) else { continue };
+        for (position, rule) in group.rules.iter().enumerate() {
+            if !matches(policy, nic, rule, opening) {
+                continue;
+            }
+            // "The lowest priority number wins, and deny beats allow at the same number."
+            let allows = rule.action == Action::Allow;
+            if best.as_ref().is_none_or(|(priority, a, _)| (rule.priority, allows) < (*priority, *a)) {
+                best = Some((rule.priority, allows, format!("{key}#{position}")));
+            }
+        }
+    }
+    match best {
+        Some((_, true, name)) => Say::Allowed(name),
+        Some((_, false, name)) => Say::Denied(name),
+        None => Say::NoRule,
+    }
+}
+
+fn matches(policy: &Policy, nic: &Nic, rule: &Rule, opening: &Opening) -> bool {
+    let v6 = opening.remote.is_ipv6();
+    let family = if v6 { rule.ethertypes.v6 } else { rule.ethertypes.v4 };
+    let protocol = rule.protocol.is_none_or(|number| number == opening.protocol);
+    // "Port 0 is matched only by a rule without ports" (3.4): ports are 1–65535.
+    let ports = rule.ports.is_none_or(
+        |(low, high)| matches!(opening.what, What::Port(port) if (low..=high).contains(&port)),
+    );
+    let icmp = rule.icmp.is_none_or(|(kind, code)| {
+        matches!(opening.what, What::Icmp(k, c) if k == kind && code.is_none_or(|code| code == c))
+    });
+    rule.direction == opening.direction
+        && family
+        && protocol
+        && ports
+        && icmp
+        && remote(policy, nic, &rule.remote).iter().any(|prefix| prefix.contains(opening.remote))
+}
+
+/// Every prefix that a remote stands for, as seen by a NIC (3.1, 3.5, 3.6).
+pub(super) fn remote(policy: &Policy, nic: &Nic, remote: &Remote) -> Vec<Prefix> {
+    let everyone =
+        [IpAddr::from([0; 4]), IpAddr::from([0u16; 8])].map(|zero| Prefix::new(zero, 0).expect("a prefix"));
+    match remote {
+        Remote::Any => everyone.to_vec(),
+        Remote::Prefix(prefix) => vec![*prefix],
+        Remote::AddressGroup(key) => {
+            policy.address_groups.get(key).map_or(vec![], |group| group.prefixes.clone())
+        }
+        Remote::Group(key) => members(policy, key)
+            .filter(|member| in_reach(policy, &nic.vpc, &member.vpc))
+            .flat_map(Nic::all_addresses)
+            .map(Prefix::from)
+            .collect(),
+    }
+}
+
+fn members<'p>(policy: &'p Policy, group: &'p Key) -> impl Iterator<Item = &'p Nic> {
+    policy.nics.values().filter(move |nic| nic.security_groups.contains(group))
+}
+
+/// "The judged NIC's own or peered with it (one hop)" (3.5).
+fn in_reach(policy: &Policy, from: &str, to: &str) -> bool {
+    let names = |a: &str, b: &str| policy.vpcs.get(a).is_some_and(|vpc| vpc.peers.contains(b));
+    from == to || names(from, to) || names(to, from)
+}
