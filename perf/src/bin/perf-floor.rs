@@ -4,7 +4,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 
-use perf::{appliance::Appliance, cores, median, testpmd, traffic};
+use perf::floor::{appliance::Appliance, cores, median, testpmd, traffic};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let binary = PathBuf::from(env::var_os("PORTCULLIS_BIN").ok_or("PORTCULLIS_BIN names no binary")?);

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use testkit::lab::Process;
 
-use crate::{
+use super::{
     EAL_MEMORY,
     traffic::{Captures, POLICY},
     vdevs,

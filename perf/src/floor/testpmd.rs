@@ -5,7 +5,7 @@ use std::{io, process::Command, time::Duration};
 
 use testkit::lab::Process;
 
-use crate::{EAL_MEMORY, median, traffic::Captures, vdevs};
+use super::{EAL_MEMORY, median, traffic::Captures, vdevs};
 
 /// Millions of packets forwarded a second, over about this time.
 pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) -> io::Result<f64> {
