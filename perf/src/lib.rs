@@ -1,3 +1,5 @@
 //! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp counter.
 
 pub mod floor;
+pub mod memory;
+pub mod rig;
