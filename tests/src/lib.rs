@@ -8,3 +8,4 @@ pub mod pcap;
 pub mod rng;
 pub mod scenario;
 pub mod sim;
+pub mod traffic;
