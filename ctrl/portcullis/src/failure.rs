@@ -22,6 +22,11 @@ impl Failure {
         Failure { message: message.to_string(), status: 1 }
     }
 
+    /// The same as a failure at run time, for commands whose status 2 says something else.
+    pub fn into_runtime(self) -> Failure {
+        Failure { status: 1, ..self }
+    }
+
     /// Says so on standard error.
     pub fn report(self) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "portcullis: {}", self.message);

@@ -89,13 +89,11 @@ impl Live {
             let (mut from, mut room) = (0, Vec::with_capacity(SLICE));
             loop {
                 let answer = interview.ask(from, room).await?;
-                let inner = self.inner();
-                for connection in &answer.connections {
-                    if let Some(shown) = inner.connection(connection, answer.now.up, worker) {
-                        each(shown);
-                    }
+                {
+                    let inner = self.inner();
+                    let shown = answer.connections.iter().filter_map(|c| inner.connection(c, answer.now.up, worker));
+                    shown.for_each(&mut each);
                 }
-                drop(inner);
                 let Some(next) = answer.next else { break };
                 (from, room) = (next, answer.connections);
                 room.clear();

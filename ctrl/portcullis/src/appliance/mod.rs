@@ -1,11 +1,261 @@
-//! `run`: the appliance.
+//! `run`: the appliance. This file tells its life from top to bottom; each step has a file of its own.
 
+mod cores;
+mod environment;
+mod ports;
+mod reload;
+mod service;
+mod watch;
+mod workers;
+
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::api::{self, Socket};
+use control::commit::Committer;
+use control::config::{Config, Source};
+use control::document::Parsed;
+use control::live::{Live, Parts, WorkerHandle, lenient_settings};
+use control::source::Diagnostic;
+use crossbeam::channel::bounded;
+use engine::burst::FirewallConfig;
+use engine::cells::{Cells, Population};
+use engine::conntrack::Secret;
+use engine::worker::{Wire, mesh};
+use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool, Queue};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, warn};
 
 use crate::cli;
-use crate::failure::Failure;
+use crate::client::table;
+use crate::failure::{Failure, print};
+use crate::input;
+use cores::Cores;
+use environment::{Environment, HANDOFF_RING};
+use ports::Ports;
+use service::{Signals, start_log, tell_supervisor};
+use watch::Watch;
+use workers::{Beat, Job, Workers};
+
+/// How often the workers are looked after.
+const WATCH_EVERY: Duration = Duration::from_millis(25);
+/// Questions that may wait for a worker.
+const QUESTIONS: usize = 16;
+
+/// What a restart means, told at the end of every run.
+const FORGETS: &str = "a restart forgets all connections and tombstones: after it only opening packets pass, and what was disconnected \
+                       may open again; with [conntrack] pickup_grace = SECONDS segments of older TCP connections may go on for so long \
+                       after a start, where today's rules allow them";
 
 /// The command.
-pub fn run(_: &cli::Run) -> Result<ExitCode, Failure> {
-    Err(Failure::runtime("not built yet"))
+pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
+    start_log();
+    let (config, policy, cores) = read_input(args)?;
+    warn_of(&config, policy.as_ref(), args.policy.as_deref());
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    let signals = {
+        let _within = runtime.enter();
+        Signals::new().map_err(Failure::runtime)?
+    };
+    let socket = Socket::bind(&config.api.socket).map_err(Failure::runtime)?;
+    // Before DPDK starts threads of its own.
+    cores.keep_to_control();
+    let dataplane = Dataplane::open(&config, &cores)?;
+    dataplane.run(config, policy, args.policy.as_deref(), &socket, runtime, signals)
+}
+
+/// Everything that can be wrong in the files is found here, before anything starts.
+fn read_input(args: &cli::Run) -> Result<(Config, Option<Parsed>, Cores), Failure> {
+    let config = input::config(Some(&args.config))?;
+    let whole_file = |message: String| Failure::input(Diagnostic::whole_file(args.config.display().to_string(), message));
+    config.require_wires().map_err(|message| whole_file(message.to_owned()))?;
+    let cores = Cores::divide(&config).map_err(whole_file)?;
+    let policy = args.policy.as_deref().map(|path| input::policy(path, &config)).transpose()?;
+    Ok((config, policy, cores))
+}
+
+/// What an operator should know from the start.
+fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
+    let empty = control::model::Policy::default();
+    for setting in lenient_settings(config, policy.map_or(&empty, |parsed| &parsed.policy)) {
+        warn!("a setting is on that is not strict: {setting}");
+    }
+    match (policy, path) {
+        (Some(parsed), Some(path)) if parsed.policy.nics.is_empty() => {
+            warn!("{}: the policy has no NICs, nobody is protected and nothing passes", path.display());
+        }
+        (None, _) => warn!("no --policy is given: nothing passes until one is applied"),
+        _ => {}
+    }
+    if config.store.path.is_some() {
+        warn!("store.path is not used by this version: the policy is kept in memory only");
+    }
+    if config.api.listen.is_some() {
+        warn!("api.listen is not used by this version: the API is on its unix socket only");
+    }
+}
+
+/// DPDK with its ports, and who gets which queue.
+struct Dataplane {
+    queues: Vec<Vec<Wire<Queue>>>,
+    ports: Ports,
+    pool: Mempool,
+    eal: Arc<Eal>,
+    cores: Cores,
+}
+
+impl Dataplane {
+    fn open(config: &Config, cores: &Cores) -> Result<Dataplane, Failure> {
+        let environment = Environment::new(config, cores.control[0], Eal::has_hugepages());
+        environment.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
+        let pool = Mempool::new(&eal, "portcullis", environment.buffers, DEFAULT_DATA_ROOM).map_err(Failure::runtime)?;
+        let (ports, queues) = ports::open(config, &eal, &pool).map_err(Failure::runtime)?;
+        Ok(Dataplane { queues, ports, pool, eal, cores: cores.clone() })
+    }
+
+    /// From the first frame to the last.
+    fn run(
+        self,
+        config: Config,
+        policy: Option<Parsed>,
+        policy_path: Option<&Path>,
+        socket: &Socket,
+        runtime: Runtime,
+        signals: Signals,
+    ) -> Result<ExitCode, Failure> {
+        let Dataplane { queues, ports, pool, eal, cores } = self;
+        let policy_file = policy_path.filter(|_| config.source() == Source::File);
+        let watch = policy_file.map(|path| {
+            let _within = runtime.enter();
+            (path.to_owned(), Watch::new(path))
+        });
+        let start = Instant::now();
+        let (parts, jobs) = assemble(config, policy, queues, &cores, &ports, start)?;
+        let governing_file = policy_file.map(|path| path.display().to_string());
+        let live = Live::new(Parts { governing_file, ..parts });
+        let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
+        ready(&live, cores.workers.len());
+
+        let result = runtime.block_on(supervise(&live, socket, &mut workers, signals, watch));
+        tell_supervisor("STOPPING=1");
+        let stuck = workers.stop();
+        print(&format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())), false);
+        runtime.shutdown_background();
+        drop(live);
+        if !stuck.is_empty() {
+            // Their ports are being polled still: nothing may be taken from under them.
+            error!("workers {stuck:?} hang in their ports' drivers and were left behind");
+            std::process::exit(1);
+        }
+        ports.close();
+        match pool.in_use() {
+            0 => {}
+            leaked => error!("{leaked} packet buffers leaked"),
+        }
+        result.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// The first snapshot and everything that a worker and the control side share.
+fn assemble(
+    config: Config,
+    policy: Option<Parsed>,
+    queues: Vec<Vec<Wire<Queue>>>,
+    cores: &Cores,
+    ports: &Ports,
+    start: Instant,
+) -> Result<(Parts, Vec<Job>), Failure> {
+    let secret = random_secret().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
+    let grace_end_ns = config.conntrack.pickup_grace.as_nanos() as u64;
+    let count = queues.len();
+    let shards: Vec<_> = (0..count).map(|id| input::shard_config(&config, id as u32, count as u32)).collect();
+    let mut committer = Committer::new(config);
+    let first = committer.commit(policy.map(|parsed| parsed.policy).unwrap_or_default(), 0);
+    let first = first.map_err(|_| Failure::input("the policy has more NICs or addresses than there is place for"))?;
+    let snapshot = first.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
+    let (publisher, readers) = rcu::domain(snapshot, count);
+    let population = Arc::new(Population::new());
+    let (mut handles, mut jobs) = (Vec::new(), Vec::new());
+    let parts = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(shards);
+    for (id, (((wires, reader), rings), shard)) in parts.enumerate() {
+        let (cells, beat, core) = (Arc::new(Cells::new()), Arc::new(crossbeam::utils::CachePadded::new(Beat::default())), cores.workers[id]);
+        let (asked, questions) = bounded(QUESTIONS);
+        let shown = beat.clone();
+        handles.push(WorkerHandle {
+            core,
+            cells: cells.clone(),
+            questions: asked,
+            waker: None,
+            capacity: shard.capacity,
+            polls: Box::new(move || shown.polls()),
+        });
+        let firewall = FirewallConfig { shard, secret, grace_end_ns };
+        jobs.push(Job { id, core, firewall, cells, population: population.clone(), reader, wires, rings, questions, beat });
+    }
+    let parts = Parts { committer, publisher, workers: handles, population, ports: ports.view(), start, governing_file: None };
+    Ok((parts, jobs))
+}
+
+fn random_secret() -> std::io::Result<Secret> {
+    let mut words = [0; 2];
+    let mut random = std::fs::File::open("/dev/urandom")?;
+    for word in &mut words {
+        let mut bytes = [0; 8];
+        std::io::Read::read_exact(&mut random, &mut bytes)?;
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Ok(Secret::new(words))
+}
+
+/// Frames move: says so.
+fn ready(live: &Live, workers: usize) {
+    let plural = if workers == 1 { "" } else { "s" };
+    print(&format!("portcullis: ready, {workers} worker{plural}, generation {}\n", live.generation()), false);
+    let _ = std::io::stdout().flush();
+    tell_supervisor("READY=1");
+}
+
+/// Serves clients and the policy file until a signal or a failure ends it.
+async fn supervise(
+    live: &Live,
+    socket: &Socket,
+    workers: &mut Workers,
+    mut signals: Signals,
+    file: Option<(std::path::PathBuf, std::io::Result<Watch>)>,
+) -> Result<(), Failure> {
+    let again = Arc::new(Notify::new());
+    let has_file = file.is_some();
+    if let Some((path, watch)) = file {
+        tokio::spawn(reload::serve(live.clone(), path, again.clone()));
+        tokio::spawn(reload::watch(watch, again.clone()));
+    }
+    let serve = api::serve(socket, live.clone());
+    tokio::pin!(serve);
+    let mut tick = interval(WATCH_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ends = signals.wait() => match (ends, has_file) {
+                (true, _) => return Ok(()),
+                (false, true) => again.notify_one(),
+                (false, false) => warn!("SIGHUP: there is no policy file that governs"),
+            },
+            failed = &mut serve => {
+                let reason = failed.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
+                return Err(Failure::runtime(format!("the API on {} failed: {reason}", socket.path().display())));
+            }
+            _ = tick.tick() => {
+                if !workers.watch() {
+                    return Err(Failure::runtime("a worker has ended by itself"));
+                }
+                live.reclaim();
+            }
+        }
+    }
 }

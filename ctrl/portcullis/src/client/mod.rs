@@ -1,30 +1,116 @@
 //! Commands that talk to the running appliance.
 
+mod http;
+pub mod table;
+
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli;
-use crate::failure::Failure;
+use control::api::shape::{Receipt, State};
+use control::api::{POLICY, shape};
+use control::source::read_file;
+use hyper::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 
-fn absent() -> Result<ExitCode, Failure> {
-    Err(Failure::runtime("not built yet"))
-}
+use crate::cli::{self, Output, Subject};
+use crate::failure::{Failure, print};
+use http::{Answer, encoded, request};
+
+/// Exit status of what was refused, and of `diff` where there are differences.
+const REFUSED: u8 = 2;
 
 /// `apply`
-pub fn apply(_: &cli::Apply) -> Result<ExitCode, Failure> {
-    absent()
+pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
+    let mut target = target_of(&args.file);
+    if args.dry_run {
+        target.push_str("&dry_run=true");
+    }
+    if args.allow_empty {
+        target.push_str("&allow_empty=true");
+    }
+    if let Some(most) = args.max_disconnect {
+        target.push_str(&format!("&max_disconnect={most}"));
+    }
+    let answer = request(&args.client.socket, Method::POST, &target, document(&args.file)?)?;
+    if answer.status == StatusCode::CONFLICT
+        && let Some(preview) = answer.refusal().preview
+    {
+        print_receipt(&preview, args.output)?;
+        return Err(Failure::input(answer.refusal().error));
+    }
+    let receipt: Receipt = parsed(&answer.success()?)?;
+    for warning in &receipt.warnings {
+        print(&format!("portcullis: {warning}\n"), true);
+    }
+    print_receipt(&receipt, args.output)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `diff`
-pub fn diff(_: &cli::Diff) -> Result<ExitCode, Failure> {
-    absent()
+pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
+    let target = target_of(&args.file) + "&dry_run=true&allow_empty=true";
+    // 2 says that there are differences; whatever goes wrong is 1.
+    let asked = document(&args.file).and_then(|body| request(&args.client.socket, Method::POST, &target, body)?.success());
+    let receipt: Receipt = parsed(&asked.map_err(Failure::into_runtime)?)?;
+    print_receipt(&receipt, args.output)?;
+    Ok(if receipt.state == State::Unchanged { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
 /// `export`
-pub fn export(_: &cli::Client) -> Result<ExitCode, Failure> {
-    absent()
+pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
+    let body = request(&args.socket, Method::GET, POLICY, Vec::new())?.success()?;
+    print(&String::from_utf8_lossy(&body), false);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `show`
-pub fn show(_: &cli::Show) -> Result<ExitCode, Failure> {
-    absent()
+pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
+    let (path, table): (_, fn(&[u8]) -> Result<String, Failure>) = match args.subject {
+        Subject::Nics => ("nics", |body| Ok(table::nics(&parsed::<Vec<shape::Nic>>(body)?))),
+        Subject::Groups => ("groups", |body| Ok(table::groups(&parsed::<Vec<shape::Group>>(body)?))),
+        Subject::Connections => ("connections", |body| Ok(table::connections(&parsed::<Vec<shape::Connection>>(body)?))),
+        Subject::Counters => ("counters", |body| Ok(table::counters(&parsed(body)?))),
+        Subject::Workers => ("workers", |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?))),
+        Subject::Snapshot => ("snapshot", |body| Ok(table::snapshot(&parsed(body)?))),
+    };
+    let answer = request(&args.client.socket, Method::GET, &format!("/v1/{path}"), Vec::new())?;
+    let Answer { notice, .. } = &answer;
+    if let Some(notice) = notice {
+        print(&format!("portcullis: not strict: {notice}\n"), true);
+    }
+    let body = answer.success()?;
+    match args.output {
+        Output::Table => print(&table(&body)?, false),
+        Output::Json => print(&format!("{}\n", String::from_utf8_lossy(&body)), false),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn target_of(file: &Path) -> String {
+    format!("{POLICY}?file={}", encoded(&file.display().to_string()))
+}
+
+/// The document's bytes; `-` is standard input.
+fn document(file: &Path) -> Result<Vec<u8>, Failure> {
+    if file != Path::new("-") {
+        return read_file(file).map(String::into_bytes).map_err(Failure::input);
+    }
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(|error| Failure::input(format!("standard input: {error}")))?;
+    Ok(text)
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::runtime(format!("the appliance's answer is not understood (another version?): {error}")))
+}
+
+fn print_receipt(receipt: &Receipt, output: Output) -> Result<(), Failure> {
+    let text = match output {
+        Output::Table => table::receipt(receipt),
+        Output::Json => serde_json::to_string(receipt).map_err(Failure::runtime)? + "\n",
+    };
+    print(&text, false);
+    Ok(())
 }

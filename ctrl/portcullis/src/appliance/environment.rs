@@ -1,0 +1,162 @@
+//! What DPDK is started with: the operator's arguments, and what they leave open.
+
+use std::fs;
+use std::path::Path;
+
+use control::config::Config;
+use engine::io::BURST;
+
+/// Frames that a ring between two workers holds.
+pub const HANDOFF_RING: usize = 1024;
+/// Frames of a port's receive and transmit rings.
+pub const PORT_RING: u16 = 1024;
+/// Buffers that a thread's cache may hold, see `pmd::Mempool`.
+const THREAD_CACHE: usize = 384;
+/// Bytes that a buffer takes in the pool: the room for data, headroom, and what DPDK adds.
+const BUFFER_BYTES: usize = pmd::DEFAULT_DATA_ROOM as usize + 512;
+/// Megabytes for devices and for EAL itself, beside the pool.
+const BESIDE_POOL_MB: usize = 96;
+
+/// Options that say how much of which memory there should be, or that there are no huge pages.
+const WISHES: [&str; 6] =
+    ["--no-huge", "--socket-mem", "--socket-limit", "--huge-dir", "--huge-unlink", "--single-file-segments"];
+
+/// What EAL gets, and what the operator should know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// The arguments.
+    pub args: Vec<String>,
+    /// Buffers of the pool.
+    pub buffers: u32,
+    /// One line each.
+    pub warnings: Vec<String>,
+}
+
+/// True if an argument is this long option, alone or with a value.
+fn is_option(arg: &str, option: &str) -> bool {
+    arg.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
+impl Environment {
+    /// For the configuration's ports and workers. EAL's own thread runs on `core`.
+    pub fn new(config: &Config, core: usize, has_hugepages: bool) -> Environment {
+        let given = &config.eal.args;
+        let has = |option: &str| given.iter().any(|arg| is_option(arg, option));
+        let has_amount = given.iter().any(|arg| arg.starts_with("-m"));
+        let buffers = buffers(config);
+        let (mut args, mut warnings) = (vec![format!("--lcores=0@{core}")], Vec::new());
+        let add_no_huge = !has_hugepages && !WISHES.iter().any(|wish| has(wish)) && !has("--in-memory");
+        if add_no_huge {
+            args.push("--no-huge".to_owned());
+            warnings.push(
+                "there are no free huge pages: running without, slower (reserve some through vm.nr_hugepages, or say \
+                 --no-huge in eal.args)"
+                    .to_owned(),
+            );
+        }
+        let no_huge = add_no_huge || has("--no-huge");
+        if no_huge && !has_amount {
+            // Without it EAL takes 64 MB.
+            let pool = (buffers as usize * BUFFER_BYTES).div_ceil(1 << 20);
+            args.extend(["-m".to_owned(), (pool + pool / 8 + BESIDE_POOL_MB).to_string()]);
+        }
+        let shares_files =
+            ["--file-prefix", "--no-shconf", "--in-memory", "--proc-type", "--huge-dir", "--huge-unlink"]
+                .iter()
+                .any(|option| has(option));
+        // Appliances side by side: nothing of one's memory has a name that another could meet.
+        if no_huge && !shares_files {
+            args.extend(["--no-shconf", "--file-prefix=portcullis"].map(str::to_owned));
+        } else if !no_huge && !shares_files && !has("--legacy-mem") {
+            args.push("--in-memory".to_owned());
+        }
+        if !has("--telemetry") && !has("--no-telemetry") {
+            args.push("--no-telemetry".to_owned());
+        }
+        args.extend(given.iter().cloned());
+        Environment { args, buffers, warnings }
+    }
+}
+
+/// Buffers that never run out: every ring full at once, every cache too, and what devices keep for themselves.
+fn buffers(config: &Config) -> u32 {
+    let (ports, workers) = (2 * config.wires.len(), config.workers.cores.len());
+    let rings = ports * workers * 2 * usize::from(PORT_RING);
+    let handoff = workers * workers.saturating_sub(1) * HANDOFF_RING;
+    let in_hand = (workers + 1) * (THREAD_CACHE + (2 + ports) * BURST);
+    let kept: usize = config.eal.args.iter().map(|arg| kept_by_device(arg)).sum();
+    u32::try_from(rings + handoff + in_hand + kept + 2048).unwrap_or(u32::MAX)
+}
+
+/// A `net_pcap` device with `infinite_rx` keeps a buffer for every frame of its files.
+fn kept_by_device(arg: &str) -> usize {
+    if !arg.contains("net_pcap") || !arg.split(',').any(|part| part == "infinite_rx=1") {
+        return 0;
+    }
+    let files = arg.split(',').filter_map(|part| part.strip_prefix("rx_pcap="));
+    files.map(|file| frames_at_most(Path::new(file))).sum()
+}
+
+/// Frames in a pcap file: counted, or where the file is something else, as many as its size could hold. A file that can't be
+/// read keeps its port from starting.
+fn frames_at_most(path: &Path) -> usize {
+    let Ok(file) = fs::read(path) else { return 0 };
+    count_frames(&file).unwrap_or(file.len() / 32)
+}
+
+fn count_frames(file: &[u8]) -> Option<usize> {
+    let word = |at: usize| file.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let is_little = match word(0)? {
+        0xa1b2_c3d4 | 0xa1b2_3c4d => true,
+        0xd4c3_b2a1 | 0x4d3c_b2a1 => false,
+        _ => return None,
+    };
+    let (mut at, mut frames) = (24, 0);
+    while let Some(captured) = word(at + 8) {
+        at += 16 + (if is_little { captured } else { captured.swap_bytes() }) as usize;
+        frames += 1;
+    }
+    Some(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(args: &[&str], has_hugepages: bool) -> Environment {
+        let mut config = Config::default();
+        config.eal.args = args.iter().map(ToString::to_string).collect();
+        Environment::new(&config, 0, has_hugepages)
+    }
+
+    #[test]
+    fn without_huge_pages_it_starts_without_them_and_says_so_unless_they_are_wished_for() {
+        let started = environment(&["--no-pci"], false);
+        assert!(started.args.contains(&"--no-huge".to_owned()) && started.args.contains(&"-m".to_owned()));
+        assert_eq!(started.warnings.len(), 1);
+        for wish in ["--socket-mem=64", "--huge-dir=/x", "--no-huge", "--in-memory"] {
+            let started = environment(&[wish], false);
+            assert_eq!(started.args.iter().filter(|arg| *arg == "--no-huge").count(), usize::from(wish == "--no-huge"));
+            assert_eq!(started.warnings, [""; 0], "{wish}");
+        }
+        assert!(environment(&[], true).warnings.is_empty());
+    }
+
+    #[test]
+    fn what_the_operator_says_comes_last_and_is_not_said_twice() {
+        let started = environment(&["--no-huge", "-m", "512", "--file-prefix=mine"], false);
+        assert_eq!(started.args[started.args.len() - 4..], ["--no-huge", "-m", "512", "--file-prefix=mine"]);
+        assert_eq!(started.args.iter().filter(|arg| arg.contains("file-prefix") || *arg == "-m").count(), 2);
+    }
+
+    #[test]
+    fn a_device_that_repeats_its_file_gets_a_buffer_for_each_of_its_frames() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("in.pcap");
+        let frames = testkit::pcap::records(0, (0..5000).map(|_| vec![0; 60]));
+        testkit::pcap::write(&path, testkit::pcap::Format::NANO, &frames).unwrap();
+        let vdev = format!("--vdev=net_pcap0,rx_pcap={},tx_pcap=/tmp/x", path.display());
+        assert_eq!(kept_by_device(&vdev), 0);
+        assert_eq!(kept_by_device(&format!("{vdev},infinite_rx=1")), 5000);
+    }
+}

@@ -1,0 +1,61 @@
+//! The process among others: its signals, its log, its supervisor.
+
+use std::io::{self, IsTerminal};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use super::workers::KICK;
+
+/// The signals that the appliance minds. From when they are made on, none of them ends the process by itself.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    /// Asks for the policy file to be read again.
+    pub hup: Signal,
+    /// Kept for its handler, which interrupts a wait in a driver and does nothing else.
+    _kick: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers; within a runtime.
+    pub fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            _kick: signal(SignalKind::from_raw(KICK))?,
+        })
+    }
+
+    /// Waits for what ends the appliance, or for SIGHUP: false for that.
+    pub async fn wait(&mut self) -> bool {
+        tokio::select! {
+            _ = self.term.recv() => true,
+            _ = self.int.recv() => true,
+            _ = self.hup.recv() => false,
+        }
+    }
+}
+
+/// The log goes to standard error; `PORTCULLIS_LOG` (error, warn, info, debug, trace, off) says how much, by default warnings.
+pub fn start_log() {
+    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::WARN);
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_max_level(level);
+    // Refused only where there is one already.
+    let _ = log.with_ansi(io::stderr().is_terminal()).try_init();
+}
+
+/// Tells a supervisor that asks for it (systemd's `Type=notify`) what has become of us.
+pub fn tell_supervisor(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    // A supervisor that is not there needs no answer.
+    let _ = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+}

@@ -1,0 +1,249 @@
+//! The worker threads: started, watched, drained, ended.
+
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use crossbeam::utils::CachePadded;
+use engine::burst::{Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::snapshot::Snapshot;
+use engine::worker::{Question, Rings, Wire, Worker};
+use pmd::{Eal, Mbuf, Queue};
+use tracing::warn;
+
+use super::cores;
+
+/// Empty polls in a row after which a worker offers its core to others between two polls.
+const PATIENT_POLLS: u32 = 2048;
+/// A worker whose loop stands still for so long hangs in a driver, and is kicked out of it.
+const STALL: Duration = Duration::from_millis(100);
+/// Until all workers have stopped receiving.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// Until nothing is left in the rings.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
+/// The signal that ends a wait in a driver; its handler does nothing.
+pub const KICK: libc::c_int = libc::SIGUSR2;
+
+/// What workers are told. Relaxed throughout: it carries nothing but itself.
+mod order {
+    pub const RUN: u8 = 0;
+    pub const DRAIN: u8 = 1;
+    pub const END: u8 = 2;
+}
+
+/// What a worker tells of itself. Relaxed but for `drained`: counts that stand for themselves, each written by its
+/// worker alone.
+#[derive(Default)]
+pub struct Beat {
+    polls: AtomicU64,
+    busy: AtomicU64,
+    /// Turns of the loop that receives no more; 0 until then. Its store releases `taken`.
+    drained: AtomicU64,
+    /// Frames taken from rings by these.
+    taken: AtomicU64,
+}
+
+impl Beat {
+    /// Turns of the loop, and of them those that found frames.
+    pub fn polls(&self) -> (u64, u64) {
+        (self.polls.load(Relaxed), self.busy.load(Relaxed))
+    }
+
+    fn turn(&self, frames: usize) {
+        self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
+        if frames > 0 {
+            self.busy.store(self.busy.load(Relaxed) + 1, Relaxed);
+        }
+    }
+}
+
+/// What one worker starts with.
+pub struct Job {
+    /// Its number.
+    pub id: usize,
+    /// Its core.
+    pub core: usize,
+    /// Its part of the table of connections, its secret, its timeouts.
+    pub firewall: FirewallConfig,
+    /// What it counts.
+    pub cells: Arc<Cells>,
+    /// Everybody's connections by NIC.
+    pub population: Arc<Population>,
+    /// Its view of the policy.
+    pub reader: rcu::Reader<Snapshot>,
+    /// Its queues.
+    pub wires: Vec<Wire<Queue>>,
+    /// Its rings.
+    pub rings: Rings<Mbuf>,
+    /// What it is asked.
+    pub questions: Receiver<Question>,
+    /// What it tells.
+    pub beat: Arc<CachePadded<Beat>>,
+}
+
+/// The running workers.
+pub struct Workers {
+    order: Arc<CachePadded<AtomicU8>>,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    id: usize,
+    handle: JoinHandle<()>,
+    beat: Arc<CachePadded<Beat>>,
+    seen: u64,
+    since: Instant,
+}
+
+impl Workers {
+    /// Starts a thread a job and waits until each polls. `start` is moment 0 of their clock.
+    pub fn start(jobs: Vec<Job>, eal: &Arc<Eal>, start: Instant) -> Result<Workers, String> {
+        let mut workers = Workers { order: Arc::new(CachePadded::new(AtomicU8::new(order::RUN))), threads: Vec::new() };
+        let (ready, is_ready) = mpsc::channel();
+        for job in jobs {
+            let (id, beat) = (job.id, job.beat.clone());
+            let (eal, order, ready) = (eal.clone(), workers.order.clone(), ready.clone());
+            let body = move || run(job, &eal, &order, start, ready);
+            match Builder::new().name(format!("worker-{id}")).spawn(body) {
+                Ok(handle) => workers.threads.push(Thread { id, handle, beat, seen: 0, since: Instant::now() }),
+                Err(error) => {
+                    workers.stop();
+                    return Err(format!("worker {id} does not start: {error}"));
+                }
+            }
+        }
+        drop(ready);
+        for _ in 0..workers.threads.len() {
+            let result = is_ready.recv().unwrap_or_else(|_| Err("a worker ended while it started".to_owned()));
+            if let Err(reason) = result {
+                workers.stop();
+                return Err(reason);
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Kicks workers that hang in a driver's wait (`net_af_packet` waits without end for room in a ring that nobody
+    /// drains). True while all run. To be called every now and then.
+    pub fn watch(&mut self) -> bool {
+        for thread in &mut self.threads {
+            let polls = thread.beat.polls.load(Relaxed);
+            if polls != thread.seen {
+                (thread.seen, thread.since) = (polls, Instant::now());
+            } else if thread.since.elapsed() > STALL {
+                thread.kick();
+            }
+        }
+        self.threads.iter().all(|thread| !thread.handle.is_finished())
+    }
+
+    /// Ends them: they stop receiving, judge and send what their rings hold, and let go of their queues. Names those
+    /// that did not end; whose ports must then stay as they are.
+    pub fn stop(self) -> Vec<usize> {
+        self.order.store(order::DRAIN, Relaxed);
+        self.wait(STOP_PATIENCE, |thread| thread.has_ended() || thread.beat.drained.load(Relaxed) > 0);
+        let end = Instant::now() + DRAIN_PATIENCE;
+        while !self.rings_are_empty() && Instant::now() < end {}
+        self.order.store(order::END, Relaxed);
+        self.wait(STOP_PATIENCE, Thread::has_ended);
+        let mut stuck = Vec::new();
+        for Thread { id, handle, .. } in self.threads {
+            if !handle.is_finished() {
+                stuck.push(id);
+            } else if handle.join().is_err() {
+                warn!("worker {id} had panicked");
+            }
+        }
+        stuck
+    }
+
+    /// Waits until `done` holds for all threads, and kicks those for which it does not.
+    fn wait(&self, patience: Duration, done: impl Fn(&Thread) -> bool) {
+        let begin = Instant::now();
+        let mut kicked = begin;
+        while !self.threads.iter().all(&done) && begin.elapsed() < patience {
+            if kicked.elapsed() > STALL / 4 {
+                self.threads.iter().filter(|thread| !done(thread)).for_each(Thread::kick);
+                kicked = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// One look at the rings of workers that receive no more. If every worker has taken nothing in a whole turn, then no
+    /// ring held anything when the first of these turns began; and since only who takes can put, nor do they now.
+    fn rings_are_empty(&self) -> bool {
+        let taken = |thread: &Thread| thread.beat.taken.load(Relaxed);
+        let before: Vec<_> = self.threads.iter().map(|t| (taken(t), t.beat.drained.load(Acquire))).collect();
+        // Two turns on, one of them has begun and ended since.
+        let mut moved_on = self.threads.iter().zip(&before);
+        let begin = Instant::now();
+        while !moved_on.clone().all(|(t, (_, turns))| t.has_ended() || t.beat.drained.load(Acquire) >= turns + 2) {
+            if begin.elapsed() > DRAIN_PATIENCE {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        moved_on.all(|(thread, (before, _))| taken(thread) == *before)
+    }
+}
+
+impl Thread {
+    fn has_ended(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    fn kick(&self) {
+        if self.has_ended() {
+            return;
+        }
+        // SAFETY: the thread's id is valid until its handle is joined, which takes `self`. The signal has a handler (see
+        // `signals`), so it does no more than to end a wait.
+        unsafe { libc::pthread_kill(self.handle.as_pthread_t(), KICK) };
+    }
+}
+
+/// One worker's thread.
+fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sender<Result<(), String>>) {
+    let Job { id, core, firewall, cells, population, reader, wires, rings, questions, beat } = job;
+    let registered = match (cores::pin(core), eal.register_thread()) {
+        (true, Ok(guard)) => guard,
+        (false, _) => return drop(ready.send(Err(format!("worker {id} can't be pinned to core {core}")))),
+        (_, Err(error)) => return drop(ready.send(Err(error.to_string()))),
+    };
+    // On its own core, so that its memory is near.
+    let firewall = Firewall::new(&firewall, cells, population);
+    let mut worker = Worker::new(id as u32, firewall, reader, wires, rings, questions);
+    let now = || start.elapsed().as_nanos() as u64;
+    worker.poll(now(), &mut ());
+    drop(ready.send(Ok(())));
+    drop(ready);
+
+    let mut idle = 0u32;
+    while order.load(Relaxed) == order::RUN {
+        let polled = worker.poll(now(), &mut ());
+        beat.turn(polled.frames);
+        idle = if polled.frames > 0 { 0 } else { idle.saturating_add(1) };
+        match idle {
+            0 => {}
+            1..PATIENT_POLLS => std::hint::spin_loop(),
+            // Costs a system call, which an idle worker has time for; where others wait for the core, they get it.
+            _ => std::thread::yield_now(),
+        }
+    }
+    while order.load(Relaxed) != order::END {
+        let drained = worker.drain(now(), &mut ());
+        beat.taken.store(beat.taken.load(Relaxed) + drained.frames as u64, Relaxed);
+        beat.turn(drained.frames);
+        // Release: who sees this turn sees what it has taken.
+        beat.drained.store(beat.drained.load(Relaxed) + 1, Release);
+        std::thread::yield_now();
+    }
+    drop(worker);
+    drop(registered);
+}

@@ -1,0 +1,211 @@
+//! Results as text for people.
+
+use std::fmt::Write;
+
+use control::api::shape::{Connection, Counters, Group, Nic, Packets, Receipt, Snapshot, State, Worker};
+
+/// Columns as wide as their widest cell, two blanks apart; numbers to the right.
+fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let wide = |text: &str| text.chars().count();
+    let mut widths: Vec<usize> = head.iter().map(|name| wide(name)).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(wide(cell));
+        }
+    }
+    let is_number = |column: usize| {
+        !rows.is_empty() && rows.iter().all(|row| row[column].bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
+    };
+    let right: Vec<bool> = (0..head.len()).map(is_number).collect();
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut out = String::new();
+        for ((cell, width), right) in cells.zip(&widths).zip(&right) {
+            let pad = " ".repeat(width - wide(cell));
+            let (before, after) = if *right { (&*pad, "") } else { ("", &*pad) };
+            let _ = write!(out, "{before}{cell}{after}  ");
+        }
+        let _ = writeln!(text, "{}", out.trim_end());
+    };
+    line(&mut head.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn listed(values: &[String]) -> String {
+    if values.is_empty() { "-".to_owned() } else { values.join(",") }
+}
+
+/// What `apply` and `diff` did or would do.
+pub fn receipt(receipt: &Receipt) -> String {
+    let mut text = match receipt.state {
+        State::Unchanged => format!("unchanged, generation {}\n", receipt.generation),
+        State::DryRun => format!("nothing applied, generation {} stays\n", receipt.generation),
+        State::Acknowledged => format!(
+            "generation {}, acknowledged by {} workers in {} µs\n",
+            receipt.generation,
+            receipt.workers.len(),
+            receipt.acknowledged_us.unwrap_or_default()
+        ),
+        State::Pending => {
+            let pending: Vec<_> = receipt.pending.iter().map(ToString::to_string).collect();
+            format!("generation {}, published, pending: no answer yet from workers {}\n", receipt.generation, pending.join(", "))
+        }
+        State::Unconfirmed => format!("generation {}, to be confirmed\n", receipt.generation),
+    };
+    let lists = [
+        ("added", &receipt.added),
+        ("changed", &receipt.changed),
+        ("removed", &receipt.removed),
+        ("flushed", &receipt.flushed),
+        ("rejudged", &receipt.rejudged),
+        ("ended", &receipt.ended),
+    ];
+    for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        let _ = writeln!(text, "{name:<13}{}", list.join(", "));
+    }
+    if receipt.state != State::Unchanged {
+        let _ = writeln!(text, "{:<13}{} live connections", "disconnected", receipt.disconnected);
+    }
+    text
+}
+
+fn packets(packets: &Packets) -> String {
+    let observed = match packets.observed {
+        0 => String::new(),
+        observed => format!(", {observed} of them only observed"),
+    };
+    format!("packets: in {}, pass {}{observed}, drop {}", packets.received, packets.pass, packets.drop)
+}
+
+/// `show counters`
+pub fn counters(counters: &Counters) -> String {
+    let mut text = format!("generation {}\n{}\n", counters.generation, packets(&counters.packets));
+    for setting in &counters.settings {
+        let _ = writeln!(text, "not strict: {setting}");
+    }
+    let mut reasons: Vec<_> = counters.reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let reasons: Vec<_> = reasons.into_iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]).collect();
+    text += &aligned(&["reason", "packets"], &reasons);
+    let row = |first: Vec<String>, p: &Packets| {
+        [first, [p.received, p.pass, p.drop].map(|n| n.to_string()).to_vec()].concat()
+    };
+    let workers: Vec<_> =
+        counters.workers.iter().map(|w| row(vec![w.id.to_string(), w.core.to_string()], &w.packets)).collect();
+    text += &aligned(&["worker", "core", "in", "pass", "drop"], &workers);
+    let directions = counters.nics.iter().flat_map(|nic| [(nic, "inbound", &nic.inbound), (nic, "outbound", &nic.outbound)]);
+    let nics: Vec<_> =
+        directions.map(|(nic, name, tally)| row(vec![or_dash(nic.nic.as_ref()), name.to_owned()], &tally.packets)).collect();
+    text += &aligned(&["nic", "direction", "in", "pass", "drop"], &nics);
+    let ports: Vec<_> = counters
+        .ports
+        .iter()
+        .map(|port| {
+            let lost = [port.rx_missed, port.rx_errors, port.rx_no_buffer, port.rx_oversize].iter().sum::<u64>();
+            let numbers = [port.rx_packets, port.tx_packets, lost, port.tx_errors + port.tx_oversize];
+            let link = if port.link_up { "up" } else { "down" };
+            [vec![port.name.clone(), link.to_owned()], numbers.map(|n| n.to_string()).to_vec()].concat()
+        })
+        .collect();
+    text + &aligned(&["port", "link", "received", "sent", "rx lost", "tx lost"], &ports)
+}
+
+/// `show connections`
+pub fn connections(connections: &[Connection]) -> String {
+    let side = |address: &str, port: Option<u16>| match port {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    };
+    let row = |c: &Connection| {
+        vec![
+            c.nic.clone(),
+            c.opened.clone(),
+            c.protocol.clone(),
+            side(&c.local, c.local_port),
+            side(&c.remote, c.remote_port),
+            if c.tombstone { format!("{} (tombstone)", c.state) } else { c.state.clone() },
+            format!("{:.1}", c.expires_in),
+            or_dash(c.rule.as_ref()),
+            c.worker.to_string(),
+        ]
+    };
+    let head = ["nic", "opened", "protocol", "local", "remote", "state", "expires", "rule", "worker"];
+    aligned(&head, &connections.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `show nics`
+pub fn nics(nics: &[Nic]) -> String {
+    let row = |nic: &Nic| {
+        vec![
+            nic.nic.clone(),
+            nic.vpc.clone(),
+            or_dash(nic.mac.as_ref()),
+            listed(&[&nic.addresses[..], &nic.allowed_addresses[..]].concat()),
+            listed(&nic.security_groups),
+            nic.mode.clone(),
+            nic.connections.to_string(),
+            or_dash(nic.max_connections),
+        ]
+    };
+    let head = ["nic", "vpc", "mac", "addresses", "groups", "mode", "connections", "limit"];
+    aligned(&head, &nics.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `show groups`
+pub fn groups(groups: &[Group]) -> String {
+    let row = |group: &Group| {
+        vec![
+            if group.implied { format!("{} (implied)", group.group) } else { group.group.clone() },
+            group.inbound_rules.to_string(),
+            group.outbound_rules.to_string(),
+            listed(&group.nics),
+        ]
+    };
+    aligned(&["group", "inbound rules", "outbound rules", "nics"], &groups.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `show workers`
+pub fn workers(workers: &[Worker]) -> String {
+    let row = |worker: &Worker| {
+        let numbers = [worker.polls, worker.busy_polls, worker.packets.received, worker.packets.pass, worker.packets.drop];
+        let table = format!("{}/{}", or_dash(worker.connections), worker.capacity);
+        let acknowledged = if worker.acknowledged { "yes" } else { "no" };
+        let first = vec![worker.id.to_string(), worker.core.to_string(), acknowledged.to_owned(), table];
+        [first, numbers.map(|n| n.to_string()).to_vec()].concat()
+    };
+    let head = ["worker", "core", "up to date", "connections", "polls", "busy", "in", "pass", "drop"];
+    aligned(&head, &workers.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `show snapshot`
+pub fn snapshot(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let numbers = [
+        ("generation", snapshot.generation as usize),
+        ("vpcs", snapshot.vpcs),
+        ("nics", snapshot.nics),
+        ("addresses", snapshot.addresses),
+        ("address groups", snapshot.address_groups),
+        ("security groups", snapshot.security_groups),
+        ("rules", snapshot.rules),
+        ("policies", snapshot.policies),
+        ("last ending", snapshot.last_ending as usize),
+        ("in limbo", snapshot.in_limbo),
+    ];
+    for (name, number) in numbers {
+        let _ = writeln!(text, "{name:<17}{number}");
+    }
+    let _ = writeln!(text, "{:<17}{}", "acknowledged", if snapshot.acknowledged { "yes" } else { "no" });
+    for setting in &snapshot.settings {
+        let _ = writeln!(text, "not strict: {setting}");
+    }
+    text
+}
