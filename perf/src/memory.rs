@@ -85,7 +85,7 @@ impl Port for MemoryPort {
 
     #[inline]
     fn rx(&mut self, burst: &mut Burst<PoolFrame>) {
-        let count = burst.remaining_capacity().min(self.left).min(self.frames.len());
+        let count = if self.frames.is_empty() { 0 } else { burst.remaining_capacity().min(self.left) };
         for _ in 0..count {
             burst.push(self.frames[self.at]);
             self.at = if self.at + 1 == self.frames.len() { 0 } else { self.at + 1 };

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::cells::{Cells, Population};
-use crate::conntrack::{FREE, Key, Secret, Shard, ShardConfig};
+use crate::conntrack::hash::NO_HASH;
+use crate::conntrack::{FlowHash, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Frame};
 use crate::judge::{Judge, Step, resolve};
 use crate::lane::{Fragment, Lane, What};
 use crate::parse::parse;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
 use crate::{Generation, NicSlot, Reason, Side};
@@ -140,13 +141,19 @@ impl Firewall {
     #[inline]
     pub fn read<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now) -> Lane {
         let mut lane = Lane::default();
+        self.read_into(frame, side, tunnels, now, &mut lane);
+        lane
+    }
+
+    /// Reads a frame into a lane that is in its place already.
+    #[inline]
+    pub fn read_into<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now, lane: &mut Lane) {
         if frame.is_odd() {
-            self.read_odd(frame, side, tunnels, &mut lane);
+            self.read_odd(frame, side, tunnels, lane);
         } else {
-            parse(frame.head(), frame.wire_len(), side, tunnels, &mut lane);
+            parse(frame.head(), frame.wire_len(), side, tunnels, lane);
         }
         lane.now = now;
-        lane
     }
 
     #[cold]
@@ -165,40 +172,45 @@ impl Firewall {
         bytes_of(frame, &mut self.scratch)
     }
 
-    /// Judges a batch in order of arrival, and counts.
+    /// Judges a batch in order of arrival, and counts. Two passes look ahead, so that the third finds what it needs in
+    /// the cache: NIC and bucket, then the entry.
     #[inline]
     pub fn judge<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
         let Batch { frames, lanes, verdicts } = batch;
-        let shard = &self.judge.shard;
-        let mut steps: ArrayVec<(Step, Key), BURST> = ArrayVec::new();
+        let mut ahead: ArrayVec<(Option<&Binding>, FlowHash), BURST> = ArrayVec::new();
         for (lane, frame) in lanes.iter().zip(frames.iter()) {
-            let step = resolve(snapshot, lane, bytes_of(frame, &mut self.scratch));
-            let key = match &step {
-                Step::Nic(nic) => self.judge.key(lane, nic),
-                Step::Done(_) => NO_KEY,
-            };
-            shard.prefetch_index(key.hash);
-            steps.push((step, key));
-        }
-        for (_, key) in &steps {
-            shard.prefetch_entry(key.hash);
-        }
-        for ((step, key), (lane, frame)) in steps.iter().zip(lanes.iter().zip(frames.iter())) {
-            let (mut verdict, observes) = match step {
+            match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
                 Step::Nic(nic) => {
-                    let bytes = bytes_of(frame, &mut self.scratch);
-                    (self.judge.judge(snapshot, lane, nic, key, bytes), nic.observes())
+                    let hash = self.judge.hash(lane, nic);
+                    self.judge.shard.prefetch_index(hash);
+                    ahead.push((Some(nic), hash));
+                    verdicts.push(Verdict::nobody(Reason::Malformed));
                 }
-                Step::Done(verdict) => (*verdict, self.judged_already(snapshot, lane, verdict)),
-            };
-            if !verdict.reason.passes() {
-                verdict.observed = observes;
+                Step::Done(verdict) => {
+                    ahead.push((None, NO_HASH));
+                    verdicts.push(verdict);
+                }
             }
-            self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
-            if verdict.observed {
+        }
+        for (_, hash) in &ahead {
+            self.judge.shard.prefetch_entry(*hash);
+        }
+        for (at, (nic, hash)) in ahead.iter().enumerate() {
+            let (lane, verdict) = (&lanes[at], &mut verdicts[at]);
+            let observes = match nic {
+                Some(nic) => {
+                    let key = self.judge.key(lane, nic, *hash);
+                    let bytes = bytes_of(&frames[at], &mut self.scratch);
+                    *verdict = self.judge.judge(snapshot, lane, nic, &key, bytes);
+                    nic.observes()
+                }
+                None => self.judged_already(snapshot, lane, verdict),
+            };
+            if !verdict.reason.passes() && observes {
+                verdict.observed = true;
                 self.cells.observe(verdict.nic, lane.side.direction(), 1);
             }
-            verdicts.push(verdict);
+            self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
         }
     }
 
@@ -235,6 +247,3 @@ impl Firewall {
         self.judge.shard.sweep(snapshot, u32::MAX);
     }
 }
-
-/// Looks up nothing.
-const NO_KEY: Key = Key { addr: FREE, remote: 0, ports: 0, meta: 0, hash: crate::conntrack::hash::NO_HASH };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cells::Population;
 use crate::classify::{Judgement, Query};
-use crate::conntrack::{Entry, Key, OPENER, RESPONDER, Shard, Standing, State, standing};
+use crate::conntrack::{Entry, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, standing};
 use crate::control;
 use crate::fragments::{FragmentKey, Memory, Recent};
 use crate::lane::{Fragment, Lane, What, flags};
@@ -133,6 +133,9 @@ pub struct Judge {
     pub shard: Shard,
     fragments: Recent<FragmentKey, Memory>,
     population: Arc<Population>,
+    /// The connection that the packet just judged passed as part of: asked for of first fragments only, and kept out of
+    /// the verdict, which so comes back in registers.
+    flow: Option<FlowIndex>,
     /// A mid-stream segment may open a connection just now.
     pub loose_pickup: bool,
 }
@@ -140,13 +143,19 @@ pub struct Judge {
 impl Judge {
     /// On an empty shard.
     pub fn new(shard: Shard, population: Arc<Population>) -> Judge {
-        Judge { shard, fragments: Recent::new(), population, loose_pickup: false }
+        Judge { shard, fragments: Recent::new(), population, flow: None, loose_pickup: false }
     }
 
-    /// The key under which a packet's connection is looked up.
+    /// The hash of the key under which a packet's connection is looked up.
     #[inline]
-    pub fn key(&self, lane: &Lane, binding: &Binding) -> Key {
-        self.shard.key(binding.id, lane.remote(), key_ports(lane), lane.proto, lane.v6)
+    pub fn hash(&self, lane: &Lane, nic: &Binding) -> FlowHash {
+        self.shard.hash(nic.id, lane.remote(), key_ports(lane), lane.proto, lane.v6)
+    }
+
+    /// That key, of which the hash is known already.
+    #[inline]
+    pub fn key(&self, lane: &Lane, nic: &Binding, hash: FlowHash) -> Key {
+        Key { addr: nic.id, remote: lane.remote(), ports: key_ports(lane), meta: key_meta(lane.proto, lane.v6), hash }
     }
 
     /// The verdict on a packet of a NIC.
@@ -160,17 +169,18 @@ impl Judge {
         bytes: &[u8],
     ) -> Verdict {
         match lane.fragment {
-            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes).0,
+            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes),
             Fragment::First => {
-                let (verdict, flow) = self.packet(snapshot, lane, nic, key, bytes);
-                self.remember(snapshot, lane, nic, verdict, flow);
+                self.flow = None;
+                let verdict = self.packet(snapshot, lane, nic, key, bytes);
+                self.remember(snapshot, lane, nic, verdict, self.flow);
                 verdict
             }
             Fragment::Later => self.later_fragment(lane, nic),
         }
     }
 
-    /// The verdict, and the connection that the packet passed as part of.
+    /// The verdict; the connection that the packet passed as part of is left in `flow`.
     #[inline]
     fn packet(
         &mut self,
@@ -179,8 +189,8 @@ impl Judge {
         nic: &Binding,
         key: &Key,
         bytes: &[u8],
-    ) -> (Verdict, Option<FlowIndex>) {
-        let drop = |reason| (Verdict::of(reason, nic.nic), None);
+    ) -> Verdict {
+        let drop = |reason| Verdict::of(reason, nic.nic);
         match lane.what {
             What::Tcp if tcp::impossible(lane.flags) => return drop(Reason::Invalid),
             What::IcmpError => return self.icmp_error(snapshot, lane, nic, bytes),
@@ -232,7 +242,7 @@ impl Judge {
         lane: &Lane,
         nic: &Binding,
         flow: FlowIndex,
-    ) -> (Verdict, Option<FlowIndex>) {
+    ) -> Verdict {
         let entry = self.shard.entry_mut(flow);
         let is_opener = (lane.side == Side::Outside) == entry.is_inbound();
         let before = entry.state();
@@ -253,13 +263,17 @@ impl Judge {
         match outcome {
             Outcome::Pass => {
                 self.shard.moved_on(flow, before, lane.now);
-                (established, Some(flow))
+                self.flow = Some(flow);
+                established
             }
-            Outcome::Quiet => (established, Some(flow)),
-            Outcome::Invalid => (Verdict::of(Reason::Invalid, nic.nic), None),
+            Outcome::Quiet => {
+                self.flow = Some(flow);
+                established
+            },
+            Outcome::Invalid => Verdict::of(Reason::Invalid, nic.nic),
             Outcome::End => {
                 self.shard.end(flow, snapshot);
-                (established, None)
+                established
             }
             Outcome::Restart => self.restart(snapshot, lane, nic, flow, lane.side.direction()),
             Outcome::Reopen => self.restart(snapshot, lane, nic, flow, lane.side.direction().reverse()),
@@ -276,14 +290,14 @@ impl Judge {
         nic: &Binding,
         flow: FlowIndex,
         direction: Direction,
-    ) -> (Verdict, Option<FlowIndex>) {
+    ) -> Verdict {
         let old = *self.shard.entry(flow);
         let remote = lane.remote();
         let port = if direction == Direction::Inbound { old.ports >> 16 } else { old.ports } as u16;
         let query = Query { direction, v6: lane.v6, protocol: lane.proto, port, remote };
         let rule = match snapshot.policy(nic).judge(snapshot, nic.vpc, &query) {
             Judgement::Allow(rule) => rule,
-            refusal => return (refused(refusal, nic.nic), None),
+            refusal => return refused(refusal, nic.nic),
         };
         let inbound = direction == Direction::Inbound;
         let mut entry = Entry::new(old.addr, old.remote, old.ports, old.key_meta(), inbound);
@@ -295,7 +309,8 @@ impl Judge {
             tcp::reopen(&mut entry, &old, lane);
         }
         self.shard.replace(flow, entry, snapshot, lane.now);
-        (Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }, Some(flow))
+        self.flow = Some(flow);
+        Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }
     }
 
     /// A packet without a connection: it opens one, or drops.
@@ -305,8 +320,8 @@ impl Judge {
         lane: &Lane,
         nic: &Binding,
         key: &Key,
-    ) -> (Verdict, Option<FlowIndex>) {
-        let drop = |reason| (Verdict::of(reason, nic.nic), None);
+    ) -> Verdict {
+        let drop = |reason| Verdict::of(reason, nic.nic);
         let is_pickup = lane.what == What::Tcp && !tcp::opens(lane.flags);
         if lane.what == What::IcmpReply || is_pickup && !(self.loose_pickup && lane.flags == flags::ACK) {
             return drop(Reason::Invalid);
@@ -323,7 +338,7 @@ impl Judge {
                 (direction, judgement) = (Direction::Inbound, Judgement::Allow(rule));
             }
         }
-        let Judgement::Allow(rule) = judgement else { return (refused(judgement, nic.nic), None) };
+        let Judgement::Allow(rule) = judgement else { return refused(judgement, nic.nic) };
         let limit = if nic.is_limited() { snapshot.nic(nic.nic).max_connections } else { u32::MAX };
         if !self.population.enter(nic.nic, limit) && !self.enter_after_expiry(snapshot, lane, nic, limit) {
             return drop(Reason::NicLimit);
@@ -348,7 +363,8 @@ impl Judge {
             self.population.leave(nic.nic);
             return drop(Reason::TableFull);
         };
-        (Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }, Some(flow))
+        self.flow = Some(flow);
+        Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }
     }
 
     /// At a NIC's limit: what has expired and was not found yet does not count.
@@ -366,10 +382,13 @@ impl Judge {
         lane: &Lane,
         nic: &Binding,
         bytes: &[u8],
-    ) -> (Verdict, Option<FlowIndex>) {
+    ) -> Verdict {
         match quote::read(lane, bytes).and_then(|quote| self.quoted_flow(snapshot, lane, nic, &quote)) {
-            Some(flow) => (Verdict::of(Reason::Related, nic.nic), Some(flow)),
-            None => (Verdict::of(Reason::Invalid, nic.nic), None),
+            Some(flow) => {
+                self.flow = Some(flow);
+                Verdict::of(Reason::Related, nic.nic)
+            }
+            None => Verdict::of(Reason::Invalid, nic.nic),
         }
     }
 

@@ -200,9 +200,10 @@ impl<P: Port> Worker<P> {
             }
             let frame = &mut self.rx[at];
             let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
-            let mut lane = self.firewall.read(frame, side, snapshot.tunnels, now);
+            self.batch.lanes.push(Lane::default());
+            let lane = &mut self.batch.lanes[at];
+            self.firewall.read_into(frame, side, snapshot.tunnels, now, lane);
             lane.wire = wire as u16;
-            self.batch.lanes.push(lane);
         }
         if self.links.router.is_alone() {
             std::mem::swap(&mut self.batch.frames, &mut self.rx);

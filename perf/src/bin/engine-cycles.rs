@@ -101,7 +101,7 @@ fn established(count: u32) -> f64 {
     rig.play(vec![], in_order(&Pool::new(&all.ack)), n);
     assert_eq!(rig.count(Reason::New), u64::from(count));
     let (inside, outside) = (shuffled(&Pool::new(&all.outbound), 1), shuffled(&Pool::new(&all.inbound), 2));
-    let per_run = n.max(200_000);
+    let per_run = n.max(1_000_000);
     let (before, sent) = (rig.count(Reason::Established), rig.sent(Side::Inside) + rig.sent(Side::Outside));
     let mut runs: Vec<f64> = (0..9).map(|_| rig.play(inside.clone(), outside.clone(), per_run)).collect();
     let played = 9 * 2 * per_run;
@@ -135,6 +135,14 @@ fn new_connections() -> f64 {
 }
 
 fn main() {
+    // One case alone, for a profiler: `--established N`.
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, case, count] = args.as_slice()
+        && case == "--established"
+    {
+        println!("{}", established(count.parse().unwrap_or(10_000)));
+        return;
+    }
     let counts: Vec<u32> = match std::env::args().nth(1).as_deref() {
         Some("--quick") => vec![1, 10_000],
         _ => vec![1, 10_000, 100_000, 1_000_000],

@@ -188,18 +188,23 @@ impl Shard {
         }
     }
 
-    /// The key of a connection of `addr`.
+    /// The hash of a connection's key.
     #[inline]
-    pub fn key(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> Key {
-        let hash = if v6 {
+    pub fn hash(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> FlowHash {
+        if v6 {
             self.secret.v6(addr.0, remote, ports, protocol)
         } else {
             self.secret.v4(addr.0, remote as u32, ports, protocol)
-        };
-        Key { addr, remote, ports, meta: key_meta(protocol, v6), hash }
+        }
     }
 
-    /// Asks for the cache line that [`Shard::hint`] reads.
+    /// The key of a connection of `addr`.
+    #[inline]
+    pub fn key(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> Key {
+        Key { addr, remote, ports, meta: key_meta(protocol, v6), hash: self.hash(addr, remote, ports, protocol, v6) }
+    }
+
+    /// Asks for the cache line that [`Shard::prefetch_entry`] reads.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
         self.index.prefetch(hash);
