@@ -13,7 +13,8 @@ pub const EAL_MEMORY: [&str; 3] = ["--no-huge", "-m", "1024"];
 
 /// The two programs' ports: captures that are received again and again, and what is sent is swallowed.
 pub fn vdevs(captures: &traffic::Captures) -> [String; 2] {
-    let vdev = |index, file: &PathBuf| format!("--vdev=net_pcap{index},rx_pcap={},infinite_rx=1", file.display());
+    let vdev =
+        |index, file: &PathBuf| format!("--vdev=net_pcap{index},rx_pcap={},infinite_rx=1", file.display());
     [vdev(0, &captures.inside), vdev(1, &captures.outside)]
 }
 
@@ -22,7 +23,7 @@ pub fn cores() -> io::Result<(usize, usize)> {
     let allowed = sched_getaffinity(None)?;
     let mut cores = (0..1024).filter(|&core| allowed.is_set(core));
     let first = cores.next().ok_or(io::ErrorKind::Unsupported)?;
-    match cores.last() {
+    match cores.next_back() {
         Some(last) => Ok((first, last)),
         None => Err(io::Error::other("a comparison needs two cores: one is polled without end")),
     }
