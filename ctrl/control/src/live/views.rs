@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::cells::Cells;
 use engine::{Direction, NicSlot, Reason};
 
 use super::{Inner, Live, names};
@@ -17,6 +18,16 @@ struct Tally {
 }
 
 impl Tally {
+    /// What a worker has counted by now. It goes on meanwhile: what it observed is read last, so that no packet which
+    /// passed seems dropped, and taken for no more than the drops that were read before.
+    fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
+        let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
+        let mut tally = Tally { reasons, observed: 0 };
+        let observable = |reason: Reason| !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull);
+        tally.observed = cells.observed(nic, direction).min(tally.sum(observable));
+        tally
+    }
+
     fn add(&mut self, other: &Tally) {
         for (sum, n) in self.reasons.iter_mut().zip(&other.reasons) {
             *sum = sum.wrapping_add(*n);
@@ -30,8 +41,7 @@ impl Tally {
 
     fn packets(&self) -> Packets {
         let (pass, drop) = (self.sum(Reason::passes), self.sum(|reason| !reason.passes()));
-        // Read while the worker counts: what it observed may be ahead of the reasons by a burst.
-        let observed = self.observed.min(drop);
+        let observed = self.observed;
         Packets { received: pass + drop, pass: pass + observed, drop: drop - observed, observed }
     }
 
