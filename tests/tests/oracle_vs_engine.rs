@@ -196,7 +196,8 @@ impl Pair {
             let slot = self.committer.nic_slot(key).expect("a NIC of the policy has a place");
             let got = self.population.get(slot);
             if got as usize != expected {
-                return Err(format!("{key} has {expected} connections, the engine counts {got}\n{}", self.tail(0, "")));
+                let of_nic: Vec<_> = views.iter().filter(|view| view.nic == key.to_string()).collect();
+                return Err(format!("the engine counts {got} connections of {of_nic:#?}\n{}", self.tail(0, "")));
             }
         }
         Ok(())

@@ -264,6 +264,12 @@ impl Oracle {
         Outcome::nobody(if passes { "control" } else { reason })
     }
 
+    /// With `unknown_nic = "pass"` "frames of nobody's … NIC pass as `control`" (2.8): ARP and the like of a stranger too.
+    fn or_unknown(&self, outcome: Outcome) -> Outcome {
+        let strangers = outcome.reason == "spoofed" && outcome.nic.is_none();
+        if strangers { self.unknown_nic("spoofed") } else { outcome }
+    }
+
     /// An untagged frame where some VPC has a VNI (2.2).
     fn decide_tunnel(&mut self, side: Side, link: &Link<'_>) -> Outcome {
         let outer = match link.ethertype {
@@ -298,7 +304,7 @@ impl Oracle {
         let Some(vpc) = rules::vpc_of(&self.policy, segment) else { return self.unknown_segment() };
         let vpc = vpc.name.clone();
         match link.ethertype {
-            ARP => return unruled::arp(&self.policy, &vpc, side, link),
+            ARP => return self.or_unknown(unruled::arp(&self.policy, &vpc, side, link)),
             IPV4 | IPV6 => {}
             other if self.config.policy.pass_ethertypes.contains(&other) => {
                 return Outcome::nobody("control");
@@ -309,6 +315,7 @@ impl Oracle {
             return Outcome::nobody("malformed");
         };
         if let Some(outcome) = unruled::ip(&self.policy, &vpc, side, link, &ip) {
+            let outcome = self.or_unknown(outcome);
             // "Control frames are remembered too" (4.6); a spoofed one says nothing about its owner's.
             if outcome.reason != "spoofed" {
                 self.remember(side, &ip, &outcome);

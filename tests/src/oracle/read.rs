@@ -83,6 +83,11 @@ impl<'a> Link<'a> {
             return None;
         }
         let (dst, src, first) = (frame.mac(0), frame.mac(6), frame.u16(12));
+        // Tags are part of the link header, both where there are two.
+        let is_tag = |ethertype| matches!(ethertype, DOT1Q | DOT1AD);
+        if is_tag(first) && (!frame.holds(18) || is_tag(frame.u16(16)) && !frame.holds(22)) {
+            return None;
+        }
         if first == DOT1AD {
             return Some(Link {
                 dst,
@@ -103,12 +108,9 @@ impl<'a> Link<'a> {
                 payload: frame.from(14),
             });
         }
-        if !frame.holds(18) {
-            return None;
-        }
         let ethertype = frame.u16(16);
         let tag = match frame.u16(14) & 0xfff {
-            _ if ethertype == DOT1Q || ethertype == DOT1AD => Tag::Odd,
+            _ if is_tag(ethertype) => Tag::Odd,
             0 => Tag::Untagged,
             id => Tag::Vlan(id),
         };
@@ -143,6 +145,8 @@ pub(super) struct Ip<'a> {
     pub before_l4: usize,
     /// From the L4 header on, to the end of the packet.
     pub l4: Bytes<'a>,
+    /// How long that part is by the length fields, which a quote need not hold.
+    pub declared_l4: usize,
     /// Length of the L4 header; 0 for protocols without.
     pub l4_header: usize,
 }
@@ -198,6 +202,7 @@ impl<'a> Ip<'a> {
             has_fragment_header: false,
             before_l4: 0,
             l4: bytes.upto(total).from(header),
+            declared_l4: total - header,
             l4_header: 0,
         })
     }
@@ -223,6 +228,7 @@ impl<'a> Ip<'a> {
             has_fragment_header: false,
             before_l4: 0,
             l4: packet.from(40),
+            declared_l4: total - 40,
             l4_header: 0,
         };
         // "0, 43, 44, 60 are walked, at most 8 (a ninth … `malformed`)" (2.7).
@@ -243,6 +249,10 @@ impl<'a> Ip<'a> {
                 return Err(Malformed);
             }
             if ip.protocol == 44 {
+                // A fragment of a fragment: nobody may send it (RFC 8200, 4.5).
+                if ip.has_fragment_header {
+                    return Err(Malformed);
+                }
                 let field = rest.u16(2);
                 ip.fragment = fragment_of(usize::from(field & 0xfff8), field & 1 != 0);
                 ip.id = rest.u32(4);
@@ -254,6 +264,7 @@ impl<'a> Ip<'a> {
             }
             ip.protocol = rest.data[0];
             ip.l4 = rest.from(length);
+            ip.declared_l4 = ip.declared_l4.saturating_sub(length);
         }
         Ok(ip)
     }

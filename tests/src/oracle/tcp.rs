@@ -105,6 +105,8 @@ pub(super) enum State {
 /// What is known of one side's sequence numbers (4.4).
 #[derive(Clone, Copy, Default, Debug)]
 struct Sender {
+    /// Whether it has sent anything.
+    heard: bool,
     isn: u32,
     end: u32,
     maxend: u32,
@@ -183,12 +185,18 @@ impl Tcp {
         tcp
     }
 
-    /// A SYN begins its sender's numbers: what it has sent is what it may send until somebody acknowledges.
+    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): as far as the other side's SYN offered.
     fn begin(&mut self, who: Who, syn: &Segment) {
+        let other = &mut self.sides[who.other() as usize];
+        let offered = other.maxwin.max(1);
+        if other.heard {
+            other.maxend = later(other.maxend, other.end.wrapping_add(u32::from(syn.window).max(1)));
+        }
         self.sides[who as usize] = Sender {
+            heard: true,
             isn: syn.seq,
             end: syn.end(),
-            maxend: syn.end(),
+            maxend: syn.end().wrapping_add(offered),
             maxwin: syn.window.into(),
             scale: syn.scale,
             acked: syn.has(ACK).then_some(syn.ack),
@@ -317,12 +325,15 @@ impl Tcp {
     /// A RST outside SYN sent.
     fn reset(&self, who: Who, segment: &Segment, check: bool) -> Step {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
+        // An acknowledgment from before the SYN's end acknowledges nothing of this connection.
+        let first = sender.isn.wrapping_add(1);
+        let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked));
         // "Exact (the highest number that its receiver acknowledged, or its sender's own next)."
-        if receiver.acked == Some(segment.seq) || sender.end == segment.seq {
+        if acked == Some(segment.seq) || sender.end == segment.seq {
             return Step::End;
         }
         // "For a RST: from what its receiver acknowledged up to the window's end."
-        let low = receiver.acked.unwrap_or(sender.isn);
+        let low = acked.unwrap_or(first);
         let inside = upto(low, segment.seq) && upto(segment.seq, sender.maxend);
         if inside || !self.checks(check) { Step::PassUnmoved } else { Step::Invalid }
     }
@@ -376,16 +387,19 @@ impl Tcp {
         receiver.maxend = later(receiver.maxend, segment.ack.wrapping_add(window.max(1)));
     }
 
-    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5).
-    pub fn may_have_sent(&self, who: Who, seq: u32, check: bool) -> bool {
+    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5). `len` is how much data the quoted packet
+    /// says it has: its end may lie inside the window where its beginning does not.
+    pub fn may_have_sent(&self, who: Who, seq: u32, len: u32, check: bool) -> bool {
         if !self.checks(check) {
             return true;
         }
         let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
         if self.state == State::SynSent {
-            // The responder has sent nothing yet; the opener its latest SYN.
+            // The opener has sent its latest SYN; the responder has no window that anything could lie in.
             return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.maxend);
         }
-        upto(s.end.wrapping_sub(r.maxwin), seq) && upto(seq, s.maxend)
+        // An error may come late, as an acknowledgment may: as far back as that one.
+        let low = s.end.wrapping_sub(r.maxwin.max(66_000));
+        upto(low, seq.wrapping_add(len)) && upto(seq, s.maxend)
     }
 }

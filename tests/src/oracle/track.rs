@@ -135,12 +135,16 @@ impl Oracle {
         Outcome { rule, of, ..Outcome::of(reason, Some(nic)) }
     }
 
-    /// "Counts live connections and tombstones, and is checked after the rules" (6.2); what is replaced does not count.
-    fn is_full(&self, nic: &Nic, replaced: &Tuple) -> bool {
-        let others = self.connections.iter().filter(|(tuple, connection)| {
-            tuple.nic == nic.key && *tuple != replaced && self.now < connection.deadline
-        });
-        nic.max_connections.is_some_and(|most| others.count() as u64 >= u64::from(most))
+    /// "Counts live connections and tombstones, and is checked after the rules" (6.2). What opens "in the old entry's place"
+    /// (4.3) is not one more.
+    fn is_full(&self, nic: &Nic, new: &Tuple) -> bool {
+        let live: Vec<&Tuple> = self
+            .connections
+            .iter()
+            .filter(|(tuple, connection)| tuple.nic == nic.key && self.now < connection.deadline)
+            .map(|(tuple, _)| tuple)
+            .collect();
+        !live.contains(&new) && nic.max_connections.is_some_and(|most| live.len() as u64 >= u64::from(most))
     }
 
     /// `tcp_pickup = "loose"` (4.3).
@@ -196,7 +200,10 @@ impl Oracle {
         let connection = self.connections.get(&tuple).filter(|c| live && !c.tombstone)?;
         if let Kind::Tcp(tcp) = &connection.kind {
             let check = self.config.conntrack.tcp_window_check;
-            if !tcp.may_have_sent(connection.who(sender), quote.l4.u32(4), check) {
+            // Without the data offset, a header without options.
+            let header = quote.l4.data.get(12).map_or(20, |offset| usize::from(offset >> 4) * 4);
+            let len = quote.declared_l4.saturating_sub(header) as u32;
+            if !tcp.may_have_sent(connection.who(sender), quote.l4.u32(4), len, check) {
                 return None;
             }
         }

@@ -28,10 +28,11 @@ pub(super) fn arp(policy: &Policy, vpc: &str, side: Side, link: &Link<'_>) -> Ou
         let reason = if fits(owner, sender) { "control" } else { "spoofed" };
         return Outcome::of(reason, Some(owner));
     }
-    // "(or 0.0.0.0 and the target is: a probe)"; "else null (an ARP probe …)".
-    let probe =
-        sender == Ipv4Addr::UNSPECIFIED && owner_of(target).is_some_and(|owner| fits(owner, target));
-    Outcome::nobody(if probe { "control" } else { "spoofed" })
+    // "(or 0.0.0.0 and the target is: a probe)"; "else null (an ARP probe …); a `spoofed` names the owner of the address".
+    match owner_of(target).filter(|_| sender == Ipv4Addr::UNSPECIFIED) {
+        Some(owner) if fits(owner, target) => Outcome::nobody("control"),
+        owner => Outcome::of("spoofed", owner),
+    }
 }
 
 fn is_arp(packet: Bytes<'_>) -> bool {
@@ -109,14 +110,19 @@ impl Traffic<'_> {
             return self.outcome(if fits && own { "control" } else { "spoofed" });
         }
         let anybody = self.ip.src.is_unspecified() || is_link_local(self.ip.src);
-        // "NA from a link-local source: target"; "ND from `::`: null".
+        if !anybody {
+            return Outcome::nobody("spoofed");
+        }
+        // "NA from a link-local source: target"; "ND from `::`: null"; "a `spoofed` names the owner of the address".
         let holder = rules::owner(self.policy, self.vpc, target, self.mac);
-        let named = holder.filter(|_| is_link_local(self.ip.src));
         let fits = match holder {
             Some(nic) => rules::mac_fits(nic, target, self.mac),
             None => is_link_local(target),
         };
-        Outcome::of(if anybody && fits { "control" } else { "spoofed" }, named)
+        match fits {
+            true => Outcome::of("control", holder.filter(|_| is_link_local(self.ip.src))),
+            false => Outcome::of("spoofed", holder),
+        }
     }
 
     fn groups(&self) -> Outcome {
