@@ -33,6 +33,7 @@ nics:
 pub struct Setup {
     directory: TempDir,
     vdevs: Vec<String>,
+    args: Vec<String>,
     more: String,
     cores: Vec<usize>,
 }
@@ -49,12 +50,19 @@ impl Setup {
         // The worker's core leaves one to everything else, where there is one.
         let cores = vec![usize::from(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))];
         let vdevs = vec![inside.to_owned(), outside.to_owned()];
-        Setup { directory: tempfile::tempdir().unwrap(), vdevs, more: String::new(), cores }
+        let directory = tempfile::tempdir().unwrap();
+        Setup { directory, vdevs, args: vec!["--no-pci".to_owned()], more: String::new(), cores }
     }
 
     /// Other cores, one a worker.
     pub fn cores(mut self, cores: &[usize]) -> Setup {
         self.cores = cores.to_vec();
+        self
+    }
+
+    /// One more argument for EAL.
+    pub fn arg(mut self, arg: &str) -> Setup {
+        self.args.push(arg.to_owned());
         self
     }
 
@@ -91,7 +99,7 @@ impl Setup {
 
     pub fn config(&self) -> PathBuf {
         let vdevs: Vec<String> = self.vdevs.iter().map(|vdev| format!("--vdev={vdev}")).collect();
-        let args = [vec!["--no-pci".to_owned()], vdevs].concat();
+        let args = [&self.args[..], &vdevs].concat();
         let name = |vdev: &String| vdev.split(',').next().unwrap().to_owned();
         let text = format!(
             "[eal]\nargs = {args:?}\n[[wire]]\nname = \"wire0\"\ninside = {:?}\noutside = {:?}\n[workers]\ncores = {:?}\n\
