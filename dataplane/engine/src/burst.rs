@@ -214,11 +214,11 @@ impl Firewall {
         }
     }
 
-    /// Whether its NIC is observed; control frames in fragments are remembered on the way (semantics 4.6).
+    /// Whether its NIC is observed; what no rule judged is remembered on the way, if fragments follow (semantics 4.6).
     #[inline]
     fn judged_already(&mut self, snapshot: &Snapshot, lane: &Lane, verdict: &Verdict) -> bool {
         if lane.fragment == Fragment::First
-            && verdict.reason == Reason::Control
+            && verdict.reason != Reason::Malformed
             && let Some(vpc) = snapshot.vpc_of(lane.segment)
         {
             let mac = if lane.side == Side::Inside { lane.src_mac } else { lane.dst_mac };

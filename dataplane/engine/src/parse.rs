@@ -65,11 +65,11 @@ fn link(data: &[u8], wire_len: usize, lane: &mut Lane) -> What {
 /// One 802.1Q tag: its ethertype, with the segment noted.
 fn tag(data: &[u8], outer: u16, lane: &mut Lane) -> Result<u16, What> {
     let (Some(tci), Some(inner)) = (be16(data, 14), be16(data, 16)) else { return Err(What::LinkCut) };
-    if inner == VLAN || inner == QINQ {
-        return Err(if data.len() < 22 { What::LinkCut } else { What::BadSegment });
-    }
     if outer == QINQ {
         return Err(What::BadSegment);
+    }
+    if inner == VLAN || inner == QINQ {
+        return Err(if data.len() < 22 { What::LinkCut } else { What::BadSegment });
     }
     lane.segment = SegmentKey::vlan(tci & 0x0FFF);
     Ok(inner)

@@ -21,7 +21,7 @@ pub struct Quote {
     pub is_request: bool,
     /// TCP sequence number.
     pub seq: u32,
-    /// Bytes that its TCP payload had at most.
+    /// Bytes of its TCP payload; options count as payload where the quote is too short to tell.
     pub len: u32,
 }
 
@@ -74,7 +74,7 @@ fn v6(packet: &[u8]) -> Option<Quote> {
 
 fn transport(l4: &[u8], proto: u8, src: u128, dst: u128, len: u32, v6: bool) -> Option<Quote> {
     let mut quote =
-        Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: len.saturating_sub(20) };
+        Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: 0 };
     let is_icmp = proto == if v6 { proto::ICMPV6 } else { proto::ICMP };
     if !is_icmp && !proto::has_ports(proto) {
         return Some(quote);
@@ -95,6 +95,8 @@ fn transport(l4: &[u8], proto: u8, src: u128, dst: u128, len: u32, v6: bool) -> 
         quote.sport = word(0);
         quote.dport = word(2);
         quote.seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let tcp_header = l4.get(12).map_or(20, |offset| u32::from(offset >> 4) * 4);
+        quote.len = len.saturating_sub(tcp_header);
     }
     Some(quote)
 }

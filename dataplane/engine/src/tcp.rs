@@ -266,8 +266,10 @@ fn segment(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcom
 /// True if a segment that begins at `seq` and has at most `len` bytes is one that `sender` may have sent: for packets
 /// quoted in ICMP errors (semantics 4.5).
 pub fn may_have_sent(entry: &Entry, seq: u32, len: u32, sender: Who) -> bool {
-    let (sender, receiver) = (&entry.windows[sender], &entry.windows[1 - sender]);
-    // One more for a SYN or FIN.
-    let end = seq.wrapping_add(len).wrapping_add(1);
-    !after(seq, sender.maxend) && !after(sender.end.wrapping_sub(receiver.maxwin), end)
+    let (window, receiver) = (&entry.windows[sender], &entry.windows[1 - sender]);
+    if entry.state() == State::SynSent {
+        // The opener has sent its latest SYN, the responder nothing of this connection.
+        return sender == OPENER && !after(entry.syn_seq, seq) && !after(seq, window.maxend);
+    }
+    !after(seq, window.maxend) && !after(window.end.wrapping_sub(receiver.maxwin), seq.wrapping_add(len))
 }
