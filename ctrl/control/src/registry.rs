@@ -97,7 +97,7 @@ impl Registry {
         let is_over = |since: u64| now_ns.saturating_sub(since) > 2 * self.longest_ns;
         while let Some(gone) = self.gone.front().filter(|gone| is_over(gone.since_ns)) {
             let (slot, incarnation) = (gone.id.slot() as u32, gone.id.0 >> AddrId::SLOT_BITS);
-            self.free_addresses.push(AddrId::new(slot, incarnation + 1 & 0xFFF));
+            self.free_addresses.push(AddrId::new(slot, (incarnation + 1) & 0xFFF));
             self.gone.pop_front();
         }
         while let Some((slot, _)) = self.gone_nics.front().copied().filter(|(_, since)| is_over(*since)) {

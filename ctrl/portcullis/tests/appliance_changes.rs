@@ -175,7 +175,8 @@ fn the_policy_file_is_followed_through_links_as_kubernetes_swaps_them() {
         fs::create_dir(setup.path(name)).unwrap();
         fs::write(setup.path(name).join("policy.yaml"), with_port(port)).unwrap();
     };
-    let link = |target: &str, name: &str| std::os::unix::fs::symlink(Path::new(target), setup.path(name)).unwrap();
+    let link =
+        |target: &str, name: &str| std::os::unix::fs::symlink(Path::new(target), setup.path(name)).unwrap();
     volume("..1", 22);
     volume("..2", 23);
     link("..1", "..data");

@@ -48,7 +48,11 @@ fn bad_input_is_told_with_its_place_and_nothing_starts() {
 
 #[test]
 fn a_configuration_without_wires_or_of_cores_that_are_not_there_is_bad_input() {
-    assert_refused(&null().cores(&[777]), 2, &["portcullis.toml", "workers.cores: core 777 is not there; allowed: 0"]);
+    assert_refused(
+        &null().cores(&[777]),
+        2,
+        &["portcullis.toml", "workers.cores: core 777 is not there; allowed: 0"],
+    );
     let setup = null();
     let policy = setup.write("policy.yaml", POLICY);
     let mut command = setup.command(Some(&policy));
@@ -60,12 +64,17 @@ fn a_configuration_without_wires_or_of_cores_that_are_not_there_is_bad_input() {
 
 #[test]
 fn a_missing_driver_a_missing_file_and_a_missing_interface_are_failures() {
-    assert_refused(&Setup::new("net_nonsense0", "net_null1"), 1, &["no driver knows the device \"net_nonsense0\""]);
+    assert_refused(
+        &Setup::new("net_nonsense0", "net_null1"),
+        1,
+        &["no driver knows the device \"net_nonsense0\""],
+    );
     let setup = Setup::new("net_pcap0,rx_pcap=/nowhere/in.pcap", "net_null1");
     assert_refused(&setup, 1, &["the port net_pcap0 did not come up", "/nowhere/in.pcap"]);
     let setup = Setup::new("net_af_packet0,iface=nowhere0", "net_null1");
     assert_refused(&setup, 1, &["the port net_af_packet0 did not come up"]);
-    let setup = Setup::new("net_null0", "net_memif0,role=client,socket-abstract=yes,socket=portcullis-nobody");
+    let setup =
+        Setup::new("net_null0", "net_memif0,role=client,socket-abstract=yes,socket=portcullis-nobody");
     assert_refused(&setup, 1, &["the port net_memif0 does not start"]);
 }
 
@@ -81,7 +90,8 @@ fn more_workers_than_queue_pairs_are_a_failure() {
 
 #[test]
 fn a_wish_for_huge_pages_that_are_not_there_is_a_failure() {
-    let free = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
+    let free =
+        fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
     if free.trim().parse::<u64>().is_ok_and(|free| free > 0) {
         return eprintln!("skipped: there are huge pages");
     }

@@ -12,7 +12,8 @@ const CLIENT: &str = "198.51.100.9";
 #[test]
 fn net_null_full_load_is_counted_and_ends_at_once() {
     let appliance = Setup::new("net_null0", "net_null1").start(POLICY);
-    let counters = appliance.wait_for_counters("a million packets", |c| c["packets"]["in"].as_u64() > Some(1_000_000));
+    let counters =
+        appliance.wait_for_counters("a million packets", |c| c["packets"]["in"].as_u64() > Some(1_000_000));
     assert_adds_up(&counters);
     assert_eq!(counters["generation"], 1);
     let workers = appliance.show("workers");
@@ -21,7 +22,11 @@ fn net_null_full_load_is_counted_and_ends_at_once() {
     let (status, receipt, _) = appliance.apply(&POLICY.replace("22", "23"), &[]);
     assert_eq!((status, &receipt["state"], &receipt["generation"]), (0, &json!("acknowledged"), &json!(2)));
     let (finished, _) = appliance.end();
-    assert!(finished.stdout.starts_with("portcullis: ready, 1 worker, generation 1\n"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.starts_with("portcullis: ready, 1 worker, generation 1\n"),
+        "{}",
+        finished.stdout
+    );
 }
 
 #[test]
@@ -30,7 +35,10 @@ fn everything_passes_and_is_reported_in_observe_mode() {
     let appliance = setup.start(POLICY);
     let counters = appliance.wait_for_counters("packets", |c| c["packets"]["in"].as_u64() > Some(100_000));
     assert_adds_up(&counters);
-    assert_eq!((&counters["packets"]["drop"], &counters["packets"]["pass"]), (&json!(0), &counters["packets"]["observed"]));
+    assert_eq!(
+        (&counters["packets"]["drop"], &counters["packets"]["pass"]),
+        (&json!(0), &counters["packets"]["observed"])
+    );
     assert!(counters["settings"][0].as_str().unwrap().contains("observe"));
     let shown = appliance.client(["show", "nics"]);
     assert!(String::from_utf8_lossy(&shown.stderr).contains("observe"));
@@ -43,7 +51,8 @@ fn everything_passes_and_is_reported_in_observe_mode() {
 #[test]
 fn net_pcap_forwards_exactly_what_passes() {
     let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", "net_pcap1,rx_pcap=IN,tx_pcap=OUT");
-    let to = |port: u16, from: u16| tcp(format!("{CLIENT}:{from}").as_str(), format!("10.5.6.7:{port}").as_str());
+    let to =
+        |port: u16, from: u16| tcp(format!("{CLIENT}:{from}").as_str(), format!("10.5.6.7:{port}").as_str());
     let mut outside = Vec::new();
     for n in 0..500 {
         outside.push(to(22, 40_000 + n).syn().seq(7).mss(1460).frame());
@@ -60,7 +69,8 @@ fn net_pcap_forwards_exactly_what_passes() {
         udp("[2001:db8::7]:5000", "[2001:db8::9]:53").payload("six").frame(),
     ];
     for (name, frames) in [("inside", &inside), ("outside", &outside)] {
-        pcap::write(setup.path(&format!("{name}.pcap")), Format::MICRO, &pcap::records(0, frames.clone())).unwrap();
+        pcap::write(setup.path(&format!("{name}.pcap")), Format::MICRO, &pcap::records(0, frames.clone()))
+            .unwrap();
     }
     let setup = setup.fill("inside", "outside");
     let appliance = setup.start(POLICY);
@@ -109,7 +119,8 @@ fn net_pcap_forwards_exactly_what_passes() {
         let (_, records) = pcap::read(setup.path(name)).unwrap();
         records.into_iter().map(|record| record.data).collect()
     };
-    let to_inside: Vec<_> = outside.iter().take(1000).step_by(2).chain(&outside[1000..1001]).cloned().collect();
+    let to_inside: Vec<_> =
+        outside.iter().take(1000).step_by(2).chain(&outside[1000..1001]).cloned().collect();
     assert!(sent("to-inside.pcap") == to_inside);
     assert!(sent("to-outside.pcap") == [0, 1, 3].map(|at: usize| inside[at].clone()));
 }
@@ -118,11 +129,14 @@ fn net_pcap_forwards_exactly_what_passes() {
 #[test]
 fn net_pcap_repeats_a_file_of_many_flows_under_full_load() {
     let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", "net_pcap1,rx_pcap=IN,infinite_rx=1");
-    let flow = |n: u32| tcp(format!("198.51.{}.{}:4000", n / 250, n % 250).as_str(), "10.5.6.7:22").syn().seq(1).frame();
+    let flow = |n: u32| {
+        tcp(format!("198.51.{}.{}:4000", n / 250, n % 250).as_str(), "10.5.6.7:22").syn().seq(1).frame()
+    };
     pcap::write(setup.path("inside.pcap"), Format::MICRO, &[]).unwrap();
     pcap::write(setup.path("outside.pcap"), Format::MICRO, &pcap::records(0, (0..20_000).map(flow))).unwrap();
     let appliance = setup.fill("inside", "outside").start(POLICY);
-    let counters = appliance.wait_for_counters("established", |c| c["reasons"]["established"].as_u64() > Some(200_000));
+    let counters =
+        appliance.wait_for_counters("established", |c| c["reasons"]["established"].as_u64() > Some(200_000));
     assert_adds_up(&counters);
     assert_eq!((&counters["reasons"]["new"], &counters["packets"]["drop"]), (&json!(20_000), &json!(0)));
     let (_, setup) = appliance.end();
@@ -133,7 +147,8 @@ fn net_pcap_repeats_a_file_of_many_flows_under_full_load() {
 #[test]
 fn net_ring_carries_frames_out_and_in_again() {
     let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", "net_ring0");
-    let frames = (0..200).map(|n| udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload("out").frame());
+    let frames = (0..200)
+        .map(|n| udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload("out").frame());
     pcap::write(setup.path("inside.pcap"), Format::MICRO, &pcap::records(0, frames)).unwrap();
     let appliance = setup.fill("inside", "").start(POLICY);
     let counters = appliance.wait_for_counters("both ways", |c| c["packets"]["in"] == 400);
@@ -150,15 +165,18 @@ fn two_workers_share_a_wire_and_hand_over_what_is_the_others() {
         return eprintln!("skipped: one core only");
     }
     // Each queue reads the whole file: every flow is seen by both workers, and belongs to one.
-    let setup = Setup::new("net_pcap0,rx_pcap=IN,rx_pcap=IN,tx_pcap=OUT,tx_pcap=OUT2", "net_null0,no-rx=1").cores(&[0, 1]);
-    let frames = (0..1000).map(|n| udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload("x").frame());
+    let setup = Setup::new("net_pcap0,rx_pcap=IN,rx_pcap=IN,tx_pcap=OUT,tx_pcap=OUT2", "net_null0,no-rx=1")
+        .cores(&[0, 1]);
+    let frames = (0..1000)
+        .map(|n| udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload("x").frame());
     pcap::write(setup.path("inside.pcap"), Format::MICRO, &pcap::records(0, frames)).unwrap();
     let appliance = setup.fill("inside", "").start(POLICY);
     let counters = appliance.wait_for_counters("both files", |c| c["packets"]["in"] == 2000);
     assert_adds_up(&counters);
     assert_eq!(counters["reasons"], json!({"new": 1000, "established": 1000}));
     let connections = appliance.show("connections");
-    let mut workers: Vec<_> = connections.as_array().unwrap().iter().map(|c| c["worker"].as_u64().unwrap()).collect();
+    let mut workers: Vec<_> =
+        connections.as_array().unwrap().iter().map(|c| c["worker"].as_u64().unwrap()).collect();
     assert_eq!(workers.len(), 1000);
     workers.sort_unstable();
     workers.dedup();

@@ -91,7 +91,8 @@ impl Live {
                 let answer = interview.ask(from, room).await?;
                 {
                     let inner = self.inner();
-                    let shown = answer.connections.iter().filter_map(|c| inner.connection(c, answer.now.up, worker));
+                    let shown =
+                        answer.connections.iter().filter_map(|c| inner.connection(c, answer.now.up, worker));
                     shown.for_each(&mut each);
                 }
                 let Some(next) = answer.next else { break };

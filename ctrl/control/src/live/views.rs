@@ -23,7 +23,8 @@ impl Tally {
     fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
         let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
         let mut tally = Tally { reasons, observed: 0 };
-        let observable = |reason: Reason| !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull);
+        let observable =
+            |reason: Reason| !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull);
         tally.observed = cells.observed(nic, direction).min(tally.sum(observable));
         tally
     }
@@ -181,13 +182,7 @@ impl Inner {
         for (worker, sum) in self.workers.iter().zip(&mut by_worker) {
             for (slot, tallies) in by_nic.iter_mut().enumerate() {
                 for (direction, tally) in DIRECTIONS.into_iter().zip(tallies) {
-                    let nic = NicSlot(slot as u32);
-                    // Before the reasons: what is observed meanwhile is then not more than what they say.
-                    let mut counted =
-                        Tally { observed: worker.cells.observed(nic, direction), ..Tally::default() };
-                    for (reason, n) in Reason::ALL.into_iter().zip(&mut counted.reasons) {
-                        *n = worker.cells.get(nic, direction, reason);
-                    }
+                    let counted = Tally::read(&worker.cells, NicSlot(slot as u32), direction);
                     tally.add(&counted);
                     sum.add(&counted);
                 }

@@ -16,7 +16,8 @@ pub struct Cores {
 impl Cores {
     /// Divides what the system lets this process use; an error is one line about a core that is not there.
     pub fn divide(config: &Config) -> Result<Cores, String> {
-        let there: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        let there: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         divide(&config.workers.cores, &there)
     }
 
@@ -51,7 +52,8 @@ mod tests {
 
     #[test]
     fn the_control_side_keeps_off_the_workers_cores_where_it_can() {
-        let cores = |workers: &[usize], control: &[usize]| Cores { workers: workers.into(), control: control.into() };
+        let cores =
+            |workers: &[usize], control: &[usize]| Cores { workers: workers.into(), control: control.into() };
         assert_eq!(divide(&[1, 2], &[0, 1, 2, 3]), Ok(cores(&[1, 2], &[0, 3])));
         assert_eq!(divide(&[1, 0], &[0, 1]), Ok(cores(&[1, 0], &[0, 1])));
         let refused = divide(&[1, 9], &[0, 1]).unwrap_err();

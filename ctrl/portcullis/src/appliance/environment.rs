@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(started.warnings.len(), 1);
         for wish in ["--socket-mem=64", "--huge-dir=/x", "--no-huge", "--in-memory"] {
             let started = environment(&[wish], false);
-            assert_eq!(started.args.iter().filter(|arg| *arg == "--no-huge").count(), usize::from(wish == "--no-huge"));
+            assert_eq!(
+                started.args.iter().filter(|arg| *arg == "--no-huge").count(),
+                usize::from(wish == "--no-huge")
+            );
             assert_eq!(started.warnings, [""; 0], "{wish}");
         }
         assert!(environment(&[], true).warnings.is_empty());

@@ -24,8 +24,8 @@ use crossbeam::channel::bounded;
 use engine::burst::FirewallConfig;
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::worker::{Wire, mesh};
-use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool, Queue};
+use engine::worker::mesh;
+use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
@@ -37,7 +37,7 @@ use crate::failure::{Failure, print};
 use crate::input;
 use cores::Cores;
 use environment::{Environment, HANDOFF_RING};
-use ports::Ports;
+use ports::{Ports, Wires};
 use service::{Signals, start_log, tell_supervisor};
 use watch::Watch;
 use workers::{Beat, Job, Workers};
@@ -72,7 +72,8 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
 /// Everything that can be wrong in the files is found here, before anything starts.
 fn read_input(args: &cli::Run) -> Result<(Config, Option<Parsed>, Cores), Failure> {
     let config = input::config(Some(&args.config))?;
-    let whole_file = |message: String| Failure::input(Diagnostic::whole_file(args.config.display().to_string(), message));
+    let whole_file =
+        |message: String| Failure::input(Diagnostic::whole_file(args.config.display().to_string(), message));
     config.require_wires().map_err(|message| whole_file(message.to_owned()))?;
     let cores = Cores::divide(&config).map_err(whole_file)?;
     let policy = args.policy.as_deref().map(|path| input::policy(path, &config)).transpose()?;
@@ -102,7 +103,7 @@ fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
 
 /// DPDK with its ports, and who gets which queue.
 struct Dataplane {
-    queues: Vec<Vec<Wire<Queue>>>,
+    queues: Vec<Wires>,
     ports: Ports,
     pool: Mempool,
     eal: Arc<Eal>,
@@ -114,7 +115,8 @@ impl Dataplane {
         let environment = Environment::new(config, cores.control[0], Eal::has_hugepages());
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
         let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
-        let pool = Mempool::new(&eal, "portcullis", environment.buffers, DEFAULT_DATA_ROOM).map_err(Failure::runtime)?;
+        let pool = Mempool::new(&eal, "portcullis", environment.buffers, DEFAULT_DATA_ROOM)
+            .map_err(Failure::runtime)?;
         let (ports, queues) = ports::open(config, &eal, &pool).map_err(Failure::runtime)?;
         Ok(Dataplane { queues, ports, pool, eal, cores: cores.clone() })
     }
@@ -166,7 +168,7 @@ impl Dataplane {
 fn assemble(
     config: Config,
     policy: Option<Parsed>,
-    queues: Vec<Vec<Wire<Queue>>>,
+    queues: Vec<Wires>,
     cores: &Cores,
     ports: &Ports,
     start: Instant,
@@ -177,14 +179,19 @@ fn assemble(
     let shards: Vec<_> = (0..count).map(|id| input::shard_config(&config, id as u32, count as u32)).collect();
     let mut committer = Committer::new(config);
     let first = committer.commit(policy.map(|parsed| parsed.policy).unwrap_or_default(), 0);
-    let first = first.map_err(|_| Failure::input("the policy has more NICs or addresses than there is place for"))?;
+    let first =
+        first.map_err(|_| Failure::input("the policy has more NICs or addresses than there is place for"))?;
     let snapshot = first.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
     let (publisher, readers) = rcu::domain(snapshot, count);
     let population = Arc::new(Population::new());
     let (mut handles, mut jobs) = (Vec::new(), Vec::new());
     let parts = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(shards);
     for (id, (((wires, reader), rings), shard)) in parts.enumerate() {
-        let (cells, beat, core) = (Arc::new(Cells::new()), Arc::new(crossbeam::utils::CachePadded::new(Beat::default())), cores.workers[id]);
+        let (cells, beat, core) = (
+            Arc::new(Cells::new()),
+            Arc::new(crossbeam::utils::CachePadded::new(Beat::default())),
+            cores.workers[id],
+        );
         let (asked, questions) = bounded(QUESTIONS);
         let shown = beat.clone();
         handles.push(WorkerHandle {
@@ -196,9 +203,28 @@ fn assemble(
             polls: Box::new(move || shown.polls()),
         });
         let firewall = FirewallConfig { shard, secret, grace_end_ns };
-        jobs.push(Job { id, core, firewall, cells, population: population.clone(), reader, wires, rings, questions, beat });
+        jobs.push(Job {
+            id,
+            core,
+            firewall,
+            cells,
+            population: population.clone(),
+            reader,
+            wires,
+            rings,
+            questions,
+            beat,
+        });
     }
-    let parts = Parts { committer, publisher, workers: handles, population, ports: ports.view(), start, governing_file: None };
+    let parts = Parts {
+        committer,
+        publisher,
+        workers: handles,
+        population,
+        ports: ports.view(),
+        start,
+        governing_file: None,
+    };
     Ok((parts, jobs))
 }
 

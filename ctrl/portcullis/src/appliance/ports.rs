@@ -14,15 +14,17 @@ use super::environment::PORT_RING;
 #[derive(Clone)]
 pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
 
+/// One worker's queues, wire by wire.
+pub type Wires = Vec<Wire<Queue>>;
+
 /// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
-pub fn open(config: &Config, eal: &Eal, pool: &Mempool) -> Result<(Ports, Vec<Vec<Wire<Queue>>>), pmd::Error> {
+pub fn open(
+    config: &Config,
+    eal: &Eal,
+    pool: &Mempool,
+) -> Result<(Ports, Vec<Wires>), pmd::Error> {
     let workers = config.workers.cores.len();
-    let asked = pmd::Config {
-        queues: workers as u16,
-        rx_ring: PORT_RING,
-        tx_ring: PORT_RING,
-        mtu: None,
-    };
+    let asked = pmd::Config { queues: workers as u16, rx_ring: PORT_RING, tx_ring: PORT_RING, mtu: None };
     let names: Vec<&String> = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).collect();
     // All are configured before any starts: what can't be is known before a frame moves.
     let configured: Vec<_> =
@@ -33,7 +35,7 @@ pub fn open(config: &Config, eal: &Eal, pool: &Mempool) -> Result<(Ports, Vec<Ve
         ports.push(port);
         queues.push(of_port.into_iter());
     }
-    let mut dealt: Vec<Vec<Wire<Queue>>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut dealt: Vec<Wires> = (0..workers).map(|_| Vec::new()).collect();
     let mut pairs = queues.into_iter();
     while let (Some(inside), Some(outside)) = (pairs.next(), pairs.next()) {
         for (wires, (inside, outside)) in dealt.iter_mut().zip(inside.zip(outside)) {

@@ -43,7 +43,10 @@ impl Signals {
 
 /// The log goes to standard error; `PORTCULLIS_LOG` (error, warn, info, debug, trace, off) says how much, by default warnings.
 pub fn start_log() {
-    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::WARN);
+    let level = std::env::var("PORTCULLIS_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::WARN);
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_max_level(level);
     // Refused only where there is one already.
     let _ = log.with_ansi(io::stderr().is_terminal()).try_init();

@@ -50,7 +50,8 @@ impl Watch {
         let path = std::path::absolute(path)?;
         // SAFETY: the descriptor was just made; an OwnedFd keeps it open, and the same, until it is dropped.
         let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let mut watch = Watch { path, inotify, names: HashMap::new(), is_complete: false, state: State::default() };
+        let mut watch =
+            Watch { path, inotify, names: HashMap::new(), is_complete: false, state: State::default() };
         watch.look_around();
         Ok(watch)
     }
@@ -104,7 +105,9 @@ impl Watch {
                 self.names.remove(&event.wd());
                 continue;
             }
-            let Some(name) = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes())) else { continue };
+            let Some(name) = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes())) else {
+                continue;
+            };
             if names.contains(name) {
                 let is_link = || directory.join(name).is_symlink();
                 self.state.note(event.events(), is_link);

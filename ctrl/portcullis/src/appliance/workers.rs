@@ -103,14 +103,17 @@ struct Thread {
 impl Workers {
     /// Starts a thread a job and waits until each polls. `start` is moment 0 of their clock.
     pub fn start(jobs: Vec<Job>, eal: &Arc<Eal>, start: Instant) -> Result<Workers, String> {
-        let mut workers = Workers { order: Arc::new(CachePadded::new(AtomicU8::new(order::RUN))), threads: Vec::new() };
+        let mut workers =
+            Workers { order: Arc::new(CachePadded::new(AtomicU8::new(order::RUN))), threads: Vec::new() };
         let (ready, is_ready) = mpsc::channel();
         for job in jobs {
             let (id, beat) = (job.id, job.beat.clone());
             let (eal, order, ready) = (eal.clone(), workers.order.clone(), ready.clone());
             let body = move || run(job, &eal, &order, start, ready);
             match Builder::new().name(format!("worker-{id}")).spawn(body) {
-                Ok(handle) => workers.threads.push(Thread { id, handle, beat, seen: 0, since: Instant::now() }),
+                Ok(handle) => {
+                    workers.threads.push(Thread { id, handle, beat, seen: 0, since: Instant::now() })
+                }
                 Err(error) => {
                     workers.stop();
                     return Err(format!("worker {id} does not start: {error}"));
@@ -119,7 +122,8 @@ impl Workers {
         }
         drop(ready);
         for _ in 0..workers.threads.len() {
-            let result = is_ready.recv().unwrap_or_else(|_| Err("a worker ended while it started".to_owned()));
+            let result =
+                is_ready.recv().unwrap_or_else(|_| Err("a worker ended while it started".to_owned()));
             if let Err(reason) = result {
                 workers.stop();
                 return Err(reason);
@@ -183,7 +187,10 @@ impl Workers {
         // Two turns on, one of them has begun and ended since.
         let mut moved_on = self.threads.iter().zip(&before);
         let begin = Instant::now();
-        while !moved_on.clone().all(|(t, (_, turns))| t.has_ended() || t.beat.drained.load(Acquire) >= turns + 2) {
+        while !moved_on
+            .clone()
+            .all(|(t, (_, turns))| t.has_ended() || t.beat.drained.load(Acquire) >= turns + 2)
+        {
             if begin.elapsed() > DRAIN_PATIENCE {
                 return false;
             }

@@ -50,7 +50,8 @@ impl Answer {
 
 /// Asks the appliance behind `socket`.
 pub fn request(socket: &Path, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     runtime.block_on(ask(socket, method, target, body)).map_err(|reason| {
         Failure::runtime(format!("the appliance can't be reached by {}: {reason}", socket.display()))
     })
@@ -79,7 +80,9 @@ async fn ask(socket: &Path, method: Method, target: &str, body: Vec<u8>) -> Resu
 /// A text as a value in a query.
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]

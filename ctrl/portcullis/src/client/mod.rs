@@ -20,6 +20,9 @@ use http::{Answer, encoded, request};
 /// Exit status of what was refused, and of `diff` where there are differences.
 const REFUSED: u8 = 2;
 
+/// An answer's body, as text for people.
+type Table = fn(&[u8]) -> Result<String, Failure>;
+
 /// `apply`
 pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
     let mut target = target_of(&args.file);
@@ -51,7 +54,8 @@ pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
 pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
     let target = target_of(&args.file) + "&dry_run=true&allow_empty=true";
     // 2 says that there are differences; whatever goes wrong is 1.
-    let asked = document(&args.file).and_then(|body| request(&args.client.socket, Method::POST, &target, body)?.success());
+    let asked = document(&args.file)
+        .and_then(|body| request(&args.client.socket, Method::POST, &target, body)?.success());
     let receipt: Receipt = parsed(&asked.map_err(Failure::into_runtime)?)?;
     print_receipt(&receipt, args.output)?;
     Ok(if receipt.state == State::Unchanged { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
@@ -66,10 +70,12 @@ pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
 
 /// `show`
 pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
-    let (path, table): (_, fn(&[u8]) -> Result<String, Failure>) = match args.subject {
+    let (path, table): (&str, Table) = match args.subject {
         Subject::Nics => ("nics", |body| Ok(table::nics(&parsed::<Vec<shape::Nic>>(body)?))),
         Subject::Groups => ("groups", |body| Ok(table::groups(&parsed::<Vec<shape::Group>>(body)?))),
-        Subject::Connections => ("connections", |body| Ok(table::connections(&parsed::<Vec<shape::Connection>>(body)?))),
+        Subject::Connections => {
+            ("connections", |body| Ok(table::connections(&parsed::<Vec<shape::Connection>>(body)?)))
+        }
         Subject::Counters => ("counters", |body| Ok(table::counters(&parsed(body)?))),
         Subject::Workers => ("workers", |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?))),
         Subject::Snapshot => ("snapshot", |body| Ok(table::snapshot(&parsed(body)?))),
@@ -97,13 +103,16 @@ fn document(file: &Path) -> Result<Vec<u8>, Failure> {
         return read_file(file).map(String::into_bytes).map_err(Failure::input);
     }
     let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text).map_err(|error| Failure::input(format!("standard input: {error}")))?;
+    std::io::stdin()
+        .read_to_end(&mut text)
+        .map_err(|error| Failure::input(format!("standard input: {error}")))?;
     Ok(text)
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body)
-        .map_err(|error| Failure::runtime(format!("the appliance's answer is not understood (another version?): {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::runtime(format!("the appliance's answer is not understood (another version?): {error}"))
+    })
 }
 
 fn print_receipt(receipt: &Receipt, output: Output) -> Result<(), Failure> {

@@ -14,7 +14,10 @@ fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let is_number = |column: usize| {
-        !rows.is_empty() && rows.iter().all(|row| row[column].bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
+        !rows.is_empty()
+            && rows
+                .iter()
+                .all(|row| row[column].bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-'))
     };
     let right: Vec<bool> = (0..head.len()).map(is_number).collect();
     let mut text = String::new();
@@ -55,7 +58,11 @@ pub fn receipt(receipt: &Receipt) -> String {
         ),
         State::Pending => {
             let pending: Vec<_> = receipt.pending.iter().map(ToString::to_string).collect();
-            format!("generation {}, published, pending: no answer yet from workers {}\n", receipt.generation, pending.join(", "))
+            format!(
+                "generation {}, published, pending: no answer yet from workers {}\n",
+                receipt.generation,
+                pending.join(", ")
+            )
         }
         State::Unconfirmed => format!("generation {}, to be confirmed\n", receipt.generation),
     };
@@ -92,23 +99,32 @@ pub fn counters(counters: &Counters) -> String {
     }
     let mut reasons: Vec<_> = counters.reasons.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let reasons: Vec<_> = reasons.into_iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]).collect();
+    let reasons: Vec<_> =
+        reasons.into_iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]).collect();
     text += &aligned(&["reason", "packets"], &reasons);
     let row = |first: Vec<String>, p: &Packets| {
         [first, [p.received, p.pass, p.drop].map(|n| n.to_string()).to_vec()].concat()
     };
-    let workers: Vec<_> =
-        counters.workers.iter().map(|w| row(vec![w.id.to_string(), w.core.to_string()], &w.packets)).collect();
+    let workers: Vec<_> = counters
+        .workers
+        .iter()
+        .map(|w| row(vec![w.id.to_string(), w.core.to_string()], &w.packets))
+        .collect();
     text += &aligned(&["worker", "core", "in", "pass", "drop"], &workers);
-    let directions = counters.nics.iter().flat_map(|nic| [(nic, "inbound", &nic.inbound), (nic, "outbound", &nic.outbound)]);
-    let nics: Vec<_> =
-        directions.map(|(nic, name, tally)| row(vec![or_dash(nic.nic.as_ref()), name.to_owned()], &tally.packets)).collect();
+    let directions = counters
+        .nics
+        .iter()
+        .flat_map(|nic| [(nic, "inbound", &nic.inbound), (nic, "outbound", &nic.outbound)]);
+    let nics: Vec<_> = directions
+        .map(|(nic, name, tally)| row(vec![or_dash(nic.nic.as_ref()), name.to_owned()], &tally.packets))
+        .collect();
     text += &aligned(&["nic", "direction", "in", "pass", "drop"], &nics);
     let ports: Vec<_> = counters
         .ports
         .iter()
         .map(|port| {
-            let lost = [port.rx_missed, port.rx_errors, port.rx_no_buffer, port.rx_oversize].iter().sum::<u64>();
+            let lost =
+                [port.rx_missed, port.rx_errors, port.rx_no_buffer, port.rx_oversize].iter().sum::<u64>();
             let numbers = [port.rx_packets, port.tx_packets, lost, port.tx_errors + port.tx_oversize];
             let link = if port.link_up { "up" } else { "down" };
             [vec![port.name.clone(), link.to_owned()], numbers.map(|n| n.to_string()).to_vec()].concat()
@@ -169,13 +185,22 @@ pub fn groups(groups: &[Group]) -> String {
             listed(&group.nics),
         ]
     };
-    aligned(&["group", "inbound rules", "outbound rules", "nics"], &groups.iter().map(row).collect::<Vec<_>>())
+    aligned(
+        &["group", "inbound rules", "outbound rules", "nics"],
+        &groups.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 /// `show workers`
 pub fn workers(workers: &[Worker]) -> String {
     let row = |worker: &Worker| {
-        let numbers = [worker.polls, worker.busy_polls, worker.packets.received, worker.packets.pass, worker.packets.drop];
+        let numbers = [
+            worker.polls,
+            worker.busy_polls,
+            worker.packets.received,
+            worker.packets.pass,
+            worker.packets.drop,
+        ];
         let table = format!("{}/{}", or_dash(worker.connections), worker.capacity);
         let acknowledged = if worker.acknowledged { "yes" } else { "no" };
         let first = vec![worker.id.to_string(), worker.core.to_string(), acknowledged.to_owned(), table];

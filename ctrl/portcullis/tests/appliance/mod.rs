@@ -138,7 +138,8 @@ impl Setup {
 
     /// Runs what is expected to be refused; its status and what it complained.
     pub fn refused(&self, policy: Option<&Path>) -> (i32, String) {
-        let Finished { status, stdout, stderr } = Process::start(self.command(policy)).unwrap().finish(READY).unwrap();
+        let Finished { status, stdout, stderr } =
+            Process::start(self.command(policy)).unwrap().finish(READY).unwrap();
         assert_eq!(stdout, "");
         (status.code().unwrap(), stderr)
     }
@@ -212,7 +213,8 @@ pub fn assert_adds_up(counters: &Value) {
     let reasons: u64 = counters["reasons"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(reasons, number(all, "in"), "{counters}");
     for key in ["in", "pass", "drop"] {
-        let workers: u64 = counters["workers"].as_array().unwrap().iter().map(|worker| number(worker, key)).sum();
+        let workers: u64 =
+            counters["workers"].as_array().unwrap().iter().map(|worker| number(worker, key)).sum();
         assert_eq!(workers, number(all, key), "{counters}");
     }
 }
