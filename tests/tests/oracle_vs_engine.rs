@@ -1,6 +1,6 @@
 //! The engine against the oracle: the same traffic under the same changing policy, verdict by verdict.
 //!
-//! `ORACLE_SEEDS=5000` runs more seeds; `ORACLE_SEED=17` runs one alone. A failing seed prints itself, and what led to the
+//! `ORACLE_SEEDS=5000` runs more seeds; `ORACLE_SEED=17` runs one alone, `ORACLE_TAIL=500` tells more of it. A failing seed prints itself, and what led to the
 //! first verdict that differs: nothing behind that one is judged, so the run is its own shortest failing prefix.
 
 use std::collections::BTreeMap;
@@ -209,7 +209,8 @@ impl Pair {
             flow == 0 || *of == flow || line.starts_with("--") || line.contains(what)
         };
         let lines: Vec<&str> = self.story.iter().filter(of_flow).map(|(_, line)| line.as_str()).collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        let most = number("ORACLE_TAIL").unwrap_or(15) as usize;
+        lines[lines.len().saturating_sub(most)..].join("\n")
     }
 }
 

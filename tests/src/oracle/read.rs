@@ -83,9 +83,9 @@ impl<'a> Link<'a> {
             return None;
         }
         let (dst, src, first) = (frame.mac(0), frame.mac(6), frame.u16(12));
-        // Tags are part of the link header, both where there are two.
+        // Tags are part of the link header, both where there are two (a first one of 0x88A8 is refused by itself).
         let is_tag = |ethertype| matches!(ethertype, DOT1Q | DOT1AD);
-        if is_tag(first) && (!frame.holds(18) || is_tag(frame.u16(16)) && !frame.holds(22)) {
+        if is_tag(first) && !frame.holds(18) || first == DOT1Q && is_tag(frame.u16(16)) && !frame.holds(22) {
             return None;
         }
         if first == DOT1AD {

@@ -325,15 +325,18 @@ impl Tcp {
     /// A RST outside SYN sent.
     fn reset(&self, who: Who, segment: &Segment, check: bool) -> Step {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
-        // An acknowledgment from before the SYN's end acknowledges nothing of this connection.
+        // Who has a SYN expects what follows it, and an acknowledgment of less acknowledges nothing of this connection.
         let first = sender.isn.wrapping_add(1);
-        let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked));
+        let acked = match receiver.acked {
+            Some(acked) if self.picked_up || upto(first, acked) => Some(acked),
+            _ => (!self.picked_up).then_some(first),
+        };
         // "Exact (the highest number that its receiver acknowledged, or its sender's own next)."
         if acked == Some(segment.seq) || sender.end == segment.seq {
             return Step::End;
         }
         // "For a RST: from what its receiver acknowledged up to the window's end."
-        let low = acked.unwrap_or(first);
+        let low = acked.unwrap_or(sender.end);
         let inside = upto(low, segment.seq) && upto(segment.seq, sender.maxend);
         if inside || !self.checks(check) { Step::PassUnmoved } else { Step::Invalid }
     }
@@ -387,8 +390,8 @@ impl Tcp {
         receiver.maxend = later(receiver.maxend, segment.ack.wrapping_add(window.max(1)));
     }
 
-    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5). `len` is how much data the quoted packet
-    /// says it has: its end may lie inside the window where its beginning does not.
+    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5). `len` is how far the quoted packet
+    /// says it reaches: its end may lie inside the window where its beginning does not.
     pub fn may_have_sent(&self, who: Who, seq: u32, len: u32, check: bool) -> bool {
         if !self.checks(check) {
             return true;
@@ -398,8 +401,6 @@ impl Tcp {
             // The opener has sent its latest SYN; the responder has no window that anything could lie in.
             return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.maxend);
         }
-        // An error may come late, as an acknowledgment may: as far back as that one.
-        let low = s.end.wrapping_sub(r.maxwin.max(66_000));
-        upto(low, seq.wrapping_add(len)) && upto(seq, s.maxend)
+        upto(s.end.wrapping_sub(r.maxwin), seq.wrapping_add(len)) && upto(seq, s.maxend)
     }
 }

@@ -45,19 +45,17 @@ fn is_arp(packet: Bytes<'_>) -> bool {
 
 /// The verdict on IP traffic that no rule judges; `None` for all other.
 pub(super) fn ip(policy: &Policy, vpc: &str, side: Side, link: &Link<'_>, ip: &Ip<'_>) -> Option<Outcome> {
-    // What a later fragment holds nobody knows: it follows its first (4.6).
-    if matches!(ip.fragment, Fragment::Later(_)) {
-        return None;
-    }
     let mac = if side == Side::Inside { link.src } else { link.dst };
     let local = if side == Side::Inside { ip.src } else { ip.dst };
     let owner = rules::owner(policy, vpc, local, mac);
     let traffic = Traffic { policy, vpc, side, mac, ip, owner };
     let kind = ip.l4.data.first().copied().unwrap_or_default();
     match (ip.v6, ip.protocol) {
+        // IGMP shows in the IP header; what else a later fragment holds nobody knows: it follows its first (4.6).
+        (false, 2) => Some(traffic.groups()),
+        _ if matches!(ip.fragment, Fragment::Later(_)) => None,
         (true, 58) if (133..=137).contains(&kind) => Some(traffic.neighbours(kind)),
         (true, 58) if matches!(kind, 130..=132 | 143) => Some(traffic.groups()),
-        (false, 2) => Some(traffic.groups()),
         (_, UDP) => traffic.dhcp(),
         _ => None,
     }
