@@ -4,7 +4,8 @@
 
 use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 
-use perf::floor::{appliance::Appliance, cores, median, testpmd, traffic};
+use perf::floor::{Rate, appliance::Appliance, cores, median, testpmd, traffic};
+use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let binary = PathBuf::from(env::var_os("PORTCULLIS_BIN").ok_or("PORTCULLIS_BIN names no binary")?);
@@ -18,16 +19,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::remove_dir_all(&directory)?;
     let (ours, floor) = compared?;
 
-    let (our_median, floor_median) = (median(&ours), median(&floor));
+    let (ours, floor) = (summary(&ours), summary(&floor));
+    let ratio = |key: &str| ours[key].as_f64().zip(floor[key].as_f64()).map(|(ours, floor)| ours / floor);
     let result = serde_json::json!({
         "flows": flows,
-        "portcullis_mpps": our_median,
-        "testpmd_5tswap_mpps": floor_median,
-        "ratio": our_median / floor_median,
-        "rounds": { "portcullis_mpps": ours, "testpmd_5tswap_mpps": floor },
+        "ratio": ratio("mpps"),
+        "ratio_per_core": ratio("mpps_per_core"),
+        "portcullis": ours,
+        "testpmd_5tswap": floor,
     });
     println!("{}", serde_json::to_string_pretty(&result)?);
     Ok(())
+}
+
+/// Medians, and what they are the medians of.
+fn summary(rates: &[Rate]) -> Value {
+    let each = |of: fn(&Rate) -> f64| rates.iter().map(of).collect::<Vec<_>>();
+    let (mpps, per_core) = (each(|rate| rate.mpps), each(Rate::per_core));
+    serde_json::json!({
+        "mpps": median(&mpps),
+        "mpps_per_core": median(&per_core),
+        "rounds_mpps": mpps,
+        "rounds_core_share": each(|rate| rate.core_share),
+    })
 }
 
 /// Rates of both, a round each in turn: a machine that slows down slows both down.
@@ -37,10 +51,10 @@ fn compare(
     rounds: u32,
     time: Duration,
     flows: u32,
-) -> Result<(Vec<f64>, Vec<f64>), Box<dyn Error>> {
+) -> Result<(Vec<Rate>, Vec<Rate>), Box<dyn Error>> {
     let (others, core) = cores()?;
     let captures = traffic::write(directory, flows)?;
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    let (mut ours, mut floor) = (Vec::<Rate>::new(), Vec::<Rate>::new());
     for round in 1..=rounds {
         let appliance = Appliance::start(binary, directory, &captures, core)?;
         ours.push(appliance.measure(time)?);
@@ -48,8 +62,8 @@ fn compare(
         floor.push(testpmd::measure(&captures, others, core, time)?);
         eprintln!(
             "round {round} of {rounds}: portcullis {:.2} Mpps, testpmd {:.2} Mpps",
-            ours[ours.len() - 1],
-            floor[floor.len() - 1]
+            ours[ours.len() - 1].mpps,
+            floor[floor.len() - 1].mpps
         );
     }
     Ok((ours, floor))

@@ -12,7 +12,8 @@ use serde_json::Value;
 use testkit::lab::Process;
 
 use super::{
-    EAL_MEMORY,
+    EAL_MEMORY, Rate,
+    cpu::Cpu,
     traffic::{Captures, POLICY},
     vdevs,
 };
@@ -91,11 +92,11 @@ impl Appliance {
         })
     }
 
-    /// Millions of packets forwarded a second, over this time; an error unless each of them was `established`.
-    pub fn measure(&self, time: Duration) -> io::Result<f64> {
-        let before = self.sample()?;
+    /// How fast it forwards over this time; an error unless every packet was `established`.
+    pub fn measure(&self, time: Duration) -> io::Result<Rate> {
+        let (before, cpu) = (self.sample()?, Cpu::of(self.process.id())?);
         thread::sleep(time);
-        let after = self.sample()?;
+        let (after, core_share) = (self.sample()?, Cpu::of(self.process.id())?.share_since(cpu));
         let passed = after.passed - before.passed;
         if after.dropped != before.dropped || after.established - before.established != passed {
             return Err(io::Error::other(format!(
@@ -104,7 +105,7 @@ impl Appliance {
                 after.dropped - before.dropped
             )));
         }
-        Ok(passed as f64 / (after.at - before.at).as_secs_f64() / 1e6)
+        Ok(Rate { mpps: passed as f64 / (after.at - before.at).as_secs_f64() / 1e6, core_share })
     }
 
     /// Ends it.

@@ -1,12 +1,29 @@
 //! The appliance against DPDK's own forwarder: the traffic, the two programs, and the arithmetic.
 
 pub mod appliance;
+pub mod cpu;
 pub mod testpmd;
 pub mod traffic;
 
 use std::{io, path::PathBuf};
 
 use rustix::thread::sched_getaffinity;
+
+/// What one measurement of one program says.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Millions of packets forwarded a second.
+    pub mpps: f64,
+    /// The share of a core that it had for this: 1 on a machine of its own.
+    pub core_share: f64,
+}
+
+impl Rate {
+    /// What it would forward with a core of its own.
+    pub fn per_core(&self) -> f64 {
+        self.mpps / self.core_share
+    }
+}
 
 /// No huge pages, and memory: the same for both programs.
 pub const EAL_MEMORY: [&str; 3] = ["--no-huge", "-m", "1024"];

@@ -1,31 +1,57 @@
 //! DPDK's own forwarder on the same ports: `5tswap` reads and swaps the five-tuple and knows no connection. It is the floor: what
 //! receiving, touching the headers and sending cost by themselves.
 
-use std::{io, process::Command, time::Duration};
+use std::{
+    io,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use testkit::lab::Process;
 
-use super::{EAL_MEMORY, median, traffic::Captures, vdevs};
+use super::{EAL_MEMORY, Rate, cpu::Cpu, median, traffic::Captures, vdevs};
 
-/// Millions of packets forwarded a second, over about this time.
-pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) -> io::Result<f64> {
-    let mut command = Command::new("dpdk-testpmd");
-    command.args(["-l", &format!("{others},{core}"), "--main-lcore", &others.to_string()]);
+/// Reports that lie in its start.
+const WARM_UP: usize = 2;
+
+/// How fast it forwards over so many seconds.
+pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) -> io::Result<Rate> {
+    // Its reports come once a second, and late through a pipe's buffer.
+    let mut command = Command::new("stdbuf");
+    command.args([
+        "-oL",
+        "dpdk-testpmd",
+        "-l",
+        &format!("{others},{core}"),
+        "--main-lcore",
+        &others.to_string(),
+    ]);
     command.args(["--no-pci", "--no-telemetry", &format!("--file-prefix=floor{}", std::process::id())]);
     command.args(EAL_MEMORY).args(vdevs(captures));
     command.args(["--", "--forward-mode=5tswap", "--nb-cores=1", "--no-flush-rx", "--no-lsc-interrupt"]);
     command.args(["--total-num-mbufs=65536", "--stats-period=1"]);
     let testpmd = Process::start(command)?;
-    testpmd.wait_for("Tx-pps", Duration::from_secs(30))?;
-    // Its own warm-up, and the seconds that are measured.
-    std::thread::sleep(Duration::from_secs(1) + time);
-    let said = testpmd.stdout();
+    await_reports(&testpmd, WARM_UP)?;
+    let before = Cpu::of(testpmd.id())?;
+    let rates = await_reports(&testpmd, WARM_UP + time.as_secs().max(1) as usize)?;
+    let core_share = Cpu::of(testpmd.id())?.share_since(before);
     testpmd.interrupt(Duration::from_secs(10))?;
-    let rates = rates(&said);
-    // The first two lie in the start.
-    match rates.get(2..) {
-        Some(rates @ [_, ..]) => Ok(median(rates) / 1e6),
-        _ => Err(io::Error::other(format!("no rates from dpdk-testpmd:\n{said}"))),
+    Ok(Rate { mpps: median(&rates[WARM_UP..]) / 1e6, core_share })
+}
+
+fn await_reports(testpmd: &Process, wanted: usize) -> io::Result<Vec<f64>> {
+    let until = Instant::now() + Duration::from_secs(10 + wanted as u64);
+    loop {
+        let rates = rates(&testpmd.stdout());
+        if rates.len() >= wanted {
+            return Ok(rates);
+        }
+        if Instant::now() > until {
+            let (said, complained) = (testpmd.stdout(), testpmd.stderr());
+            return Err(io::Error::other(format!("no rates from dpdk-testpmd:\n{said}\n{complained}")));
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
