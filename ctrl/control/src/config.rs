@@ -2,8 +2,8 @@
 //!
 //! [`Config::default`] is what an empty file says. Every key may be left out; [`Config::require_wires`] is for `run`,
 //! which needs some. Where the specification is silent: durations are above 0 (`pickup_grace` may be 0) and at most 30
-//! days, quotas at least 1, and `api.tls_cert`, `api.tls_key` and `api.token_file` are the keys that an address other
-//! than loopback needs.
+//! days, quotas at least 1, `api.tls_cert`, `api.tls_key` and `api.token_file` are the keys that an address other than
+//! loopback needs, and `workers.idle` (`"poll"`, or `"park"`: see [`Idle`]) is a key beside the specified ones.
 
 mod eal;
 mod read;
@@ -60,11 +60,22 @@ pub struct Wire {
 pub struct Workers {
     /// The core of each worker, each once.
     pub cores: Vec<usize>,
+    /// What a worker does that has had nothing to do for a while.
+    pub idle: Idle,
+}
+
+/// What a worker does that has had nothing to do for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// It goes on polling, and lets others have its core between two polls.
+    Poll,
+    /// It sleeps for parts of a millisecond: its core cools down, and the first frame after a pause comes through later.
+    Park,
 }
 
 impl Default for Workers {
     fn default() -> Workers {
-        Workers { cores: vec![1] }
+        Workers { cores: vec![1], idle: Idle::Poll }
     }
 }
 

@@ -35,8 +35,8 @@ fn assert_refused(setup: &Setup, status: i32, told: &[&str]) {
 #[test]
 fn bad_input_is_told_with_its_place_and_nothing_starts() {
     let setup = null().more("[conntrack]\ncapacity = 0\n");
-    assert_refused(&setup, 2, &["portcullis.toml:12:12: conntrack.capacity:"]);
-    assert_refused(&null().more("[oops]\n"), 2, &["portcullis.toml:11:", "oops"]);
+    assert_refused(&setup, 2, &["portcullis.toml:13:12: conntrack.capacity:"]);
+    assert_refused(&null().more("[oops]\n"), 2, &["portcullis.toml:12:", "oops"]);
     let setup = null();
     setup.write("policy.yaml", "vpcs:\n  - { name: a, segment: { vlan: 5000 } }\n");
     assert_refused(&setup, 2, &["policy.yaml:2:", "vpcs[0].segment.vlan"]);

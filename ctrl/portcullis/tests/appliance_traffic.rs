@@ -161,12 +161,23 @@ fn net_ring_carries_frames_out_and_in_again() {
 
 #[test]
 fn two_workers_share_a_wire_and_hand_over_what_is_the_others() {
+    two_workers("poll");
+}
+
+/// Only a worker that is woken has its frames and its questions soon.
+#[test]
+fn workers_that_sleep_when_idle_are_woken_for_what_is_handed_over() {
+    two_workers("park");
+}
+
+fn two_workers(idle: &'static str) {
     if std::thread::available_parallelism().is_ok_and(|n| n.get() < 2) {
         return eprintln!("skipped: one core only");
     }
     // Each queue reads the whole file: every flow is seen by both workers, and belongs to one.
     let setup = Setup::new("net_pcap0,rx_pcap=IN,rx_pcap=IN,tx_pcap=OUT,tx_pcap=OUT2", "net_null0,no-rx=1")
-        .cores(&[0, 1]);
+        .cores(&[0, 1])
+        .idle(idle);
     let frames = (0..1000)
         .map(|n| udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload("x").frame());
     pcap::write(setup.path("inside.pcap"), Format::MICRO, &pcap::records(0, frames)).unwrap();
@@ -183,5 +194,10 @@ fn two_workers_share_a_wire_and_hand_over_what_is_the_others() {
     assert_eq!(workers, [0, 1]);
     let (status, receipt, _) = appliance.apply(&POLICY.replace("22", "23"), &[]);
     assert_eq!((status, receipt["workers"].as_array().unwrap().len()), (0, 2));
+    let polls = || appliance.show("workers")[0]["polls"].as_u64().unwrap();
+    let before = polls();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let after = polls() - before;
+    assert_eq!(after < 5000, idle == "park", "{after} polls in 0.2 s");
     appliance.end();
 }

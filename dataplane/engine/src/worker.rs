@@ -1,9 +1,11 @@
 //! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
 //! sends what passed, and only then says that it has let go of that snapshot.
 
+use std::time::Duration;
+
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
-use rcu::Waker;
+use rcu::{Parked, Parker, Waker};
 
 use crate::burst::{Batch, Firewall};
 use crate::conntrack::Entry;
@@ -210,7 +212,7 @@ impl<P: Port> Worker<P> {
         } else {
             self.route();
         }
-        self.run_batch(tap);
+        self.run_batch(Some((wire, side.other())), tap);
         received
     }
 
@@ -246,22 +248,37 @@ impl<P: Port> Worker<P> {
                     self.batch.push(frame, lane);
                 }
             }
-            self.run_batch(tap);
+            self.run_batch(None, tap);
         }
         taken
     }
 
-    /// Judges the batch and sends what passed.
+    /// Judges the batch and sends what passed. `way`: all of it came in by this wire and leaves by this side, if
+    /// at all.
     #[inline]
-    fn run_batch(&mut self, tap: &mut impl Tap<P::Frame>) {
+    fn run_batch(&mut self, way: Option<(usize, Side)>, tap: &mut impl Tap<P::Frame>) {
         if self.batch.frames.is_empty() {
             self.batch.clear();
             return;
         }
         self.firewall.judge(self.reader.read(), &mut self.batch);
-        let Batch { frames, lanes, verdicts } = &mut self.batch;
+        let Batch { frames, lanes, verdicts, all_pass } = &mut self.batch;
+        for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
+            tap.judged(frame, lane, verdict);
+        }
+        if let (Some((wire, leaves)), true) = (way, *all_pass) {
+            std::mem::swap(frames, &mut self.out[wire][leaves as usize]);
+            self.send(wire, leaves);
+        } else {
+            self.part();
+        }
+        self.batch.clear();
+    }
+
+    /// Sends the frames that pass each on its way, and drops the others.
+    fn part(&mut self) {
+        let Batch { frames, lanes, verdicts, .. } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.drain(..).zip(lanes.iter().zip(verdicts.iter())) {
-            tap.judged(&frame, lane, verdict);
             if verdict.passes() {
                 self.out[usize::from(lane.wire)][lane.side.other() as usize].push(frame);
             } else {
@@ -275,7 +292,6 @@ impl<P: Port> Worker<P> {
             self.send(wire, Side::Inside);
             self.send(wire, Side::Outside);
         }
-        self.batch.clear();
     }
 
     #[inline]
@@ -322,9 +338,12 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// True if another worker's frames or a question wait: the last look before parking.
-    pub fn has_work(&self) -> bool {
-        !self.questions.is_empty() || self.links.rings.from.iter().any(|ring| !ring.is_empty())
+    /// Sleeps until woken, or until `timeout`, unless another worker's frames or a question wait. Frames at the ports wait
+    /// until the time is up: a port wakes nobody.
+    pub fn park(&mut self, parker: &mut Parker, timeout: Duration) -> Parked {
+        let Worker { reader, questions, links, .. } = self;
+        let has_work = || !questions.is_empty() || links.rings.from.iter().any(|ring| !ring.is_empty());
+        parker.park(reader, timeout, has_work)
     }
 
     /// Its view of the policy: to go offline and online around a sleep.

@@ -2,8 +2,8 @@
 
 use super::eal::chooses_cores;
 use super::{
-    Api, Config, Conntrack, Eal, FlushScope, InboundFlush, OnFlush, PolicySettings, Source, Store, TcpPickup,
-    Timeouts, Unknown, Wire, Workers,
+    Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, OnFlush, PolicySettings, Source, Store,
+    TcpPickup, Timeouts, Unknown, Wire, Workers,
 };
 use crate::document::Limits;
 use crate::model::{Mode, Prefix};
@@ -128,9 +128,13 @@ fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
 
 fn workers(table: &Node) -> Result<Workers, Fault> {
     let mut workers = Workers::default();
-    set(&mut workers.cores, &table.fields(&["cores"])?, "cores", |node| {
+    let fields = table.fields(&["cores", "idle"])?;
+    set(&mut workers.cores, &fields, "cores", |node| {
         let cores = distinct(node, "cores", |core| core.int("core", 0..=1023))?;
         if cores.is_empty() { Err(node.fault("no core is given; allowed: at least one")) } else { Ok(cores) }
+    })?;
+    set(&mut workers.idle, &fields, "idle", |node| {
+        node.one_of("idle", &[("poll", Idle::Poll), ("park", Idle::Park)])
     })?;
     Ok(workers)
 }

@@ -1,5 +1,6 @@
 //! `run`: the appliance. This file tells its life from top to bottom; each step has a file of its own.
 
+mod assemble;
 mod cores;
 mod environment;
 mod ports;
@@ -15,16 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::api::{self, Socket};
-use control::commit::Committer;
 use control::config::{Config, Source};
 use control::document::Parsed;
-use control::live::{Live, Parts, WorkerHandle, lenient_settings};
+use control::live::{Live, Parts, lenient_settings};
 use control::source::Diagnostic;
-use crossbeam::channel::bounded;
-use engine::burst::FirewallConfig;
-use engine::cells::{Cells, Population};
-use engine::conntrack::Secret;
-use engine::worker::mesh;
 use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -36,17 +31,14 @@ use crate::client::table;
 use crate::failure::{Failure, print};
 use crate::input;
 use cores::Cores;
-use environment::{Environment, HANDOFF_RING};
+use environment::Environment;
 use ports::{Ports, Wires};
 use service::{Signals, start_log, tell_supervisor};
 use watch::Watch;
-use workers::{Beat, Job, Workers};
+use workers::Workers;
 
 /// How often the workers are looked after.
 const WATCH_EVERY: Duration = Duration::from_millis(25);
-/// Questions that may wait for a worker.
-const QUESTIONS: usize = 16;
-
 /// What a restart means, told at the end of every run.
 const FORGETS: &str = "a restart forgets all connections and tombstones: after it only opening packets pass, and what was disconnected \
                        may open again; with [conntrack] pickup_grace = SECONDS segments of older TCP connections may go on for so long \
@@ -138,7 +130,7 @@ impl Dataplane {
             (path.to_owned(), Watch::new(path))
         });
         let start = Instant::now();
-        let (parts, jobs) = assemble(config, policy, queues, &cores, &ports, start)?;
+        let (parts, jobs) = assemble::assemble(config, policy, queues, &cores, &ports, start)?;
         let governing_file = policy_file.map(|path| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
@@ -162,81 +154,6 @@ impl Dataplane {
         }
         result.map(|()| ExitCode::SUCCESS)
     }
-}
-
-/// The first snapshot and everything that a worker and the control side share.
-fn assemble(
-    config: Config,
-    policy: Option<Parsed>,
-    queues: Vec<Wires>,
-    cores: &Cores,
-    ports: &Ports,
-    start: Instant,
-) -> Result<(Parts, Vec<Job>), Failure> {
-    let secret = random_secret().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
-    let grace_end_ns = config.conntrack.pickup_grace.as_nanos() as u64;
-    let count = queues.len();
-    let shards: Vec<_> = (0..count).map(|id| input::shard_config(&config, id as u32, count as u32)).collect();
-    let mut committer = Committer::new(config);
-    let first = committer.commit(policy.map(|parsed| parsed.policy).unwrap_or_default(), 0);
-    let first =
-        first.map_err(|_| Failure::input("the policy has more NICs or addresses than there is place for"))?;
-    let snapshot = first.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
-    let (publisher, readers) = rcu::domain(snapshot, count);
-    let population = Arc::new(Population::new());
-    let (mut handles, mut jobs) = (Vec::new(), Vec::new());
-    let parts = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(shards);
-    for (id, (((wires, reader), rings), shard)) in parts.enumerate() {
-        let (cells, beat, core) = (
-            Arc::new(Cells::new()),
-            Arc::new(crossbeam::utils::CachePadded::new(Beat::default())),
-            cores.workers[id],
-        );
-        let (asked, questions) = bounded(QUESTIONS);
-        let shown = beat.clone();
-        handles.push(WorkerHandle {
-            core,
-            cells: cells.clone(),
-            questions: asked,
-            waker: None,
-            capacity: shard.capacity,
-            polls: Box::new(move || shown.polls()),
-        });
-        let firewall = FirewallConfig { shard, secret, grace_end_ns };
-        jobs.push(Job {
-            id,
-            core,
-            firewall,
-            cells,
-            population: population.clone(),
-            reader,
-            wires,
-            rings,
-            questions,
-            beat,
-        });
-    }
-    let parts = Parts {
-        committer,
-        publisher,
-        workers: handles,
-        population,
-        ports: ports.view(),
-        start,
-        governing_file: None,
-    };
-    Ok((parts, jobs))
-}
-
-fn random_secret() -> std::io::Result<Secret> {
-    let mut words = [0; 2];
-    let mut random = std::fs::File::open("/dev/urandom")?;
-    for word in &mut words {
-        let mut bytes = [0; 8];
-        std::io::Read::read_exact(&mut random, &mut bytes)?;
-        *word = u64::from_ne_bytes(bytes);
-    }
-    Ok(Secret::new(words))
 }
 
 /// Frames move: says so.

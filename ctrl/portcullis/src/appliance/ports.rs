@@ -18,11 +18,7 @@ pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
 pub type Wires = Vec<Wire<Queue>>;
 
 /// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
-pub fn open(
-    config: &Config,
-    eal: &Eal,
-    pool: &Mempool,
-) -> Result<(Ports, Vec<Wires>), pmd::Error> {
+pub fn open(config: &Config, eal: &Eal, pool: &Mempool) -> Result<(Ports, Vec<Wires>), pmd::Error> {
     let workers = config.workers.cores.len();
     let asked = pmd::Config { queues: workers as u16, rx_ring: PORT_RING, tx_ring: PORT_RING, mtu: None };
     let names: Vec<&String> = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).collect();

@@ -14,12 +14,17 @@ use engine::cells::{Cells, Population};
 use engine::snapshot::Snapshot;
 use engine::worker::{Question, Rings, Wire, Worker};
 use pmd::{Eal, Mbuf, Queue};
+use rcu::Parker;
 use tracing::warn;
 
 use super::cores;
 
 /// Empty polls in a row after which a worker offers its core to others between two polls.
 const PATIENT_POLLS: u32 = 2048;
+/// Empty polls in a row after which a worker sleeps between two polls, where it may.
+const SLEEPY_POLLS: u32 = 20_000;
+/// Its first sleep, and its longest: they double. The sleep is what the first frame after a pause is late by.
+const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_micros(800)];
 /// A worker whose loop stands still for so long hangs in a driver, and is kicked out of it.
 const STALL: Duration = Duration::from_millis(100);
 /// Until all workers have stopped receiving.
@@ -84,6 +89,8 @@ pub struct Job {
     pub questions: Receiver<Question>,
     /// What it tells.
     pub beat: Arc<CachePadded<Beat>>,
+    /// Where it sleeps when there is nothing to do; `None` to poll on.
+    pub parker: Option<Parker>,
 }
 
 /// The running workers.
@@ -217,7 +224,7 @@ impl Thread {
 
 /// One worker's thread.
 fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sender<Result<(), String>>) {
-    let Job { id, core, firewall, cells, population, reader, wires, rings, questions, beat } = job;
+    let Job { id, core, firewall, cells, population, reader, wires, rings, questions, beat, parker } = job;
     let registered = match (cores::pin(core), eal.register_thread()) {
         (true, Ok(guard)) => guard,
         (false, _) => return drop(ready.send(Err(format!("worker {id} can't be pinned to core {core}")))),
@@ -231,17 +238,11 @@ fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sende
     drop(ready.send(Ok(())));
     drop(ready);
 
-    let mut idle = 0u32;
+    let mut pause = Pause { idle: 0, parker, nap: NAPS[0] };
     while order.load(Relaxed) == order::RUN {
         let polled = worker.poll(now(), &mut ());
         beat.turn(polled.frames);
-        idle = if polled.frames > 0 { 0 } else { idle.saturating_add(1) };
-        match idle {
-            0 => {}
-            1..PATIENT_POLLS => std::hint::spin_loop(),
-            // Costs a system call, which an idle worker has time for; where others wait for the core, they get it.
-            _ => std::thread::yield_now(),
-        }
+        pause.after(polled.frames, &mut worker);
     }
     while order.load(Relaxed) != order::END {
         let drained = worker.drain(now(), &mut ());
@@ -253,4 +254,32 @@ fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sende
     }
     drop(worker);
     drop(registered);
+}
+
+/// What lies between two polls.
+struct Pause {
+    /// Polls in a row that found nothing.
+    idle: u32,
+    parker: Option<Parker>,
+    nap: Duration,
+}
+
+impl Pause {
+    #[inline]
+    fn after(&mut self, frames: usize, worker: &mut Worker<Queue>) {
+        if frames > 0 {
+            self.idle = 0;
+            return;
+        }
+        self.idle = self.idle.saturating_add(1);
+        match (self.idle, &mut self.parker) {
+            (..PATIENT_POLLS, _) => std::hint::spin_loop(),
+            (SLEEPY_POLLS.., Some(parker)) => {
+                self.nap = if self.idle == SLEEPY_POLLS { NAPS[0] } else { (self.nap * 2).min(NAPS[1]) };
+                worker.park(parker, self.nap);
+            }
+            // Costs a system call, which an idle worker has time for; where others wait for the core, they get it.
+            _ => std::thread::yield_now(),
+        }
+    }
 }

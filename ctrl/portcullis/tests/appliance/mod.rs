@@ -36,6 +36,7 @@ pub struct Setup {
     args: Vec<String>,
     more: String,
     cores: Vec<usize>,
+    idle: &'static str,
 }
 
 /// A running appliance; killed when dropped.
@@ -51,12 +52,25 @@ impl Setup {
         let cores = vec![usize::from(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))];
         let vdevs = vec![inside.to_owned(), outside.to_owned()];
         let directory = tempfile::tempdir().unwrap();
-        Setup { directory, vdevs, args: vec!["--no-pci".to_owned()], more: String::new(), cores }
+        Setup {
+            directory,
+            vdevs,
+            args: vec!["--no-pci".to_owned()],
+            more: String::new(),
+            cores,
+            idle: "poll",
+        }
     }
 
     /// Other cores, one a worker.
     pub fn cores(mut self, cores: &[usize]) -> Setup {
         self.cores = cores.to_vec();
+        self
+    }
+
+    /// What idle workers do.
+    pub fn idle(mut self, idle: &'static str) -> Setup {
+        self.idle = idle;
         self
     }
 
@@ -102,11 +116,12 @@ impl Setup {
         let args = [&self.args[..], &vdevs].concat();
         let name = |vdev: &String| vdev.split(',').next().unwrap().to_owned();
         let text = format!(
-            "[eal]\nargs = {args:?}\n[[wire]]\nname = \"wire0\"\ninside = {:?}\noutside = {:?}\n[workers]\ncores = {:?}\n\
+            "[eal]\nargs = {args:?}\n[[wire]]\nname = \"wire0\"\ninside = {:?}\noutside = {:?}\n[workers]\ncores = {:?}\nidle = {:?}\n\
              [api]\nsocket = {:?}\n{}",
             name(&self.vdevs[0]),
             name(&self.vdevs[1]),
             self.cores,
+            self.idle,
             self.socket(),
             self.more
         );

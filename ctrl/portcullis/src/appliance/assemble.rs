@@ -1,0 +1,113 @@
+//! The first snapshot, and what workers and the control side share: made here, dealt out to both.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Instant;
+
+use control::commit::Committer;
+use control::config::{Config, Idle};
+use control::document::Parsed;
+use control::live::{Parts, WorkerHandle};
+use crossbeam::channel::bounded;
+use crossbeam::utils::CachePadded;
+use engine::burst::FirewallConfig;
+use engine::cells::{Cells, Population};
+use engine::conntrack::Secret;
+use engine::worker::mesh;
+
+use super::cores::Cores;
+use super::environment::HANDOFF_RING;
+use super::ports::{Ports, Wires};
+use super::workers::{Beat, Job};
+use crate::failure::Failure;
+use crate::input;
+
+/// Questions that may wait for a worker.
+const QUESTIONS: usize = 16;
+
+/// For a worker with each of the `queues`. `start` is moment 0 of their clock.
+pub fn assemble(
+    config: Config,
+    policy: Option<Parsed>,
+    queues: Vec<Wires>,
+    cores: &Cores,
+    ports: &Ports,
+    start: Instant,
+) -> Result<(Parts, Vec<Job>), Failure> {
+    let secret = random_secret().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
+    let count = queues.len();
+    let firewalls: Vec<_> = (0..count as u32)
+        .map(|id| FirewallConfig {
+            shard: input::shard_config(&config, id, count as u32),
+            secret,
+            grace_end_ns: config.conntrack.pickup_grace.as_nanos() as u64,
+        })
+        .collect();
+    let (wakers, parkers) = beds(config.workers.idle, count).map_err(Failure::runtime)?;
+    let mut committer = Committer::new(config);
+    let first = committer.commit(policy.map(|parsed| parsed.policy).unwrap_or_default(), 0);
+    let first = first
+        .map_err(|_| Failure::input("there is no place for so many NICs or addresses as the policy has"))?;
+    let snapshot = first.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
+    let (publisher, readers) = rcu::domain(snapshot, count);
+    let population = Arc::new(Population::new());
+
+    let (mut handles, mut jobs) = (Vec::new(), Vec::new());
+    let mine = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(firewalls).zip(parkers);
+    for (id, ((((wires, reader), mut rings), firewall), parker)) in mine.enumerate() {
+        rings.wakers.clone_from(&wakers);
+        let (cells, beat) = (Arc::new(Cells::new()), Arc::new(CachePadded::new(Beat::default())));
+        let (asked, questions) = bounded(QUESTIONS);
+        let (core, shown) = (cores.workers[id], beat.clone());
+        handles.push(WorkerHandle {
+            core,
+            cells: cells.clone(),
+            questions: asked,
+            waker: wakers.get(id).cloned(),
+            capacity: firewall.shard.capacity,
+            polls: Box::new(move || shown.polls()),
+        });
+        let population = population.clone();
+        jobs.push(Job {
+            id,
+            core,
+            firewall,
+            cells,
+            population,
+            reader,
+            wires,
+            rings,
+            questions,
+            beat,
+            parker,
+        });
+    }
+    let (workers, ports) = (handles, ports.view());
+    Ok((Parts { committer, publisher, workers, population, ports, start, governing_file: None }, jobs))
+}
+
+/// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.
+fn beds(idle: Idle, count: usize) -> io::Result<(Vec<rcu::Waker>, Vec<Option<rcu::Parker>>)> {
+    let (mut wakers, mut parkers) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        if idle == Idle::Poll {
+            parkers.push(None);
+            continue;
+        }
+        let (parker, waker) = rcu::parker()?;
+        wakers.push(waker);
+        parkers.push(Some(parker));
+    }
+    Ok((wakers, parkers))
+}
+
+fn random_secret() -> io::Result<Secret> {
+    let (mut random, mut words) = (File::open("/dev/urandom")?, [0; 2]);
+    for word in &mut words {
+        let mut bytes = [0; 8];
+        random.read_exact(&mut bytes)?;
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Ok(Secret::new(words))
+}
