@@ -179,9 +179,10 @@ impl Tcp {
     pub fn pick_up(who: Who, segment: &Segment) -> Tcp {
         let mut tcp = Tcp { state: State::Established, picked_up: true, ..Tcp::open(segment) };
         tcp.sides = [Sender::default(); 2];
-        let sender = &mut tcp.sides[who as usize];
-        (sender.end, sender.acked) = (segment.end(), Some(segment.ack));
-        tcp.sides[who.other() as usize].end = segment.ack;
+        // What a side is first seen to send, or to be acknowledged, counts as where it began.
+        let begin = |seq: u32, end, acked| Sender { isn: seq.wrapping_sub(1), end, acked, ..Sender::default() };
+        tcp.sides[who as usize] = begin(segment.seq, segment.end(), Some(segment.ack));
+        tcp.sides[who.other() as usize] = begin(segment.ack, segment.ack, None);
         tcp
     }
 
@@ -327,17 +328,13 @@ impl Tcp {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
         // Who has a SYN expects what follows it, and an acknowledgment of less acknowledges nothing of this connection.
         let first = sender.isn.wrapping_add(1);
-        let acked = match receiver.acked {
-            Some(acked) if self.picked_up || upto(first, acked) => Some(acked),
-            _ => (!self.picked_up).then_some(first),
-        };
+        let acked = receiver.acked.filter(|acked| upto(first, *acked)).unwrap_or(first);
         // "Exact (the highest number that its receiver acknowledged, or its sender's own next)."
-        if acked == Some(segment.seq) || sender.end == segment.seq {
+        if acked == segment.seq || sender.end == segment.seq {
             return Step::End;
         }
         // "For a RST: from what its receiver acknowledged up to the window's end."
-        let low = acked.unwrap_or(sender.end);
-        let inside = upto(low, segment.seq) && upto(segment.seq, sender.maxend);
+        let inside = upto(acked, segment.seq) && upto(segment.seq, sender.maxend);
         if inside || !self.checks(check) { Step::PassUnmoved } else { Step::Invalid }
     }
 
@@ -399,7 +396,7 @@ impl Tcp {
         let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
         if self.state == State::SynSent {
             // The opener has sent its latest SYN; the responder has no window that anything could lie in.
-            return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.maxend);
+            return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.end);
         }
         upto(s.end.wrapping_sub(r.maxwin), seq.wrapping_add(len)) && upto(seq, s.maxend)
     }
