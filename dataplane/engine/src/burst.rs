@@ -52,11 +52,13 @@ pub struct Batch<F> {
     pub lanes: ArrayVec<Lane, BURST>,
     /// A verdict a frame, once judged.
     pub verdicts: ArrayVec<Verdict, BURST>,
+    /// Once judged: every frame goes on.
+    pub all_pass: bool,
 }
 
 impl<F> Default for Batch<F> {
     fn default() -> Self {
-        Batch { frames: ArrayVec::new(), lanes: ArrayVec::new(), verdicts: ArrayVec::new() }
+        Batch { frames: ArrayVec::new(), lanes: ArrayVec::new(), verdicts: ArrayVec::new(), all_pass: false }
     }
 }
 
@@ -176,42 +178,46 @@ impl Firewall {
     /// the cache: NIC and bucket, then the entry.
     #[inline]
     pub fn judge<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
-        let Batch { frames, lanes, verdicts } = batch;
-        let mut ahead: ArrayVec<(Option<&Binding>, FlowHash), BURST> = ArrayVec::new();
+        let Batch { frames, lanes, verdicts, .. } = batch;
+        let mut ahead: ArrayVec<(Option<&Binding>, (u32, FlowHash)), BURST> = ArrayVec::new();
         for (lane, frame) in lanes.iter().zip(frames.iter()) {
             match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
                 Step::Nic(nic) => {
-                    let hash = self.judge.hash(lane, nic);
-                    self.judge.shard.prefetch_index(hash);
-                    ahead.push((Some(nic), hash));
+                    let key = self.judge.ahead(lane, nic);
+                    self.judge.shard.prefetch_index(key.1);
+                    ahead.push((Some(nic), key));
                     verdicts.push(Verdict::nobody(Reason::Malformed));
                 }
                 Step::Done(verdict) => {
-                    ahead.push((None, NO_HASH));
+                    ahead.push((None, (0, NO_HASH)));
                     verdicts.push(verdict);
                 }
             }
         }
-        for (_, hash) in &ahead {
+        for (_, (_, hash)) in &ahead {
             self.judge.shard.prefetch_entry(*hash);
         }
-        for (at, (nic, hash)) in ahead.iter().enumerate() {
-            let (lane, verdict) = (&lanes[at], &mut verdicts[at]);
+        let mut all_pass = true;
+        for (((nic, key), lane), (frame, verdict)) in
+            ahead.iter().zip(lanes.iter()).zip(frames.iter().zip(verdicts.iter_mut()))
+        {
             let observes = match nic {
                 Some(nic) => {
-                    let key = self.judge.key(lane, nic, *hash);
-                    let bytes = bytes_of(&frames[at], &mut self.scratch);
+                    let key = self.judge.key(lane, nic, *key);
+                    let bytes = bytes_of(frame, &mut self.scratch);
                     *verdict = self.judge.judge(snapshot, lane, nic, &key, bytes);
                     nic.observes()
                 }
                 None => self.judged_already(snapshot, lane, verdict),
             };
-            if !verdict.reason.passes() && observes {
-                verdict.observed = true;
-                self.cells.observe(verdict.nic, lane.side.direction(), 1);
+            if !verdict.reason.passes() {
+                verdict.observed = observes;
+                all_pass &= observes;
+                self.cells.observe(verdict.nic, lane.side.direction(), i64::from(observes));
             }
             self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
         }
+        batch.all_pass = all_pass;
     }
 
     /// Whether its NIC is observed; what no rule judged is remembered on the way, if fragments follow (semantics 4.6).

@@ -84,7 +84,7 @@ fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> 
             let Some(binding) = snapshot.holder(vpc, lane.dst, lane.v6, lane.dst_mac) else {
                 return unknown_nic(snapshot, lane, Reason::UnknownDestination);
             };
-            if snapshot.has_address(binding.nic, vpc, lane.src, lane.v6) {
+            if snapshot.is_own(binding, lane.src, lane.v6) {
                 return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
             }
             Step::Nic(binding)
@@ -146,16 +146,17 @@ impl Judge {
         Judge { shard, fragments: Recent::new(), population, flow: None, loose_pickup: false }
     }
 
-    /// The hash of the key under which a packet's connection is looked up.
+    /// The key under which a packet's connection is looked up, in two parts: ports and hash, which are worked out ahead,
     #[inline]
-    pub fn hash(&self, lane: &Lane, nic: &Binding) -> FlowHash {
-        self.shard.hash(nic.id, lane.remote(), key_ports(lane), lane.proto, lane.v6)
+    pub fn ahead(&self, lane: &Lane, nic: &Binding) -> (u32, FlowHash) {
+        let ports = key_ports(lane);
+        (ports, self.shard.hash(nic.id, lane.remote(), ports, lane.proto, lane.v6))
     }
 
-    /// That key, of which the hash is known already.
+    /// and the whole.
     #[inline]
-    pub fn key(&self, lane: &Lane, nic: &Binding, hash: FlowHash) -> Key {
-        Key { addr: nic.id, remote: lane.remote(), ports: key_ports(lane), meta: key_meta(lane.proto, lane.v6), hash }
+    pub fn key(&self, lane: &Lane, nic: &Binding, (ports, hash): (u32, FlowHash)) -> Key {
+        Key { addr: nic.id, remote: lane.remote(), ports, meta: key_meta(lane.proto, lane.v6), hash }
     }
 
     /// The verdict on a packet of a NIC.

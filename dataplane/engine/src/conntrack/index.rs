@@ -45,13 +45,34 @@ impl Iterator for Matches {
 impl Bucket {
     #[inline]
     fn matches(&self, tag: u16) -> Matches {
-        let mut bits = 0;
-        for (way, t) in self.tags.iter().enumerate() {
-            bits |= u32::from(*t == tag) << way;
-        }
-        Matches(bits)
+        Matches(matching(&self.tags, tag))
     }
 }
+
+/// A bit for each tag that is equal: eight at once, and the last two.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn matching(tags: &[u16; WAYS], tag: u16) -> u32 {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16, _mm_setzero_si128,
+    };
+    // SAFETY: SSE2 is part of x86-64, and the load reads the first 16 of the array's 20 bytes.
+    let first = unsafe {
+        let equal = _mm_cmpeq_epi16(_mm_loadu_si128(tags.as_ptr().cast::<__m128i>()), _mm_set1_epi16(tag as i16));
+        _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())) as u32
+    };
+    first | u32::from(tags[8] == tag) << 8 | u32::from(tags[9] == tag) << 9
+}
+
+/// The same, one by one.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+fn matching_one_by_one(tags: &[u16; WAYS], tag: u16) -> u32 {
+    tags.iter().enumerate().fold(0, |bits, (way, t)| bits | u32::from(*t == tag) << way)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use matching_one_by_one as matching;
 
 impl Index {
     /// For at most `capacity` entries.
@@ -174,6 +195,16 @@ mod tests {
                 }
             }
             assert!(index.buckets.iter().all(|b| b.passed == 0 && b.tags == [0; WAYS]));
+        }
+    }
+
+    #[test]
+    fn eight_at_once_find_what_one_by_one_finds() {
+        for seed in 0..2000u32 {
+            let tags: [u16; WAYS] = std::array::from_fn(|n| (seed.wrapping_mul(n as u32 * 77 + 13) >> 5) as u16 % 4);
+            for tag in 0..5 {
+                assert_eq!(matching(&tags, tag), matching_one_by_one(&tags, tag));
+            }
         }
     }
 
