@@ -170,7 +170,8 @@ impl Pair {
     /// The engine's verdict by names.
     fn named(&self, side: Side, got: &engine::verdict::Verdict) -> Verdict {
         let nobody = got.nic == NicSlot::NONE;
-        let nic = (!nobody).then(|| self.committer.nic_name(got.nic).map_or("?".to_owned(), |n| n.to_string()));
+        let nic =
+            (!nobody).then(|| self.committer.nic_name(got.nic).map_or("?".to_owned(), |n| n.to_string()));
         let rule = got.rule.get().map(|rule| {
             self.committer.compiler().rule_name(rule).map_or("?".to_owned(), |name| name.to_string())
         });
@@ -197,7 +198,10 @@ impl Pair {
             let got = self.population.get(slot);
             if got as usize != expected {
                 let of_nic: Vec<_> = views.iter().filter(|view| view.nic == key.to_string()).collect();
-                return Err(format!("the engine counts {got} connections of {of_nic:#?}\n{}", self.tail(0, "")));
+                return Err(format!(
+                    "the engine counts {got} connections of {of_nic:#?}\n{}",
+                    self.tail(0, "")
+                ));
             }
         }
         Ok(())

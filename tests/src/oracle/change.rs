@@ -32,10 +32,9 @@ pub(super) fn change(old: &Policy, new: &Policy, settings: &PolicySettings) -> C
         let lost = before.all_addresses().filter(|address| !rules::has(after, *address));
         change.lost.extend(lost.map(|address| (key.clone(), address)));
         // "When something else that an inbound rule depends on changes …" (5.4).
-        if dependencies(old, before)
-            .iter()
-            .any(|remote| dependencies(new, after).contains(remote) && differs(old, before, new, after, remote))
-        {
+        if dependencies(old, before).iter().any(|remote| {
+            dependencies(new, after).contains(remote) && differs(old, before, new, after, remote)
+        }) {
             change.rejudged.insert(key.clone());
         }
     }

@@ -27,7 +27,11 @@ pub(super) enum Column {
     /// Local and remote port.
     Ports(u16, u16),
     /// "Identifier, kind of request, who asked": true for the NIC's side.
-    Icmp { id: u16, kind: u8, inside_asked: bool },
+    Icmp {
+        id: u16,
+        kind: u8,
+        inside_asked: bool,
+    },
     Nothing,
 }
 

@@ -11,11 +11,11 @@
 
 mod change;
 mod connection;
-mod unruled;
 mod read;
 mod rules;
 mod tcp;
 mod track;
+mod unruled;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -146,9 +146,8 @@ impl Oracle {
             change.ended.contains(nic) || change.lost.contains(&(nic.clone(), local))
         };
         self.connections.retain(|tuple, _| !ended(&tuple.nic, tuple.local));
-        self.fragments.retain(|key, _| {
-            !ended(&key.nic, if key.side == Side::Inside { key.src } else { key.dst })
-        });
+        self.fragments
+            .retain(|key, _| !ended(&key.nic, if key.side == Side::Inside { key.src } else { key.dst }));
         for (tuple, connection) in &mut self.connections {
             // "Outbound connections keep the verdict they opened with, whatever changes" (5.3).
             if !connection.is_inbound() {
@@ -227,7 +226,7 @@ impl Oracle {
             pass: outcome.passes() || observed,
             observed,
             reason: outcome.reason,
-            direction: outcome.nic.is_some().then(|| match side {
+            direction: outcome.nic.is_some().then_some(match side {
                 Side::Inside => Direction::Outbound,
                 Side::Outside => Direction::Inbound,
             }),

@@ -95,9 +95,9 @@ fn matches(policy: &Policy, nic: &Nic, rule: &Rule, opening: &Opening) -> bool {
     let family = if v6 { rule.ethertypes.v6 } else { rule.ethertypes.v4 };
     let protocol = rule.protocol.is_none_or(|number| number == opening.protocol);
     // "Port 0 is matched only by a rule without ports" (3.4): ports are 1–65535.
-    let ports = rule.ports.is_none_or(
-        |(low, high)| matches!(opening.what, What::Port(port) if (low..=high).contains(&port)),
-    );
+    let ports = rule
+        .ports
+        .is_none_or(|(low, high)| matches!(opening.what, What::Port(port) if (low..=high).contains(&port)));
     let icmp = rule.icmp.is_none_or(|(kind, code)| {
         matches!(opening.what, What::Icmp(k, c) if k == kind && code.is_none_or(|code| code == c))
     });

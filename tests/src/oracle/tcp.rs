@@ -180,7 +180,8 @@ impl Tcp {
         let mut tcp = Tcp { state: State::Established, picked_up: true, ..Tcp::open(segment) };
         tcp.sides = [Sender::default(); 2];
         // What a side is first seen to send, or to be acknowledged, counts as where it began.
-        let begin = |seq: u32, end, acked| Sender { isn: seq.wrapping_sub(1), end, acked, ..Sender::default() };
+        let begin =
+            |seq: u32, end, acked| Sender { isn: seq.wrapping_sub(1), end, acked, ..Sender::default() };
         tcp.sides[who as usize] = begin(segment.seq, segment.end(), Some(segment.ack));
         tcp.sides[who.other() as usize] = begin(segment.ack, segment.ack, None);
         tcp

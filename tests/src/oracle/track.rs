@@ -112,8 +112,7 @@ impl Oracle {
         }
         if moves {
             // "Every accepted packet … sets the connection's deadline to now + the timeout of its state after that" (4.2).
-            connection.deadline =
-                self.now + connection.kind.timeout(&self.config.timeouts).as_nanos() as u64;
+            connection.deadline = self.now + connection.kind.timeout(&self.config.timeouts).as_nanos() as u64;
         }
         about("established")
     }
@@ -148,14 +147,7 @@ impl Oracle {
     }
 
     /// `tcp_pickup = "loose"` (4.3).
-    fn pick_up(
-        &mut self,
-        side: Side,
-        nic: &Nic,
-        ip: &Ip<'_>,
-        tuple: Tuple,
-        segment: &Segment,
-    ) -> Outcome {
+    fn pick_up(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, tuple: Tuple, segment: &Segment) -> Outcome {
         if side == Side::Inside {
             // "As an inbound connection if the inbound rules allow its reverse."
             let reverse = connection::reverse(side, ip);

@@ -132,16 +132,13 @@ impl Traffic<'_> {
 
     fn dhcp(&self) -> Option<Outcome> {
         let ports = self.ip.ports()?;
-        let (client, server) =
-            if self.ip.v6 { ((546, 547), (547, 546)) } else { ((68, 67), (67, 68)) };
+        let (client, server) = if self.ip.v6 { ((546, 547), (547, 546)) } else { ((68, 67), (67, 68)) };
         if ports == client {
             // "Passes if the source is 0.0.0.0 (v6: link-local) or a NIC's own, with its MAC"; "rules decide".
-            let anybody =
-                if self.ip.v6 { is_link_local(self.ip.src) } else { self.ip.src.is_unspecified() };
+            let anybody = if self.ip.v6 { is_link_local(self.ip.src) } else { self.ip.src.is_unspecified() };
             return (self.side == Side::Inside).then(|| self.own_or(anybody));
         }
-        (ports == server)
-            .then(|| self.outcome(if self.side == Side::Inside { "rogue" } else { "control" }))
+        (ports == server).then(|| self.outcome(if self.side == Side::Inside { "rogue" } else { "control" }))
     }
 }
 

@@ -7,7 +7,8 @@ use engine::Side;
 use super::policy::PORTS;
 use super::{Place, Sent};
 use crate::frame::{
-    ACK, Ext, Packet, SYN, Transport, dccp, echo_reply, echo_request, esp, gre, icmp, ip, sctp, tcp, udp, udp_lite,
+    ACK, Ext, Packet, SYN, Transport, dccp, echo_reply, echo_request, esp, gre, icmp, ip, sctp, tcp, udp,
+    udp_lite,
 };
 use crate::rng::Rng;
 
@@ -63,7 +64,9 @@ impl Datagrams {
         let data = vec![0xd5; len];
         match self.kind {
             Kind::Udp => sent(rng, place, side, udp(from, to).payload(data), format!("udp {ports:?}")),
-            Kind::UdpLite => sent(rng, place, side, udp_lite(from, to).payload(data), format!("udp-lite {ports:?}")),
+            Kind::UdpLite => {
+                sent(rng, place, side, udp_lite(from, to).payload(data), format!("udp-lite {ports:?}"))
+            }
             Kind::Sctp => sent(rng, place, side, sctp(from, to).init(1), format!("sctp {ports:?}")),
             Kind::Dccp => sent(rng, place, side, dccp(from, to), format!("dccp {ports:?}")),
             Kind::Gre => sent(rng, place, side, gre(src, dst, 0x0800, &data), "gre".to_owned()),
@@ -82,8 +85,20 @@ impl Datagrams {
         let kind = match self.kind {
             Kind::Question(kind) if src.is_ipv4() => kind + u8::from(!asks),
             _ if rng.one_in(20) => rng.pick(&[4, 5, 9, 10, 100, 138, 144]),
-            _ if asks => if src.is_ipv4() { 8 } else { 128 },
-            _ => if src.is_ipv4() { 0 } else { 129 },
+            _ if asks => {
+                if src.is_ipv4() {
+                    8
+                } else {
+                    128
+                }
+            }
+            _ => {
+                if src.is_ipv4() {
+                    0
+                } else {
+                    129
+                }
+            }
         };
         let code = if rng.one_in(8) { 1 } else { 0 };
         let packet = icmp(src, dst, kind, code).id_seq(id, rng.u16()).payload([1; 8]);
@@ -93,7 +108,7 @@ impl Datagrams {
 
 fn sent<T: Transport>(rng: &mut Rng, place: &Place, side: Side, mut packet: Packet<T>, what: String) -> Sent {
     if packet.src().is_ipv6() && rng.one_in(10) {
-        packet = packet.ext(rng.pick(&[0, 1]).eq(&0).then(Ext::hop_by_hop).unwrap_or_else(Ext::destination_options));
+        packet = packet.ext(if rng.one_in(2) { Ext::hop_by_hop() } else { Ext::destination_options() });
     }
     let what = format!("{what} {} > {}", packet.src(), packet.dst());
     let bytes = packet.packet();
@@ -165,8 +180,7 @@ fn cut<T: Transport>(
                 fragment = fragment.ext(Ext::destination_options());
             }
             let fragment = fragment.slice(start..end);
-            let what =
-                format!("{name} fragment {id} [{start}..{end}] {} > {}", packet.src(), packet.dst());
+            let what = format!("{name} fragment {id} [{start}..{end}] {} > {}", packet.src(), packet.dst());
             (side, place.frame(rng, side, fragment), what)
         })
         .collect()

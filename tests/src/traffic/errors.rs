@@ -41,7 +41,11 @@ pub(super) fn about(
         }
         1 => {
             how = ", of another remote";
-            let at = if v6 { 39 - 16 * usize::from(side == Side::Inside) } else { 19 - 4 * usize::from(side == Side::Inside) };
+            let at = if v6 {
+                39 - 16 * usize::from(side == Side::Inside)
+            } else {
+                19 - 4 * usize::from(side == Side::Inside)
+            };
             quote[at] ^= 1;
         }
         2 => {
@@ -68,5 +72,9 @@ pub(super) fn about(
     }
     let code = rng.pick(&[0, 1, 4]);
     let error = icmp_error(src, dst, kind, code, &quote);
-    (side, place.frame(rng, side, error), format!("icmp error {kind} {src} > {dst} about what {sender:?} sent{how}"))
+    (
+        side,
+        place.frame(rng, side, error),
+        format!("icmp error {kind} {src} > {dst} about what {sender:?} sent{how}"),
+    )
 }

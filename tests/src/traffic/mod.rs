@@ -270,8 +270,7 @@ impl Traffic {
             return self.flow_packet();
         }
         let running = &self.flows[self.rng.pick(&known)];
-        let (side, frame, what) =
-            errors::about(&mut self.rng, &running.place, running.remote, &running.sent);
+        let (side, frame, what) = errors::about(&mut self.rng, &running.place, running.remote, &running.sent);
         (side, frame, running.id, what)
     }
 
@@ -287,5 +286,42 @@ impl Traffic {
             self.queued.push(Arrival { wait_ns, side, frame, original_len, flow: 0, what });
         }
         (side, frame, 0, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_events_for_ever() {
+        let tell = |seed| {
+            let mut traffic = Traffic::new(seed);
+            let config = traffic.config();
+            let events: Vec<String> = (0..500).map(|_| format!("{:?}", traffic.event())).collect();
+            (config, events)
+        };
+        assert_eq!(tell(3), tell(3));
+        assert_ne!(tell(3).1, tell(4).1);
+    }
+
+    #[test]
+    fn every_kind_of_edit_comes_and_most_documents_are_valid() {
+        let limits = control::document::Limits::default();
+        let (mut edits, mut valid, mut all) = (std::collections::BTreeSet::new(), 0, 0);
+        for seed in 0..100 {
+            let mut traffic = Traffic::new(seed);
+            for _ in 0..400 {
+                let Event::Policy(document, what) = traffic.event() else { continue };
+                edits.insert(what);
+                all += 1;
+                match control::document::parse_policy(&document, "policy", &limits) {
+                    Ok(_) => valid += 1,
+                    Err(_) => traffic.refuse(),
+                }
+            }
+        }
+        assert_eq!(edits.len(), 16, "{edits:?}");
+        assert!(valid * 4 > all * 3, "only {valid} of {all} documents are valid");
     }
 }

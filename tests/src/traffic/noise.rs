@@ -71,7 +71,11 @@ fn about(rng: &mut Rng, draft: &Draft, place: &Place, side: Side) -> (Side, Vec<
             }
         }
         (_, true) => {
-            let source = rng.pick(&[address, "::".parse().expect("an address"), "fe80::1".parse().expect("an address")]);
+            let source = rng.pick(&[
+                address,
+                "::".parse().expect("an address"),
+                "fe80::1".parse().expect("an address"),
+            ]);
             let kind = rng.pick(&[130, 131, 132, 143]);
             let packet = mld_report(source, "ff05::1:3").kind(kind).src_mac(mac);
             (place.wrapped(rng, packet), format!("mld {kind} {source}"))
@@ -101,7 +105,13 @@ fn arp(rng: &mut Rng, place: &Place, mac: Mac, address: IpAddr, stranger: IpAddr
     (place.wrapped(rng, packet), format!("arp {sender} asks for {target}"))
 }
 
-fn neighbours(rng: &mut Rng, place: &Place, mac: Mac, address: IpAddr, stranger: IpAddr) -> (Vec<u8>, String) {
+fn neighbours(
+    rng: &mut Rng,
+    place: &Place,
+    mac: Mac,
+    address: IpAddr,
+    stranger: IpAddr,
+) -> (Vec<u8>, String) {
     let any = |text: &str| text.parse::<IpAddr>().expect("an address");
     let source = rng.pick(&[address, address, any("::"), any("fe80::1"), stranger]);
     let target = rng.pick(&[place.local, place.local, any("fe80::1"), stranger]);
@@ -173,11 +183,17 @@ fn strangers(
         }
         3 => {
             let ethertype = rng.pick(&[0x88cc, 0x8863, 0x0026, 0x9100]);
-            (place.wrapped(rng, ethernet(ethertype, &[0; 46]).src_mac(mac)), format!("ethertype {ethertype:04x}"))
+            (
+                place.wrapped(rng, ethernet(ethertype, &[0; 46]).src_mac(mac)),
+                format!("ethertype {ethertype:04x}"),
+            )
         }
         _ => {
             let group = Mac([1, 0x80, 0xc2, 0, 0, rng.pick(&[0, 0x0e, 0x10])]);
-            (place.wrapped(rng, ethernet(0x88cc, &[0; 46]).src_mac(mac).dst_mac(group)), "link-local".to_owned())
+            (
+                place.wrapped(rng, ethernet(0x88cc, &[0; 46]).src_mac(mac).dst_mac(group)),
+                "link-local".to_owned(),
+            )
         }
     }
 }

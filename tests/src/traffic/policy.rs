@@ -77,8 +77,7 @@ impl Draft {
                 peers: (0..at).filter(|_| rng.one_in(3)).collect(),
             })
             .collect();
-        let mut draft =
-            Draft { vpcs, address_groups: [vec![], vec![]], groups: vec![], nics: vec![] };
+        let mut draft = Draft { vpcs, address_groups: [vec![], vec![]], groups: vec![], nics: vec![] };
         draft.address_groups = [draft.prefixes(rng), draft.prefixes(rng)];
         for _ in 0..2 + rng.below(3) {
             let group = draft.group(rng);
@@ -175,7 +174,8 @@ impl Draft {
     fn rule(&self, rng: &mut Rng, project: usize) -> String {
         let mut rule = format!("{{ direction: {}", rng.pick(&["inbound", "inbound", "outbound"]));
         let protocol = rng.pick(&[
-            "any", "tcp", "tcp", "udp", "icmp", "icmpv6", "sctp", "gre", "udplite", "dccp", "6", "1", "58", "99",
+            "any", "tcp", "tcp", "udp", "icmp", "icmpv6", "sctp", "gre", "udplite", "dccp", "6", "1", "58",
+            "99",
         ]);
         let _ = write!(rule, ", protocol: {protocol}");
         if matches!(protocol, "tcp" | "udp" | "sctp" | "udplite" | "dccp" | "6") && !rng.one_in(3) {
@@ -193,7 +193,8 @@ impl Draft {
             (0..self.groups.len()).filter(|at| self.groups[*at].project == project).collect();
         match rng.below(8) {
             0 | 1 => {
-                let prefix = rng.pick(&["0.0.0.0/0", "198.51.100.0/24", "198.51.100.7", "::/0", "2001:db8:ff::/48"]);
+                let prefix =
+                    rng.pick(&["0.0.0.0/0", "198.51.100.0/24", "198.51.100.7", "::/0", "2001:db8:ff::/48"]);
                 let _ = write!(rule, ", remote: \"{prefix}\"");
             }
             2..=4 if !groups.is_empty() => {
@@ -224,17 +225,25 @@ impl Draft {
                 Wrap::Vni(id) => format!("vni: {id}"),
             };
             let peers: Vec<String> = vpc.peers.iter().map(|peer| format!("v{peer}")).collect();
-            let _ = writeln!(text, "  - {{ name: v{at}, segment: {{ {segment} }}, peers: [{}] }}", peers.join(", "));
+            let _ = writeln!(
+                text,
+                "  - {{ name: v{at}, segment: {{ {segment} }}, peers: [{}] }}",
+                peers.join(", ")
+            );
         }
         text.push_str("address_groups:\n");
         for (project, prefixes) in PROJECTS.iter().zip(&self.address_groups) {
             let prefixes: Vec<String> = prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
-            let _ = writeln!(text, "  - {{ name: a, project: {project}, addresses: [{}] }}", prefixes.join(", "));
+            let _ =
+                writeln!(text, "  - {{ name: a, project: {project}, addresses: [{}] }}", prefixes.join(", "));
         }
         text.push_str("security_groups:\n");
         for (at, group) in self.groups.iter().enumerate() {
             let (project, note) = (PROJECTS[group.project], group.description);
-            let _ = writeln!(text, "  - name: g{at}\n    project: {project}\n    description: n{note}\n    rules:");
+            let _ = writeln!(
+                text,
+                "  - name: g{at}\n    project: {project}\n    description: n{note}\n    rules:"
+            );
             for rule in &group.rules {
                 let _ = writeln!(text, "      - {rule}");
             }
@@ -256,96 +265,97 @@ impl Draft {
 
     /// One edit; says what it is. The result may be refused, and is then to be forgotten.
     pub fn edit(&mut self, rng: &mut Rng) -> &'static str {
-        let group = rng.below(self.groups.len());
-        let nic = rng.below(self.nics.len());
         match rng.below(24) {
+            0..=7 => self.edit_group(rng),
+            8..=10 => {
+                let gone = (0..self.nics.len()).find(|at| self.nics[*at].is_none());
+                self.make_nic(rng, gone);
+                "create a NIC"
+            }
+            11 => "nothing",
+            12 | 13 => {
+                let project = rng.below(2);
+                self.address_groups[project] = self.prefixes(rng);
+                "edit an address group"
+            }
+            14 => {
+                let vpc = rng.below(self.vpcs.len());
+                self.vpcs[vpc].peers = (0..vpc).filter(|_| rng.one_in(2)).collect();
+                "edit peerings"
+            }
+            15 => {
+                let nic = rng.below(self.nics.len());
+                self.nics[nic] = None;
+                "delete a NIC"
+            }
+            16 | 17 => {
+                let nic = rng.below(self.nics.len());
+                self.move_address(rng, nic);
+                "take or give an address"
+            }
+            _ => self.edit_nic(rng),
+        }
+    }
+
+    fn edit_group(&mut self, rng: &mut Rng) -> &'static str {
+        let at = rng.below(self.groups.len());
+        let rule = self.rule(rng, self.groups[at].project);
+        let Group { rules, description, .. } = &mut self.groups[at];
+        match rng.below(8) {
             0..=2 => {
-                let rule = self.rule(rng, self.groups[group].project);
-                self.groups[group].rules.push(rule);
+                rules.push(rule);
                 "add a rule"
             }
             3 | 4 => {
-                let rules = &mut self.groups[group].rules;
                 if !rules.is_empty() {
                     rules.remove(rng.below(rules.len()));
                 }
                 "delete a rule"
             }
             5 => {
-                let rule = self.rule(rng, self.groups[group].project);
-                let rules = &mut self.groups[group].rules;
                 let at = rng.below(rules.len() + 1);
                 rules.splice(at..rules.len().min(at + 1), [rule]);
                 "modify a rule"
             }
             6 => {
-                self.groups[group].rules.reverse();
+                rules.reverse();
                 "reorder rules"
             }
-            7 => {
-                self.groups[group].description = rng.u8();
+            _ => {
+                *description = rng.u8();
                 "describe a group"
             }
-            8 => "nothing",
-            9 | 10 => {
-                let project = self.nics[nic].as_ref().map_or(0, |nic| nic.project);
-                let groups = self.groups_for(rng, project);
-                if let Some(nic) = self.nics[nic].as_mut() {
-                    nic.groups = groups;
-                }
+        }
+    }
+
+    fn edit_nic(&mut self, rng: &mut Rng) -> &'static str {
+        let (at, vpc) = (rng.below(self.nics.len()), rng.below(self.vpcs.len()));
+        let project = self.nics[at].as_ref().map_or(0, |nic| nic.project);
+        let groups = self.groups_for(rng, project);
+        let Some(nic) = self.nics[at].as_mut() else { return "nothing" };
+        match rng.below(8) {
+            0 | 1 => {
+                nic.groups = groups;
                 "join and leave groups"
             }
-            11 | 12 => {
-                if let Some(nic) = self.nics[nic].as_mut()
-                    && let Some(groups) = nic.groups.as_mut()
-                {
+            2 | 3 => {
+                if let Some(groups) = nic.groups.as_mut() {
                     groups.pop();
                 }
                 "leave a group"
             }
-            13 => {
-                self.nics[nic] = None;
-                "delete a NIC"
-            }
-            14 | 15 => {
-                let gone = (0..self.nics.len()).find(|at| self.nics[*at].is_none());
-                self.make_nic(rng, gone);
-                "create a NIC"
-            }
-            16 | 17 => {
-                self.move_address(rng, nic);
-                "take or give an address"
-            }
-            18 | 19 => {
-                let project = rng.below(2);
-                self.address_groups[project] = self.prefixes(rng);
-                "edit an address group"
-            }
-            20 => {
-                let vpc = rng.below(self.vpcs.len());
-                let peers = (0..vpc).filter(|_| rng.one_in(2)).collect();
-                self.vpcs[vpc].peers = peers;
-                "edit peerings"
-            }
-            21 => {
-                if let Some(nic) = self.nics[nic].as_mut() {
-                    nic.mac = rng.pick(&[None, Some(Mac([2, 0, 0, 0, 1, 0xee])), nic.mac]);
-                    nic.description = rng.u8();
-                }
+            4 => {
+                nic.mac = rng.pick(&[None, Some(Mac([2, 0, 0, 0, 1, 0xee])), nic.mac]);
+                nic.description = rng.u8();
                 "change a MAC"
             }
-            22 => {
-                if let Some(nic) = self.nics[nic].as_mut() {
-                    nic.limit = rng.pick(&[None, Some(0), Some(2), Some(50)]);
-                    nic.observe = rng.pick(&[None, None, Some(false), Some(true)]);
-                }
+            5 | 6 => {
+                nic.limit = rng.pick(&[None, Some(0), Some(2), Some(50)]);
+                nic.observe = rng.pick(&[None, None, Some(false), Some(true)]);
                 "change a limit and a mode"
             }
             _ => {
-                let vpc = rng.below(self.vpcs.len());
-                if let Some(nic) = self.nics[nic].as_mut() {
-                    nic.vpc = vpc;
-                }
+                nic.vpc = vpc;
                 "move a NIC to another VPC"
             }
         }
@@ -372,7 +382,8 @@ impl Draft {
         let (space, given) = (self.vpcs[vpc].space, self.virtual_address(rng, vpc));
         let Some(nic) = self.nics[at].as_mut() else { return };
         let v4 = rng.one_in(2);
-        let own = if v4 { format!("10.5.{space}.{}", 10 + at) } else { format!("2001:db8:{space}::{}", 10 + at) };
+        let own =
+            if v4 { format!("10.5.{space}.{}", 10 + at) } else { format!("2001:db8:{space}::{}", 10 + at) };
         match nic.addresses.iter().position(|address| *address == own) {
             _ if rng.one_in(3) => {
                 nic.allowed.clear();
@@ -389,7 +400,8 @@ impl Draft {
     pub fn place(&self, rng: &mut Rng) -> Option<Place> {
         let nic = self.nics[rng.below(self.nics.len())].as_ref()?;
         let own = nic.addresses.iter().map(|address| (address, None));
-        let all: Vec<(&String, Option<Mac>)> = own.chain(nic.allowed.iter().map(|(a, mac)| (a, *mac))).collect();
+        let all: Vec<(&String, Option<Mac>)> =
+            own.chain(nic.allowed.iter().map(|(a, mac)| (a, *mac))).collect();
         if all.is_empty() {
             return None;
         }

@@ -81,7 +81,12 @@ impl Stream {
             1 => script.push(rng.pick(&[Move::Reset(O), Move::Reset(R)])),
             _ => {
                 let first = rng.below(2);
-                script.extend([Move::Fin(first), Move::Ack(1 - first), Move::Fin(1 - first), Move::Ack(first)]);
+                script.extend([
+                    Move::Fin(first),
+                    Move::Ack(1 - first),
+                    Move::Fin(1 - first),
+                    Move::Ack(first),
+                ]);
             }
         }
         script.reverse();
@@ -267,7 +272,8 @@ impl Stream {
             }
         }
         let names = [(SYN, 'S'), (FIN, 'F'), (RST, 'R'), (ACK, '.'), (URG, 'U')];
-        let letters: String = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+        let letters: String =
+            names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
         let (name, isns) = (if who == O { 'O' } else { 'R' }, [self.ends[who].isn, self.ends[1 - who].isn]);
         let what = format!(
             "tcp {src}:{sport} > {dst}:{dport} {name} [{letters}] seq isn+{} ack isn+{} win {} len {len} \
