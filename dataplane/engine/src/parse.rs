@@ -15,6 +15,8 @@ const QINQ: u16 = 0x88A8;
 const IPV6: u16 = 0x86DD;
 const VXLAN_PORT: u16 = 4789;
 const GENEVE_PORT: u16 = 6081;
+/// 01:80:C2:00:00:00–0F.
+const LINK_LOCAL_MACS: u64 = 0x0180_C200_0000;
 /// Extension headers that are walked at most (semantics 2.7).
 const MAX_EXTENSIONS: usize = 8;
 
@@ -22,8 +24,62 @@ const MAX_EXTENSIONS: usize = 8;
 /// are only what carries tunnels (semantics 2.2).
 #[inline]
 pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
+    if !tunnels && plain_tcp(data, wire_len, side, lane).is_some() {
+        return;
+    }
     *lane = Lane { side, tunnels, wscale: NO_SCALE, ..Lane::default() };
     lane.what = link(data, wire_len, lane);
+}
+
+/// The commonest frame of all, read in one go: untagged, IPv4 without options, whole, TCP without SYN. `None` leaves
+/// everything else, and everything odd, to [`link`], which reads these frames alike (a test compares the two). Of the
+/// instructions for an established packet this saves every eighth.
+#[inline]
+fn plain_tcp(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()> {
+    let h: &[u8; 54] = data.first_chunk()?;
+    let word = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
+    let long = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+    let is_plain = u32::from(word(12) ^ IPV4)
+        | u32::from(h[14] ^ 0x45)
+        | u32::from(word(20) & 0x3FFF)
+        | u32::from(h[23] ^ proto::TCP)
+        | u32::from(h[47] & flags::SYN);
+    let end = 14 + usize::from(word(16));
+    let payload = 34 + usize::from(h[46] >> 4) * 4;
+    let dst_mac = mac_bits([h[0], h[1], h[2], h[3], h[4], h[5]]);
+    if is_plain != 0
+        || end > wire_len
+        || payload < 54
+        || payload > end.min(data.len())
+        || dst_mac & !0xF == LINK_LOCAL_MACS
+    {
+        return None;
+    }
+    let segment_flags = h[47] & (flags::FIN | flags::RST | flags::ACK);
+    let seq = long(38);
+    *lane = Lane {
+        src: u128::from(long(26)),
+        dst: u128::from(long(30)),
+        src_mac: mac_bits([h[6], h[7], h[8], h[9], h[10], h[11]]),
+        dst_mac,
+        seq,
+        seq_end: seq.wrapping_add((end - payload) as u32).wrapping_add(u32::from(segment_flags & flags::FIN)),
+        ack: long(42),
+        l3: 14,
+        l4: 34,
+        end: end as u32,
+        sport: word(34),
+        dport: word(36),
+        win: word(48),
+        proto: proto::TCP,
+        what: What::Tcp,
+        side,
+        flags: segment_flags,
+        wscale: NO_SCALE,
+        hops: h[22],
+        ..Lane::default()
+    };
+    Some(())
 }
 
 #[inline]
@@ -47,7 +103,7 @@ fn ethernet(data: &[u8], at: usize, lane: &mut Lane) -> Option<u16> {
 #[inline]
 fn link(data: &[u8], wire_len: usize, lane: &mut Lane) -> What {
     let Some(ethertype) = ethernet(data, 0, lane) else { return What::LinkCut };
-    lane.link_local = lane.dst_mac & !0xF == 0x0180_C200_0000;
+    lane.link_local = lane.dst_mac & !0xF == LINK_LOCAL_MACS;
     let (ethertype, at) = if ethertype == VLAN || ethertype == QINQ {
         match tag(data, ethertype, lane) {
             Ok(inner) => (inner, 18),
@@ -368,4 +424,42 @@ fn tunnel(data: &[u8], lane: &mut Lane, header: TunnelHeader) -> What {
         return if inner.len() < at + 18 { What::LinkCut } else { What::BadSegment };
     }
     network(inner, at + 14, inner_end, ethertype, lane)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ethernet, IPv4, TCP with ACK and four bytes.
+    const FRAME: [u8; 58] = [
+        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+        0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
+        0x12, 0x34, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0, // TCP
+        b'd', b'a', b't', b'a',
+    ];
+
+    fn by_the_long_way(data: &[u8], wire_len: usize) -> Lane {
+        let mut lane = Lane { side: Side::Outside, wscale: NO_SCALE, ..Lane::default() };
+        lane.what = link(data, wire_len, &mut lane);
+        lane
+    }
+
+    #[test]
+    fn the_short_way_reads_what_the_long_way_reads_whatever_a_byte_says() {
+        let mut short = 0;
+        for at in 0..FRAME.len() {
+            for value in 0..=255 {
+                let mut frame = FRAME;
+                frame[at] = value;
+                for (len, wire_len) in [(58, 58), (58, 100), (54, 58), (53, 58), (40, 58)] {
+                    let mut lane = Lane::default();
+                    if plain_tcp(&frame[..len], wire_len, Side::Outside, &mut lane).is_some() {
+                        short += 1;
+                        assert_eq!(format!("{lane:?}"), format!("{:?}", by_the_long_way(&frame[..len], wire_len)));
+                    }
+                }
+            }
+        }
+        assert!(short > 10_000);
+    }
 }
