@@ -224,3 +224,30 @@ fn control_c_ends_it_as_well() {
     let finished = appliance.process.interrupt(END).unwrap();
     assert!(finished.status.success() && finished.stdout.contains("packets: in 0"), "{}", finished.stdout);
 }
+
+/// systemd's `Type=notify`, and where the threads run.
+#[test]
+fn a_supervisor_is_told_and_only_workers_run_on_workers_cores() {
+    let setup = quiet();
+    let policy = setup.write("policy.yaml", POLICY);
+    let supervisor = std::os::unix::net::UnixDatagram::bind(setup.path("notify")).unwrap();
+    supervisor.set_read_timeout(Some(READY)).unwrap();
+    let mut command = setup.command(Some(&policy));
+    command.env("NOTIFY_SOCKET", setup.path("notify"));
+    let appliance = setup.spawn(command);
+    let told = || {
+        let mut text = [0; 64];
+        let length = supervisor.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    if std::thread::available_parallelism().is_ok_and(|n| n.get() == 2) {
+        for task in fs::read_dir(format!("/proc/{}/task", appliance.process.id())).unwrap() {
+            let read = |name| fs::read_to_string(task.as_ref().unwrap().path().join(name)).unwrap();
+            let core = if read("comm").starts_with("worker-") { "1" } else { "0" };
+            assert!(read("status").contains(&format!("Cpus_allowed_list:\t{core}\n")), "{}", read("status"));
+        }
+    }
+    appliance.end();
+    assert_eq!(told(), "STOPPING=1");
+}

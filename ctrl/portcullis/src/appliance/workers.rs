@@ -25,8 +25,9 @@ const PATIENT_POLLS: u32 = 2048;
 const SLEEPY_POLLS: u32 = 20_000;
 /// Its first sleep, and its longest: they double. The sleep is what the first frame after a pause is late by.
 const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_micros(800)];
-/// A worker whose loop stands still for so long hangs in a driver, and is kicked out of it.
-const STALL: Duration = Duration::from_millis(100);
+/// A worker whose loop stands still for so long hangs in a driver, and is kicked out of it. (Or somebody else has its
+/// core: then the kick does nothing.)
+const STALL: Duration = Duration::from_millis(20);
 /// Until all workers have stopped receiving.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// Until nothing is left in the rings.
@@ -178,7 +179,7 @@ impl Workers {
         let begin = Instant::now();
         let mut kicked = begin;
         while !self.threads.iter().all(&done) && begin.elapsed() < patience {
-            if kicked.elapsed() > STALL / 4 {
+            if kicked.elapsed() > STALL {
                 self.threads.iter().filter(|thread| !done(thread)).for_each(Thread::kick);
                 kicked = Instant::now();
             }

@@ -1,0 +1,179 @@
+//! Changes on their way to workers that are only pretended: what the receipts say of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use control::api::shape::{Receipt, State};
+use control::commit::Committer;
+use control::config::Config;
+use control::document::{Limits, Parsed, parse_policy};
+use control::live::{Change, Live, Origin, Parts, Refused, WorkerHandle};
+use crossbeam::channel::{Receiver, bounded};
+use engine::cells::{Cells, Population};
+use engine::snapshot::Snapshot;
+use engine::worker::Question;
+use engine::{Generation, NicSlot};
+
+const POLICY: &str = "
+vpcs: [{ name: prod, segment: { untagged: true } }]
+security_groups: [{ name: a, rules: [{ direction: inbound, protocol: tcp, ports: 22 }] }]
+nics: [{ name: one, vpc: prod, addresses: [10.0.0.1], security_groups: [a] }]
+";
+
+fn document(text: &str) -> Parsed {
+    parse_policy(text, "test", &Limits::default()).unwrap()
+}
+
+fn with_port(port: u16) -> Parsed {
+    document(&POLICY.replace("22", &port.to_string()))
+}
+
+/// A policy in force and two workers that do what the test does for them.
+struct Rig {
+    live: Live,
+    readers: Vec<rcu::Reader<Snapshot>>,
+    cells: Vec<Arc<Cells>>,
+    _questions: Vec<Receiver<Question>>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let mut committer = Committer::new(Config::default());
+        let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
+        let (publisher, readers) = rcu::domain(snapshot, 2);
+        let (mut workers, mut cells, mut questions) = (Vec::new(), Vec::new(), Vec::new());
+        for core in 0..2 {
+            let (asked, heard) = bounded(1);
+            cells.push(Arc::new(Cells::new()));
+            questions.push(heard);
+            workers.push(WorkerHandle {
+                core,
+                cells: cells[core].clone(),
+                questions: asked,
+                waker: None,
+                capacity: 1,
+                polls: Box::new(|| (0, 0)),
+            });
+        }
+        let live = Live::new(Parts {
+            committer,
+            publisher,
+            workers,
+            population: Arc::new(Population::new()),
+            ports: Box::new(Vec::new),
+            start: Instant::now(),
+            governing_file: None,
+        });
+        Rig { live, readers, cells, _questions: questions }
+    }
+
+    fn apply(&self, change: Change) -> Result<Receipt, Refused> {
+        run(self.live.apply(change))
+    }
+
+    /// Applies a policy while the workers go on.
+    fn acknowledged(&mut self, policy: Parsed) -> Receipt {
+        self.readers.iter_mut().for_each(rcu::Reader::offline);
+        let receipt = self.apply(Change::to(policy, Origin::Api)).unwrap();
+        self.readers.iter_mut().for_each(rcu::Reader::online);
+        receipt
+    }
+
+    /// `n` inbound connections of the NIC, opened under the epoch.
+    fn open(&self, worker: usize, epoch: u32, n: i64) {
+        self.cells[worker].live_inbound(NicSlot(1), Generation(epoch), n);
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_named_and_success_is_not_claimed() {
+    let mut rig = Rig::new();
+    rig.readers[0].offline();
+    let receipt = rig.apply(Change::to(with_port(23), Origin::Api)).unwrap();
+    assert_eq!((receipt.state, receipt.generation, receipt.acknowledged_us), (State::Pending, 2, None));
+    assert_eq!(receipt.pending, [1]);
+    assert!(receipt.workers[0].acknowledged_us.is_some() && receipt.workers[1].acknowledged_us.is_none());
+    let snapshot = rig.live.snapshot();
+    assert_eq!((snapshot.acknowledged, snapshot.in_limbo), (false, 1));
+    // It answers later: the old snapshot can go.
+    rig.readers[1].quiescent();
+    rig.live.reclaim();
+    let snapshot = rig.live.snapshot();
+    assert_eq!((snapshot.acknowledged, snapshot.in_limbo, snapshot.generation), (true, 0, 2));
+}
+
+#[test]
+fn receipts_count_what_was_live_over_all_workers_and_only_once() {
+    let mut rig = Rig::new();
+    rig.open(0, 1, 5);
+    rig.open(1, 1, 7);
+    rig.open(1, 1, -1);
+    assert_eq!(rig.acknowledged(with_port(23)).disconnected, 11);
+    // Those are tombstones, though no worker has met the NIC since.
+    assert_eq!(rig.acknowledged(with_port(24)).disconnected, 0);
+    rig.open(0, 3, 2);
+    assert_eq!(rig.live.nics()[0].live_inbound, 2);
+    // A description flushes nobody.
+    let described = document(&POLICY.replace("22", "24").replace("name: one,", "name: one, description: x,"));
+    let receipt = rig.acknowledged(described);
+    assert_eq!(
+        (receipt.disconnected, receipt.flushed.len(), &*receipt.changed),
+        (0, 0, &["one".to_owned()][..])
+    );
+    // A deletion ends them.
+    let none = Parsed { policy: control::model::Policy::default(), empty: true };
+    let receipt =
+        rig.apply(Change { allow_empty: true, dry_run: true, ..Change::to(none, Origin::Api) }).unwrap();
+    assert_eq!(
+        (receipt.state, receipt.disconnected, &*receipt.ended),
+        (State::DryRun, 2, &["one".to_owned()][..])
+    );
+}
+
+#[test]
+fn guards_refuse_with_a_preview_and_nothing_has_happened() {
+    let mut rig = Rig::new();
+    rig.readers.iter_mut().for_each(rcu::Reader::offline);
+    rig.open(0, 1, 3);
+    let change = |most| Change { max_disconnect: Some(most), ..Change::to(with_port(23), Origin::Api) };
+    let Err(Refused::TooMany { most: 2, preview }) = rig.apply(change(2)) else { panic!("not refused") };
+    assert_eq!(
+        (preview.disconnected, preview.state, &*preview.flushed),
+        (3, State::DryRun, &["one".to_owned()][..])
+    );
+    assert_eq!(rig.live.generation(), 1);
+    assert!(matches!(rig.apply(Change::to(document("# x\n"), Origin::File)), Err(Refused::Empty)));
+    let no_nics = document("vpcs: [{ name: prod, segment: { untagged: true } }]\n");
+    assert!(matches!(rig.apply(Change::to(no_nics, Origin::File)), Err(Refused::NoNics(1))));
+    assert_eq!(rig.apply(change(3)).unwrap().state, State::Acknowledged);
+    assert_eq!(rig.apply(Change::to(with_port(23), Origin::Api)).unwrap().state, State::Unchanged);
+    assert_eq!(rig.live.generation(), 2);
+}
+
+#[test]
+fn changes_take_turns() {
+    let mut rig = Rig::new();
+    rig.readers.iter_mut().for_each(rcu::Reader::offline);
+    let live = rig.live.clone();
+    let generations = run(async move {
+        let apply = |port| {
+            let live = live.clone();
+            tokio::spawn(async move {
+                live.apply(Change::to(with_port(port), Origin::Api)).await.unwrap().generation
+            })
+        };
+        let tasks: Vec<_> = (100..120).map(apply).collect();
+        let mut generations = Vec::new();
+        for task in tasks {
+            generations.push(task.await.unwrap());
+        }
+        generations
+    });
+    assert_eq!(generations, (2..22).collect::<Vec<_>>());
+    assert!(rig.live.policy().security_groups.values().any(|g| g.rules[0].ports == Some((119, 119))));
+}

@@ -1,0 +1,57 @@
+//! The appliance on AF_PACKET devices whose interface does not send: the driver then waits without end for room in its ring.
+
+mod appliance;
+
+use std::time::Duration;
+
+use appliance::*;
+use testkit::lab::{At, INSIDE, Lab, OUTSIDE, SERVER_MAC};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An interface that keeps what it is given for ever, where the kernel can have one.
+fn block(lab: &Lab, interface: &str) -> bool {
+    let slow = "rate 8bit burst 1600 limit 100000000".split(' ');
+    let slow = ["tc", "qdisc", "add", "dev", interface, "root", "tbf"].into_iter().chain(slow);
+    lab.run(At::Appliance, slow, 5 * SECOND)
+        .unwrap()
+        .success()
+        .inspect_err(|error| eprintln!("skipped: {error}"))
+        .is_ok()
+}
+
+#[test]
+fn net_af_packet_that_does_not_send_stops_neither_changes_nor_the_end() {
+    if let Some(reason) = Lab::missing() {
+        return eprintln!("skipped: {reason}");
+    }
+    let lab = Lab::new().unwrap();
+    let setup = Setup::new(
+        &format!("net_af_packet0,iface={INSIDE},framecnt=64,blocksz=4096,framesz=2048"),
+        &format!("net_af_packet1,iface={OUTSIDE},qdisc_bypass=0,framecnt=64,blocksz=4096,framesz=2048"),
+    );
+    let policy = setup.write(
+        "policy.yaml",
+        POLICY.replace("nics:\n  - {", &format!("nics:\n  - {{ mac: \"{SERVER_MAC}\",")),
+    );
+    let mut command = lab.command(At::Appliance, PORTCULLIS);
+    command.args(setup.command(Some(&policy)).get_args());
+    let appliance = setup.spawn(command);
+    assert!(lab.ping(At::Server, testkit::lab::CLIENT_V4, 2).unwrap().status.success());
+    if !block(&lab, OUTSIDE) {
+        return;
+    }
+    let socket = lab.udp(At::Server, 0, (testkit::lab::CLIENT_V4, 5000)).unwrap();
+    let flood = || (0..2000).for_each(|_| drop(socket.send(&[0; 100])));
+    flood();
+    let stuck = || {
+        flood();
+        Some(appliance.show("counters")).filter(|c| c["reasons"]["tx-full"].as_u64() > Some(0))
+    };
+    let counters = wait_for("frames that the port refuses", stuck);
+    assert_adds_up(&counters);
+    let (status, receipt, stderr) = appliance.apply(&POLICY.replace("22", "23"), &[]);
+    assert_eq!((status, receipt["state"].as_str()), (0, Some("acknowledged")), "{receipt} {stderr}");
+    flood();
+    appliance.end();
+}
