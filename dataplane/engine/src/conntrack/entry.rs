@@ -41,20 +41,29 @@ pub enum State {
     IcmpAnswered = 8,
 }
 
+/// All states, in the order of their numbers.
+pub const STATES: [State; 9] = [
+    State::SynSent,
+    State::SynReceived,
+    State::Established,
+    State::FinWait,
+    State::Closing,
+    State::OneWay,
+    State::TwoWay,
+    State::Icmp,
+    State::IcmpAnswered,
+];
+
 impl State {
+    /// A table instead of a `match`: this is asked several times a packet.
     #[inline]
     fn from_bits(bits: u32) -> State {
-        match bits & 0xF {
-            0 => State::SynSent,
-            1 => State::SynReceived,
-            2 => State::Established,
-            3 => State::FinWait,
-            4 => State::Closing,
-            5 => State::OneWay,
-            6 => State::TwoWay,
-            7 => State::Icmp,
-            _ => State::IcmpAnswered,
-        }
+        use State::{Closing, Established, FinWait, Icmp, IcmpAnswered, OneWay, SynReceived, SynSent, TwoWay};
+        const BY_BITS: [State; 16] = [
+            SynSent, SynReceived, Established, FinWait, Closing, OneWay, TwoWay, Icmp, IcmpAnswered, IcmpAnswered,
+            IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered,
+        ];
+        BY_BITS[(bits & 0xF) as usize]
     }
 
     /// As output spells it.

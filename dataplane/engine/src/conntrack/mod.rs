@@ -11,7 +11,7 @@ use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
-pub use entry::{Entry, NOTED, OPENER, RESPONDER, State, Who, key_meta};
+pub use entry::{Entry, NOTED, STATES, OPENER, RESPONDER, State, Who, key_meta};
 pub use hash::{FlowHash, Secret};
 use index::Index;
 
@@ -56,7 +56,6 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// Of a connection in this state.
-    #[inline]
     pub fn of(&self, state: State) -> u32 {
         match state {
             State::SynSent | State::SynReceived => self.tcp_syn,
@@ -155,6 +154,8 @@ pub struct Shard {
     wheels: Wheels,
     secret: Secret,
     config: ShardConfig,
+    /// The timeouts by state.
+    timeouts: [u32; 9],
     len: u32,
     unconfirmed: u32,
     /// Places below it have been looked at since the last change; `u32::MAX` when done.
@@ -180,6 +181,7 @@ impl Shard {
             wheels: Wheels::new(capacity, now),
             secret,
             config,
+            timeouts: STATES.map(|state| config.timeouts.of(state)),
             len: 0,
             unconfirmed: 0,
             swept: u32::MAX,
@@ -279,7 +281,7 @@ impl Shard {
     #[inline]
     pub fn refresh(&mut self, flow: FlowIndex, now: Now) {
         let entry = &mut self.entries[flow.0 as usize];
-        entry.deadline = now.up.wrapping_add(self.config.timeouts.of(entry.state()));
+        entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
     }
 
     /// After a packet that moved the entry from `before`: new deadline, and its place in the timers' order.
@@ -315,7 +317,7 @@ impl Shard {
             self.make_room(snapshot, now)?;
         }
         let place = self.wheels.take()?;
-        entry.deadline = now.up.wrapping_add(self.config.timeouts.of(entry.state()));
+        entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
         entry.set_class(class);
         if entry.is_v6() {
             self.remote6[place as usize] = key.remote;
