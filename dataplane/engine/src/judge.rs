@@ -12,6 +12,7 @@ use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::snapshot::{ANY_MAC, Binding, Snapshot};
 use crate::tcp::{self, Outcome};
+use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::{Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
 
@@ -170,7 +171,12 @@ impl Judge {
         bytes: &[u8],
     ) -> Verdict {
         match lane.fragment {
-            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes),
+            Fragment::Whole => {
+                if let Some(verdict) = self.established_data(snapshot, lane, nic, key) {
+                    return verdict;
+                }
+                self.packet(snapshot, lane, nic, key, bytes)
+            }
             Fragment::First => {
                 self.flow = None;
                 let verdict = self.packet(snapshot, lane, nic, key, bytes);
@@ -179,6 +185,31 @@ impl Judge {
             }
             Fragment::Later => self.later_fragment(lane, nic),
         }
+    }
+
+    /// The way of nearly every packet, cut short: data of an established IPv4 connection that no change has touched. `None`
+    /// leaves the packet to [`Judge::packet`], which would say the same (the oracle's tests run through both).
+    #[inline]
+    fn established_data(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Option<Verdict> {
+        if lane.what != What::Tcp || !tcp::is_data(lane) || lane.v6 {
+            return None;
+        }
+        let flow = self.shard.find(key)?;
+        let entry = self.shard.entry_mut(flow);
+        let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
+        if !entry.is_plainly_established() || !is_untouched || reached(lane.now.tick, entry.deadline) {
+            return None;
+        }
+        let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
+        let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
+        let reason = match tcp::data(entry, lane, from, unchecked) {
+            Outcome::Pass => {
+                self.shard.refresh(flow, lane.now);
+                Reason::Established
+            }
+            _ => Reason::Invalid,
+        };
+        Some(Verdict::of(reason, nic.nic))
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.

@@ -45,13 +45,26 @@ fn has(lane: &Lane, flag: u8) -> bool {
 /// True for flags that no TCP sends (semantics 4.3).
 #[inline]
 pub fn impossible(f: u8) -> bool {
-    use flags::{ACK, FIN, RST, SYN};
-    f & (SYN | ACK | RST) == 0
-        || f & (SYN | FIN) == SYN | FIN
-        || f & (SYN | RST) == SYN | RST
-        || f & (FIN | RST) == FIN | RST
-        || f & (FIN | ACK) == FIN
+    IMPOSSIBLE >> (f & 0x1F) & 1 != 0
 }
+
+/// A bit for each value of the flags.
+const IMPOSSIBLE: u32 = {
+    use flags::{ACK, FIN, RST, SYN};
+    let (mut set, mut f) = (0u32, 0u8);
+    while f < 32 {
+        let is = f & (SYN | ACK | RST) == 0
+            || f & (SYN | FIN) == SYN | FIN
+            || f & (SYN | RST) == SYN | RST
+            || f & (FIN | RST) == FIN | RST
+            || f & (FIN | ACK) == FIN;
+        if is {
+            set |= 1 << f;
+        }
+        f += 1;
+    }
+    set
+};
 
 /// True for a SYN without ACK, RST and FIN.
 #[inline]
@@ -86,19 +99,21 @@ pub fn pick_up(entry: &mut Entry, lane: &Lane, from: Who) {
 pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let unchecked = unchecked || entry.is_unchecked();
     match entry.state() {
-        State::Established
-            if lane.flags & (flags::SYN | flags::RST | flags::FIN) == 0 && lane.fragment == Fragment::Whole =>
-        {
-            data(entry, lane, from, unchecked)
-        }
+        State::Established if is_data(lane) => data(entry, lane, from, unchecked),
         State::SynSent => syn_sent(entry, lane, from),
         state => rare(entry, lane, from, unchecked, state),
     }
 }
 
-/// A whole segment with nothing but an ACK: what [`segment`] does, with the four comparisons as one.
+/// True for a whole segment with nothing but an ACK.
 #[inline]
-fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+pub fn is_data(lane: &Lane) -> bool {
+    lane.flags == flags::ACK && lane.fragment == Fragment::Whole
+}
+
+/// Such a segment on an established connection: what [`segment`] does, with the four comparisons as one.
+#[inline]
+pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let (mut sender, mut receiver) = (entry.windows[from], entry.windows[1 - from]);
     // Each difference is negative, modulo 2³², exactly if its bound is overstepped.
     let within = sender.maxend.wrapping_sub(lane.seq)

@@ -188,6 +188,13 @@ impl Entry {
             == 0
     }
 
+    /// True if it is established TCP over IPv4 that no re-judging has killed: a single comparison.
+    #[inline]
+    pub fn is_plainly_established(&self) -> bool {
+        const MASK: u32 = 0xF << bit::STATE | bit::DEAD | bit::V6;
+        self.meta & MASK == (State::Established as u32) << bit::STATE
+    }
+
     /// The part of the flags that belongs to the key.
     pub fn key_meta(&self) -> u32 {
         self.meta & (bit::PROTO | bit::V6)
