@@ -171,13 +171,14 @@ impl Traffic {
 
     /// The next event.
     pub fn event(&mut self) -> Event {
-        if let Some(arrival) = self.queued.pop() {
-            return Event::Frame(arrival);
-        }
-        if self.rng.one_in(20) {
+        // Edits come between a datagram's fragments more often than elsewhere: a flush forgets some of them.
+        if self.rng.one_in(if self.queued.is_empty() { 20 } else { 6 }) {
             self.before = self.draft.clone();
             let what = self.draft.edit(&mut self.rng);
             return Event::Policy(self.draft.yaml(), what);
+        }
+        if let Some(arrival) = self.queued.pop() {
+            return Event::Frame(arrival);
         }
         let wait_ns = self.wait();
         let (side, mut frame, flow, what) = match self.rng.below(16) {
@@ -211,10 +212,12 @@ impl Traffic {
         let rng = &mut self.rng;
         let ms = match rng.below(200) {
             0..=99 => return rng.below(3) as u64,
-            100..=189 => rng.below(300),
-            190..=194 => rng.pick(&[1_000, 2_900, 3_600, 4_900, 5_600]),
-            195..=197 => rng.pick(&[6_900, 7_600, 29_900, 30_600, 39_900, 40_600]),
-            198 => rng.pick(&[29_900, 30_600, 179_900, 180_600]),
+            100..=181 => rng.below(300),
+            182..=186 => rng.pick(&[1_000, 2_900, 3_600, 4_900, 5_600]),
+            // Half a timeout, twice in a row: was the deadline moved in between?
+            187..=193 => rng.pick(&[1_700, 4_000, 11_000, 16_000, 22_000]),
+            194..=197 => rng.pick(&[6_900, 7_600, 29_900, 30_600, 39_900, 40_600]),
+            198 => rng.pick(&[29_900, 30_600, 100_000, 179_900, 180_600, 350_000]),
             _ => rng.pick(&[30_600, 180_600, 599_900, 600_600]),
         };
         ms as u64 * 1_000_000 + rng.below(1_000_000) as u64

@@ -51,6 +51,8 @@ pub(super) struct Draft {
     address_groups: [Vec<String>; 2],
     groups: Vec<Group>,
     nics: Vec<Option<Nic>>,
+    /// Inbound rules name groups and address groups, and next to nobody else: what re-judging is about.
+    closed: bool,
 }
 
 const PROJECTS: [&str; 2] = ["default", "blue"];
@@ -77,7 +79,13 @@ impl Draft {
                 peers: (0..at).filter(|_| rng.one_in(3)).collect(),
             })
             .collect();
-        let mut draft = Draft { vpcs, address_groups: [vec![], vec![]], groups: vec![], nics: vec![] };
+        let mut draft = Draft {
+            vpcs,
+            address_groups: [vec![], vec![]],
+            groups: vec![],
+            nics: vec![],
+            closed: rng.one_in(3),
+        };
         draft.address_groups = [draft.prefixes(rng), draft.prefixes(rng)];
         for _ in 0..2 + rng.below(3) {
             let group = draft.group(rng);
@@ -85,7 +93,8 @@ impl Draft {
         }
         // Rules may name groups that come later.
         for at in 0..draft.groups.len() {
-            for _ in 0..2 + rng.below(5) {
+            let most = if draft.closed { 2 } else { 7 };
+            for _ in 0..most - rng.below(most.min(5)) {
                 let rule = draft.rule(rng, draft.groups[at].project);
                 draft.groups[at].rules.push(rule);
             }
@@ -102,6 +111,15 @@ impl Draft {
         if !rng.one_in(4) {
             rules.push("{ direction: outbound }".to_owned());
         }
+        if self.closed {
+            // Whoever comes in does so on somebody's membership.
+            let at = rng.below(self.groups.len() + 1);
+            rules.push(format!("{{ direction: inbound, remote_group: g{at} }}"));
+            if rng.one_in(2) {
+                rules.push("{ direction: inbound, remote_address_group: a }".to_owned());
+            }
+            return Group { project: 0, description: 0, rules };
+        }
         if !rng.one_in(3) {
             rules.push("{ direction: inbound, protocol: tcp, ports: 22-443 }".to_owned());
         }
@@ -113,7 +131,7 @@ impl Draft {
 
     fn nic(&self, rng: &mut Rng) -> Nic {
         let (at, vpc) = (self.nics.len(), rng.below(self.vpcs.len()));
-        let project = usize::from(rng.one_in(4));
+        let project = usize::from(!self.closed && rng.one_in(4));
         let space = self.vpcs[vpc].space;
         let mut addresses = vec![];
         if !rng.one_in(6) {
@@ -265,7 +283,9 @@ impl Draft {
 
     /// One edit; says what it is. The result may be refused, and is then to be forgotten.
     pub fn edit(&mut self, rng: &mut Rng) -> &'static str {
-        match rng.below(24) {
+        // Where rules name groups, what the groups hold changes more than the rules do.
+        let first = if self.closed { rng.pick(&[0, 8]) } else { 0 };
+        match first + rng.below(24 - first) {
             0..=7 => self.edit_group(rng),
             8..=10 => {
                 let gone = (0..self.nics.len()).find(|at| self.nics[*at].is_none());
@@ -415,7 +435,7 @@ impl Draft {
 
     /// Somebody to talk to: a stranger, or another NIC.
     pub fn remote(&self, rng: &mut Rng, v6: bool) -> IpAddr {
-        if rng.one_in(3)
+        if rng.one_in(if self.closed { 1 } else { 3 })
             && let Some(other) = self.place(rng)
             && other.local.is_ipv6() == v6
         {

@@ -53,7 +53,7 @@ impl Stream {
         let mut end = || {
             let any = rng.u32();
             let isn = rng.pick(&[any, any, near_wrap, u32::MAX, 0x7fff_ff00]);
-            let window = rng.pick(&[u16::MAX, 64_240, 8_192, 1_000, 1]);
+            let window = rng.pick(&[u16::MAX, 64_240, 8_192, 1_000, 1, 0]);
             let scale = rng.pick(&[None, Some(0), Some(7), Some(14), Some(15)]);
             End { isn, next: isn, acked: 0, window, scale, allowed: isn }
         };
@@ -161,7 +161,7 @@ impl Stream {
         let (me, other) = (self.ends[who], self.ends[1 - who]);
         let (any, near) = (rng.u32(), rng.pick(&[0, 1, 2, u32::MAX]));
         let (mut flags, mut seq, mut ack, mut len) = (ACK, me.next, other.next, 0);
-        match rng.below(15) {
+        match rng.below(16) {
             // Retransmissions, near and far.
             0 => (seq, len) = (me.next.wrapping_sub(rng.pick(&[1, 100, 1400])), rng.pick(&[1, 100])),
             1 => {
@@ -169,8 +169,8 @@ impl Stream {
                 seq = me.next.wrapping_sub(window).wrapping_sub(near);
             }
             // At the end of what is allowed.
-            2 => (seq, len) = (me.allowed.wrapping_add(near), rng.pick(&[0, 1, 100])),
-            3 => seq = any,
+            2 | 3 => (seq, len) = (me.allowed.wrapping_add(near), rng.pick(&[0, 1, 100])),
+            15 => seq = any,
             // Acknowledgments of what was never sent, and very old ones.
             4 => ack = other.next.wrapping_add(near),
             5 => ack = other.next.wrapping_sub(self.scaled(who).max(66_000)).wrapping_add(near),
@@ -209,7 +209,7 @@ impl Stream {
             12 => flags = rng.pick(&[0, FIN, URG, SYN | FIN, SYN | RST, FIN | RST, FIN | ACK, 0xff]),
             13 => (flags, len) = (FIN | ACK, rng.pick(&[0, 10])),
             _ => {
-                self.ends[who].window = rng.pick(&[0, 1, 500, u16::MAX]);
+                self.ends[who].window = rng.pick(&[0, 0, 1, 500, u16::MAX]);
             }
         }
         self.send(rng, place, remote, who, flags, seq, ack, len)
