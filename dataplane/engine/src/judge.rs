@@ -172,7 +172,7 @@ impl Judge {
     ) -> Verdict {
         match lane.fragment {
             Fragment::Whole => {
-                if let Some(verdict) = self.established_data(snapshot, lane, nic, key) {
+                if let Some(verdict) = self.established(snapshot, lane, nic, key) {
                     return verdict;
                 }
                 self.packet(snapshot, lane, nic, key, bytes)
@@ -187,29 +187,34 @@ impl Judge {
         }
     }
 
-    /// The way of nearly every packet, cut short: data of an established IPv4 connection that no change has touched. `None`
-    /// leaves the packet to [`Judge::packet`], which would say the same (the oracle's tests run through both).
+    /// The way of nearly every packet, cut short: TCP data or UDP of an IPv4 connection that both sides have confirmed and no
+    /// change has touched. `None` leaves the packet to [`Judge::packet`], which would say the same (the oracle's tests
+    /// run through both).
     #[inline]
-    fn established_data(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Option<Verdict> {
-        if lane.what != What::Tcp || !tcp::is_data(lane) || lane.v6 {
+    fn established(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Option<Verdict> {
+        let state = match lane.what {
+            What::Tcp if tcp::is_data(lane) => State::Established,
+            What::Ports => State::TwoWay,
+            _ => return None,
+        };
+        if lane.v6 {
             return None;
         }
         let flow = self.shard.find(key)?;
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
-        if !entry.is_plainly_established() || !is_untouched || reached(lane.now.tick, entry.deadline) {
+        if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
             return None;
         }
-        let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
-        let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
-        let reason = match tcp::data(entry, lane, from, unchecked) {
-            Outcome::Pass => {
-                self.shard.refresh(flow, lane.now);
-                Reason::Established
+        if state == State::Established {
+            let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
+            let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
+            if tcp::data(entry, lane, from, unchecked) != Outcome::Pass {
+                return Some(Verdict::of(Reason::Invalid, nic.nic));
             }
-            _ => Reason::Invalid,
-        };
-        Some(Verdict::of(reason, nic.nic))
+        }
+        self.shard.refresh(flow, lane.now);
+        Some(Verdict::of(Reason::Established, nic.nic))
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.
@@ -298,6 +303,11 @@ impl Judge {
                 self.flow = Some(flow);
                 established
             }
+            Outcome::Noted => {
+                self.shard.note_window(flow, lane.win);
+                self.flow = Some(flow);
+                established
+            }
             Outcome::Quiet => {
                 self.flow = Some(flow);
                 established
@@ -338,7 +348,7 @@ impl Judge {
         if lane.flags & flags::ACK == 0 {
             tcp::open(&mut entry, lane);
         } else {
-            tcp::reopen(&mut entry, &old, lane);
+            tcp::reopen(&mut entry, &old, self.shard.noted_window(flow), lane);
         }
         self.shard.replace(flow, entry, snapshot, lane.now);
         self.flow = Some(flow);

@@ -14,6 +14,7 @@ pub mod handoff;
 pub mod io;
 pub mod judge;
 pub mod lane;
+pub mod pages;
 pub mod parse;
 pub mod quote;
 pub mod reason;

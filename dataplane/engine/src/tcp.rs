@@ -12,6 +12,8 @@ pub enum Outcome {
     Pass,
     /// It passes; nothing has changed.
     Quiet,
+    /// It passes; nothing has changed, but that a SYN was noted, whose window is to be kept for [`reopen`].
+    Noted,
     /// It is no part of the connection; nothing has changed.
     Invalid,
     /// It passes, and the connection is over.
@@ -24,8 +26,6 @@ pub enum Outcome {
 
 /// Smallest backward room for acknowledgments (as Linux's `MAXACKWINCONST`).
 const ACK_ROOM: u32 = 66_000;
-/// The largest window that a SYN can offer: it is never scaled.
-const SYN_WINDOW: u32 = 65_535;
 
 #[inline]
 fn after(a: u32, b: u32) -> bool {
@@ -146,7 +146,7 @@ fn rare(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool, state: State
         }
         if is_open {
             note_syn(entry, lane, from);
-            return Outcome::Quiet;
+            return Outcome::Noted;
         }
     }
     if is_syn && is_open {
@@ -212,21 +212,18 @@ fn answer(entry: &mut Entry, lane: &Lane) {
     let window = u32::from(lane.win);
     let [opener, responder] = &mut entry.windows;
     let acked = if crossed { opener.end } else { lane.ack };
-    *responder = Window {
-        end: lane.seq_end,
-        // What the opener's SYN offered.
-        maxend: lane.seq_end.wrapping_add(opener.maxwin.max(1)),
-        maxwin: window,
-        acked,
-    };
+    // What the opener's SYN offered does not count yet: only an acknowledgment moves `maxend`.
+    *responder = Window { end: lane.seq_end, maxend: lane.seq_end, maxwin: window, acked };
+    // A crossing SYN acknowledges nothing; it stands for an acknowledgment of the opener's SYN all the same, since its
+    // SYN+ACK that follows may come when the connection is established, where it changes nothing.
     opener.maxend = later(opener.end, acked.wrapping_add(window.max(1)));
     opener.acked = lane.seq_end;
 }
 
-/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers.
-pub fn reopen(entry: &mut Entry, old: &Entry, lane: &Lane) {
-    // The SYN's own window was not kept: the largest that it can have been holds nobody back.
-    offer(entry, old.syn_seq, old.syn_seq.wrapping_add(1), SYN_WINDOW, old.scale(NOTED));
+/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers. `window` is what
+/// that SYN offered.
+pub fn reopen(entry: &mut Entry, old: &Entry, window: u16, lane: &Lane) {
+    offer(entry, old.syn_seq, old.syn_seq.wrapping_add(1), u32::from(window), old.scale(NOTED));
     answer(entry, lane);
 }
 

@@ -59,7 +59,7 @@ impl Wheels {
     /// For entries 0 … `capacity` − 1, beginning at tick `now`.
     pub fn new(capacity: u32, now: u32) -> Wheels {
         let total = capacity + SLOTS * CLASSES;
-        let mut links = vec![Link { prev: 0, next: 0 }; total as usize].into_boxed_slice();
+        let mut links = crate::pages::filled_on_huge_pages(Link { prev: 0, next: 0 }, total as usize);
         for sentinel in capacity..total {
             links[sentinel as usize] = Link { prev: sentinel, next: sentinel };
         }

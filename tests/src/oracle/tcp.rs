@@ -187,10 +187,10 @@ impl Tcp {
         tcp
     }
 
-    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): as far as the other side's SYN offered.
+    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): nothing beyond it before an acknowledgment says so; a
+    /// crossing SYN counts as one.
     fn begin(&mut self, who: Who, syn: &Segment) {
         let other = &mut self.sides[who.other() as usize];
-        let offered = other.maxwin.max(1);
         if other.heard {
             other.maxend = later(other.maxend, other.end.wrapping_add(u32::from(syn.window).max(1)));
         }
@@ -198,7 +198,7 @@ impl Tcp {
             heard: true,
             isn: syn.seq,
             end: syn.end(),
-            maxend: syn.end().wrapping_add(offered),
+            maxend: syn.end(),
             maxwin: syn.window.into(),
             scale: syn.scale,
             acked: syn.has(ACK).then_some(syn.ack),

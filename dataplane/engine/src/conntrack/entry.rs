@@ -188,11 +188,11 @@ impl Entry {
             == 0
     }
 
-    /// True if it is established TCP over IPv4 that no re-judging has killed: a single comparison.
+    /// True if it is in this state, over IPv4, and no re-judging has killed it: a single comparison.
     #[inline]
-    pub fn is_plainly_established(&self) -> bool {
+    pub fn is_plainly(&self, state: State) -> bool {
         const MASK: u32 = 0xF << bit::STATE | bit::DEAD | bit::V6;
-        self.meta & MASK == (State::Established as u32) << bit::STATE
+        self.meta & MASK == (state as u32) << bit::STATE
     }
 
     /// The part of the flags that belongs to the key.

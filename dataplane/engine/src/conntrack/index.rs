@@ -79,7 +79,7 @@ impl Index {
     pub fn new(capacity: u32) -> Index {
         let buckets = (u64::from(capacity) * 10).div_ceil(LOAD_TENTHS).max(2) as usize;
         let empty = Bucket { tags: [0; WAYS], passed: 0, places: [0; WAYS] };
-        Index { buckets: vec![empty; buckets].into_boxed_slice() }
+        Index { buckets: crate::pages::filled_on_huge_pages(empty, buckets) }
     }
 
     /// Fast range instead of a power of two (Lemire, 2016).

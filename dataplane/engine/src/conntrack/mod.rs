@@ -150,6 +150,8 @@ pub struct Shard {
     entries: Vec<Entry>,
     /// Remote IPv6 addresses; memory that only IPv6 connections touch.
     remote6: Box<[u128]>,
+    /// Windows of SYNs that passed within connections; memory that only those touch.
+    noted_windows: Box<[u16]>,
     index: Index,
     wheels: Wheels,
     secret: Secret,
@@ -175,8 +177,9 @@ impl Shard {
     ) -> Shard {
         let capacity = config.capacity;
         Shard {
-            entries: Vec::with_capacity(capacity as usize),
+            entries: crate::pages::on_huge_pages(capacity as usize),
             remote6: vec![0; capacity as usize].into_boxed_slice(),
+            noted_windows: vec![0; capacity as usize].into_boxed_slice(),
             index: Index::new(capacity),
             wheels: Wheels::new(capacity, now),
             secret,
@@ -249,6 +252,16 @@ impl Shard {
     pub fn remote(&self, flow: FlowIndex) -> u128 {
         let entry = self.entry(flow);
         if entry.is_v6() { self.remote6[flow.0 as usize] } else { u128::from(entry.remote) }
+    }
+
+    /// Keeps the window of a SYN that passed within a connection.
+    pub fn note_window(&mut self, flow: FlowIndex, window: u16) {
+        self.noted_windows[flow.0 as usize] = window;
+    }
+
+    /// The window last kept.
+    pub fn noted_window(&self, flow: FlowIndex) -> u16 {
+        self.noted_windows[flow.0 as usize]
     }
 
     /// How many entries there are, expired ones that were not yet found included.

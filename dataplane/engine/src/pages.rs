@@ -1,0 +1,40 @@
+//! Memory for the tables that every packet looks into at random: on huge pages where the kernel has some.
+//!
+//! A table of a million connections is 12 MB of index and 64 MB of entries. On pages of 4 kB nearly every look-up then
+//! misses the translation buffer too, and its prefetch waits for a page walk (measured on `net_pcap`, 10,000 flows in a
+//! table of a million: a tenth of the worker's time).
+
+/// An empty vector with room for `capacity` items that asks the kernel for huge pages. The memory stays unbacked until
+/// it is touched.
+pub fn on_huge_pages<T>(capacity: usize) -> Vec<T> {
+    let mut items = Vec::with_capacity(capacity);
+    let spare = items.spare_capacity_mut();
+    advise(spare.as_mut_ptr().cast(), std::mem::size_of_val(spare));
+    items
+}
+
+/// `capacity` copies of an item, likewise.
+pub fn filled_on_huge_pages<T: Clone>(item: T, capacity: usize) -> Box<[T]> {
+    let mut items = on_huge_pages(capacity);
+    items.resize(capacity, item);
+    items.into_boxed_slice()
+}
+
+const PAGE: usize = 4096;
+
+/// Asks for huge pages behind the whole pages of a range. A kernel without them says no, and nothing is lost.
+#[cfg(target_os = "linux")]
+fn advise(start: *mut u8, len: usize) {
+    let skip = start.align_offset(PAGE);
+    if len < skip + PAGE {
+        return;
+    }
+    let whole = (len - skip) / PAGE * PAGE;
+    // SAFETY: the range lies within one allocation of ours, and the advice changes no byte of it.
+    let _ = unsafe {
+        rustix::mm::madvise(start.wrapping_add(skip).cast(), whole, rustix::mm::Advice::LinuxHugepage)
+    };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise(_: *mut u8, _: usize) {}
