@@ -45,7 +45,8 @@ impl Rig {
         let nics = snapshot.nic_count();
         let (publisher, mut readers) = rcu::domain(snapshot, 1);
         let shard = ShardConfig { capacity, unconfirmed: capacity, timeouts: Timeouts::default() };
-        let config = FirewallConfig { shard, secret: Secret::new([0x1234_5678_9ABC_DEF1, 77]), grace_end_ns: 0 };
+        let config =
+            FirewallConfig { shard, secret: Secret::new([0x1234_5678_9ABC_DEF1, 77]), grace_end_ns: 0 };
         let cells = Arc::new(Cells::new());
         let firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::new()));
         let (_, questions) = crossbeam::channel::bounded(1);

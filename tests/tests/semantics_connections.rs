@@ -338,3 +338,36 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     let shorter = permutations(n - 1);
     shorter.iter().flat_map(|p| (0..n).map(|at| [&p[..at], &[n - 1], &p[at..]].concat())).collect()
 }
+
+#[test]
+fn tcp_4_3_without_window_check_an_older_acknowledgment_is_not_the_highest() {
+    let mut s = Scenario::with("[conntrack]\ntcp_window_check = false\n", POLICY);
+    s.outside(tcp(C, S).syn().seq(3_221_224_979).window(500));
+    s.inside(tcp(S, C).syn().seq(4_294_967_247).ack(3_221_224_980).window(64_240).wscale(7));
+    s.outside(tcp(C, S).seq(3_221_224_980).ack(4_294_967_248).window(500).payload(vec![0; 100]));
+    s.inside(tcp(S, C).seq(4_294_967_248).ack(3_221_225_080));
+    assert_eq!(s.inside(tcp(S, C).seq(4_294_967_248).ack(3_213_002_361)), "established");
+    assert_eq!(s.outside(tcp(C, S).rst().seq(3_213_002_361).ack(5)), "established");
+    assert_eq!(s.len(), 1, "the RST was not exact");
+}
+
+#[test]
+fn tcp_4_4_a_side_may_send_only_what_was_acknowledged_and_offered() {
+    let mut s = Scenario::new(POLICY);
+    s.outside(tcp(C, S).syn().seq(1000).window(65_535));
+    s.inside(tcp(S, C).syn().seq(5000).ack(1001).window(8000));
+    s.outside(tcp(C, S).seq(1001).ack(5001).window(100));
+    assert_eq!(s.inside(tcp(S, C).seq(5001 + 101).ack(1001)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(5001 + 100).ack(1001)), "established");
+}
+
+#[test]
+fn tcp_4_3_a_restarts_windows_are_those_of_its_syn() {
+    let mut s = established();
+    s.outside(tcp(C, S).syn().seq(70_000).window(300));
+    assert_eq!(s.inside(tcp(S, C).syn().seq(90_000).ack(70_001).window(400)), "new by web#0");
+    assert_eq!(s.inside(tcp(S, C).seq(90_001 - 302).ack(70_001)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(90_001 - 300).ack(70_001).window(400)), "established");
+    assert_eq!(s.outside(tcp(C, S).seq(70_001 + 401).ack(90_001)), "invalid");
+    assert_eq!(s.outside(tcp(C, S).seq(70_001 + 400).ack(90_001)), "established");
+}

@@ -52,21 +52,27 @@ fn segment_2_2_tags_tell_the_vpc_and_a_priority_tag_counts_as_none() {
 fn segment_2_2_vnis_judge_the_inner_frame_and_know_only_the_tunnels_own_arp_and_nd() {
     let mut s = Scenario::new(&policy("vni: 5001", ""));
     let inner = query("10.0.0.1").frame();
-    for wrap in [vxlan("192.0.2.1", "192.0.2.2", 5001, &inner), geneve("192.0.2.1", "192.0.2.2", 5001, &inner)] {
+    for wrap in
+        [vxlan("192.0.2.1", "192.0.2.2", 5001, &inner), geneve("192.0.2.1", "192.0.2.2", 5001, &inner)]
+    {
         let reason = s.outside(wrap);
         assert!(reason == "new by web#0" || reason == "established", "{reason}");
     }
     assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5002, &inner)), "unknown-segment");
     let no_flag = udp("192.0.2.1:1", "192.0.2.2:4789").payload([&vxlan_header(0, 5001)[..], &inner].concat());
     assert_eq!(s.outside(no_flag), "malformed");
-    let not_ethernet = udp("192.0.2.1:1", "192.0.2.2:6081").payload([&geneve_header(0x0800, 5001, &[])[..], &inner].concat());
+    let not_ethernet = udp("192.0.2.1:1", "192.0.2.2:6081")
+        .payload([&geneve_header(0x0800, 5001, &[])[..], &inner].concat());
     assert_eq!(s.outside(not_ethernet), "malformed");
     let tagged = query("10.0.0.1").vlan(5).frame();
     assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &tagged)), "unknown-segment");
     assert_eq!(s.outside(arp_request(BAD, "192.0.2.1", "192.0.2.2")), "control");
     assert_eq!(s.inside(neighbor_solicitation(BAD, "2001:db8:9::1", "2001:db8:9::2").ttl(3)), "control");
     assert_eq!(s.outside(udp("192.0.2.1:1", "192.0.2.2:53")), "unknown-segment");
-    assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &inner).lie_ip_length(60_000)), "unknown-segment");
+    assert_eq!(
+        s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &inner).lie_ip_length(60_000)),
+        "unknown-segment"
+    );
     assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &inner[..10])), "malformed");
 }
 
@@ -173,7 +179,9 @@ fn lengths_2_7_that_lie_or_headers_that_are_cut_are_malformed_and_padding_is_fin
 #[test]
 fn extension_headers_2_7_are_walked_at_most_8() {
     let mut s = untagged();
-    let chain = |n: usize| (0..n).fold(udp("[2001:db8::9]:5", "[2001:db8::1]:53"), |p, _| p.ext(Ext::destination_options()));
+    let chain = |n: usize| {
+        (0..n).fold(udp("[2001:db8::9]:5", "[2001:db8::1]:53"), |p, _| p.ext(Ext::destination_options()))
+    };
     assert_eq!(s.outside(chain(8)), "new by web#0");
     assert_eq!(s.outside(chain(9)), "malformed");
     let routed = |kind| udp("[2001:db8::9]:5", "[2001:db8::1]:53").ext(Ext::routing(kind, 0));
@@ -202,6 +210,7 @@ fn a_tag_moved_beside_the_frame_counts_like_one_in_it() {
     let mut s = Scenario::new(&policy("vlan: 100", ""));
     let frame = SimFrame::new(0, query("10.0.0.1").vlan(100).frame(), &Default::default()).tag_stripped();
     assert_eq!(s.frame(Side::Outside, frame), "new by web#0");
-    let two = SimFrame::new(0, query("10.0.0.1").vlan(7).vlan(100).frame(), &Default::default()).tag_stripped();
+    let two =
+        SimFrame::new(0, query("10.0.0.1").vlan(7).vlan(100).frame(), &Default::default()).tag_stripped();
     assert_eq!(s.frame(Side::Outside, two), "unknown-segment");
 }

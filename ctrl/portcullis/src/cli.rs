@@ -168,8 +168,8 @@ pub struct Explain {
     /// The judged NIC: its name, or project/name
     #[arg(long, value_name = "NIC")]
     pub nic: String,
-    /// The opening packet, such as "inbound tcp 198.51.100.9:40000 > 10.5.6.7:22", "outbound icmp 10.5.6.7 > 192.0.2.1
-    /// type 8 code 0" or "inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53"
+    /// The opening packet, such as `inbound tcp 198.51.100.9:40000 > 10.5.6.7:22`, `outbound icmp 10.5.6.7 > 192.0.2.1 type 8
+    /// code 0` or `inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53`
     pub packet: String,
     /// How to print the verdict
     #[arg(short, long, value_enum, default_value_t)]

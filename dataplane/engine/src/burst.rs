@@ -149,7 +149,14 @@ impl Firewall {
 
     /// Reads a frame into a lane that is in its place already.
     #[inline]
-    pub fn read_into<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now, lane: &mut Lane) {
+    pub fn read_into<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        side: Side,
+        tunnels: bool,
+        now: Now,
+        lane: &mut Lane,
+    ) {
         if frame.is_odd() {
             self.read_odd(frame, side, tunnels, lane);
         } else {
@@ -203,9 +210,13 @@ impl Firewall {
         {
             let observes = match nic {
                 Some(nic) => {
-                    let key = self.judge.key(lane, nic, *key);
-                    let bytes = bytes_of(frame, &mut self.scratch);
-                    *verdict = self.judge.judge(snapshot, lane, nic, &key, bytes);
+                    if let Some(reason) = self.judge.established(snapshot, lane, nic, *key) {
+                        (verdict.reason, verdict.nic) = (reason, nic.nic);
+                    } else {
+                        let key = self.judge.key(lane, nic, *key);
+                        *verdict =
+                            self.judge.judge(snapshot, lane, nic, &key, bytes_of(frame, &mut self.scratch));
+                    }
                     nic.observes()
                 }
                 None => self.judged_already(snapshot, lane, verdict),

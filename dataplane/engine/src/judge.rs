@@ -171,12 +171,7 @@ impl Judge {
         bytes: &[u8],
     ) -> Verdict {
         match lane.fragment {
-            Fragment::Whole => {
-                if let Some(verdict) = self.established(snapshot, lane, nic, key) {
-                    return verdict;
-                }
-                self.packet(snapshot, lane, nic, key, bytes)
-            }
+            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes),
             Fragment::First => {
                 self.flow = None;
                 let verdict = self.packet(snapshot, lane, nic, key, bytes);
@@ -188,19 +183,25 @@ impl Judge {
     }
 
     /// The way of nearly every packet, cut short: TCP data or UDP of an IPv4 connection that both sides have confirmed and no
-    /// change has touched. `None` leaves the packet to [`Judge::packet`], which would say the same (the oracle's tests
-    /// run through both).
-    #[inline]
-    fn established(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Option<Verdict> {
+    /// change has touched. `None` leaves the packet to [`Judge::judge`], which would say the same (the oracle's tests
+    /// run through both). A bare reason comes back in a register, where a verdict would be put together in memory.
+    #[inline(always)]
+    pub fn established(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        (ports, hash): (u32, FlowHash),
+    ) -> Option<Reason> {
         let state = match lane.what {
             What::Tcp if tcp::is_data(lane) => State::Established,
-            What::Ports => State::TwoWay,
+            What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
             _ => return None,
         };
         if lane.v6 {
             return None;
         }
-        let flow = self.shard.find(key)?;
+        let flow = self.shard.find_v4(hash, nic.id, lane.remote() as u32, ports, lane.proto)?;
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
         if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
@@ -210,11 +211,11 @@ impl Judge {
             let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
             let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
             if tcp::data(entry, lane, from, unchecked) != Outcome::Pass {
-                return Some(Verdict::of(Reason::Invalid, nic.nic));
+                return Some(Reason::Invalid);
             }
         }
-        self.shard.refresh(flow, lane.now);
-        Some(Verdict::of(Reason::Established, nic.nic))
+        self.shard.refresh_as(flow, state, lane.now);
+        Some(Reason::Established)
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.
@@ -273,13 +274,7 @@ impl Judge {
 
     /// A packet whose connection is live.
     #[inline]
-    fn on_connection(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        flow: FlowIndex,
-    ) -> Verdict {
+    fn on_connection(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, flow: FlowIndex) -> Verdict {
         let entry = self.shard.entry_mut(flow);
         let is_opener = (lane.side == Side::Outside) == entry.is_inbound();
         let before = entry.state();
@@ -311,7 +306,7 @@ impl Judge {
             Outcome::Quiet => {
                 self.flow = Some(flow);
                 established
-            },
+            }
             Outcome::Invalid => Verdict::of(Reason::Invalid, nic.nic),
             Outcome::End => {
                 self.shard.end(flow, snapshot);
@@ -356,13 +351,7 @@ impl Judge {
     }
 
     /// A packet without a connection: it opens one, or drops.
-    fn open(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        key: &Key,
-    ) -> Verdict {
+    fn open(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Verdict {
         let drop = |reason| Verdict::of(reason, nic.nic);
         let is_pickup = lane.what == What::Tcp && !tcp::opens(lane.flags);
         if lane.what == What::IcmpReply || is_pickup && !(self.loose_pickup && lane.flags == flags::ACK) {
@@ -418,13 +407,7 @@ impl Judge {
 
     /// An ICMP error: part of the connection of the packet that it quotes, or nothing (semantics 4.5).
     #[cold]
-    fn icmp_error(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        bytes: &[u8],
-    ) -> Verdict {
+    fn icmp_error(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, bytes: &[u8]) -> Verdict {
         match quote::read(lane, bytes).and_then(|quote| self.quoted_flow(snapshot, lane, nic, &quote)) {
             Some(flow) => {
                 self.flow = Some(flow);

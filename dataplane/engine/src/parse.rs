@@ -494,7 +494,10 @@ mod tests {
                         let mut lane = Lane::default();
                         if plain(&frame[..len], wire_len, Side::Outside, &mut lane).is_some() {
                             short += 1;
-                            assert_eq!(format!("{lane:?}"), format!("{:?}", by_the_long_way(&frame[..len], wire_len)));
+                            assert_eq!(
+                                format!("{lane:?}"),
+                                format!("{:?}", by_the_long_way(&frame[..len], wire_len))
+                            );
                         }
                     }
                 }

@@ -73,8 +73,7 @@ fn v6(packet: &[u8]) -> Option<Quote> {
 }
 
 fn transport(l4: &[u8], proto: u8, src: u128, dst: u128, len: u32, v6: bool) -> Option<Quote> {
-    let mut quote =
-        Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: 0 };
+    let mut quote = Quote { src, dst, proto, sport: 0, dport: 0, is_request: false, seq: 0, len: 0 };
     let is_icmp = proto == if v6 { proto::ICMPV6 } else { proto::ICMP };
     if !is_icmp && !proto::has_ports(proto) {
         return Some(quote);

@@ -292,7 +292,8 @@ impl Snapshot {
     }
 
     fn is_held(&self, binding: &Binding, addr: u128, v6: bool) -> bool {
-        self.lookup(binding.vpc, addr, v6).is_some_and(|first| self.holders(first).any(|b| b.nic == binding.nic))
+        self.lookup(binding.vpc, addr, v6)
+            .is_some_and(|first| self.holders(first).any(|b| b.nic == binding.nic))
     }
 
     /// The record of an address, gone or not.

@@ -34,7 +34,7 @@ fn policy(rules: usize) -> String {
     }
     text += "nics:\n";
     for n in 1..=NICS {
-        let groups: Vec<String> = (0..rules.div_ceil(50).max(1).min(5)).map(|g| format!("g{g}")).collect();
+        let groups: Vec<String> = (0..rules.div_ceil(50).clamp(1, 5)).map(|g| format!("g{g}")).collect();
         text += &format!(
             "  - {{name: n{n}, vpc: prod, mac: \"02:00:00:00:{:02x}:{:02x}\", addresses: [{}], security_groups: [{}]}}\n",
             n >> 8,
@@ -47,7 +47,10 @@ fn policy(rules: usize) -> String {
 }
 
 fn client(flow: u32) -> (String, u16) {
-    (format!("198.{}.{}.{}", 18 + (flow >> 22 & 1), flow >> 14 & 255, flow >> 6 & 255), 1024 + (flow & 63) as u16)
+    (
+        format!("198.{}.{}.{}", 18 + (flow >> 22 & 1), flow >> 14 & 255, flow >> 6 & 255),
+        1024 + (flow & 63) as u16,
+    )
 }
 
 fn mac(n: u32) -> [u8; 6] {
@@ -73,7 +76,8 @@ fn flows(count: u32) -> Flows {
         all.syn_ack.push(tcp(s, c).syn().seq(5000).ack(1001).window(60_000).src_mac(mac(nic)).frame());
         all.ack.push(tcp(c, s).seq(1001).ack(5001).window(60_000).frame());
         all.inbound.push(tcp(c, s).seq(1001).ack(5001).window(60_000).payload([0; 6]).frame());
-        all.outbound.push(tcp(s, c).seq(5001).ack(1001).window(60_000).payload([0; 6]).src_mac(mac(nic)).frame());
+        all.outbound
+            .push(tcp(s, c).seq(5001).ack(1001).window(60_000).payload([0; 6]).src_mac(mac(nic)).frame());
     }
     all
 }
@@ -101,7 +105,7 @@ fn established(count: u32) -> f64 {
     rig.play(vec![], in_order(&Pool::new(&all.ack)), n);
     assert_eq!(rig.count(Reason::New), u64::from(count));
     let (inside, outside) = (shuffled(&Pool::new(&all.outbound), 1), shuffled(&Pool::new(&all.inbound), 2));
-    let per_run = n.max(1_000_000);
+    let per_run = std::env::var("PERF_FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(n.max(1_000_000));
     let (before, sent) = (rig.count(Reason::Established), rig.sent(Side::Inside) + rig.sent(Side::Outside));
     let mut runs: Vec<f64> = (0..9).map(|_| rig.play(inside.clone(), outside.clone(), per_run)).collect();
     let played = 9 * 2 * per_run;
@@ -149,7 +153,8 @@ fn main() {
     };
     let engine: serde_json::Map<_, _> =
         counts.iter().map(|count| (count.to_string(), established(*count).into())).collect();
-    let denied: serde_json::Map<_, _> = [50, 250].map(|n| (n.to_string(), denied(n).into())).into_iter().collect();
+    let denied: serde_json::Map<_, _> =
+        [50, 250].map(|n| (n.to_string(), denied(n).into())).into_iter().collect();
     let result = serde_json::json!({
         "engine_cycles": engine,
         "denied_cycles": denied,

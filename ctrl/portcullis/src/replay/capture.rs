@@ -86,6 +86,9 @@ pub struct Packet<'a> {
     pub index: u64,
 }
 
+/// Captured bytes, length on the wire, stamp.
+type Record<'a> = (&'a [u8], u32, Stamp);
+
 #[derive(Clone, Copy)]
 enum Resolution {
     /// 10^-n s.
@@ -109,7 +112,7 @@ impl Interface {
             }
             Resolution::Binary(n) => {
                 let below = u128::from(units) & ((1u128 << n) - 1);
-                ((u128::from(units) >> n) as u64, (below * 1_000_000_000 >> n) as u64, 9)
+                ((u128::from(units) >> n) as u64, ((below * 1_000_000_000) >> n) as u64, 9)
             }
         };
         Stamp { seconds: seconds.saturating_add_signed(self.offset), fraction, digits }
@@ -198,7 +201,7 @@ impl<'a> Packets<'a> {
         Ok(None)
     }
 
-    fn next_record(&mut self, parse: FrameParser, digits: u8) -> Result<(&'a [u8], u32, Stamp), BadCapture> {
+    fn next_record(&mut self, parse: FrameParser, digits: u8) -> Result<Record<'a>, BadCapture> {
         let (rest, record) = match parse(&self.data[self.at..]) {
             Ok(parsed) => parsed,
             Err(_) => return Err(self.bad(format_args!("truncated: packet {} is not whole", self.index))),
@@ -212,7 +215,7 @@ impl<'a> Packets<'a> {
         Ok((record.data, record.origlen, stamp))
     }
 
-    fn next_block(&mut self) -> Result<Option<(&'a [u8], u32, Stamp)>, BadCapture> {
+    fn next_block(&mut self) -> Result<Option<Record<'a>>, BadCapture> {
         let rest = &self.data[self.at..];
         let is_big = match &self.format {
             Format::Pcapng { big_endian, .. } => *big_endian,
@@ -229,7 +232,7 @@ impl<'a> Packets<'a> {
         Ok(found)
     }
 
-    fn read_block(&mut self, block: Block<'a>) -> Result<Option<(&'a [u8], u32, Stamp)>, BadCapture> {
+    fn read_block(&mut self, block: Block<'a>) -> Result<Option<Record<'a>>, BadCapture> {
         match block {
             Block::SectionHeader(section) => {
                 self.format = Format::Pcapng { big_endian: section.big_endian(), interfaces: Vec::new() };

@@ -58,10 +58,26 @@ impl State {
     /// A table instead of a `match`: this is asked several times a packet.
     #[inline]
     fn from_bits(bits: u32) -> State {
-        use State::{Closing, Established, FinWait, Icmp, IcmpAnswered, OneWay, SynReceived, SynSent, TwoWay};
+        use State::{
+            Closing, Established, FinWait, Icmp, IcmpAnswered, OneWay, SynReceived, SynSent, TwoWay,
+        };
         const BY_BITS: [State; 16] = [
-            SynSent, SynReceived, Established, FinWait, Closing, OneWay, TwoWay, Icmp, IcmpAnswered, IcmpAnswered,
-            IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered, IcmpAnswered,
+            SynSent,
+            SynReceived,
+            Established,
+            FinWait,
+            Closing,
+            OneWay,
+            TwoWay,
+            Icmp,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
+            IcmpAnswered,
         ];
         BY_BITS[(bits & 0xF) as usize]
     }

@@ -54,11 +54,13 @@ impl Bucket {
 #[inline]
 fn matching(tags: &[u16; WAYS], tag: u16) -> u32 {
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16, _mm_setzero_si128,
+        __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+        _mm_setzero_si128,
     };
     // SAFETY: SSE2 is part of x86-64, and the load reads the first 16 of the array's 20 bytes.
     let first = unsafe {
-        let equal = _mm_cmpeq_epi16(_mm_loadu_si128(tags.as_ptr().cast::<__m128i>()), _mm_set1_epi16(tag as i16));
+        let equal =
+            _mm_cmpeq_epi16(_mm_loadu_si128(tags.as_ptr().cast::<__m128i>()), _mm_set1_epi16(tag as i16));
         _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())) as u32
     };
     first | u32::from(tags[8] == tag) << 8 | u32::from(tags[9] == tag) << 9
@@ -107,9 +109,21 @@ impl Index {
     }
 
     /// The place for which `is_it` holds.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: FlowHash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut at = self.home(hash);
+        let bucket = &self.buckets[self.home(hash)];
+        for way in bucket.matches(hash.tag()) {
+            if is_it(bucket.places[way]) {
+                return Some(bucket.places[way]);
+            }
+        }
+        if bucket.passed == 0 { None } else { self.find_beyond(hash, &mut is_it) }
+    }
+
+    /// For the few that did not find room at home.
+    #[inline(never)]
+    fn find_beyond(&self, hash: FlowHash, is_it: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+        let mut at = self.after(self.home(hash));
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             for way in bucket.matches(hash.tag()) {
@@ -201,7 +215,8 @@ mod tests {
     #[test]
     fn eight_at_once_find_what_one_by_one_finds() {
         for seed in 0..2000u32 {
-            let tags: [u16; WAYS] = std::array::from_fn(|n| (seed.wrapping_mul(n as u32 * 77 + 13) >> 5) as u16 % 4);
+            let tags: [u16; WAYS] =
+                std::array::from_fn(|n| (seed.wrapping_mul(n as u32 * 77 + 13) >> 5) as u16 % 4);
             for tag in 0..5 {
                 assert_eq!(matching(&tags, tag), matching_one_by_one(&tags, tag));
             }
