@@ -111,7 +111,7 @@ pub fn is_data(lane: &Lane) -> bool {
     lane.flags == flags::ACK && lane.fragment == Fragment::Whole
 }
 
-/// Such a segment on an established connection: what [`segment`] does, with the four comparisons as one.
+/// Such a segment on an established connection: what `segment` does, with the four comparisons as one.
 #[inline]
 pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let (mut sender, mut receiver) = (entry.windows[from], entry.windows[1 - from]);

@@ -128,7 +128,7 @@ impl RuleId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowIndex(pub u32);
 
-/// How a frame tells its VPC: 0 untagged, 1–4094 a VLAN id, [`SegmentKey::VNI`] and above a VNI.
+/// How a frame tells its VPC: 0 untagged, 1–4094 a VLAN id, 2²⁴ and above a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct SegmentKey(pub u32);
 

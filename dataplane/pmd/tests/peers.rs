@@ -93,6 +93,7 @@ fn net_memif_carries_frames_between_a_server_and_a_client() {
     assert!(!near.link().up, "nobody is there yet");
     let (far, mut to) = open(&eal, "net_memif1", &two, &pool);
     wait_until("both links are up", || near.link().up && far.link().up);
+    settle();
     for (from, to) in from.iter_mut().zip(&mut to) {
         // A client hands the server room for its frames when it polls, not before.
         to.rx(&mut Burst::new());
@@ -103,11 +104,18 @@ fn net_memif_carries_frames_between_a_server_and_a_client() {
         send_all(to, [chained(&pool, &[&whole[..13], &whole[13..500], &whole[500..]])]);
         assert_eq!(receive(from, 1), [whole]);
     }
-    // The driver lets go of a peer on EAL's own thread: one side after the other.
+    settle();
     drop((far, to));
     wait_until("the server's link is down", || !near.link().up);
+    settle();
     drop((near, from));
     assert_nothing_leaked(&pool);
+}
+
+/// The driver maps and unmaps what the sides share on EAL's own thread, with no lock against who polls, and says that a
+/// link is up or down before it is through. Between processes that thread has a core to itself; here it gets time.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(200));
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {

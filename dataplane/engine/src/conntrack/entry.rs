@@ -172,7 +172,7 @@ pub struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64);
 
-/// The part of [`Entry::meta`] that belongs to the key.
+/// The part of an entry's flags that belongs to the key.
 #[inline]
 pub fn key_meta(protocol: u8, v6: bool) -> u32 {
     u32::from(protocol) | if v6 { bit::V6 } else { 0 }

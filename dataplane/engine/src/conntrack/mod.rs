@@ -266,7 +266,7 @@ impl Shard {
     }
 
     /// An entry, to be changed in place. Key, class and state are not to be changed through it: see
-    /// [`Shard::set_state`].
+    /// [`Shard::moved_on`], [`Shard::kill`] and [`Shard::revive`].
     #[inline]
     pub fn entry_mut(&mut self, flow: FlowIndex) -> &mut Entry {
         &mut self.entries[flow.0 as usize]
