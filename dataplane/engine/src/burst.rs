@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use crate::cells::{Cells, Population};
 use crate::conntrack::hash::NO_HASH;
-use crate::conntrack::{FlowHash, Secret, Shard, ShardConfig};
+use crate::conntrack::{FlowHash, NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Frame};
 use crate::judge::{Judge, Step, resolve};
 use crate::lane::{Fragment, Lane, What};
@@ -201,16 +201,18 @@ impl Firewall {
                 }
             }
         }
-        for (_, (_, hash)) in &ahead {
-            self.judge.shard.prefetch_entry(*hash);
+        let mut hints = [NO_HINT; BURST];
+        for (hint, (_, (_, hash))) in hints.iter_mut().zip(&ahead) {
+            *hint = self.judge.shard.prefetch_entry(*hash);
         }
         let mut all_pass = true;
-        for (((nic, key), lane), (frame, verdict)) in
-            ahead.iter().zip(lanes.iter()).zip(frames.iter().zip(verdicts.iter_mut()))
+        let ahead = ahead.iter().zip(hints);
+        for ((((nic, key), hint), lane), (frame, verdict)) in
+            ahead.zip(lanes.iter()).zip(frames.iter().zip(verdicts.iter_mut()))
         {
             let observes = match nic {
                 Some(nic) => {
-                    if let Some(reason) = self.judge.established(snapshot, lane, nic, *key) {
+                    if let Some(reason) = self.judge.established(snapshot, lane, nic, *key, hint) {
                         (verdict.reason, verdict.nic) = (reason, nic.nic);
                     } else {
                         let key = self.judge.key(lane, nic, *key);

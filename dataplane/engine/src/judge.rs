@@ -192,6 +192,7 @@ impl Judge {
         lane: &Lane,
         nic: &Binding,
         (ports, hash): (u32, FlowHash),
+        hint: u32,
     ) -> Option<Reason> {
         let state = match lane.what {
             What::Tcp if tcp::is_data(lane) => State::Established,
@@ -201,7 +202,7 @@ impl Judge {
         if lane.v6 {
             return None;
         }
-        let flow = self.shard.find_v4(hash, nic.id, lane.remote() as u32, ports, lane.proto)?;
+        let flow = self.shard.find_v4(hint, hash, (nic.id, lane.remote() as u32, ports, lane.proto))?;
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
         if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {

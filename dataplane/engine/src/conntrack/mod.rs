@@ -221,12 +221,14 @@ impl Shard {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the cache line that [`Shard::find`] will most likely read.
+    /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
     #[inline]
-    pub fn prefetch_entry(&self, hash: FlowHash) {
-        if let Some(entry) = self.index.hint(hash).and_then(|place| self.entries.get(place as usize)) {
+    pub fn prefetch_entry(&self, hash: FlowHash) -> u32 {
+        let hint = self.index.hint(hash).unwrap_or(NO_HINT);
+        if let Some(entry) = self.entries.get(hint as usize) {
             prefetch(entry);
         }
+        hint
     }
 
     /// The entry with this key, expired or not.
@@ -241,22 +243,17 @@ impl Shard {
         found.map(FlowIndex)
     }
 
-    /// The entry with this IPv4 key: [`Shard::find`] for the way of nearly every packet.
+    /// The entry with this IPv4 key: [`Shard::find`] for the way of nearly every packet. The hint may be out of date; the key
+    /// decides (a place given back answers to no key).
     #[inline(always)]
-    pub fn find_v4(
-        &self,
-        hash: FlowHash,
-        addr: AddrId,
-        remote: u32,
-        ports: u32,
-        protocol: u8,
-    ) -> Option<FlowIndex> {
+    pub fn find_v4(&self, hint: u32, hash: FlowHash, key: (AddrId, u32, u32, u8)) -> Option<FlowIndex> {
         let entries = self.entries.as_slice();
+        let (addr, remote, ports, protocol) = key;
         let meta = key_meta(protocol, false);
         let is_it = |place: u32| {
             entries.get(place as usize).is_some_and(|entry| entry.has_key(addr, remote, ports, meta))
         };
-        self.index.find(hash, is_it).map(FlowIndex)
+        if is_it(hint) { Some(FlowIndex(hint)) } else { self.index.find(hash, is_it).map(FlowIndex) }
     }
 
     /// An entry.
@@ -561,6 +558,9 @@ impl Shard {
         ((end as usize) < self.entries.len()).then_some(end)
     }
 }
+
+/// No entry is likely: see [`Shard::prefetch_entry`].
+pub const NO_HINT: u32 = u32::MAX;
 
 /// No address has this number: place 2²⁰ − 1 is never given out.
 pub const FREE: AddrId = AddrId(u32::MAX);
