@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use control::commit::Committer;
+use control::compile::shard_config;
 use control::config::{Config, parse_config};
 use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
-use engine::conntrack::{Secret, ShardConfig, Standing, Timeouts, standing};
+use engine::conntrack::{Secret, Standing, standing};
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
@@ -186,22 +187,6 @@ impl Scenario {
 }
 
 fn firewall_config(config: &Config) -> FirewallConfig {
-    let ticks = |d: std::time::Duration| (d.as_millis() as u32).div_ceil(125);
-    let t = &config.timeouts;
-    let shard = ShardConfig {
-        capacity: config.conntrack.capacity,
-        unconfirmed: ((f64::from(config.conntrack.capacity) * config.conntrack.unconfirmed_share) as u32)
-            .max(1),
-        timeouts: Timeouts {
-            tcp_syn: ticks(t.tcp_syn),
-            tcp_established: ticks(t.tcp_established),
-            tcp_fin: ticks(t.tcp_fin),
-            icmp: ticks(t.icmp),
-            one_way: ticks(t.one_way),
-            two_way: ticks(t.two_way),
-            fragment: ticks(t.fragment),
-        },
-    };
     let grace_end_ns = EPOCH_NS + config.conntrack.pickup_grace.as_nanos() as u64;
-    FirewallConfig { shard, secret: Secret::new([11, 13]), grace_end_ns }
+    FirewallConfig { shard: shard_config(config, 0, 1), secret: Secret::new([11, 13]), grace_end_ns }
 }

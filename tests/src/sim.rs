@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use control::commit::Committer;
+use control::compile::shard_config;
 use control::config::Config;
 use control::document::{Limits, parse_policy};
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
-use engine::conntrack::{Secret, ShardConfig, Timeouts};
+use engine::conntrack::Secret;
 use engine::handoff::{RETA_SIZE, rss_hash};
 use engine::io::{Burst, Frame, Port};
 use engine::lane::Lane;
@@ -219,11 +220,7 @@ impl Farm {
             cells: Vec::new(),
         };
         for ((me, reader), rings) in (0..workers).zip(readers).zip(mesh(workers as usize, ring)) {
-            let shard = ShardConfig {
-                capacity: (config.conntrack.capacity / workers).max(1),
-                unconfirmed: (config.conntrack.capacity / workers / 2).max(1),
-                timeouts: Timeouts::default(),
-            };
+            let shard = shard_config(config, me, workers);
             let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns: 0 };
             let cells = Arc::new(Cells::new());
             let firewall = Firewall::new(&firewall, cells.clone(), population.clone());

@@ -8,14 +8,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use control::commit::Committer;
-use control::config::{Config, parse_config};
+use control::compile::shard_config;
+use control::config::parse_config;
 use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
-use engine::conntrack::{Secret, ShardConfig, Timeouts};
+use engine::conntrack::{Secret, ShardConfig};
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
-use engine::time::TICKS_PER_SECOND;
 use engine::{NicSlot, Side};
 use testkit::oracle::{Oracle, Verdict};
 use testkit::rng::Rng;
@@ -64,25 +64,11 @@ struct Pair {
     reasons: BTreeMap<&'static str, u64>,
 }
 
-fn timeouts(config: &Config) -> Timeouts {
-    let ticks = |timeout: std::time::Duration| timeout.as_secs() as u32 * TICKS_PER_SECOND;
-    let t = &config.timeouts;
-    Timeouts {
-        tcp_syn: ticks(t.tcp_syn),
-        tcp_established: ticks(t.tcp_established),
-        tcp_fin: ticks(t.tcp_fin),
-        icmp: ticks(t.icmp),
-        one_way: ticks(t.one_way),
-        two_way: ticks(t.two_way),
-        fragment: ticks(t.fragment),
-    }
-}
-
 impl Pair {
     fn new(config: &str) -> Pair {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}\n{config}"));
         let capacity = config.conntrack.capacity;
-        let shard = ShardConfig { capacity, unconfirmed: capacity, timeouts: timeouts(&config) };
+        let shard = ShardConfig { unconfirmed: capacity, ..shard_config(&config, 0, 1) };
         let firewall = FirewallConfig { shard, secret: Secret::new([0x0123, 0x4567]), grace_end_ns: 0 };
         let population = Arc::new(Population::new());
         let oracle = Oracle::new(&config);

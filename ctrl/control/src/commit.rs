@@ -31,8 +31,6 @@ pub struct Commit {
     pub snapshot: Box<Snapshot>,
     /// What it does.
     pub plan: Plan,
-    /// Places and epochs of the NICs that it flushed, and of those that it ended (with the epoch they had).
-    pub disconnects: Vec<(NicSlot, Generation)>,
 }
 
 fn mac_number(mac: Mac) -> u64 {
@@ -102,13 +100,13 @@ impl Committer {
         self.make_room(&new)?;
         self.generation.0 += 1;
         self.registry.recycle(now_ns);
-        let (disconnects, ends) = self.move_identities(&new, &plan, now_ns)?;
+        let ends = self.move_identities(&new, &plan, now_ns)?;
         if ends {
             self.last_ending = self.generation;
         }
         self.policy = new;
         let snapshot = Box::new(self.compile());
-        Ok(Some(Commit { snapshot, plan, disconnects }))
+        Ok(Some(Commit { snapshot, plan }))
     }
 
     /// Refuses what cannot be numbered before anything is touched.
@@ -125,18 +123,10 @@ impl Committer {
         Ok(())
     }
 
-    fn move_identities(
-        &mut self,
-        new: &Policy,
-        plan: &Plan,
-        now_ns: u64,
-    ) -> Result<(Vec<(NicSlot, Generation)>, bool), Exhausted> {
+    /// Creates, deletes and re-addresses NICs, and notes their flushes. True if connections end or are disconnected by it.
+    fn move_identities(&mut self, new: &Policy, plan: &Plan, now_ns: u64) -> Result<bool, Exhausted> {
         let generation = self.generation;
-        let mut disconnects = Vec::new();
         for key in &plan.ended {
-            if let Some(identity) = self.registry.nics.get(key) {
-                disconnects.push((identity.slot, generation));
-            }
             self.registry.delete(key, now_ns);
         }
         let mut ends = !plan.ended.is_empty() || !plan.flushed.is_empty();
@@ -147,8 +137,7 @@ impl Committer {
             }
             if let Some(identity) = self.registry.nics.get_mut(key) {
                 if is_old && plan.flushed.contains(key) {
-                    identity.flushes.push(generation);
-                    disconnects.push((identity.slot, generation));
+                    identity.flush_at(generation);
                 }
                 if plan.rejudged.contains(key) {
                     identity.rejudge = generation;
@@ -157,7 +146,7 @@ impl Committer {
             let addresses: Vec<_> = nic.all_addresses().collect();
             ends |= self.registry.readdress(key, &addresses, now_ns)?;
         }
-        Ok((disconnects, ends))
+        Ok(ends)
     }
 
     /// The snapshot of the present policy.

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::classify::{self, Policy as Compiled};
+use engine::conntrack::{ShardConfig, Timeouts};
+use engine::time::TICK_NS;
 use engine::{GroupId, RuleId, VpcId, addr_bits, proto};
 
 use crate::config::{Config, Unknown};
@@ -29,6 +32,29 @@ pub fn engine_settings(config: &Config) -> engine::snapshot::Settings {
         pass_multicast: policy.pass_multicast.iter().map(range_of).collect(),
         loose_pickup: config.conntrack.tcp_pickup == crate::config::TcpPickup::Loose,
         no_window_check: !config.conntrack.tcp_window_check,
+    }
+}
+
+/// Worker `worker`'s part of the connection table among `workers`: the parts add up to the capacity.
+pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
+    let all = config.conntrack.capacity;
+    let capacity = (all / workers + u32::from(worker < all % workers)).max(1);
+    let unconfirmed = (f64::from(capacity) * config.conntrack.unconfirmed_share) as u32;
+    // In ticks, rounded up.
+    let ticks = |duration: Duration| duration.as_nanos().div_ceil(u128::from(TICK_NS)) as u32;
+    let t = &config.timeouts;
+    ShardConfig {
+        capacity,
+        unconfirmed: unconfirmed.max(1),
+        timeouts: Timeouts {
+            tcp_syn: ticks(t.tcp_syn),
+            tcp_established: ticks(t.tcp_established),
+            tcp_fin: ticks(t.tcp_fin),
+            icmp: ticks(t.icmp),
+            one_way: ticks(t.one_way),
+            two_way: ticks(t.two_way),
+            fragment: ticks(t.fragment),
+        },
     }
 }
 

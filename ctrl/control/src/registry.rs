@@ -11,12 +11,15 @@ use engine::{AddrId, Generation, NicSlot};
 
 use crate::model::Key;
 
+/// Flushes of a NIC that are remembered.
+const KEPT_FLUSHES: usize = 64;
+
 /// One NIC, from its creation to its deletion.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Its place.
     pub slot: NicSlot,
-    /// Generations that flushed it, the newest last; its creation is the first.
+    /// The last generations that flushed it, the newest last; its creation is one.
     pub flushes: Vec<Generation>,
     /// The last generation after which its inbound connections are judged again.
     pub rejudge: Generation,
@@ -27,6 +30,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Notes a flush. Older ones matter to a rollback alone, and to none beyond the last few.
+    pub fn flush_at(&mut self, generation: Generation) {
+        if self.flushes.len() == KEPT_FLUSHES {
+            self.flushes.remove(0);
+        }
+        self.flushes.push(generation);
+    }
+
     /// Its flush epoch.
     pub fn flush(&self) -> Generation {
         self.flushes.last().copied().unwrap_or_default()

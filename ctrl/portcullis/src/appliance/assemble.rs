@@ -21,7 +21,6 @@ use super::environment::HANDOFF_RING;
 use super::ports::{Ports, Wires};
 use super::workers::{Beat, Job};
 use crate::failure::Failure;
-use crate::input;
 
 /// Questions that may wait for a worker.
 const QUESTIONS: usize = 16;
@@ -39,7 +38,7 @@ pub fn assemble(
     let count = queues.len();
     let firewalls: Vec<_> = (0..count as u32)
         .map(|id| FirewallConfig {
-            shard: input::shard_config(&config, id, count as u32),
+            shard: control::compile::shard_config(&config, id, count as u32),
             secret,
             grace_end_ns: config.conntrack.pickup_grace.as_nanos() as u64,
         })

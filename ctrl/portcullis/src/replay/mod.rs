@@ -88,7 +88,7 @@ impl Replay {
     ) -> Result<Replay, Failure> {
         let start_ns = merge.peek_ns().unwrap_or(0);
         let firewall = FirewallConfig {
-            shard: input::shard_config(&config, 0, 1),
+            shard: control::compile::shard_config(&config, 0, 1),
             // No secret: the same capture gives the same verdicts, even where a full table has to choose.
             secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
             grace_end_ns: start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64),
