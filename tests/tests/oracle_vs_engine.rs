@@ -17,7 +17,7 @@ use engine::conntrack::{Secret, ShardConfig};
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
 use engine::{NicSlot, Side};
-use testkit::oracle::{Oracle, Verdict};
+use testkit::oracle::{Oracle, Sight, Verdict};
 use testkit::rng::Rng;
 use testkit::traffic::{Arrival, Event, Traffic};
 
@@ -71,7 +71,7 @@ impl Pair {
         let shard = ShardConfig { unconfirmed: capacity, ..shard_config(&config, 0, 1) };
         let firewall = FirewallConfig { shard, secret: Secret::new([0x0123, 0x4567]), grace_end_ns: 0 };
         let population = Arc::new(Population::new());
-        let oracle = Oracle::new(&config);
+        let oracle = Oracle::new(&config, EPOCH_NS, 1);
         let committer = Committer::new(config);
         Pair {
             snapshot: Box::new(committer.initial()),
@@ -91,7 +91,9 @@ impl Pair {
         self.flush()?;
         let limits = self.committer.config().policy.limits;
         let Ok(parsed) = parse_policy(document, "policy", &limits) else { return Ok(false) };
-        self.oracle.apply(&parsed.policy);
+        if let Some(generation) = self.oracle.commit(&parsed.policy) {
+            self.oracle.adopt(0, generation);
+        }
         let committed = self.committer.commit(parsed.policy, self.now_ns).expect("room for a few NICs");
         let mut line = format!("-- {what}: nothing changes");
         if let Some(commit) = committed {
@@ -110,7 +112,14 @@ impl Pair {
     /// A frame comes in: the oracle judges it at once, the engine with the rest of its burst.
     fn frame(&mut self, arrival: Arrival, burst: usize) -> Result<(), String> {
         self.now_ns = self.oracle.clear_of_deadlines(self.now_ns + arrival.wait_ns);
-        let expected = self.oracle.judge(self.now_ns, arrival.side, &arrival.frame, arrival.original_len);
+        let expected = self.oracle.judge(&Sight {
+            worker: 0,
+            time_ns: self.now_ns,
+            side: arrival.side,
+            frame: &arrival.frame,
+            original_len: arrival.original_len,
+            refusal: None,
+        });
         assert!(!expected.ambiguous, "the clock kept clear of deadlines");
         *self.reasons.entry(expected.reason).or_default() += 1;
         self.burst.push(Waiting { at_ns: self.now_ns, arrival, expected });
@@ -177,13 +186,13 @@ impl Pair {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
         self.firewall.settle_timers(&self.snapshot, now);
-        let views = self.oracle.connections(self.now_ns);
+        let views = self.oracle.connections(0, self.now_ns);
         for key in self.committer.policy().nics.keys() {
-            let expected = views.iter().filter(|view| view.nic == key.to_string()).count();
+            let expected = views.iter().filter(|view| view.id.nic == key.to_string()).count();
             let slot = self.committer.nic_slot(key).expect("a NIC of the policy has a place");
             let got = self.population.get(slot);
             if got as usize != expected {
-                let of_nic: Vec<_> = views.iter().filter(|view| view.nic == key.to_string()).collect();
+                let of_nic: Vec<_> = views.iter().filter(|view| view.id.nic == key.to_string()).collect();
                 return Err(format!(
                     "the engine counts {got} connections of {of_nic:#?}\n{}",
                     self.tail(0, "")

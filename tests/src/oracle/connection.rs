@@ -7,22 +7,46 @@ use control::config::Timeouts;
 use control::model::{Direction, Key};
 use engine::Side;
 
+use super::Id;
+use super::era::{Era, Fate};
 use super::read::{Fragment, Ip, TCP};
 use super::rules::{Opening, What};
 use super::tcp::{State, Tcp, Who};
 
 /// "The key is (NIC, protocol, local address, remote address, and the 'key' column)" (4.1).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Tuple {
-    pub nic: Key,
+    /// The number of the NIC's address: one that came back is another (5.5).
+    pub place: u32,
     pub protocol: u8,
     pub local: IpAddr,
     pub remote: IpAddr,
     pub column: Column,
+    pub nic: Key,
+}
+
+impl Tuple {
+    /// As others name it.
+    pub fn id(&self) -> Id {
+        let column = match self.column {
+            Column::Ports(local, remote) => u32::from(local) << 16 | u32::from(remote),
+            Column::Icmp { id, kind, inside_asked } => {
+                u32::from(id) << 16 | u32::from(kind) << 8 | u32::from(!inside_asked)
+            }
+            Column::Nothing => 0,
+        };
+        Id {
+            local: self.local,
+            remote: self.remote,
+            protocol: self.protocol,
+            column,
+            nic: self.nic.to_string(),
+        }
+    }
 }
 
 /// The "key" column.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Column {
     /// Local and remote port.
     Ports(u16, u16),
@@ -59,7 +83,7 @@ pub(super) fn message(v6: bool, kind: u8) -> Message {
 }
 
 /// The tuple of a packet that one side sent; `None` for ICMP that belongs to no connection, or if ports are cut.
-pub(super) fn tuple(nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
+pub(super) fn tuple(era: &Era, nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
     let inside = sender == Side::Inside;
     let (local, remote) = if inside { (ip.src, ip.dst) } else { (ip.dst, ip.src) };
     let column = if ip.is_icmp() {
@@ -78,7 +102,8 @@ pub(super) fn tuple(nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
     } else {
         Column::Nothing
     };
-    Some(Tuple { nic: nic.clone(), protocol: ip.protocol, local, remote, column })
+    let place = era.place(nic, local)?;
+    Some(Tuple { place, protocol: ip.protocol, local, remote, column, nic: nic.clone() })
 }
 
 pub(super) fn has_ports(protocol: u8) -> bool {
@@ -115,17 +140,18 @@ pub(super) struct Connection {
     /// Its opening packet, for re-judging (5.4).
     pub opening: Opening,
     pub deadline: u64,
-    /// Disconnected: both directions drop until the deadline (5.2).
-    pub tombstone: bool,
-    /// To be judged again at its next packet (5.4).
-    pub rejudge: bool,
+    pub fate: Fate,
+    /// Who judges its packets.
+    pub worker: usize,
     pub kind: Kind,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Tcp(Tcp),
-    Icmp,
+    Icmp {
+        answered: bool,
+    },
     /// Whether inside, and whether outside, has sent.
     Plain {
         inside: bool,
@@ -137,7 +163,7 @@ impl Kind {
     /// Of a connection that this packet opens.
     pub fn opened_by(side: Side, ip: &Ip<'_>) -> Kind {
         if ip.is_icmp() {
-            return Kind::Icmp;
+            return Kind::Icmp { answered: false };
         }
         Kind::Plain { inside: side == Side::Inside, outside: side == Side::Outside }
     }
@@ -150,9 +176,19 @@ impl Kind {
                 State::Established => timeouts.tcp_established,
                 State::FinWait | State::Closing => timeouts.tcp_fin,
             },
-            Kind::Icmp => timeouts.icmp,
+            Kind::Icmp { .. } => timeouts.icmp,
             Kind::Plain { inside: true, outside: true } => timeouts.two_way,
             Kind::Plain { .. } => timeouts.one_way,
+        }
+    }
+
+    /// "Then of an unconfirmed one (SYN sent/received; one-way UDP, ICMP, other)" (6.1). An answered ICMP request counts as
+    /// confirmed.
+    pub fn is_confirmed(&self) -> bool {
+        match self {
+            Kind::Tcp(tcp) => !matches!(tcp.state, State::SynSent | State::SynReceived),
+            Kind::Icmp { answered } => *answered,
+            Kind::Plain { inside, outside } => *inside && *outside,
         }
     }
 
@@ -166,7 +202,7 @@ impl Kind {
                 State::FinWait => "fin-wait",
                 State::Closing => "closing",
             },
-            Kind::Icmp => "icmp",
+            Kind::Icmp { .. } => "icmp",
             Kind::Plain { inside: true, outside: true } => "two-way",
             Kind::Plain { .. } => "one-way",
         }
@@ -174,6 +210,18 @@ impl Kind {
 }
 
 impl Connection {
+    /// What the generations up to `now` do to it. "Outbound connections keep the verdict they opened with, whatever changes" (5.3).
+    pub fn follow(&mut self, eras: &[Era], now: usize, nic: &Key) {
+        if self.is_inbound() {
+            self.fate.follow(eras, now, nic);
+        }
+    }
+
+    /// Disconnected: both directions drop until the deadline (5.2).
+    pub fn is_tombstone(&self) -> bool {
+        !self.fate.cut.is_empty()
+    }
+
     pub fn is_inbound(&self) -> bool {
         self.opening.direction == Direction::Inbound
     }

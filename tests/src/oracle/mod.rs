@@ -7,24 +7,29 @@
 //! A connection "at its deadline is gone, at most 0.5 s late" (4.2): the oracle ends it exactly there, and says `ambiguous`
 //! for half a second behind any deadline. [`Oracle::clear_of_deadlines`] finds a moment that is not.
 //!
-//! Left out: a full table and its evictions (6.1), the bound on remembered fragments (4.6), `pickup_grace`, rollbacks (5.7).
+//! It knows of workers only who judged a packet and which generation that one had: between the publication of a change and
+//! its acknowledgement there are two (5). What a full table gives up (6.1) is not foreseen but taken note of: see
+//! [`Oracle::evicted`] and [`Sight::refusal`]. Left out: the bound on remembered fragments (4.6).
 
 mod change;
 mod connection;
+mod era;
 mod read;
 mod rules;
 mod tcp;
 mod track;
 mod unruled;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use control::config::{Config, OnFlush, Unknown};
+use control::config::{Config, Unknown};
 use control::model::{Key, Mode, Nic, Policy, Segment};
 use engine::{Direction, Side};
 
-use connection::{Column, Connection, Tuple};
+use connection::{Connection, Tuple};
+use era::{Era, Fate};
 use read::{ARP, Bytes, Fragment, IPV4, IPV6, Ip, Link, Tag, Tunnel};
 
 /// How late the end of a connection may be (4.2).
@@ -49,23 +54,50 @@ pub struct Verdict {
     pub ambiguous: bool,
 }
 
-/// A connection as `show connections` has it.
+/// A frame as the oracle gets to see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'f> {
+    /// Who judges it.
+    pub worker: usize,
+    /// When, in nanoseconds.
+    pub time_ns: u64,
+    /// Where it came in.
+    pub side: Side,
+    /// The bytes captured.
+    pub frame: &'f [u8],
+    /// The bytes it had on the wire.
+    pub original_len: usize,
+    /// `table-full` or `nic-limit`, if the firewall said so: the first is for it to know and for the test to justify, the second
+    /// may count what has expired with a worker that was not polled since (6.2, 4.2).
+    pub refusal: Option<&'static str>,
+}
+
+/// What tells one connection from all others at one moment.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct View {
-    /// Whose it is.
-    pub nic: String,
-    /// Whether its opening packet was inbound.
-    pub inbound: bool,
-    /// Protocol number.
-    pub protocol: u8,
+pub struct Id {
     /// The NIC's address.
     pub local: IpAddr,
     /// The other one.
     pub remote: IpAddr,
-    /// The ports, local first, of protocols with ports.
-    pub ports: Option<(u16, u16)>,
+    /// Protocol number.
+    pub protocol: u8,
+    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256, + 1 if the network asked.
+    pub column: u32,
+    /// Whose it is.
+    pub nic: String,
+}
+
+/// A connection as `show connections` has it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct View {
+    /// Which it is.
+    pub id: Id,
+    /// Whether its opening packet was inbound.
+    pub inbound: bool,
     /// As `show connections` spells it.
     pub state: &'static str,
+    /// Whether both sides have confirmed it (6.1).
+    pub confirmed: bool,
     /// Whether it is disconnected.
     pub tombstone: bool,
     /// When it ends.
@@ -75,17 +107,30 @@ pub struct View {
 /// A firewall on paper.
 pub struct Oracle {
     config: Config,
-    policy: Policy,
+    start_ns: u64,
+    /// All generations, from the empty policy on.
+    eras: Vec<Era>,
+    /// Numbers given to NICs and addresses.
+    numbers: u32,
+    /// The generation that each worker judges by.
+    workers: Vec<usize>,
+    /// Of the packet being judged: by whom, under which generation and policy.
+    worker: usize,
+    era: usize,
+    policy: Arc<Policy>,
+    refusal: Option<&'static str>,
     now: u64,
-    connections: HashMap<Tuple, Connection>,
-    fragments: HashMap<FragmentKey, Remembered>,
+    connections: BTreeMap<Tuple, Connection>,
+    /// Expired connections, whose worker was not polled since.
+    unfound: Vec<(Tuple, usize)>,
+    fragments: BTreeMap<FragmentKey, Remembered>,
 }
 
 /// "Remembered by (NIC, direction, source, destination, protocol, id)" (4.6).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct FragmentKey {
-    nic: Key,
-    side: Side,
+    place: u32,
+    inside: bool,
     src: IpAddr,
     dst: IpAddr,
     protocol: u8,
@@ -99,6 +144,9 @@ struct Remembered {
     until: u64,
     /// Where the L4 header ends, counted from behind the fragment header.
     headers: usize,
+    /// Whether a flush forgets it.
+    flushable: bool,
+    fate: Fate,
 }
 
 /// A verdict before anybody asked who observes.
@@ -109,6 +157,8 @@ struct Outcome {
     rule: Option<String>,
     /// The connection that it belongs to, for the fragments behind it.
     of: Option<Tuple>,
+    /// Whether that one is inbound.
+    inbound: bool,
 }
 
 impl Outcome {
@@ -117,7 +167,7 @@ impl Outcome {
     }
 
     fn of(reason: &'static str, nic: Option<&Nic>) -> Outcome {
-        Outcome { reason, nic: nic.map(|nic| nic.key.clone()), rule: None, of: None }
+        Outcome { reason, nic: nic.map(|nic| nic.key.clone()), rule: None, of: None, inbound: false }
     }
 
     fn passes(&self) -> bool {
@@ -126,51 +176,57 @@ impl Outcome {
 }
 
 impl Oracle {
-    /// Under the empty policy.
-    pub fn new(config: &Config) -> Oracle {
+    /// Under the empty policy, from a start at `start_ns` on.
+    pub fn new(config: &Config, start_ns: u64, workers: usize) -> Oracle {
         Oracle {
             config: config.clone(),
-            policy: Policy::default(),
+            start_ns,
+            eras: vec![Era::default()],
+            numbers: 0,
+            workers: vec![0; workers],
+            worker: 0,
+            era: 0,
+            policy: Arc::default(),
+            refusal: None,
             now: 0,
-            connections: HashMap::new(),
-            fragments: HashMap::new(),
+            connections: BTreeMap::new(),
+            unfound: Vec::new(),
+            fragments: BTreeMap::new(),
         }
     }
 
-    /// Applies a policy as one transaction (5).
-    pub fn apply(&mut self, policy: &Policy) {
-        let change = change::change(&self.policy, policy, &self.config.policy);
-        let rejudge = self.config.policy.on_flush == OnFlush::Rejudge;
-        // "Deleting a NIC ends its connections"; "an address taken away ends its connections" (5.5): no tombstones.
-        let ended = |nic: &Key, local: IpAddr| {
-            change.ended.contains(nic) || change.lost.contains(&(nic.clone(), local))
-        };
-        self.connections.retain(|tuple, _| !ended(&tuple.nic, tuple.local));
-        self.fragments
-            .retain(|key, _| !ended(&key.nic, if key.side == Side::Inside { key.src } else { key.dst }));
-        for (tuple, connection) in &mut self.connections {
-            // "Outbound connections keep the verdict they opened with, whatever changes" (5.3).
-            if !connection.is_inbound() {
-                continue;
-            }
-            if change.flushed.contains(&tuple.nic) && !rejudge {
-                // "It is a tombstone … until the deadline that the connection had when it was disconnected" (5.2).
-                connection.tombstone = true;
-            } else if change.flushed.contains(&tuple.nic) || change.rejudged.contains(&tuple.nic) {
-                connection.rejudge = true;
-            }
+    /// A policy is applied as one transaction (5): the number of the generation that it makes. "Applying a policy
+    /// identical to the present one changes nothing" (5.6): `None`.
+    pub fn commit(&mut self, policy: &Policy) -> Option<u32> {
+        let present = self.eras.last().expect("the empty policy is there");
+        if *present.policy == *policy {
+            return None;
         }
-        if !rejudge {
-            // "A flush forgets the fragments of inbound connections and of drops" (4.6).
-            let connections = &self.connections;
-            let inbound =
-                |tuple: &Tuple| connections.get(tuple).is_some_and(|connection| connection.is_inbound());
-            self.fragments.retain(|key, first| {
-                !change.flushed.contains(&key.nic)
-                    || first.outcome.passes() && !first.outcome.of.as_ref().is_some_and(inbound)
-            });
-        }
-        self.policy = policy.clone();
+        let next = present.then(policy, &self.config.policy, &mut self.numbers);
+        self.eras.push(next);
+        Some(self.eras.len() as u32 - 1)
+    }
+
+    /// Goes back to a generation (5.7): the number of the one that this makes.
+    pub fn rollback(&mut self, to: u32) -> u32 {
+        self.eras.push(Era::back(&self.eras, to));
+        self.eras.len() as u32 - 1
+    }
+
+    /// From now on this worker judges by that generation.
+    pub fn adopt(&mut self, worker: usize, generation: u32) {
+        self.workers[worker] = generation as usize;
+    }
+
+    /// A worker was polled at this moment: what had expired with it is found.
+    pub fn polled(&mut self, worker: usize, ns: u64) {
+        self.at(ns);
+        self.unfound.retain(|(_, whose)| *whose != worker);
+    }
+
+    /// The firewall has given up a connection for another.
+    pub fn evicted(&mut self, id: &Id) {
+        self.connections.retain(|tuple, _| tuple.id() != *id);
     }
 
     /// The first moment from `ns` on that is not within half a second behind a deadline.
@@ -183,42 +239,58 @@ impl Oracle {
 
     fn deadlines(&self) -> impl Iterator<Item = u64> + '_ {
         let connections = self.connections.values().map(|connection| connection.deadline);
-        connections.chain(self.fragments.values().map(|first| first.until))
+        let fragments = self.fragments.values().map(|first| first.until);
+        connections.chain(fragments).chain([self.grace_end()])
     }
 
-    /// The live connections and tombstones at a moment, in order.
-    pub fn connections(&self, ns: u64) -> Vec<View> {
-        let live = self.connections.iter().filter(|(_, connection)| ns < connection.deadline);
-        let mut views: Vec<View> = live
-            .map(|(tuple, connection)| View {
-                nic: tuple.nic.to_string(),
+    /// The live connections and tombstones of a worker at a moment, in order.
+    pub fn connections(&mut self, worker: usize, ns: u64) -> Vec<View> {
+        let now = self.workers[worker];
+        let mut views = Vec::new();
+        for (tuple, connection) in &mut self.connections {
+            if connection.worker != worker || ns >= connection.deadline || !self.eras[now].holds(tuple.place)
+            {
+                continue;
+            }
+            connection.follow(&self.eras, now, &tuple.nic);
+            views.push(View {
+                id: tuple.id(),
                 inbound: connection.is_inbound(),
-                protocol: tuple.protocol,
-                local: tuple.local,
-                remote: tuple.remote,
-                ports: match tuple.column {
-                    Column::Ports(local, remote) => Some((local, remote)),
-                    _ => None,
-                },
                 state: connection.kind.name(),
-                tombstone: connection.tombstone,
+                confirmed: connection.kind.is_confirmed(),
+                tombstone: connection.is_tombstone(),
                 deadline_ns: connection.deadline,
-            })
-            .collect();
+            });
+        }
         views.sort();
         views
     }
 
-    /// Judges a frame that came in by `side` and had `original_len` bytes on the wire.
-    pub fn judge(&mut self, time_ns: u64, side: Side, frame: &[u8], original_len: usize) -> Verdict {
+    fn at(&mut self, ns: u64) {
         // The clock "never runs back" (interfaces.md).
-        self.now = self.now.max(time_ns);
+        self.now = self.now.max(ns);
+        let now = self.now;
+        let unfound = &mut self.unfound;
+        self.connections.retain(|tuple, connection| {
+            let stays = now < connection.deadline + GRACE_NS;
+            if !stays {
+                unfound.push((tuple.clone(), connection.worker));
+            }
+            stays
+        });
+        self.fragments.retain(|_, first| now < first.until + GRACE_NS);
+    }
+
+    /// Judges a frame.
+    pub fn judge(&mut self, sight: &Sight<'_>) -> Verdict {
+        self.at(sight.time_ns);
         let now = self.now;
         let ambiguous = self.deadlines().any(|deadline| is_grey(deadline, now));
-        self.connections.retain(|_, connection| now < connection.deadline + GRACE_NS);
-        self.fragments.retain(|_, first| now < first.until + GRACE_NS);
+        (self.worker, self.refusal) = (sight.worker, sight.refusal);
+        self.era = self.workers[sight.worker];
+        self.policy = self.eras[self.era].policy.clone();
 
-        let outcome = self.decide(side, Bytes { data: frame, wire: original_len });
+        let outcome = self.decide(sight.side, Bytes { data: sight.frame, wire: sight.original_len });
         // "`mode = "observe"`, for all or on a NIC" (2.8).
         let own = outcome.nic.as_ref().and_then(|nic| self.policy.nics[nic].mode);
         let observed = !outcome.passes() && own.unwrap_or(self.config.policy.mode) == Mode::Observe;
@@ -226,7 +298,7 @@ impl Oracle {
             pass: outcome.passes() || observed,
             observed,
             reason: outcome.reason,
-            direction: outcome.nic.is_some().then_some(match side {
+            direction: outcome.nic.is_some().then_some(match sight.side {
                 Side::Inside => Direction::Outbound,
                 Side::Outside => Direction::Inbound,
             }),
@@ -234,6 +306,10 @@ impl Oracle {
             rule: outcome.rule,
             ambiguous,
         }
+    }
+
+    fn grace_end(&self) -> u64 {
+        self.start_ns + self.config.conntrack.pickup_grace.as_nanos() as u64
     }
 
     /// The checks in the order of 2.1, up to the segment.
@@ -359,30 +435,51 @@ impl Oracle {
         if ip.fragment != Fragment::First {
             return;
         }
-        if let Some(nic) = &outcome.nic {
-            let until = self.now + self.config.timeouts.fragment.as_nanos() as u64;
-            let headers = ip.headers_behind_fragment();
-            let key = fragment_key(nic, side, ip);
-            self.fragments.insert(key, Remembered { outcome: outcome.clone(), until, headers });
-        }
+        let place = outcome.nic.as_ref().and_then(|nic| self.place(nic, side, ip));
+        let Some(place) = place else { return };
+        let until = self.now + self.config.timeouts.fragment.as_nanos() as u64;
+        let headers = ip.headers_behind_fragment();
+        // "A flush forgets the fragments of inbound connections and of drops" (4.6).
+        let flushable = outcome.inbound || !outcome.passes();
+        let fate = Fate::born(self.era as u32);
+        let first = Remembered { outcome: outcome.clone(), until, headers, flushable, fate };
+        self.fragments.insert(fragment_key(place, side, ip), first);
+    }
+
+    /// The number of the NIC's address in a packet.
+    fn place(&self, nic: &Key, side: Side, ip: &Ip<'_>) -> Option<u32> {
+        self.eras[self.era].place(nic, if side == Side::Inside { ip.src } else { ip.dst })
     }
 
     /// "Later fragments follow it" (4.6).
-    fn follow(&self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
-        let first = self.fragments.get(&fragment_key(&nic.key, side, ip));
-        match first.filter(|first| self.now < first.until) {
-            None => Outcome::of("fragment-no-first", Some(nic)),
+    fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
+        let unknown = Outcome::of("fragment-no-first", Some(nic));
+        let Some(place) = self.place(&nic.key, side, ip) else { return unknown };
+        let Some(first) = self.fragments.get_mut(&fragment_key(place, side, ip)) else { return unknown };
+        first.fate.follow(&self.eras, self.era, &nic.key);
+        if self.now >= first.until || first.flushable && !first.fate.cut.is_empty() {
+            return unknown;
+        }
+        let of = first.outcome.of.as_ref().and_then(|tuple| self.connections.get_mut(tuple).zip(Some(tuple)));
+        if let Some((connection, tuple)) = of {
+            connection.follow(&self.eras, self.era, &tuple.nic);
+            // "A tombstone and the NIC's end forget theirs" (4.6): what has passed of it.
+            if connection.is_tombstone() && first.outcome.passes() {
+                return unknown;
+            }
+        }
+        match first {
             // The rule of a denied first is the one that denies what follows.
-            Some(first) if !first.outcome.passes() => first.outcome.clone(),
-            Some(first) if offset < first.headers => Outcome::of("malformed", Some(nic)),
-            Some(_) => Outcome::of("fragment", Some(nic)),
+            first if !first.outcome.passes() => first.outcome.clone(),
+            first if offset < first.headers => Outcome::of("malformed", Some(nic)),
+            _ => Outcome::of("fragment", Some(nic)),
         }
     }
 }
 
-fn fragment_key(nic: &Key, side: Side, ip: &Ip<'_>) -> FragmentKey {
+fn fragment_key(place: u32, side: Side, ip: &Ip<'_>) -> FragmentKey {
     let protocol = if ip.v6 { ip.fragment_protocol } else { ip.protocol };
-    FragmentKey { nic: nic.clone(), side, src: ip.src, dst: ip.dst, protocol, id: ip.id }
+    FragmentKey { place, inside: side == Side::Inside, src: ip.src, dst: ip.dst, protocol, id: ip.id }
 }
 
 fn is_grey(deadline: u64, now: u64) -> bool {

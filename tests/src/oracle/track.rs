@@ -5,6 +5,7 @@ use control::model::Nic;
 use engine::Side;
 
 use super::connection::{self, Connection, Kind, Message, Tuple};
+use super::era::Fate;
 use super::read::{Fragment, Ip};
 use super::rules::{self, Opening, Say};
 use super::tcp::{Segment, Step, Tcp, Who};
@@ -22,7 +23,7 @@ impl Oracle {
             return self.error(side, nic, ip);
         }
         // "Any ICMP that is neither request, nor a reply that was asked for, nor an error: `invalid`" (4.1).
-        let Some(tuple) = connection::tuple(&nic.key, side, ip) else {
+        let Some(tuple) = connection::tuple(&self.eras[self.era], &nic.key, side, ip) else {
             return Outcome::of("invalid", Some(nic));
         };
         if self.is_there(nic, &tuple) {
@@ -33,9 +34,7 @@ impl Oracle {
                 let opening = connection::opening(side, ip);
                 self.open(nic, tuple, opening, Kind::Tcp(Tcp::open(&segment)))
             }
-            Some(segment)
-                if segment.is_mid_stream() && self.config.conntrack.tcp_pickup == TcpPickup::Loose =>
-            {
+            Some(segment) if segment.is_mid_stream() && self.is_loose() => {
                 self.pick_up(side, nic, ip, tuple, &segment)
             }
             // "A TCP packet with no connection that is no opening SYN: `invalid`" (4.3).
@@ -48,19 +47,22 @@ impl Oracle {
         }
     }
 
+    /// "`pickup_grace = SECONDS` is loose for that long after a start that found no earlier state" (4.3).
+    fn is_loose(&self) -> bool {
+        self.config.conntrack.tcp_pickup == TcpPickup::Loose || self.now < self.grace_end()
+    }
+
     /// Whether a connection or tombstone has this key now; one that is due is judged again first (5.4).
     fn is_there(&mut self, nic: &Nic, tuple: &Tuple) -> bool {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(tuple).filter(|c| now < c.deadline) else {
             return false;
         };
-        if connection.rejudge && !connection.tombstone {
-            connection.rejudge = false;
-            let allowed = matches!(rules::say(&self.policy, nic, &connection.opening), Say::Allowed(_));
-            connection.tombstone = !allowed;
-            if !allowed {
-                // "A tombstone and the NIC's end forget theirs" (4.6).
-                self.fragments.retain(|_, first| first.outcome.of.as_ref() != Some(tuple));
+        connection.follow(&self.eras, self.era, &tuple.nic);
+        if connection.fate.rejudge && !connection.is_tombstone() {
+            connection.fate.rejudge = false;
+            if !matches!(rules::say(&self.policy, nic, &connection.opening), Say::Allowed(_)) {
+                connection.fate.cut.insert(self.era as u32);
             }
         }
         true
@@ -77,9 +79,10 @@ impl Oracle {
     ) -> Outcome {
         let check = self.config.conntrack.tcp_window_check;
         let Some(connection) = self.connections.get_mut(&tuple) else { unreachable!("it is there") };
-        let about = |reason| Outcome { of: Some(tuple.clone()), ..Outcome::of(reason, Some(nic)) };
+        let inbound = connection.is_inbound();
+        let about = |reason| Outcome { of: Some(tuple.clone()), inbound, ..Outcome::of(reason, Some(nic)) };
         // "Its packets of BOTH directions drop … neither SYN nor RST ends it sooner" (5.2).
-        if connection.tombstone {
+        if connection.is_tombstone() {
             return about("tombstone");
         }
         let who = connection.who(side);
@@ -108,7 +111,8 @@ impl Oracle {
             },
             (Kind::Plain { inside, .. }, _) if side == Side::Inside => *inside = true,
             (Kind::Plain { outside, .. }, _) => *outside = true,
-            (Kind::Icmp, _) | (Kind::Tcp(_), None) => {}
+            (Kind::Icmp { answered }, _) => *answered |= who == Who::Responder,
+            (Kind::Tcp(_), None) => {}
         }
         if moves {
             // "Every accepted packet … sets the connection's deadline to now + the timeout of its state after that" (4.2).
@@ -119,31 +123,48 @@ impl Oracle {
 
     /// Rules, `max_connections`, and a new connection in whatever stood there.
     fn open(&mut self, nic: &Nic, tuple: Tuple, opening: Opening, kind: Kind) -> Outcome {
-        let (reason, rule) = match rules::say(&self.policy, nic, &opening) {
-            Say::NoRule => ("no-rule", None),
-            Say::Denied(rule) => ("denied", Some(rule)),
-            Say::Allowed(_) if self.is_full(nic, &tuple) => ("nic-limit", None),
-            Say::Allowed(rule) => {
-                let deadline = self.now + kind.timeout(&self.config.timeouts).as_nanos() as u64;
-                let connection = Connection { opening, deadline, tombstone: false, rejudge: false, kind };
-                self.connections.insert(tuple.clone(), connection);
-                ("new", Some(rule))
-            }
+        let refused = |reason, rule| Outcome { rule, ..Outcome::of(reason, Some(nic)) };
+        let rule = match rules::say(&self.policy, nic, &opening) {
+            Say::NoRule => return refused("no-rule", None),
+            Say::Denied(rule) => return refused("denied", Some(rule)),
+            Say::Allowed(rule) => rule,
         };
-        let of = (reason == "new").then_some(tuple);
-        Outcome { rule, of, ..Outcome::of(reason, Some(nic)) }
+        if let Some(reason) = self.no_room(nic, &tuple) {
+            return refused(reason, None);
+        }
+        let deadline = self.now + kind.timeout(&self.config.timeouts).as_nanos() as u64;
+        let fate = Fate::born(self.era as u32);
+        let connection = Connection { opening, deadline, fate, worker: self.worker, kind };
+        let inbound = connection.is_inbound();
+        self.connections.insert(tuple.clone(), connection);
+        Outcome { rule: Some(rule), of: Some(tuple), inbound, ..Outcome::of("new", Some(nic)) }
     }
 
-    /// "Counts live connections and tombstones, and is checked after the rules" (6.2). What opens "in the old entry's place"
-    /// (4.3) is not one more.
-    fn is_full(&self, nic: &Nic, new: &Tuple) -> bool {
-        let live: Vec<&Tuple> = self
+    /// "Counts live connections and tombstones, and is checked after the rules" (6.2); then table space. What opens "in the old
+    /// entry's place" (4.3) is not one more.
+    fn no_room(&self, nic: &Nic, new: &Tuple) -> Option<&'static str> {
+        if self.connections.get(new).is_some_and(|old| self.now < old.deadline) {
+            return None;
+        }
+        // Of a NIC that is the same to both, and as its worker knows its addresses.
+        let counts = |tuple: &Tuple, worker: usize| {
+            let theirs = &self.eras[self.workers[worker]];
+            tuple.nic == nic.key
+                && theirs.has_same(&self.eras[self.era], &nic.key)
+                && theirs.holds(tuple.place)
+        };
+        let live = self
             .connections
             .iter()
-            .filter(|(tuple, connection)| tuple.nic == nic.key && self.now < connection.deadline)
-            .map(|(tuple, _)| tuple)
-            .collect();
-        !live.contains(&new) && nic.max_connections.is_some_and(|most| live.len() as u64 >= u64::from(most))
+            .filter(|(tuple, connection)| self.now < connection.deadline && counts(tuple, connection.worker))
+            .count();
+        let others = self.unfound.iter().filter(|(_, worker)| *worker != self.worker);
+        let unfound = others.filter(|(tuple, worker)| counts(tuple, *worker)).count();
+        let reaches = |count: usize| nic.max_connections.is_some_and(|most| count as u64 >= u64::from(most));
+        if reaches(live) || self.refusal == Some("nic-limit") && reaches(live + unfound) {
+            return Some("nic-limit");
+        }
+        self.refusal.filter(|reason| *reason == "table-full")
     }
 
     /// `tcp_pickup = "loose"` (4.3).
@@ -164,7 +185,10 @@ impl Oracle {
     /// An ICMP error (4.5).
     fn error(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>) -> Outcome {
         match self.quoted(side, nic, ip) {
-            Some(tuple) => Outcome { of: Some(tuple), ..Outcome::of("related", Some(nic)) },
+            Some(tuple) => {
+                let inbound = self.connections[&tuple].is_inbound();
+                Outcome { of: Some(tuple), inbound, ..Outcome::of("related", Some(nic)) }
+            }
             None => Outcome::of("invalid", Some(nic)),
         }
     }
@@ -186,10 +210,10 @@ impl Oracle {
         if !fits || !quote.l4.holds(needed) {
             return None;
         }
-        let tuple = connection::tuple(&nic.key, sender, &quote)?;
+        let tuple = connection::tuple(&self.eras[self.era], &nic.key, sender, &quote)?;
         // "Re-judging (5.4) comes first if due." "A tombstone's … `invalid`."
         let live = self.is_there(nic, &tuple);
-        let connection = self.connections.get(&tuple).filter(|c| live && !c.tombstone)?;
+        let connection = self.connections.get(&tuple).filter(|c| live && !c.is_tombstone())?;
         if let Kind::Tcp(tcp) = &connection.kind {
             let check = self.config.conntrack.tcp_window_check;
             // A quote of 8 bytes does not say how long the header was: at least 20.
