@@ -14,7 +14,7 @@ use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
 
-use crate::frame::Build;
+use crate::frame::{Build, tcp};
 use crate::sim::SimFrame;
 
 /// A verdict as text: the reason, `by` the rule, `(observed)`.
@@ -34,9 +34,42 @@ pub struct Scenario {
     committer: Committer,
     snapshot: Box<Snapshot>,
     firewall: Firewall,
+    population: Arc<Population>,
     alive: Arc<std::sync::atomic::AtomicUsize>,
     now_ns: u64,
     last: Option<Verdict>,
+}
+
+/// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names, addresses and groups).
+pub fn policy(groups: &[(&str, &[&str])], nics: &[(&str, &str, &[&str])]) -> String {
+    let mut text = String::from("vpcs: [{name: prod, segment: {untagged: true}}]\nsecurity_groups:\n");
+    for (name, rules) in groups {
+        text += &format!("  - {{name: {name}, rules: [{}]}}\n", rules.join(", "));
+    }
+    text += "nics:\n";
+    for (name, address, groups) in nics {
+        text += &format!(
+            "  - {{name: {name}, vpc: prod, addresses: [{address}], security_groups: [{}]}}\n",
+            groups.join(", ")
+        );
+    }
+    text
+}
+
+/// A policy of the NIC `a` (10.0.0.1) in the group `web` with these rules.
+pub fn one(rules: &[&str]) -> String {
+    policy(&[("web", rules)], &[("a", "10.0.0.1", &["web"])])
+}
+
+/// Rules that many tests use.
+pub mod rule {
+    #![allow(missing_docs)]
+    pub const SSH: &str = "{direction: inbound, protocol: tcp, ports: 22}";
+    pub const DNS: &str = "{direction: inbound, protocol: udp, ports: 53}";
+    pub const PING: &str = "{direction: inbound, protocol: icmp}";
+    pub const IN: &str = "{direction: inbound}";
+    pub const OUT: &str = "{direction: outbound}";
+    pub const OUT6: &str = "{direction: outbound, ethertype: IPv6}";
 }
 
 /// Tests count seconds from here, so that nothing rests on the clock beginning at 0.
@@ -51,12 +84,19 @@ impl Scenario {
     /// Under a configuration (TOML) and a policy document.
     pub fn with(config: &str, policy: &str) -> Scenario {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
-        let firewall =
-            Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), Arc::new(Population::new()));
+        let population = Arc::new(Population::new());
+        let firewall = Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), population.clone());
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
-        let mut scenario =
-            Scenario { committer, snapshot, firewall, alive: Arc::default(), now_ns: EPOCH_NS, last: None };
+        let mut scenario = Scenario {
+            committer,
+            snapshot,
+            firewall,
+            population,
+            alive: Arc::default(),
+            now_ns: EPOCH_NS,
+            last: None,
+        };
         scenario.apply(policy);
         scenario
     }
@@ -78,10 +118,33 @@ impl Scenario {
         let commit = self.committer.commit(parsed.policy, self.now_ns).unwrap_or_else(|e| panic!("{e}"));
         let Some(commit) = commit else { return Default::default() };
         self.snapshot = commit.snapshot;
-        let names = |keys: std::collections::BTreeSet<control::model::Key>| {
-            keys.iter().map(ToString::to_string).collect()
-        };
-        (names(commit.plan.flushed), names(commit.plan.rejudged))
+        (names(&commit.plan.flushed), names(&commit.plan.rejudged))
+    }
+
+    /// Goes back to a generation. The names of the NICs that it re-judges.
+    pub fn rollback(&mut self, generation: u32) -> Vec<String> {
+        let commit = self.committer.rollback(engine::Generation(generation), self.now_ns);
+        let Some(commit) = commit.unwrap_or_else(|e| panic!("{e}")) else { return Vec::new() };
+        assert!(commit.plan.flushed.is_empty(), "a rollback flushes nothing");
+        self.snapshot = commit.snapshot;
+        names(&commit.plan.rejudged)
+    }
+
+    /// Live inbound connections of a NIC, as they are counted for receipts.
+    pub fn live_inbound(&mut self, nic: &str) -> u64 {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        self.firewall.settle_timers(&self.snapshot, now);
+        let key = control::model::Key::in_default(nic);
+        let identity = &self.committer.registry().nics[&key];
+        self.firewall.cells().live_under(identity.slot, identity.live_epoch())
+    }
+
+    /// Connections and tombstones of a NIC, as its limit counts them.
+    pub fn population(&mut self, nic: &str) -> u32 {
+        self.live_inbound(nic);
+        let slot = self.committer.nic_slot(&control::model::Key::in_default(nic));
+        self.population.get(slot.expect("the NIC is there"))
     }
 
     /// The present generation's number.
@@ -117,6 +180,14 @@ impl Scenario {
         self.last = Some(verdict);
         self.firewall.upkeep(&self.snapshot, now);
         describe(&verdict, &self.committer)
+    }
+
+    /// A client's TCP handshake with a server behind the firewall: the client has sent up to 1000, the server up to 5000.
+    pub fn connect(&mut self, client: &str, server: &str) {
+        self.outside(tcp(client, server).syn().seq(1000).window(8000));
+        self.inside(tcp(server, client).syn().seq(5000).ack(1001).window(8000));
+        let last = self.outside(tcp(client, server).seq(1001).ack(5001).window(8000));
+        assert_eq!(last, "established");
     }
 
     /// Frames of both sides as one burst; their verdicts.
@@ -184,6 +255,10 @@ impl Scenario {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn names(keys: &std::collections::BTreeSet<control::model::Key>) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
 }
 
 fn firewall_config(config: &Config) -> FirewallConfig {

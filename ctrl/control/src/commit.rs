@@ -3,7 +3,7 @@
 //! [`Committer`] knows the present policy and its identities and touches no worker: who runs workers publishes what
 //! it yields (`replay` to itself, the appliance to its workers through RCU).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use engine::snapshot::{Builder, Members, NewBinding, NicRecord, Snapshot};
@@ -11,9 +11,14 @@ use engine::{AddrId, Generation, NicSlot, SegmentKey, addr_bits};
 
 use crate::compile::{Compiler, engine_settings};
 use crate::config::Config;
+use crate::delta::Delta;
+use crate::diff::diff;
 use crate::model::{Key, Mac, Mode, Policy, Segment};
 use crate::plan::{Plan, plan, same_nic};
 use crate::registry::{Exhausted, Registry};
+
+/// Generations that a rollback reaches.
+pub const KEPT_GENERATIONS: usize = 1024;
 
 /// The present policy, and what it takes to make the next one of it.
 pub struct Committer {
@@ -23,7 +28,61 @@ pub struct Committer {
     last_ending: Generation,
     compiler: Compiler,
     registry: Registry,
+    /// What the last commits replaced, the newest last.
+    deltas: VecDeque<Arc<Delta>>,
 }
+
+/// A generation that cannot be gone back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchGeneration {
+    /// The one asked for.
+    pub asked: Generation,
+    /// The oldest that can be gone back to.
+    pub oldest: Generation,
+    /// The present one.
+    pub present: Generation,
+}
+
+impl std::fmt::Display for NoSuchGeneration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [asked, oldest, present] = [self.asked, self.oldest, self.present].map(|generation| generation.0);
+        write!(f, "there is no generation {asked} to go back to; allowed: {oldest} to {present}")
+    }
+}
+
+impl std::error::Error for NoSuchGeneration {}
+
+/// Why a rollback did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRollback {
+    /// The generation is not there.
+    NoSuchGeneration(NoSuchGeneration),
+    /// There is no place for what it would bring back.
+    Exhausted(Exhausted),
+}
+
+impl From<NoSuchGeneration> for NoRollback {
+    fn from(error: NoSuchGeneration) -> Self {
+        NoRollback::NoSuchGeneration(error)
+    }
+}
+
+impl From<Exhausted> for NoRollback {
+    fn from(error: Exhausted) -> Self {
+        NoRollback::Exhausted(error)
+    }
+}
+
+impl std::fmt::Display for NoRollback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NoRollback::NoSuchGeneration(error) => error.fmt(f),
+            NoRollback::Exhausted(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NoRollback {}
 
 /// A committed change.
 pub struct Commit {
@@ -52,6 +111,7 @@ impl Committer {
             generation: Generation(0),
             last_ending: Generation(0),
             compiler: Compiler::default(),
+            deltas: VecDeque::new(),
         }
     }
 
@@ -101,12 +161,75 @@ impl Committer {
         self.generation.0 += 1;
         self.registry.recycle(now_ns);
         let ends = self.move_identities(&new, &plan, now_ns)?;
+        Ok(Some(self.adopt(new, plan, ends)))
+    }
+
+    /// The oldest generation that can be gone back to.
+    pub fn oldest(&self) -> Generation {
+        Generation(self.generation.0 - self.deltas.len() as u32)
+    }
+
+    /// The policy of a generation.
+    pub fn policy_at(&self, asked: Generation) -> Result<Policy, NoSuchGeneration> {
+        let (oldest, present) = (self.oldest(), self.generation);
+        if !(oldest..=present).contains(&asked) {
+            return Err(NoSuchGeneration { asked, oldest, present });
+        }
+        let mut policy = self.policy.clone();
+        let back = (present.0 - asked.0) as usize;
+        self.deltas.iter().rev().take(back).for_each(|delta| delta.take_back(&mut policy));
+        Ok(policy)
+    }
+
+    /// What going back to generation `to` would do (semantics 5.7): nothing is flushed; who was touched since is judged
+    /// again.
+    pub fn plan_rollback(&self, to: Generation) -> Result<(Policy, Plan), NoSuchGeneration> {
+        let then = self.policy_at(to)?;
+        let is_other = |key: &Key| {
+            let moved = match (self.policy.nics.get(key), then.nics.get(key)) {
+                (Some(now), Some(then)) => !same_nic(now, then),
+                _ => true,
+            };
+            moved || self.registry.can_bring_back(key, to)
+        };
+        let is_touched =
+            |key: &Key| self.registry.nics.get(key).is_none_or(|identity| identity.touched_since(to));
+        let plan = Plan {
+            diff: diff(&self.policy, &then),
+            ended: self.policy.nics.keys().filter(|key| is_other(key)).cloned().collect(),
+            rejudged: then.nics.keys().filter(|key| is_touched(key)).cloned().collect(),
+            ..Plan::default()
+        };
+        Ok((then, plan))
+    }
+
+    /// Goes back to the policy of generation `to`, as a new generation: the connections that only later changes
+    /// disconnected are live again (semantics 5.7). `None` if `to` is the present one.
+    pub fn rollback(&mut self, to: Generation, now_ns: u64) -> Result<Option<Commit>, NoRollback> {
+        // First, since the plan rests on who can still be brought back.
+        self.registry.recycle(now_ns);
+        let (then, plan) = self.plan_rollback(to)?;
+        if to == self.generation {
+            return Ok(None);
+        }
+        self.make_room(&then)?;
+        self.generation.0 += 1;
+        self.bring_identities_back(&then, &plan, to, now_ns)?;
+        Ok(Some(self.adopt(then, plan, true)))
+    }
+
+    /// The new policy takes the old one's place.
+    fn adopt(&mut self, new: Policy, plan: Plan, ends: bool) -> Commit {
         if ends {
             self.last_ending = self.generation;
         }
+        if self.deltas.len() == KEPT_GENERATIONS {
+            self.deltas.pop_front();
+        }
+        self.deltas.push_back(Arc::new(Delta::between(&self.policy, &new)));
         self.policy = new;
         let snapshot = Box::new(self.compile());
-        Ok(Some(Commit { snapshot, plan }))
+        Commit { snapshot, plan }
     }
 
     /// Refuses what cannot be numbered before anything is touched.
@@ -127,7 +250,7 @@ impl Committer {
     fn move_identities(&mut self, new: &Policy, plan: &Plan, now_ns: u64) -> Result<bool, Exhausted> {
         let generation = self.generation;
         for key in &plan.ended {
-            self.registry.delete(key, now_ns);
+            self.registry.delete(key, generation, now_ns);
         }
         let mut ends = !plan.ended.is_empty() || !plan.flushed.is_empty();
         for (key, nic) in &new.nics {
@@ -140,13 +263,48 @@ impl Committer {
                     identity.flush_at(generation);
                 }
                 if plan.rejudged.contains(key) {
-                    identity.rejudge = generation;
+                    identity.rejudge_at(generation);
                 }
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
-            ends |= self.registry.readdress(key, &addresses, now_ns)?;
+            let moved = self.registry.readdress(key, &addresses, None, (generation, now_ns))?;
+            if moved && let Some(identity) = self.registry.nics.get_mut(key) {
+                identity.touch(generation);
+            }
+            ends |= moved;
         }
         Ok(ends)
+    }
+
+    /// Gives NICs and addresses back who they were at generation `to`, and takes back what changes since did to their
+    /// connections.
+    fn bring_identities_back(
+        &mut self,
+        then: &Policy,
+        plan: &Plan,
+        to: Generation,
+        now_ns: u64,
+    ) -> Result<(), Exhausted> {
+        let generation = self.generation;
+        for key in &plan.ended {
+            if !self.registry.can_bring_back(key, to) {
+                self.registry.delete(key, generation, now_ns);
+            }
+        }
+        for (key, nic) in &then.nics {
+            if !self.registry.bring_back(key, to, generation, now_ns) && !self.registry.nics.contains_key(key)
+            {
+                self.registry.create(key, generation)?;
+            }
+            if plan.rejudged.contains(key)
+                && let Some(identity) = self.registry.nics.get_mut(key)
+            {
+                identity.roll_back(to, generation, now_ns);
+            }
+            let addresses: Vec<_> = nic.all_addresses().collect();
+            self.registry.readdress(key, &addresses, Some(to), (generation, now_ns))?;
+        }
+        Ok(())
     }
 
     /// The snapshot of the present policy.
@@ -181,15 +339,15 @@ impl Committer {
                     vpc,
                     max_connections: nic.max_connections.unwrap_or(u32::MAX),
                     observe,
-                    undone: identity.undone.clone(),
+                    undone: identity.undone(),
                 },
             );
             let groups: Arc<[_]> = nic.security_groups.iter().map(|g| self.compiler.group(g)).collect();
-            for (address, id) in &identity.addresses {
+            for (address, place) in &identity.addresses {
                 let (addr, v6) = addr_bits(*address);
                 let allowed = nic.allowed_addresses.iter().find(|a| a.address == *address);
                 builder.bind(NewBinding {
-                    id: *id,
+                    id: place.id,
                     addr,
                     v6,
                     allowed: !nic.addresses.contains(address),
@@ -200,7 +358,7 @@ impl Committer {
                     rejudge: identity.rejudge,
                     policy: ids[&nic.security_groups],
                 });
-                order.push(*id);
+                order.push(place.id);
                 members.add(addr, v6, vpc, groups.clone());
             }
         }

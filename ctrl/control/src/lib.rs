@@ -7,6 +7,7 @@ pub mod api;
 pub mod commit;
 pub mod compile;
 pub mod config;
+pub mod delta;
 pub mod diff;
 pub mod document;
 pub mod export;

@@ -316,7 +316,7 @@ impl Inner {
         let nics = &self.committer.registry().nics;
         let keys = plan.flushed.iter().chain(&plan.ended);
         let mut epochs: Vec<_> =
-            keys.filter_map(|key| nics.get(key)).map(|nic| (nic.slot, nic.flush())).collect();
+            keys.filter_map(|key| nics.get(key)).map(|nic| (nic.slot, nic.live_epoch())).collect();
         // A NIC that moves to another VPC is ended and flushed.
         epochs.sort_unstable();
         epochs.dedup();

@@ -1,8 +1,9 @@
 //! Who holds which place in the engine's tables, and since when: NICs, their addresses, their flush epochs.
 //!
-//! A place that is given back is not handed out again before every connection that may still name it has run out.
+//! A place that is given back is not handed out again before every connection that may still name it has run out. Until
+//! then a rollback may bring its holder back, with the connections that it had (semantics 5.7).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,38 +12,9 @@ use engine::{AddrId, Generation, NicSlot};
 
 use crate::model::Key;
 
-/// Flushes of a NIC that are remembered.
-const KEPT_FLUSHES: usize = 64;
+mod identity;
 
-/// One NIC, from its creation to its deletion.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Its place.
-    pub slot: NicSlot,
-    /// The last generations that flushed it, the newest last; its creation is one.
-    pub flushes: Vec<Generation>,
-    /// The last generation after which its inbound connections are judged again.
-    pub rejudge: Generation,
-    /// What rollbacks took back.
-    pub undone: Vec<(Generation, Generation)>,
-    /// Its addresses.
-    pub addresses: BTreeMap<IpAddr, AddrId>,
-}
-
-impl Identity {
-    /// Notes a flush. Older ones matter to a rollback alone, and to none beyond the last few.
-    pub fn flush_at(&mut self, generation: Generation) {
-        if self.flushes.len() == KEPT_FLUSHES {
-            self.flushes.remove(0);
-        }
-        self.flushes.push(generation);
-    }
-
-    /// Its flush epoch.
-    pub fn flush(&self) -> Generation {
-        self.flushes.last().copied().unwrap_or_default()
-    }
-}
+pub use identity::{Address, Identity};
 
 /// An address that was taken away, whose connections may still lie in the tables.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +23,13 @@ pub struct Gone {
     pub id: AddrId,
     /// Whose it was.
     pub nic: NicSlot,
+    since_ns: u64,
+}
+
+/// A NIC that was deleted, whose connections may still lie in the tables.
+struct Ended {
+    key: Key,
+    identity: Identity,
     since_ns: u64,
 }
 
@@ -63,7 +42,7 @@ pub struct Registry {
     /// Addresses by place, of those there and gone.
     pub addresses: Vec<IpAddr>,
     gone: VecDeque<Gone>,
-    gone_nics: VecDeque<(NicSlot, u64)>,
+    ended: VecDeque<Ended>,
     free_addresses: Vec<AddrId>,
     free_nics: Vec<NicSlot>,
     /// How long a connection can outlive the last change that touched it.
@@ -95,26 +74,35 @@ impl Registry {
             names: vec![None],
             addresses: Vec::new(),
             gone: VecDeque::new(),
-            gone_nics: VecDeque::new(),
+            ended: VecDeque::new(),
             free_addresses: Vec::new(),
             free_nics: Vec::new(),
             longest_ns,
         }
     }
 
-    /// Gives back the places whose last connection has run out by `now_ns`.
+    /// True if no connection can be left of what was so at `since_ns` and is not any more. Twice the longest timeout:
+    /// workers find what has expired a little later.
+    fn is_over(&self, since_ns: u64, now_ns: u64) -> bool {
+        now_ns.saturating_sub(since_ns) > 2 * self.longest_ns
+    }
+
+    /// Gives back the places whose last connection has run out by `now_ns`, and forgets what no connection minds any
+    /// more.
     pub fn recycle(&mut self, now_ns: u64) {
-        // Twice the longest timeout: workers find what has expired a little later.
-        let is_over = |since: u64| now_ns.saturating_sub(since) > 2 * self.longest_ns;
-        while let Some(gone) = self.gone.front().filter(|gone| is_over(gone.since_ns)) {
+        while let Some(gone) = self.gone.front().copied().filter(|gone| self.is_over(gone.since_ns, now_ns)) {
             let (slot, incarnation) = (gone.id.slot() as u32, gone.id.0 >> AddrId::SLOT_BITS);
             self.free_addresses.push(AddrId::new(slot, (incarnation + 1) & 0xFFF));
             self.gone.pop_front();
         }
-        while let Some((slot, _)) = self.gone_nics.front().copied().filter(|(_, since)| is_over(*since)) {
+        while let Some(slot) =
+            self.ended.front().filter(|ended| self.is_over(ended.since_ns, now_ns)).map(|e| e.identity.slot)
+        {
             self.free_nics.push(slot);
-            self.gone_nics.pop_front();
+            self.ended.pop_front();
         }
+        let oldest_ns = now_ns.saturating_sub(2 * self.longest_ns);
+        self.nics.values_mut().for_each(|identity| identity.forget_before(oldest_ns));
     }
 
     /// A new NIC, created by `generation`.
@@ -128,55 +116,90 @@ impl Registry {
             None => return Err(Exhausted),
         };
         self.names[slot.0 as usize] = Some(key.to_string().into());
-        let identity = Identity {
-            slot,
-            flushes: vec![generation],
-            rejudge: Generation(0),
-            undone: Vec::new(),
-            addresses: BTreeMap::new(),
-        };
-        Ok(self.nics.entry(key.clone()).insert_entry(identity).into_mut())
+        Ok(self.nics.entry(key.clone()).insert_entry(Identity::new(slot, generation)).into_mut())
     }
 
     /// Ends a NIC with all its addresses.
-    pub fn delete(&mut self, key: &Key, now_ns: u64) {
-        let Some(identity) = self.nics.remove(key) else { return };
-        for id in identity.addresses.into_values() {
-            self.gone.push_back(Gone { id, nic: identity.slot, since_ns: now_ns });
-        }
-        self.gone_nics.push_back((identity.slot, now_ns));
+    pub fn delete(&mut self, key: &Key, generation: Generation, now_ns: u64) {
+        let Some(mut identity) = self.nics.remove(key) else { return };
+        let (nic, ids) = (identity.slot, identity.end(generation));
+        self.gone.extend(ids.into_iter().map(|id| Gone { id, nic, since_ns: now_ns }));
+        self.ended.push_back(Ended { key: key.clone(), identity, since_ns: now_ns });
     }
 
-    /// Gives a NIC exactly these addresses; what it keeps stays what it was. True if one was taken away.
-    pub fn readdress(&mut self, key: &Key, addresses: &[IpAddr], now_ns: u64) -> Result<bool, Exhausted> {
+    /// Gives a NIC exactly these addresses; what it keeps stays what it was. With `back_to`, an address that was the
+    /// NIC's at that generation is that one again, where connections of it may be left. True if one was taken away or
+    /// brought back.
+    pub fn readdress(
+        &mut self,
+        key: &Key,
+        addresses: &[IpAddr],
+        back_to: Option<Generation>,
+        (generation, now_ns): (Generation, u64),
+    ) -> Result<bool, Exhausted> {
         let Some(identity) = self.nics.get_mut(key) else { return Ok(false) };
-        let (slot, before) = (identity.slot, identity.addresses.len());
-        let gone = &mut self.gone;
-        identity.addresses.retain(|address, id| {
-            let stays = addresses.contains(address);
-            if !stays {
-                gone.push_back(Gone { id: *id, nic: slot, since_ns: now_ns });
+        // Where in the list of those gone the former self of an address lies.
+        let former = |gone: &VecDeque<Gone>, identity: &Identity, address: &IpAddr| {
+            let id = identity.past_id(*address, back_to?)?;
+            gone.iter().position(|gone| gone.id == id)
+        };
+        let before: Vec<IpAddr> = identity.addresses.keys().copied().collect();
+        let mut moved = false;
+        for address in before {
+            if addresses.contains(&address) && former(&self.gone, identity, &address).is_none() {
+                continue;
             }
-            stays
-        });
-        let taken_away = identity.addresses.len() < before;
+            if let Some(id) = identity.take_away(address, generation) {
+                moved = true;
+                self.gone.push_back(Gone { id, nic: identity.slot, since_ns: now_ns });
+            }
+        }
         for address in addresses {
             if identity.addresses.contains_key(address) {
                 continue;
             }
-            let id = match self.free_addresses.pop() {
-                Some(id) => id,
+            let returned = former(&self.gone, identity, address);
+            let id = if let Some(gone) = returned.and_then(|at| self.gone.remove(at)) {
+                moved = true;
+                gone.id
+            } else if let Some(id) = self.free_addresses.pop() {
+                id
+            } else if self.addresses.len() + 1 < 1 << AddrId::SLOT_BITS {
                 // The last place of all stays free: see `engine::conntrack::FREE`.
-                None if self.addresses.len() + 1 < 1 << AddrId::SLOT_BITS => {
-                    self.addresses.push(*address);
-                    AddrId::new(self.addresses.len() as u32 - 1, 0)
-                }
-                None => return Err(Exhausted),
+                self.addresses.push(*address);
+                AddrId::new(self.addresses.len() as u32 - 1, 0)
+            } else {
+                return Err(Exhausted);
             };
             self.addresses[id.slot()] = *address;
-            identity.addresses.insert(*address, id);
+            identity.addresses.insert(*address, Address { id, since: generation });
         }
-        Ok(taken_away)
+        identity.trim();
+        Ok(moved)
+    }
+
+    /// Makes the NIC that had this name at generation `to` the one that has it again, if connections of it may be left.
+    /// True if it is another than has it now.
+    pub fn bring_back(&mut self, key: &Key, to: Generation, generation: Generation, now_ns: u64) -> bool {
+        let Some(at) = self.former(key, to) else { return false };
+        self.delete(key, generation, now_ns);
+        let Some(Ended { mut identity, .. }) = self.ended.remove(at) else { return false };
+        identity.begin(generation);
+        self.nics.insert(key.clone(), identity);
+        true
+    }
+
+    /// Where in the list of those deleted the NIC lies that had this name at generation `to` and does not have it now.
+    fn former(&self, key: &Key, to: Generation) -> Option<usize> {
+        if self.nics.get(key).is_some_and(|present| present.was_there(to)) {
+            return None;
+        }
+        self.ended.iter().rposition(|ended| ended.key == *key && ended.identity.was_there(to))
+    }
+
+    /// True if [`Registry::bring_back`] would bring a deleted NIC back.
+    pub fn can_bring_back(&self, key: &Key, to: Generation) -> bool {
+        self.former(key, to).is_some()
     }
 
     /// Addresses taken away whose connections may still lie in the tables.

@@ -14,6 +14,7 @@ use crate::snapshot::{ANY_MAC, Binding, Snapshot};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
+use crate::wheel::Class;
 use crate::{Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
 
 /// A packet after its NIC is known, or known not to matter.
@@ -178,7 +179,7 @@ impl Judge {
                 self.remember(snapshot, lane, nic, verdict, self.flow);
                 verdict
             }
-            Fragment::Later => self.later_fragment(lane, nic),
+            Fragment::Later => self.later_fragment(snapshot, lane, nic),
         }
     }
 
@@ -252,6 +253,10 @@ impl Judge {
     /// Whether a connection that has not expired is live, asking the rules again where that is due (semantics 5.4).
     #[inline]
     fn settle(&mut self, snapshot: &Snapshot, nic: &Binding, flow: FlowIndex) -> Standing {
+        // A rollback has brought its NIC back, and the sweep has not come by yet.
+        if self.shard.entry(flow).class() == Class::Ended {
+            self.shard.reclassify(flow, snapshot);
+        }
         match standing(self.shard.entry(flow), nic, snapshot) {
             Standing::Rejudge => self.rejudge(snapshot, nic, flow),
             standing => standing,
@@ -504,13 +509,14 @@ impl Judge {
     }
 
     #[cold]
-    fn later_fragment(&mut self, lane: &Lane, nic: &Binding) -> Verdict {
+    fn later_fragment(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding) -> Verdict {
         let key = Self::fragment_key(lane, nic);
         let verdict = |reason| Verdict::of(reason, nic.nic);
         let Some(memory) = self.fragments.recall(self.fragment_hash(&key), &key, lane.now.tick) else {
             return verdict(Reason::FragmentNoFirst);
         };
-        let is_flushed = memory.flushable && memory.stamp < nic.flush;
+        // A rollback lowers the flush epoch: what was remembered before it may be of rules that it took back.
+        let is_flushed = memory.flushable && memory.stamp < snapshot.live_epoch(nic);
         let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
             let entry = self.shard.entry(flow);
             entry.addr == nic.id

@@ -19,6 +19,7 @@ mod flag {
     pub const OBSERVE: u32 = 4;
     pub const ALLOWED: u32 = 8;
     pub const LIMITED: u32 = 16;
+    pub const ROLLED_BACK: u32 = 32;
     /// The bits from here on are the filter of the NIC's addresses.
     pub const FILTER: u32 = 8;
 }
@@ -116,14 +117,36 @@ pub struct NicRecord {
     pub max_connections: u32,
     /// Observed, not enforced.
     pub observe: bool,
-    /// Generations (G, H] that a rollback at H took back.
-    pub undone: Vec<(Generation, Generation)>,
+    /// What rollbacks took back, the newest last.
+    pub undone: Vec<Undone>,
+}
+
+/// A rollback's mark on a NIC: what the generations after `after` did to its connections is taken back by `by`
+/// (semantics 5.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// The generation gone back to.
+    pub after: Generation,
+    /// The rollback itself, whose own re-judging a later one may take back: it belongs to the interval.
+    pub by: Generation,
+}
+
+impl Undone {
+    /// True if what `generation` did is taken back.
+    pub fn holds(&self, generation: Generation) -> bool {
+        self.after < generation && generation <= self.by
+    }
 }
 
 impl NicRecord {
     /// A place that no NIC holds.
     pub fn empty() -> NicRecord {
         NicRecord { vpc: VpcId(u32::MAX), max_connections: u32::MAX, observe: false, undone: Vec::new() }
+    }
+
+    /// The last rollback that took something back; 0 without any.
+    pub fn rolled_back(&self) -> Generation {
+        self.undone.last().map_or(Generation(0), |undone| undone.by)
     }
 }
 
@@ -313,6 +336,16 @@ impl Snapshot {
         &self.nics[nic.0 as usize]
     }
 
+    /// The generation since which a NIC's live inbound connections are counted: its flush epoch, or the rollback that has
+    /// lowered that since.
+    #[inline]
+    pub fn live_epoch(&self, binding: &Binding) -> Generation {
+        if binding.flags & flag::ROLLED_BACK == 0 {
+            return binding.flush;
+        }
+        binding.flush.max(self.nic(binding.nic).rolled_back())
+    }
+
     /// Places of NICs, the one for "none" included.
     pub fn nic_count(&self) -> u32 {
         self.nics.len() as u32
@@ -426,11 +459,13 @@ impl Builder {
     pub fn bind(&mut self, new: NewBinding) {
         let record = self.snapshot.nic(new.nic);
         let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
+        let rolled_back = !record.undone.is_empty();
         let flags = [
             (new.v6, flag::V6),
             (observe, flag::OBSERVE),
             (new.allowed, flag::ALLOWED),
             (limited, flag::LIMITED),
+            (rolled_back, flag::ROLLED_BACK),
         ]
         .into_iter()
         .fold(0, |all, (on, bit)| if on { all | bit } else { all });

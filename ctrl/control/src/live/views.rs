@@ -226,7 +226,7 @@ impl Inner {
             connections: identity.map_or(0, |identity| self.population.get(identity.slot)),
             max_connections: nic.max_connections,
             live_inbound: identity
-                .map_or(0, |identity| self.live_under(&[(identity.slot, identity.flush())])),
+                .map_or(0, |identity| self.live_under(&[(identity.slot, identity.live_epoch())])),
             flushed_at: identity.map_or(0, |identity| identity.flush().0),
         }
     }

@@ -1,5 +1,6 @@
 //! One worker's share of the connections: a slab of 64-byte entries, an index, timers. Never shared.
 
+mod change;
 pub mod entry;
 pub mod hash;
 pub mod index;
@@ -7,18 +8,17 @@ pub mod index;
 use std::sync::Arc;
 
 use crate::cells::{Cells, Population};
-use crate::snapshot::{Binding, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
+pub use change::{Standing, standing};
 pub use entry::{Entry, NOTED, OPENER, RESPONDER, STATES, State, Who, key_meta};
 pub use hash::{FlowHash, Secret};
 use index::Index;
 
 /// Entries that a full table looks at for one newcomer, at most.
 const ROOM_BUDGET: u32 = 64;
-/// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
-const ADOPTION_SLICE: u32 = 1024;
 
 /// Idle timeouts in ticks (semantics 4.1, 4.3, 4.6).
 #[derive(Clone, Copy, Debug)]
@@ -107,42 +107,6 @@ pub struct Key {
     pub meta: u32,
     /// Of all these.
     pub hash: FlowHash,
-}
-
-/// What a flush, a deletion or a rollback has made of an entry (semantics 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Its packets pass.
-    Live,
-    /// Disconnected.
-    Tombstone,
-    /// Something that its permission rests on has changed: the rules must be asked again.
-    Rejudge,
-    /// Its NIC or address is gone.
-    Ended,
-}
-
-/// Where an entry stands under a snapshot, from its stamp and its NIC's epochs alone.
-#[inline]
-pub fn standing(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Standing {
-    if binding.id != entry.addr || binding.is_gone() {
-        return Standing::Ended;
-    }
-    if !entry.is_inbound() {
-        return Standing::Live;
-    }
-    if entry.is_dead() {
-        let undone =
-            snapshot.nic(binding.nic).undone.iter().any(|(g, h)| (g.0 + 1..=h.0).contains(&entry.stamp.0));
-        return if undone { Standing::Rejudge } else { Standing::Tombstone };
-    }
-    if entry.stamp < binding.flush {
-        Standing::Tombstone
-    } else if entry.stamp < binding.rejudge {
-        Standing::Rejudge
-    } else {
-        Standing::Live
-    }
 }
 
 /// The shard.
@@ -374,7 +338,7 @@ impl Shard {
         self.unconfirmed += u32::from(class == Class::Unconfirmed);
         if entry.is_inbound() {
             let binding = snapshot.binding(key.addr);
-            self.cells.live_inbound(binding.nic, binding.flush, 1);
+            self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
         }
         Some(FlowIndex(place))
     }
@@ -389,16 +353,6 @@ impl Shard {
         self.refresh(flow, now);
         self.refile(flow, entry.state().class());
         self.count_live(flow, snapshot, 1);
-    }
-
-    /// Notes whether an inbound connection is live, for the receipts of commits.
-    fn count_live(&self, flow: FlowIndex, snapshot: &Snapshot, by: i64) {
-        let entry = self.entry(flow);
-        let binding = snapshot.binding(entry.addr);
-        if entry.is_inbound() && !entry.is_dead() && entry.stamp >= binding.flush && binding.id == entry.addr
-        {
-            self.cells.live_inbound(binding.nic, binding.flush, by);
-        }
     }
 
     /// Ends an entry: its place is free.
@@ -422,33 +376,6 @@ impl Shard {
         snapshot.binding(entry.addr).nic
     }
 
-    /// Marks an inbound connection that today's rules refuse (semantics 5.4).
-    pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
-        self.count_live(flow, snapshot, -1);
-        let entry = &mut self.entries[flow.0 as usize];
-        entry.set_dead(true);
-        entry.stamp = snapshot.generation;
-        self.refile(flow, Class::Tombstone);
-    }
-
-    /// Marks an inbound connection that today's rules allow again.
-    pub fn revive(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
-        let counted = {
-            let entry = self.entry(flow);
-            !entry.is_dead() && entry.stamp >= snapshot.binding(entry.addr).flush
-        };
-        let entry = &mut self.entries[flow.0 as usize];
-        entry.set_dead(false);
-        entry.stamp = snapshot.generation;
-        let (state, class) = (entry.state(), entry.class());
-        if class != state.class() {
-            self.refile(flow, state.class());
-        }
-        if !counted {
-            self.count_live(flow, snapshot, 1);
-        }
-    }
-
     /// Ends what is due, at most `budget` entries looked at.
     pub fn expire(&mut self, snapshot: &Snapshot, now: Now, mut budget: u32) {
         while budget > 0 {
@@ -463,49 +390,6 @@ impl Shard {
         }
     }
 
-    /// A commit has been adopted that may have ended or disconnected connections: looks through all of them in
-    /// slices, the first one now.
-    pub fn adopt(&mut self, snapshot: &Snapshot) {
-        self.swept = 0;
-        self.sweep(snapshot, ADOPTION_SLICE);
-    }
-
-    /// Goes on with the sweep over at most `slice` places.
-    pub fn sweep(&mut self, snapshot: &Snapshot, slice: u32) {
-        if self.swept == u32::MAX {
-            return;
-        }
-        let end = self.swept.saturating_add(slice).min(self.entries.len() as u32);
-        for place in self.swept..end {
-            if self.entries[place as usize].addr != FREE {
-                self.reclassify(FlowIndex(place), snapshot);
-            }
-        }
-        self.swept = if end as usize == self.entries.len() { u32::MAX } else { end };
-    }
-
-    /// Files an entry where its standing belongs.
-    fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
-        let entry = *self.entry(flow);
-        let binding = snapshot.binding(entry.addr);
-        let class = match standing(&entry, binding, snapshot) {
-            Standing::Ended => Class::Ended,
-            Standing::Tombstone => Class::Tombstone,
-            Standing::Live | Standing::Rejudge => entry.state().class(),
-        };
-        if class != entry.class() {
-            match (entry.class(), class) {
-                (_, Class::Ended) => self.population.leave(binding.nic),
-                (Class::Ended, _) => {
-                    self.population.enter(binding.nic, u32::MAX);
-                }
-                _ => {}
-            }
-            self.refile(flow, class);
-        }
-        class
-    }
-
     /// Room for one: an expired entry's, one that a change ended, an unconfirmed one's, a tombstone's.
     #[cold]
     fn make_room(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
@@ -514,7 +398,7 @@ impl Shard {
         if has_room(self) {
             return Some(());
         }
-        self.sweep(snapshot, ADOPTION_SLICE);
+        self.sweep(snapshot, change::ADOPTION_SLICE);
         if self.evict(Class::Ended, snapshot)
             || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self)
         {

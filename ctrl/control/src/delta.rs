@@ -1,0 +1,85 @@
+//! What a commit changed, as it was before: enough to take the policy back a generation, and small where little changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
+
+/// Objects by name as they were before a commit; `None` for one that it added.
+pub type Before<K, V> = Vec<(K, Option<V>)>;
+
+/// What a commit replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// VPCs.
+    pub vpcs: Before<Arc<str>, Vpc>,
+    /// Address groups.
+    pub address_groups: Before<Key, AddressGroup>,
+    /// Security groups.
+    pub security_groups: Before<Key, SecurityGroup>,
+    /// NICs.
+    pub nics: Before<Key, Nic>,
+}
+
+fn before<K: Ord + Clone, V: Clone + PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Before<K, V> {
+    let keys: BTreeSet<&K> = old.keys().chain(new.keys()).collect();
+    let differs = |key: &&K| old.get(*key) != new.get(*key);
+    keys.into_iter().filter(differs).map(|key| (key.clone(), old.get(key).cloned())).collect()
+}
+
+fn restore<K: Ord + Clone, V: Clone>(objects: &mut BTreeMap<K, V>, before: &Before<K, V>) {
+    for (key, value) in before {
+        match value {
+            Some(value) => objects.insert(key.clone(), value.clone()),
+            None => objects.remove(key),
+        };
+    }
+}
+
+impl Delta {
+    /// What turning `old` into `new` replaces.
+    pub fn between(old: &Policy, new: &Policy) -> Delta {
+        Delta {
+            vpcs: before(&old.vpcs, &new.vpcs),
+            address_groups: before(&old.address_groups, &new.address_groups),
+            security_groups: before(&old.security_groups, &new.security_groups),
+            nics: before(&old.nics, &new.nics),
+        }
+    }
+
+    /// Turns the policy after the commit into the one before it.
+    pub fn take_back(&self, policy: &mut Policy) {
+        restore(&mut policy.vpcs, &self.vpcs);
+        restore(&mut policy.address_groups, &self.address_groups);
+        restore(&mut policy.security_groups, &self.security_groups);
+        restore(&mut policy.nics, &self.nics);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Limits, parse_policy};
+
+    fn policy(text: &str) -> Policy {
+        parse_policy(text, "test", &Limits::default()).unwrap().policy
+    }
+
+    #[test]
+    fn a_delta_leads_back_over_additions_changes_and_removals() {
+        let vpcs = "vpcs: [{ name: prod, segment: { untagged: true } }]\n";
+        let one = policy(&format!(
+            "{vpcs}security_groups: [{{ name: a, rules: [{{ direction: inbound }}] }}, {{ name: b }}]
+nics: [{{ name: x, vpc: prod, addresses: [10.0.0.1], security_groups: [a, b] }}, {{ name: y, vpc: prod }}]"
+        ));
+        let two = policy(&format!(
+            "{vpcs}address_groups: [{{ name: o, addresses: [10.9.0.0/16] }}]
+security_groups: [{{ name: a }}]
+nics: [{{ name: x, vpc: prod, addresses: [10.0.0.2], security_groups: [a] }}, {{ name: z, vpc: prod }}]"
+        ));
+        let mut back = two.clone();
+        Delta::between(&one, &two).take_back(&mut back);
+        assert_eq!(back, one);
+        assert_eq!(Delta::between(&one, &one), Delta::default());
+    }
+}

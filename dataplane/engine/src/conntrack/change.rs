@@ -1,0 +1,148 @@
+//! What changes of the policy do to entries: where an entry stands, and how the table follows (semantics 5).
+
+use super::{Entry, FREE, FlowIndex, Shard};
+use crate::classify::Judgement;
+use crate::judge::opening_query;
+use crate::snapshot::{Binding, Snapshot};
+use crate::wheel::Class;
+
+/// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
+pub(super) const ADOPTION_SLICE: u32 = 1024;
+
+/// What a flush, a deletion or a rollback has made of an entry (semantics 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its packets pass.
+    Live,
+    /// Disconnected.
+    Tombstone,
+    /// Something that its permission rests on has changed: the rules must be asked again.
+    Rejudge,
+    /// Its NIC or address is gone.
+    Ended,
+}
+
+/// Where an entry stands under a snapshot, from its stamp and its NIC's epochs alone.
+#[inline]
+pub fn standing(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Standing {
+    if binding.id != entry.addr || binding.is_gone() {
+        return Standing::Ended;
+    }
+    if !entry.is_inbound() {
+        return Standing::Live;
+    }
+    if entry.stamp < binding.flush {
+        return Standing::Tombstone;
+    }
+    if entry.is_dead() {
+        let is_undone = snapshot.nic(binding.nic).undone.iter().any(|undone| undone.holds(entry.stamp));
+        return if is_undone { Standing::Rejudge } else { Standing::Tombstone };
+    }
+    if entry.stamp < binding.rejudge { Standing::Rejudge } else { Standing::Live }
+}
+
+impl Shard {
+    /// Notes whether an inbound connection is live, for the receipts of commits.
+    pub(super) fn count_live(&self, flow: FlowIndex, snapshot: &Snapshot, by: i64) {
+        let entry = self.entry(flow);
+        if self.is_counted(entry, snapshot) {
+            let binding = snapshot.binding(entry.addr);
+            self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), by);
+        }
+    }
+
+    /// True if the entry is one of its NIC's live inbound connections as those are counted: after a rollback from anew,
+    /// so that one which the rollback brings back counts when it has been judged again.
+    fn is_counted(&self, entry: &Entry, snapshot: &Snapshot) -> bool {
+        let binding = snapshot.binding(entry.addr);
+        entry.is_inbound()
+            && !entry.is_dead()
+            && binding.id == entry.addr
+            && entry.stamp >= snapshot.live_epoch(binding)
+    }
+
+    /// Marks an inbound connection that today's rules refuse (semantics 5.4).
+    pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+        self.count_live(flow, snapshot, -1);
+        let entry = &mut self.entries[flow.0 as usize];
+        entry.set_dead(true);
+        entry.stamp = snapshot.generation;
+        self.refile(flow, Class::Tombstone);
+    }
+
+    /// Marks an inbound connection that today's rules allow again.
+    pub fn revive(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+        let is_counted = self.is_counted(self.entry(flow), snapshot);
+        let entry = &mut self.entries[flow.0 as usize];
+        entry.set_dead(false);
+        entry.stamp = snapshot.generation;
+        let (state, class) = (entry.state(), entry.class());
+        if class != state.class() {
+            self.refile(flow, state.class());
+        }
+        if !is_counted {
+            self.count_live(flow, snapshot, 1);
+        }
+    }
+
+    /// A commit has been adopted that may have ended or disconnected connections: looks through all of them in
+    /// slices, the first one now.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        self.swept = 0;
+        self.sweep(snapshot, ADOPTION_SLICE);
+    }
+
+    /// Goes on with the sweep over at most `slice` places.
+    pub fn sweep(&mut self, snapshot: &Snapshot, slice: u32) {
+        if self.swept == u32::MAX {
+            return;
+        }
+        let end = self.swept.saturating_add(slice).min(self.entries.len() as u32);
+        for place in self.swept..end {
+            if self.entries[place as usize].addr != FREE {
+                self.reclassify(FlowIndex(place), snapshot);
+            }
+        }
+        self.swept = if end as usize == self.entries.len() { u32::MAX } else { end };
+    }
+
+    /// Files an entry where its standing belongs; its class.
+    pub fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
+        let entry = *self.entry(flow);
+        let binding = snapshot.binding(entry.addr);
+        let class = match standing(&entry, binding, snapshot) {
+            Standing::Ended => Class::Ended,
+            Standing::Tombstone => Class::Tombstone,
+            Standing::Live => entry.state().class(),
+            Standing::Rejudge => self.classify_pending(flow, snapshot),
+        };
+        if class != entry.class() {
+            match (entry.class(), class) {
+                (_, Class::Ended) => self.population.leave(binding.nic),
+                (Class::Ended, _) => {
+                    self.population.enter(binding.nic, u32::MAX);
+                }
+                _ => {}
+            }
+            self.refile(flow, class);
+        }
+        class
+    }
+
+    /// Where an entry belongs whose judgement is due. After a rollback it is brought back here, if the rules allow it, as its
+    /// next packet would: the table and the counts are then right for those too that are silent. One that the rules
+    /// refuse is left to its packet, by whose time they may have changed.
+    fn classify_pending(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
+        let entry = *self.entry(flow);
+        let binding = snapshot.binding(entry.addr);
+        if entry.stamp < snapshot.nic(binding.nic).rolled_back() || entry.is_dead() {
+            let query = opening_query(&entry, self.remote(flow));
+            match snapshot.policy(binding).judge(snapshot, binding.vpc, &query) {
+                Judgement::Allow(_) => self.revive(flow, snapshot),
+                _ if entry.is_dead() => return Class::Tombstone,
+                _ => {}
+            }
+        }
+        entry.state().class()
+    }
+}
