@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ pub enum Command {
     Export(Client),
     /// Show the running appliance's state
     Show(Show),
-    /// Say how a new connection would be judged, and why
+    /// Say how a packet would be judged as the first of a connection, and why
     Explain(Explain),
     /// Run captures through the firewall, on the captures' own clock
     Replay(Replay),
@@ -156,8 +156,18 @@ pub struct Show {
     pub client: Client,
 }
 
+/// The side of the wire that a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    /// From the instances.
+    Inside,
+    /// From the network.
+    Outside,
+}
+
 /// `explain`
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("subject").required(true).args(["description", "packet", "pcap"])))]
 pub struct Explain {
     /// Policy document
     #[arg(long, value_name = "FILE")]
@@ -165,12 +175,24 @@ pub struct Explain {
     /// Configuration (TOML), for its quotas and settings
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The judged NIC: its name, or project/name
-    #[arg(long, value_name = "NIC")]
-    pub nic: String,
-    /// The opening packet, such as `inbound tcp 198.51.100.9:40000 > 10.5.6.7:22`, `outbound icmp 10.5.6.7 > 192.0.2.1 type 8
+    /// The judged NIC: its name, or project/name. A frame finds its own; with this, another one is an error
+    #[arg(long, value_name = "NIC", required_unless_present_any = ["packet", "pcap"])]
+    pub nic: Option<String>,
+    /// An opening packet, such as `inbound tcp 198.51.100.9:40000 > 10.5.6.7:22`, `outbound icmp 10.5.6.7 > 192.0.2.1 type 8
     /// code 0` or `inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53`
-    pub packet: String,
+    pub description: Option<String>,
+    /// A whole Ethernet frame in hexadecimal digits, with whitespace and colons anywhere
+    #[arg(long, value_name = "HEX", requires = "from")]
+    pub packet: Option<String>,
+    /// A capture (pcap or pcapng) that the frame is taken from
+    #[arg(long, value_name = "PCAP", requires = "from")]
+    pub pcap: Option<PathBuf>,
+    /// The frame's place in the capture, from 0
+    #[arg(long, value_name = "N", conflicts_with_all = ["description", "packet"], default_value_t)]
+    pub index: u64,
+    /// The side that the frame comes from
+    #[arg(long, value_enum, conflicts_with = "description")]
+    pub from: Option<From>,
     /// How to print the verdict
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

@@ -48,6 +48,18 @@ impl CaptureFile {
     pub fn packets(&self) -> Result<Packets<'_>, BadCapture> {
         Packets::new(&self.path, self.map.as_deref().unwrap_or(&[]))
     }
+
+    /// Its packet number `index`, from 0.
+    pub fn packet(&self, index: u64) -> Result<Packet<'_>, BadCapture> {
+        let mut packets = self.packets()?;
+        while let Some(packet) = packets.next()? {
+            if packet.index == index {
+                return Ok(packet);
+            }
+        }
+        let (path, count) = (self.path.display(), packets.index);
+        Err(BadCapture(format!("{path}: no packet {index}; it has {count}, the first is 0")))
+    }
 }
 
 /// A packet's time as its capture says it.

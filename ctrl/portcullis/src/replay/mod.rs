@@ -1,6 +1,6 @@
 //! `replay`: captures against a policy, on the captures' own clock, through the same firewall as the appliance's workers.
 
-mod capture;
+pub mod capture;
 mod merge;
 mod output;
 

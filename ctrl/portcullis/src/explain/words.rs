@@ -1,0 +1,141 @@
+//! A packet and the reason of its verdict, in words. What they say was decided before: by the parser and the judge.
+
+use control::model::{Policy, Segment};
+use engine::io::Frame;
+use engine::lane::{Fragment, Lane, What, flags};
+use engine::verdict::Verdict;
+use engine::{Reason, SegmentKey, Side, addr_from_bits, tcp};
+
+use super::nearest::protocol_text;
+
+/// The frame, as far as it could be read, in one line.
+pub fn packet(lane: &Lane, frame: &impl Frame) -> String {
+    let mut parts = Vec::new();
+    if lane.what != What::LinkCut && lane.what != What::BadSegment {
+        parts.push(segment(lane.segment));
+    }
+    parts.push(match lane.what {
+        What::LinkCut => "no whole link header".to_owned(),
+        What::BadSegment => "tags that no VPC can have".to_owned(),
+        What::Underlay => "ARP or neighbour discovery of tunnels' ends".to_owned(),
+        What::NotIp => format!("ethertype {:#06x}", lane.dport),
+        What::Arp => "ARP".to_owned(),
+        What::Malformed => format!("{}, cut or contradicting itself", ends(lane, false)),
+        What::Tcp | What::Ports | What::DhcpClient | What::DhcpServer => ends(lane, true),
+        _ => ends(lane, false),
+    });
+    match lane.what {
+        What::Tcp => parts.push(tcp_flags(lane.flags)),
+        What::IcmpRequest | What::IcmpReply | What::IcmpError | What::IcmpOther | What::Nd => {
+            parts.push(format!("type {} code {}", lane.dport >> 8, lane.dport & 0xFF));
+        }
+        _ => {}
+    }
+    match lane.fragment {
+        Fragment::Whole => {}
+        Fragment::First => parts.push("first fragment".to_owned()),
+        Fragment::Later => parts.push(format!("fragment from byte {} on", lane.reach)),
+    }
+    let (captured, whole) = (frame.captured(), frame.wire_len());
+    parts.push(if captured == whole {
+        format!("{whole} bytes")
+    } else {
+        format!("{whole} bytes, {captured} captured")
+    });
+    parts.join(", ")
+}
+
+fn ends(lane: &Lane, with_ports: bool) -> String {
+    let end = |bits, port: u16| {
+        let addr = addr_from_bits(bits, lane.v6);
+        match (with_ports, lane.v6) {
+            (false, _) => addr.to_string(),
+            (true, false) => format!("{addr}:{port}"),
+            (true, true) => format!("[{addr}]:{port}"),
+        }
+    };
+    let protocol = protocol_text(lane.proto);
+    format!("{protocol} {} > {}", end(lane.src, lane.sport), end(lane.dst, lane.dport))
+}
+
+fn tcp_flags(set: u8) -> String {
+    let names = [(flags::SYN, "SYN"), (flags::FIN, "FIN"), (flags::RST, "RST"), (flags::ACK, "ACK")];
+    let names: Vec<_> =
+        names.into_iter().filter_map(|(flag, name)| (set & flag != 0).then_some(name)).collect();
+    if names.is_empty() { "no flags".to_owned() } else { names.join("+") }
+}
+
+fn segment_key(segment: Segment) -> SegmentKey {
+    match segment {
+        Segment::Untagged => SegmentKey::UNTAGGED,
+        Segment::Vlan(id) => SegmentKey::vlan(id),
+        Segment::Vni(id) => SegmentKey::vni(id),
+    }
+}
+
+fn segment(key: SegmentKey) -> String {
+    match key {
+        SegmentKey::UNTAGGED => "untagged".to_owned(),
+        key if key.is_vni() => format!("VNI {}", key.0 & 0xFF_FFFF),
+        key => format!("VLAN {}", key.0),
+    }
+}
+
+/// Why this verdict.
+pub fn why(policy: &Policy, lane: &Lane, verdict: &Verdict, nic: Option<&str>) -> String {
+    let direction = lane.side.direction().name();
+    let nic = nic.unwrap_or("no NIC");
+    let vpc = policy.vpcs.values().find(|vpc| segment_key(vpc.segment) == lane.segment);
+    let vpc = vpc.map_or("", |vpc| &*vpc.name);
+    let (src, dst) = (addr_from_bits(lane.src, lane.v6), addr_from_bits(lane.dst, lane.v6));
+    match verdict.reason {
+        Reason::New => "a rule allows it, and it opens a connection".to_owned(),
+        Reason::Control => control(lane),
+        Reason::NoRule => format!("no {direction} rule of {nic}'s groups matches it"),
+        Reason::Denied => "the first rule that matches it denies it".to_owned(),
+        Reason::Invalid => invalid(lane).to_owned(),
+        Reason::Malformed if lane.what == What::LinkCut => {
+            "the link header is cut, or that of a tunnel which carries no Ethernet".to_owned()
+        }
+        Reason::Malformed => "a header is cut, or contradicts itself".to_owned(),
+        Reason::FragmentNoFirst => "a fragment that is not the first, and no first one is known".to_owned(),
+        Reason::UnknownSegment if lane.what == What::BadSegment => {
+            "no VPC can have these tags, or carry what is no tunnel".to_owned()
+        }
+        Reason::UnknownSegment => format!("no VPC has the segment {}", segment(lane.segment)),
+        Reason::UnknownSource => format!("no NIC of VPC {vpc} has the source address {src}"),
+        Reason::UnknownDestination => format!("no NIC of VPC {vpc} has the destination address {dst}"),
+        Reason::Spoofed if lane.side == Side::Outside => {
+            format!("it comes from outside, and its source address {src} is one of {nic}'s own")
+        }
+        Reason::Spoofed => "its addresses and MACs are not those of one NIC".to_owned(),
+        Reason::Rogue => "only routers and servers of the network may send this".to_owned(),
+        Reason::NotIp => format!("ethertype {:#06x} is not in pass_ethertypes", lane.dport),
+        Reason::NicLimit => format!("{nic} may not have one connection more"),
+        // Of a live connection, a change, a full table or ring: none of them is here.
+        other => other.name().to_owned(),
+    }
+}
+
+fn control(lane: &Lane) -> String {
+    let what = match lane.what {
+        _ if lane.link_local => "what bridges keep to themselves passes by the configuration",
+        What::Arp => "ARP is not judged by rules",
+        What::Underlay => "ARP and neighbour discovery between tunnels' ends are not judged by rules",
+        What::Nd => "neighbour discovery is not judged by rules",
+        What::DhcpClient | What::DhcpServer => "DHCP is not judged by rules in this direction",
+        What::Multicast => "multicast membership is not judged by rules",
+        _ => "it is of no VPC or NIC of the policy, and the configuration lets such frames pass",
+    };
+    what.to_owned()
+}
+
+fn invalid(lane: &Lane) -> &'static str {
+    match lane.what {
+        What::Tcp if tcp::impossible(lane.flags) => "no TCP sends these flags together",
+        What::Tcp => "no connection, and not an opening SYN",
+        What::IcmpReply => "no connection, and a reply opens none",
+        What::IcmpError => "it quotes no packet of a live connection",
+        _ => "ICMP that is neither a request, nor a reply, nor an error about a packet",
+    }
+}
