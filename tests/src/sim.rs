@@ -8,6 +8,7 @@ use control::commit::Committer;
 use control::compile::shard_config;
 use control::config::Config;
 use control::document::{Limits, parse_policy};
+use crossbeam::channel::Sender;
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
@@ -17,7 +18,7 @@ use engine::io::{Burst, Frame, Port};
 use engine::lane::Lane;
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
-use engine::worker::{Tap, Wire, Worker, mesh};
+use engine::worker::{Question, Tap, Wire, Worker, mesh};
 
 /// A frame as a device might bring it: in segments, with a tag beside the data, cut short.
 #[derive(Debug)]
@@ -51,6 +52,14 @@ impl SimFrame {
         bytes.drain(12..16);
         self.segments = vec![bytes];
         self.wire_len -= 4;
+        self
+    }
+
+    /// Cut to its first `len` bytes by who captured it; it was longer on the wire.
+    pub fn snapped(mut self, len: usize) -> SimFrame {
+        let mut bytes = self.bytes();
+        bytes.truncate(len);
+        self.segments = vec![bytes];
         self
     }
 
@@ -187,8 +196,10 @@ pub enum Steering {
 pub struct Farm {
     /// The control side.
     pub committer: Committer,
-    publisher: rcu::Publisher<Snapshot>,
+    /// Where its snapshots become the workers'.
+    pub publisher: rcu::Publisher<Snapshot>,
     workers: Vec<Worker<SimQueue>>,
+    questions: Vec<Sender<Question>>,
     inside: Vec<SimQueue>,
     outside: Vec<SimQueue>,
     /// What was judged.
@@ -203,6 +214,13 @@ pub struct Farm {
 impl Farm {
     /// `workers` workers under a policy document, with rings of `ring` frames.
     pub fn new(config: &Config, policy: &str, workers: u32, ring: usize, steering: Steering) -> Farm {
+        let mut farm = Farm::empty(config, 1_000_000_000, workers, ring, steering);
+        farm.apply(policy);
+        farm
+    }
+
+    /// The same under the empty policy, started at this moment.
+    pub fn empty(config: &Config, start_ns: u64, workers: u32, ring: usize, steering: Steering) -> Farm {
         let committer = Committer::new(config.clone());
         let (publisher, readers) = rcu::domain(Box::new(committer.initial()), workers as usize);
         let population = Arc::new(Population::new());
@@ -210,30 +228,31 @@ impl Farm {
             committer,
             publisher,
             workers: Vec::new(),
+            questions: Vec::new(),
             inside: Vec::new(),
             outside: Vec::new(),
             verdicts: Verdicts::default(),
             alive: Arc::default(),
             next_id: 0,
-            now_ns: 1_000_000_000,
+            now_ns: start_ns,
             steering,
             cells: Vec::new(),
         };
+        let grace_end_ns = start_ns + config.conntrack.pickup_grace.as_nanos() as u64;
         for ((me, reader), rings) in (0..workers).zip(readers).zip(mesh(workers as usize, ring)) {
             let shard = shard_config(config, me, workers);
-            let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns: 0 };
+            let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns };
             let cells = Arc::new(Cells::new());
             let firewall = Firewall::new(&firewall, cells.clone(), population.clone());
             let (inside, outside) = (SimQueue::default(), SimQueue::default());
             let wire = Wire { inside: inside.clone(), outside: outside.clone() };
-            // Nobody asks: the receiver finds its channel closed.
-            let (_, questions) = crossbeam::channel::bounded(1);
+            let (ask, questions) = crossbeam::channel::bounded(1);
+            farm.questions.push(ask);
             farm.workers.push(Worker::new(me, firewall, reader, vec![wire], rings, questions));
             farm.inside.push(inside);
             farm.outside.push(outside);
             farm.cells.push(cells);
         }
-        farm.apply(policy);
         farm
     }
 
@@ -264,6 +283,11 @@ impl Farm {
         self.now_ns += ms * 1_000_000;
     }
 
+    /// Sets the clock.
+    pub fn set_clock(&mut self, ns: u64) {
+        self.now_ns = ns;
+    }
+
     /// Lets a frame arrive on a side; its number.
     pub fn arrive(&mut self, side: Side, bytes: &[u8]) -> usize {
         let frame = SimFrame::new(self.next_id, bytes.to_vec(), &self.alive);
@@ -273,9 +297,9 @@ impl Farm {
     /// A frame that the test made; it must bear the number that is due.
     pub fn arrive_as(&mut self, side: Side, mut frame: SimFrame) -> usize {
         frame.id = self.next_id;
-        self.next_id += 1;
         let id = frame.id;
         let queue = self.queue_for(&frame.bytes());
+        self.next_id += 1;
         let queues = if side == Side::Inside { &self.inside } else { &self.outside };
         queues[queue].arrive(frame);
         id
@@ -286,7 +310,8 @@ impl Farm {
         &self.alive
     }
 
-    fn queue_for(&self, bytes: &[u8]) -> usize {
+    /// The queue at which the next frame arrives, if it has these bytes.
+    pub fn queue_for(&self, bytes: &[u8]) -> usize {
         let workers = self.workers.len();
         let owner = plain_rss(bytes).map_or(0, |hash| (hash % RETA_SIZE) as usize % workers);
         match self.steering {
@@ -304,6 +329,16 @@ impl Farm {
             frames += worker.poll(now, &mut self.verdicts).frames;
         }
         frames
+    }
+
+    /// Polls one worker.
+    pub fn poll_worker(&mut self, worker: usize, tap: &mut impl Tap<SimFrame>) -> usize {
+        self.workers[worker].poll(self.now_ns, tap).frames
+    }
+
+    /// Asks a worker something; it answers at the end of its next poll.
+    pub fn ask(&self, worker: usize, question: Question) {
+        assert!(self.questions[worker].try_send(question).is_ok(), "one question at a time");
     }
 
     /// Polls until nothing moves any more.

@@ -1,13 +1,25 @@
-//! Semantics §2: from a frame to its NIC.
+//! Semantics §2.1–2.5: the order of the checks, segments, NICs, sides, addresses.
 
+use std::sync::Arc;
+
+use control::commit::Committer;
+use control::compile::shard_config;
+use control::config::Config;
+use control::document::{Limits, parse_policy};
 use engine::Side;
+use engine::burst::{Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::conntrack::Secret;
+use engine::worker::{Wire, Worker, mesh};
 use testkit::frame::*;
 use testkit::scenario::Scenario;
-use testkit::sim::SimFrame;
+use testkit::scenario::{one, rule::*};
+use testkit::sim::{Farm, SimFrame, SimQueue, Steering, Verdicts};
 
 const MAC1: &str = "02:00:00:00:00:01";
 const MAC2: &str = "02:00:00:00:00:02";
 const BAD: &str = "02:00:00:00:00:66";
+const VIRTUAL: &str = "02:00:5e:00:00:07";
 
 fn policy(segment: &str, more: &str) -> String {
     format!(
@@ -23,8 +35,8 @@ security_groups:
       - {{direction: outbound}}
 nics:
   - {{name: a, vpc: prod, mac: "{MAC1}", addresses: [10.0.0.1, "2001:db8::1"], allowed_addresses: [10.0.0.100], security_groups: [web]}}
-  - {{name: b, vpc: prod, mac: "{MAC2}", addresses: [10.0.0.2], allowed_addresses: [10.0.0.100, {{address: 10.0.0.7, mac: "02:00:5e:00:00:07"}}], security_groups: [web]}}
-  - {{name: c, vpc: prod, addresses: [10.0.0.3], security_groups: [web]}}
+  - {{name: b, vpc: prod, mac: "{MAC2}", addresses: [10.0.0.2], allowed_addresses: [10.0.0.100, {{address: 10.0.0.7, mac: "{VIRTUAL}"}}, {{address: 10.0.0.8, mac: "{VIRTUAL}"}}], security_groups: [web]}}
+  - {{name: c, vpc: prod, addresses: [10.0.0.3], allowed_addresses: [{{address: 10.0.0.8, mac: "{VIRTUAL}"}}], security_groups: [web]}}
 "#
     )
 }
@@ -33,8 +45,81 @@ fn untagged() -> Scenario {
     Scenario::new(&policy("untagged: true", ""))
 }
 
+fn tunnelled() -> Scenario {
+    Scenario::new(&policy("vni: 5001", "  - {name: tagged, segment: {vlan: 100}}"))
+}
+
 fn query(to: &str) -> Packet<Udp> {
     udp("198.51.100.9:5000", format!("{to}:53").as_str())
+}
+
+#[test]
+fn order_2_1_the_link_header_then_the_segment_then_what_is_behind_it() {
+    let mut s = Scenario::new(&policy("vlan: 100", ""));
+    assert_eq!(s.outside(query("10.0.0.1").vlan(7).cut(17)), "malformed");
+    assert_eq!(s.outside(ethernet(0x88CC, &[0; 50]).vlan(7)), "unknown-segment");
+    assert_eq!(s.outside(query("10.0.0.1").vlan(7).lie_ip_length(10)), "unknown-segment");
+}
+
+#[test]
+fn order_2_1_headers_before_the_nic_and_so_malformed_names_none() {
+    let mut s = untagged();
+    assert_eq!(s.outside(query("10.9.9.9").lie_ip_length(10)), "malformed");
+    assert_eq!(s.outside(query("10.0.0.1").lie_length(7)), "malformed");
+    assert_eq!(s.nic(), None);
+    assert_eq!(s.inside(dhcp_client(MAC1).lie_length(7)), "malformed");
+}
+
+#[test]
+fn order_2_1_what_no_rule_judges_before_the_nic() {
+    let mut s = untagged();
+    assert_eq!(s.inside(dhcp_server("10.9.9.9", "10.0.0.2", MAC2)), "rogue");
+    assert_eq!(s.inside(dhcp_server("10.0.0.1", "10.0.0.2", MAC2).src_mac(BAD)), "rogue");
+    assert_eq!(s.outside(dhcp_server("192.0.2.1", "10.9.9.9", MAC2)), "control");
+}
+
+#[test]
+fn order_2_1_the_nic_and_its_mac_before_later_fragments() {
+    let mut s = untagged();
+    assert_eq!(s.outside(query("10.9.9.9").fragment(3, false)), "unknown-destination");
+    assert_eq!(s.inside(udp("10.0.0.1:5", "192.0.2.1:5").fragment(3, false).src_mac(BAD)), "spoofed");
+    assert_eq!(s.outside(query("10.0.0.1").fragment(3, false)), "fragment-no-first");
+}
+
+#[test]
+fn order_2_1_later_fragments_before_flags() {
+    let mut s = untagged();
+    let later = tcp("198.51.100.9:5", "10.0.0.1:53").flags(SYN | FIN).fragment(3, false);
+    assert_eq!(s.outside(later), "fragment-no-first");
+}
+
+#[test]
+fn order_2_1_flags_then_the_tombstone_then_what_may_open() {
+    let (c, w) = ("198.51.100.9:40000", "10.0.0.1:22");
+    let mut s = Scenario::new(&one(&[SSH, PING]));
+    s.connect(c, w);
+    s.outside(echo_request("198.51.100.9", "10.0.0.1", 7, 1));
+    s.apply(&one(&[SSH, PING, DNS]));
+    assert_eq!(s.outside(tcp(c, w).flags(SYN | FIN).seq(1001)), "invalid");
+    assert_eq!(s.outside(tcp(c, w).seq(1001).ack(5001)), "tombstone");
+    assert_eq!(s.inside(echo_reply("10.0.0.1", "198.51.100.9", 7, 1)), "tombstone");
+}
+
+#[test]
+fn order_2_1_what_may_open_before_the_rules() {
+    let mut s = Scenario::new(&one(&[SSH]));
+    assert_eq!(s.outside(tcp("198.51.100.9:5", "10.0.0.1:23").seq(1).ack(2)), "invalid");
+    assert_eq!(s.outside(tcp("198.51.100.9:5", "10.0.0.1:23").syn()), "no-rule");
+}
+
+#[test]
+fn order_2_1_the_rules_then_the_nics_limit_then_the_table() {
+    let limited = one(&[DNS, OUT]).replace("addresses:", "max_connections: 1, addresses:");
+    let mut s = Scenario::with("[conntrack]\ncapacity = 1\n", &limited);
+    s.outside(query("10.0.0.1"));
+    s.inside(udp("10.0.0.1:53", "198.51.100.9:5000"));
+    assert_eq!(s.outside(udp("198.51.100.9:5001", "10.0.0.1:54")), "no-rule");
+    assert_eq!(s.outside(udp("198.51.100.9:5001", "10.0.0.1:53")), "nic-limit");
 }
 
 #[test]
@@ -44,173 +129,277 @@ fn segment_2_2_tags_tell_the_vpc_and_a_priority_tag_counts_as_none() {
     assert_eq!(s.outside(query("10.0.0.1").vlan(101)), "unknown-segment");
     assert_eq!(s.outside(query("10.0.0.1")), "unknown-destination");
     assert_eq!(s.outside(query("10.0.0.1").vlan(0)), "unknown-destination");
-    assert_eq!(s.outside(query("10.0.0.1").vlan(100).vlan(100)), "unknown-segment");
-    assert_eq!(s.outside(query("10.0.0.1").tag(0x88A8, 100)), "unknown-segment");
+    let mut s = untagged();
+    assert_eq!(s.outside(query("10.0.0.1").tag(0x8100, 0xE000)), "new by web#0");
+    assert_eq!(s.outside(query("10.0.0.1")), "established");
 }
 
 #[test]
-fn segment_2_2_vnis_judge_the_inner_frame_and_know_only_the_tunnels_own_arp_and_nd() {
-    let mut s = Scenario::new(&policy("vni: 5001", ""));
+fn segment_2_2_a_second_tag_and_a_lone_service_tag_are_no_segment() {
+    let mut s = Scenario::new(&policy("vlan: 100", "  - {name: plain, segment: {untagged: true}}"));
+    assert_eq!(s.outside(query("10.0.0.1").vlan(100).vlan(100)), "unknown-segment");
+    assert_eq!(s.outside(query("10.0.0.1").vlan(0).vlan(100)), "unknown-segment");
+    assert_eq!(s.outside(query("10.0.0.1").vlan(100).tag(0x88A8, 100)), "unknown-segment");
+    assert_eq!(s.outside(query("10.0.0.1").tag(0x88A8, 100)), "unknown-segment");
+    assert_eq!(s.outside(query("10.0.0.1").tag(0x88A8, 100).vlan(100)), "unknown-segment");
+}
+
+#[test]
+fn segment_2_2_a_tunnels_inner_frame_is_judged_in_the_vpc_of_its_vni() {
     let inner = query("10.0.0.1").frame();
-    for wrap in
-        [vxlan("192.0.2.1", "192.0.2.2", 5001, &inner), geneve("192.0.2.1", "192.0.2.2", 5001, &inner)]
-    {
-        let reason = s.outside(wrap);
-        assert!(reason == "new by web#0" || reason == "established", "{reason}");
+    for wrap in [
+        vxlan("192.0.2.1", "192.0.2.2", 5001, &inner),
+        vxlan("2001:db8:9::1", "2001:db8:9::2", 5001, &inner),
+        geneve("192.0.2.1", "192.0.2.2", 5001, &inner),
+        geneve("2001:db8:9::1", "2001:db8:9::2", 5001, &inner),
+    ] {
+        let mut s = tunnelled();
+        assert_eq!(s.outside(wrap), "new by web#0");
+        assert_eq!(s.nic().as_deref(), Some("a"));
     }
-    assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5002, &inner)), "unknown-segment");
-    let no_flag = udp("192.0.2.1:1", "192.0.2.2:4789").payload([&vxlan_header(0, 5001)[..], &inner].concat());
+    assert_eq!(
+        tunnelled().outside(vxlan("192.0.2.1", "192.0.2.2", 5002, &inner)),
+        "unknown-segment",
+        "nobody's VNI"
+    );
+    let options = udp("192.0.2.1:1", "192.0.2.2:6081")
+        .payload([&geneve_header(0x6558, 5001, &[1, 2, 3, 4, 5])[..], &inner].concat());
+    assert_eq!(tunnelled().outside(options), "new by web#0");
+}
+
+#[test]
+fn segment_2_2_what_is_no_sound_tunnel_is_malformed_or_no_segment() {
+    let mut s = tunnelled();
+    let inner = query("10.0.0.1").frame();
+    let no_flag =
+        udp("192.0.2.1:1", "192.0.2.2:4789").payload([&vxlan_header(0xF7, 5001)[..], &inner].concat());
     assert_eq!(s.outside(no_flag), "malformed");
     let not_ethernet = udp("192.0.2.1:1", "192.0.2.2:6081")
         .payload([&geneve_header(0x0800, 5001, &[])[..], &inner].concat());
     assert_eq!(s.outside(not_ethernet), "malformed");
-    let tagged = query("10.0.0.1").vlan(5).frame();
-    assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &tagged)), "unknown-segment");
-    assert_eq!(s.outside(arp_request(BAD, "192.0.2.1", "192.0.2.2")), "control");
-    assert_eq!(s.inside(neighbor_solicitation(BAD, "2001:db8:9::1", "2001:db8:9::2").ttl(3)), "control");
-    assert_eq!(s.outside(udp("192.0.2.1:1", "192.0.2.2:53")), "unknown-segment");
-    assert_eq!(
-        s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &inner).lie_ip_length(60_000)),
-        "unknown-segment"
-    );
     assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &inner[..10])), "malformed");
+    for tagged in [query("10.0.0.1").vlan(100), query("10.0.0.1").vlan(0), query("10.0.0.1").tag(0x88A8, 5)] {
+        assert_eq!(s.outside(vxlan("192.0.2.1", "192.0.2.2", 5001, &tagged.frame())), "unknown-segment");
+    }
 }
 
 #[test]
-fn nic_2_3_is_found_by_address_and_held_to_its_mac() {
+fn segment_2_2_fragments_and_other_protocols_on_those_ports_are_no_tunnels() {
+    let mut s = tunnelled();
+    let whole = vxlan("192.0.2.1", "192.0.2.2", 5001, &query("10.0.0.1").frame());
+    for piece in whole.fragments(32) {
+        assert_eq!(s.bytes(Side::Outside, piece), "unknown-segment");
+    }
+    assert_eq!(s.outside(tcp("192.0.2.1:1", "192.0.2.2:4789").syn()), "unknown-segment");
+    assert_eq!(s.outside(udp_lite("192.0.2.1:1", "192.0.2.2:6081")), "unknown-segment");
+}
+
+#[test]
+fn segment_2_2_beside_tunnels_arp_and_nd_pass_unread_and_the_rest_is_no_segment() {
+    let mut s = tunnelled();
+    assert_eq!(s.inside(arp_request(BAD, "192.0.2.1", "192.0.2.2")), "control");
+    assert_eq!(s.outside(arp_request(BAD, "192.0.2.1", "192.0.2.2").cut(20)), "control");
+    for kind in 133..=137 {
+        assert_eq!(s.inside(icmp("2001:db8:9::1", "2001:db8:9::2", kind, 0).ttl(3)), "control");
+    }
+    for kind in [128, 132, 138] {
+        assert_eq!(s.inside(icmp("2001:db8:9::1", "2001:db8:9::2", kind, 0).ttl(255)), "unknown-segment");
+    }
+    assert_eq!(s.outside(udp("192.0.2.1:1", "192.0.2.2:53")), "unknown-segment");
+    assert_eq!(s.outside(ethernet(0x88CC, &[0; 50])), "unknown-segment");
+    let lies = vxlan("192.0.2.1", "192.0.2.2", 5001, &query("10.0.0.1").frame()).lie_ip_length(60_000);
+    assert_eq!(s.outside(lies), "unknown-segment");
+}
+
+#[test]
+fn segment_2_2_without_a_vni_and_in_a_tagged_frame_the_tunnels_ports_are_ports() {
+    let tunnel =
+        |port: u16| udp(("10.0.0.1", 9), ("192.0.2.1", port)).payload(vxlan_header(8, 5001)).src_mac(MAC1);
     let mut s = untagged();
-    let from = |addr: &str, mac: &str| udp(format!("{addr}:9").as_str(), "192.0.2.1:9").src_mac(mac);
-    assert_eq!(s.inside(from("10.0.0.1", MAC1)), "new by web#2");
-    assert_eq!(s.inside(from("10.0.0.1", MAC2)), "spoofed");
-    assert_eq!(s.nic().as_deref(), Some("a"));
-    assert_eq!(s.inside(from("10.0.0.3", BAD)), "new by web#2");
-    assert_eq!(s.inside(from("10.9.9.9", MAC1)), "unknown-source");
-    assert_eq!(s.nic(), None);
-    assert_eq!(s.outside(query("10.9.9.9")), "unknown-destination");
-    assert_eq!(s.outside(udp("10.0.0.1:5", "10.0.0.1:53")), "spoofed");
-    assert_eq!(s.outside(udp("10.0.0.100:5", "10.0.0.1:53")), "spoofed");
-    assert_eq!(s.inside(from("10.0.0.7", MAC2)), "spoofed");
-    assert_eq!(s.inside(from("10.0.0.7", "02:00:5e:00:00:07")), "new by web#2");
+    assert_eq!(s.inside(tunnel(4789)), "new by web#2");
+    assert_eq!(s.inside(tunnel(6081)), "new by web#2");
+    let mut s = Scenario::new(&policy("vlan: 100", "  - {name: far, segment: {vni: 5001}}"));
+    assert_eq!(s.inside(tunnel(4789).vlan(100)), "new by web#2");
+    assert_eq!(s.inside(tunnel(6081).vlan(100)), "new by web#2");
 }
 
 #[test]
-fn nic_2_5_a_shared_address_is_the_holders_whose_mac_the_frame_bears_else_the_first_by_name() {
-    let mut s = untagged();
-    assert_eq!(s.outside(query("10.0.0.100").dst_mac(MAC2)), "new by web#0");
-    assert_eq!(s.nic().as_deref(), Some("b"));
-    assert_eq!(s.outside(query("10.0.0.100").dst_mac(BAD)), "new by web#0");
-    assert_eq!(s.nic().as_deref(), Some("a"));
-    assert_eq!(s.inside(udp("10.0.0.100:9", "192.0.2.1:9").src_mac(MAC2)), "new by web#2");
-    assert_eq!(s.nic().as_deref(), Some("b"));
-    assert_eq!(s.inside(udp("10.0.0.100:9", "192.0.2.1:9").src_mac(BAD)), "spoofed");
-    assert_eq!(s.nic().as_deref(), Some("a"));
+fn segment_2_2_a_tunnelled_frame_leaves_as_it_came() {
+    let mut farm = Farm::new(&Config::default(), &policy("vni: 5001", ""), 1, 8, Steering::Rss);
+    let frame = vxlan("192.0.2.1", "192.0.2.2", 5001, &query("10.0.0.1").frame()).trailer(&[7; 9]).frame();
+    let id = farm.arrive(Side::Outside, &frame);
+    farm.drain();
+    assert_eq!(farm.verdict(id), "new by web#0");
+    assert_eq!(farm.left(Side::Inside)[0].bytes(), frame);
 }
 
 #[test]
-fn arp_2_6_from_inside_must_be_the_nics_own_and_from_outside_passes() {
-    let mut s = untagged();
-    assert_eq!(s.inside(arp_request(MAC1, "10.0.0.1", "10.0.0.254")), "control");
-    assert_eq!(s.nic().as_deref(), Some("a"));
-    assert_eq!(s.inside(arp_request(MAC1, "10.0.0.2", "10.0.0.254")), "spoofed");
-    assert_eq!(s.nic().as_deref(), Some("b"));
-    assert_eq!(s.inside(arp_request(MAC1, "10.0.0.99", "10.0.0.254")), "spoofed");
-    assert_eq!(s.nic(), None);
-    assert_eq!(s.inside(arp_request(MAC1, "10.0.0.1", "10.0.0.254").src_mac(MAC2)), "spoofed");
-    assert_eq!(s.inside(arp_request(MAC1, "0.0.0.0", "10.0.0.1")), "control");
-    assert_eq!(s.nic(), None);
-    assert_eq!(s.inside(arp_request(MAC1, "0.0.0.0", "10.0.0.2")), "spoofed");
-    assert_eq!(s.outside(arp_request(BAD, "10.0.0.1", "10.0.0.2")), "control");
-    assert_eq!(s.nic().as_deref(), Some("b"));
-    assert_eq!(s.outside(arp_request(BAD, "10.0.0.254", "10.0.0.2").cut(41)), "malformed");
-    assert_eq!(s.outside(arp_request(BAD, "10.0.0.254", "10.0.0.2").lie_hardware(6, 6)), "malformed");
-}
-
-#[test]
-fn nd_2_6_is_guarded() {
-    let mut s = untagged();
-    let ns = |src: &str| neighbor_solicitation(MAC1, src, "2001:db8::99").src_mac(MAC1);
-    assert_eq!(s.inside(ns("2001:db8::1")), "control");
-    assert_eq!(s.nic().as_deref(), Some("a"));
-    assert_eq!(s.inside(ns("fe80::1")), "control");
-    assert_eq!(s.inside(ns("2001:db8::55")), "spoofed");
-    assert_eq!(s.inside(ns("2001:db8::1").src_mac(BAD)), "spoofed");
-    assert_eq!(s.inside(ns("2001:db8::1").ttl(64)), "malformed");
-    assert_eq!(s.inside(router_advertisement("fe80::1", "ff02::1")), "rogue");
-    assert_eq!(s.outside(router_advertisement("fe80::1", "ff02::1")), "control");
-    assert_eq!(s.outside(redirect("fe80::1", "2001:db8::1", "2001:db8::5", "2001:db8::6")), "rogue");
-}
-
-#[test]
-fn dhcp_igmp_and_mld_2_6_pass_in_their_own_direction() {
-    let mut s = untagged();
-    assert_eq!(s.inside(dhcp_client(MAC1)), "control");
-    assert_eq!(s.outside(dhcp_server("192.0.2.1", "10.0.0.1", MAC1)), "control");
-    assert_eq!(s.inside(dhcp_server("10.0.0.1", "10.0.0.2", MAC2)), "rogue");
-    assert_eq!(s.outside(udp("192.0.2.1:68", "10.0.0.1:67")), "new by web#1", "rules decide");
-    assert_eq!(s.inside(igmp_report("10.0.0.1", "239.1.1.1").src_mac(MAC1)), "control");
-    assert_eq!(s.inside(igmp_report("10.0.0.9", "239.1.1.1").src_mac(MAC1)), "spoofed");
-    assert_eq!(s.outside(igmp_report("192.0.2.1", "239.1.1.1")), "control");
-    assert_eq!(s.inside(mld_report("fe80::1", "ff02::1:3")), "control");
-}
-
-#[test]
-fn ethertypes_2_6_drop_unless_listed() {
-    let frame = ethernet(0x88CC, &[0; 50]);
-    assert_eq!(untagged().outside(frame.clone()), "not-ip");
-    let mut s = Scenario::with("[policy]\npass_ethertypes = [0x88cc]\n", &policy("untagged: true", ""));
-    assert_eq!(s.outside(frame), "control");
-}
-
-#[test]
-fn lengths_2_7_that_lie_or_headers_that_are_cut_are_malformed_and_padding_is_fine() {
-    let mut s = untagged();
-    assert_eq!(s.bytes(Side::Outside, vec![0; 13]), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").trailer(&[0; 20])), "new by web#0");
-    assert_eq!(s.outside(query("10.0.0.1").lie_ip_length(10)), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").lie_ip_length(2000)), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").lie_length(7)), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").lie_length(900)), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").lie_header_words(4)), "malformed");
-    assert_eq!(s.outside(tcp("1.2.3.4:1", "10.0.0.1:53").syn().lie_data_offset(4)), "malformed");
-    assert_eq!(s.outside(tcp("1.2.3.4:1", "10.0.0.1:53").syn().lie_data_offset(15)), "malformed");
-    assert_eq!(s.outside(query("10.0.0.1").lie_checksum(1).lie_ip_checksum(1)), "established");
-}
-
-#[test]
-fn extension_headers_2_7_are_walked_at_most_8() {
-    let mut s = untagged();
-    let chain = |n: usize| {
-        (0..n).fold(udp("[2001:db8::9]:5", "[2001:db8::1]:53"), |p, _| p.ext(Ext::destination_options()))
-    };
-    assert_eq!(s.outside(chain(8)), "new by web#0");
-    assert_eq!(s.outside(chain(9)), "malformed");
-    let routed = |kind| udp("[2001:db8::9]:5", "[2001:db8::1]:53").ext(Ext::routing(kind, 0));
-    assert_eq!(s.outside(routed(0)), "malformed");
-    assert_eq!(s.outside(routed(2)), "established");
-}
-
-#[test]
-fn settings_2_8_for_a_day_one_deployment_pass_what_nobody_claims() {
-    let config = "[policy]\nunknown_segment = \"pass\"\nunknown_nic = \"pass\"\npass_link_local = true\n";
-    let mut s = Scenario::with(config, &policy("vlan: 100", ""));
-    assert_eq!(s.outside(query("10.0.0.1")), "control");
-    assert_eq!(s.outside(query("10.9.9.9").vlan(100)), "control");
-    assert_eq!(s.inside(udp("10.9.9.9:1", "1.1.1.1:1").vlan(100)), "control");
-    assert_eq!(s.inside(arp_request(BAD, "10.9.9.9", "10.0.0.1").vlan(100)), "control");
-    assert_eq!(s.outside(ethernet(0x0027, &[0; 50]).dst_mac("01:80:c2:00:00:00")), "control");
-    let config = "[policy]\npass_multicast = [\"224.0.0.18/32\"]\n";
-    let mut s = Scenario::with(config, &policy("untagged: true", ""));
-    assert_eq!(s.outside(ip("192.0.2.1", "224.0.0.18", 112)), "control");
-    assert_eq!(s.outside(ip("192.0.2.1", "224.0.0.19", 112)), "unknown-destination");
-    assert_eq!(s.inside(ip("10.0.0.3", "224.0.0.18", 112)), "new by web#2");
-}
-
-#[test]
-fn a_tag_moved_beside_the_frame_counts_like_one_in_it() {
+fn segment_2_2_a_tag_moved_beside_the_frame_counts_like_one_in_it() {
     let mut s = Scenario::new(&policy("vlan: 100", ""));
     let frame = SimFrame::new(0, query("10.0.0.1").vlan(100).frame(), &Default::default()).tag_stripped();
     assert_eq!(s.frame(Side::Outside, frame), "new by web#0");
     let two =
         SimFrame::new(0, query("10.0.0.1").vlan(7).vlan(100).frame(), &Default::default()).tag_stripped();
     assert_eq!(s.frame(Side::Outside, two), "unknown-segment");
+}
+
+fn from(addr: &str, mac: &str) -> Packet<Udp> {
+    udp((addr, 9), "192.0.2.1:9").src_mac(mac)
+}
+
+#[test]
+fn nic_2_3_from_inside_it_is_who_has_the_source_address_in_that_vpc() {
+    let mut s = Scenario::new(&policy("vlan: 1", "  - {name: other, segment: {vlan: 2}}"));
+    assert_eq!(s.inside(from("10.0.0.1", MAC1).vlan(1)), "new by web#2");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.inside(from("10.9.9.9", MAC1).vlan(1)), "unknown-source");
+    assert_eq!(s.nic(), None);
+    assert_eq!(s.inside(from("10.0.0.1", MAC1).vlan(2)), "unknown-source");
+}
+
+#[test]
+fn nic_2_3_the_source_mac_is_the_entrys_else_the_nics_else_any() {
+    let mut s = untagged();
+    assert_eq!(s.inside(from("10.0.0.7", VIRTUAL)), "new by web#2");
+    assert_eq!(s.inside(from("10.0.0.7", MAC2)), "spoofed");
+    assert_eq!(s.inside(from("10.0.0.1", MAC2)), "spoofed");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.inside(from("10.0.0.3", BAD)), "new by web#2");
+}
+
+#[test]
+fn nic_2_3_from_outside_it_is_who_has_the_destination_address() {
+    let mut s = Scenario::new(&policy("vlan: 1", "  - {name: other, segment: {vlan: 2}}"));
+    assert_eq!(s.outside(query("10.0.0.1").vlan(1)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.outside(query("10.9.9.9").vlan(1)), "unknown-destination");
+    assert_eq!(s.outside(query("10.0.0.1").vlan(2)), "unknown-destination");
+}
+
+#[test]
+fn nic_2_3_nobody_outside_may_bear_the_nics_own_address() {
+    let mut s = untagged();
+    assert_eq!(s.outside(udp("10.0.0.1:5", "10.0.0.1:53")), "spoofed");
+    assert_eq!(s.outside(udp("10.0.0.100:5", "10.0.0.1:53")), "spoofed");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.outside(udp("10.0.0.3:5", "10.0.0.1:53")), "new by web#0", "another NIC's");
+}
+
+#[test]
+fn sides_2_4_each_asks_the_rules_of_its_own_direction() {
+    let mut s = Scenario::new(&one(&[DNS]));
+    assert_eq!(s.outside(query("10.0.0.1")), "new by web#0");
+    assert_eq!(s.inside(udp("10.0.0.1:5000", "198.51.100.8:53")), "no-rule");
+    let mut s = Scenario::new(&one(&["{direction: outbound, protocol: udp, ports: 53}"]));
+    assert_eq!(s.outside(query("10.0.0.1")), "no-rule");
+    assert_eq!(s.inside(udp("10.0.0.1:5000", "198.51.100.8:53")), "new by web#0");
+}
+
+#[test]
+fn sides_2_4_between_two_nics_a_packet_is_judged_twice_as_two_connections() {
+    let mut s = untagged();
+    let packet = udp("10.0.0.1:5000", "10.0.0.3:53").src_mac(MAC1);
+    assert_eq!(s.inside(packet.clone()), "new by web#2");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.outside(packet), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("c"));
+    assert_eq!(
+        s.connections(),
+        [
+            "a outbound 17 10.0.0.1:5000 10.0.0.3:53 one-way 30.0",
+            "c inbound 17 10.0.0.3:53 10.0.0.1:5000 one-way 30.0",
+        ]
+    );
+}
+
+#[test]
+fn sides_2_4_a_nic_is_reached_over_any_wire_and_its_connections_are_shared() {
+    let config = Config::default();
+    let mut committer = Committer::new(config.clone());
+    let (mut publisher, mut readers) = rcu::domain(Box::new(committer.initial()), 1);
+    let parsed = parse_policy(&policy("vlan: 5", ""), "policy", &Limits::default()).unwrap();
+    publisher.publish(committer.commit(parsed.policy, 0).unwrap().unwrap().snapshot);
+    let firewall =
+        FirewallConfig { shard: shard_config(&config, 0, 1), secret: Secret::new([1, 2]), grace_end_ns: 0 };
+    let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
+    let queues: [[SimQueue; 2]; 2] = Default::default();
+    let wires =
+        queues.iter().map(|[inside, outside]| Wire { inside: inside.clone(), outside: outside.clone() });
+    let (_, questions) = crossbeam::channel::bounded(1);
+    let rings = mesh(1, 8).remove(0);
+    let mut worker = Worker::new(0, firewall, readers.remove(0), wires.collect(), rings, questions);
+    worker.reader().quiescent();
+
+    let mut verdicts = Verdicts::default();
+    let frame = |id, packet: Packet<Udp>| SimFrame::new(id, packet.vlan(5).frame(), &Default::default());
+    queues[0][1].arrive(frame(0, query("10.0.0.3")));
+    worker.poll(1_000_000_000, &mut verdicts);
+    queues[1][0].arrive(frame(1, udp("10.0.0.3:53", "198.51.100.9:5000")));
+    worker.poll(1_000_000_000, &mut verdicts);
+    let reasons: Vec<_> = verdicts.0.iter().flatten().map(|verdict| verdict.reason.name()).collect();
+    assert_eq!(reasons, ["new", "established"]);
+    assert_eq!((queues[0][0].left().len(), queues[1][1].left().len()), (1, 1), "each leaves by its own wire");
+}
+
+fn refused(document: &str) -> String {
+    parse_policy(document, "policy", &Limits::default()).map(|_| ()).unwrap_err().to_string()
+}
+
+#[test]
+fn addresses_2_5_a_fixed_one_is_unique_in_its_vpc_and_nobody_elses_allowed_one() {
+    let with = |nic: &str| policy("untagged: true", "") + &format!("  - {{name: d, vpc: prod, {nic}}}\n");
+    assert!(refused(&with("addresses: [10.0.0.1]")).contains("a fixed address is one NIC's alone"));
+    assert!(refused(&with("allowed_addresses: [10.0.0.1]")).contains("a fixed address is one NIC's alone"));
+    assert!(refused(&with("addresses: [10.0.0.100]")).contains("a fixed address is one NIC's alone"));
+}
+
+#[test]
+fn addresses_2_5_two_vpcs_may_overlap_unless_they_are_peered() {
+    let text = |peers: &str| {
+        policy("vlan: 1", &format!("  - {{name: other, segment: {{vlan: 2}}{peers}}}"))
+            + "  - {name: z, vpc: other, addresses: [10.0.0.1], security_groups: [web]}\n"
+    };
+    let mut s = Scenario::new(&text(""));
+    assert_eq!(s.outside(query("10.0.0.1").vlan(1)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.outside(query("10.0.0.1").vlan(2)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("z"));
+    assert!(refused(&text(", peers: [prod]")).contains("in the peered VPC"));
+}
+
+#[test]
+fn addresses_2_5_a_shared_address_is_the_nics_whose_mac_the_frame_bears() {
+    let mut s = untagged();
+    assert_eq!(s.inside(from("10.0.0.100", MAC2)), "new by web#2");
+    assert_eq!(s.nic().as_deref(), Some("b"));
+    assert_eq!(s.outside(query("10.0.0.100").dst_mac(MAC2).src_mac(MAC1)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("b"));
+    assert_eq!(s.outside(query("10.0.0.100").dst_mac(MAC1).src_mac(MAC2)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+}
+
+#[test]
+fn addresses_2_5_the_mac_of_the_entry_means_its_nic_as_well() {
+    let shared = |text: &str| policy("untagged: true", "").replace("name: c, vpc: prod,", text);
+    let mut s =
+        Scenario::new(&shared(r#"name: c, vpc: prod, mac: "02:00:00:00:00:03","#).replacen(VIRTUAL, BAD, 2));
+    assert_eq!(s.outside(query("10.0.0.8").dst_mac(VIRTUAL)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("c"));
+    assert_eq!(s.outside(query("10.0.0.8").dst_mac(BAD)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("b"));
+    assert_eq!(s.outside(query("10.0.0.8").dst_mac("02:00:00:00:00:03")), "established", "c by its own");
+    assert_eq!(s.nic().as_deref(), Some("c"));
+}
+
+#[test]
+fn addresses_2_5_if_the_mac_means_none_or_several_it_is_the_first_by_name() {
+    let mut s = untagged();
+    assert_eq!(s.outside(query("10.0.0.100").dst_mac(BAD)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.inside(from("10.0.0.100", BAD)), "spoofed");
+    assert_eq!(s.nic().as_deref(), Some("a"));
+    assert_eq!(s.outside(query("10.0.0.8").dst_mac(VIRTUAL)), "new by web#0");
+    assert_eq!(s.nic().as_deref(), Some("b"));
+    assert_eq!(s.inside(from("10.0.0.8", VIRTUAL)), "new by web#2");
+    assert_eq!(s.nic().as_deref(), Some("b"));
 }
