@@ -84,6 +84,24 @@ impl std::fmt::Display for NoRollback {
 
 impl std::error::Error for NoRollback {}
 
+/// A change that is worked out and not carried out yet.
+pub struct Prepared {
+    policy: Policy,
+    /// What it does.
+    pub plan: Plan,
+    /// What it replaces.
+    pub delta: Arc<Delta>,
+    /// The generation that it goes back to, if it is a rollback.
+    pub back_to: Option<Generation>,
+}
+
+impl Prepared {
+    /// The policy to be.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
 /// A committed change.
 pub struct Commit {
     /// What workers read from now on.
@@ -150,18 +168,58 @@ impl Committer {
         plan(&self.policy, new, &self.config.policy)
     }
 
+    /// Works a change out, and refuses what cannot be numbered: nothing is touched yet.
+    pub fn prepare(&self, new: Policy) -> Result<Prepared, Exhausted> {
+        let plan = self.plan(&new);
+        self.make_room(&new)?;
+        let delta = Arc::new(Delta::between(&self.policy, &new));
+        Ok(Prepared { policy: new, plan, delta, back_to: None })
+    }
+
+    /// Works a rollback to generation `to` out (semantics 5.7).
+    pub fn prepare_rollback(&mut self, to: Generation, now_ns: u64) -> Result<Prepared, NoRollback> {
+        // First, since the plan rests on who can still be brought back.
+        self.registry.recycle(now_ns);
+        let (policy, plan) = self.plan_rollback(to)?;
+        self.make_room(&policy)?;
+        let delta = Arc::new(Delta::between(&self.policy, &policy));
+        Ok(Prepared { policy, plan, delta, back_to: Some(to) })
+    }
+
+    /// Carries out what was prepared from the present generation: what it wants makes the next one.
+    pub fn carry_out(&mut self, prepared: Prepared, now_ns: u64) -> Result<Commit, Exhausted> {
+        let Prepared { policy, plan, delta, back_to } = prepared;
+        self.generation.0 += 1;
+        let ends = match back_to {
+            None => {
+                self.registry.recycle(now_ns);
+                self.move_identities(&policy, &plan, now_ns)?
+            }
+            Some(to) => {
+                self.bring_identities_back(&policy, &plan, to, now_ns)?;
+                true
+            }
+        };
+        if ends {
+            self.last_ending = self.generation;
+        }
+        if self.deltas.len() == KEPT_GENERATIONS {
+            self.deltas.pop_front();
+        }
+        self.deltas.push_back(delta);
+        self.policy = policy;
+        let snapshot = Box::new(self.compile());
+        Ok(Commit { snapshot, plan })
+    }
+
     /// Makes `new` the present policy. `now_ns` is any clock that the appliance's timeouts run by. `None` if nothing
     /// changes.
     pub fn commit(&mut self, new: Policy, now_ns: u64) -> Result<Option<Commit>, Exhausted> {
-        let plan = self.plan(&new);
-        if plan.diff.is_empty() {
+        let prepared = self.prepare(new)?;
+        if prepared.plan.diff.is_empty() {
             return Ok(None);
         }
-        self.make_room(&new)?;
-        self.generation.0 += 1;
-        self.registry.recycle(now_ns);
-        let ends = self.move_identities(&new, &plan, now_ns)?;
-        Ok(Some(self.adopt(new, plan, ends)))
+        self.carry_out(prepared, now_ns).map(Some)
     }
 
     /// The oldest generation that can be gone back to.
@@ -206,30 +264,11 @@ impl Committer {
     /// Goes back to the policy of generation `to`, as a new generation: the connections that only later changes
     /// disconnected are live again (semantics 5.7). `None` if `to` is the present one.
     pub fn rollback(&mut self, to: Generation, now_ns: u64) -> Result<Option<Commit>, NoRollback> {
-        // First, since the plan rests on who can still be brought back.
-        self.registry.recycle(now_ns);
-        let (then, plan) = self.plan_rollback(to)?;
+        let prepared = self.prepare_rollback(to, now_ns)?;
         if to == self.generation {
             return Ok(None);
         }
-        self.make_room(&then)?;
-        self.generation.0 += 1;
-        self.bring_identities_back(&then, &plan, to, now_ns)?;
-        Ok(Some(self.adopt(then, plan, true)))
-    }
-
-    /// The new policy takes the old one's place.
-    fn adopt(&mut self, new: Policy, plan: Plan, ends: bool) -> Commit {
-        if ends {
-            self.last_ending = self.generation;
-        }
-        if self.deltas.len() == KEPT_GENERATIONS {
-            self.deltas.pop_front();
-        }
-        self.deltas.push_back(Arc::new(Delta::between(&self.policy, &new)));
-        self.policy = new;
-        let snapshot = Box::new(self.compile());
-        Commit { snapshot, plan }
+        Ok(Some(self.carry_out(prepared, now_ns)?))
     }
 
     /// Refuses what cannot be numbered before anything is touched.
