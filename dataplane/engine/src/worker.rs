@@ -161,7 +161,7 @@ impl<P: Port> Worker<P> {
             polled.frames += self.receive(wire, Side::Inside, ns, tap);
             polled.frames += self.receive(wire, Side::Outside, ns, tap);
         }
-        polled.frames += self.take_handed_off(tap);
+        polled.frames += self.take_handed_off(ns, tap);
         self.links.publish();
         self.upkeep(ns);
         // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
@@ -171,7 +171,7 @@ impl<P: Port> Worker<P> {
 
     /// One turn that receives nothing: what the rings hold is judged and sent. Before the end, so that no frame is lost.
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        let polled = Polled { frames: self.take_handed_off(tap) };
+        let polled = Polled { frames: self.take_handed_off(ns, tap) };
         self.links.publish();
         self.upkeep(ns);
         self.reader.quiescent();
@@ -191,8 +191,8 @@ impl<P: Port> Worker<P> {
             return 0;
         }
         let snapshot = self.reader.read();
-        self.firewall.begin(snapshot);
         let now = self.firewall.now(ns);
+        self.firewall.begin(snapshot);
         for at in 0..received.min(4) {
             self.rx[at].prefetch();
         }
@@ -226,8 +226,9 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// What the other workers handed over, at most a burst from each.
-    fn take_handed_off(&mut self, tap: &mut impl Tap<P::Frame>) -> usize {
+    /// What the other workers handed over, at most a burst from each. It is judged at this worker's own time: another's is older
+    /// than what this one has judged since, and its ticks are its own where clocks have leapt.
+    fn take_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
         let mut taken = 0;
         for from in 0..self.links.rings.from.len() {
             let snapshot = self.reader.read();
@@ -236,8 +237,10 @@ impl<P: Port> Worker<P> {
             if items.is_empty() {
                 continue;
             }
+            let now = self.firewall.now(ns);
             self.firewall.begin(snapshot);
             for HandedOff { mut frame, mut lane } in items {
+                lane.now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
                 if lane.tunnels != snapshot.tunnels {
                     // Read under another view of what is a tunnel: its owner may be another, too.
                     let (wire, now) = (lane.wire, lane.now);
