@@ -10,7 +10,10 @@
 //! Workers are met in three places, none of which they can be held up by: the RCU publisher, the counters that they
 //! write and anybody reads, and questions that they answer between two bursts.
 
+mod change;
+mod confirm;
 mod connections;
+mod journal;
 mod views;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,13 +27,16 @@ use engine::{Generation, NicSlot};
 use rcu::{Epoch, Publisher, Waker};
 
 use crate::api::shape::{Acknowledgement, PortCounters, Receipt, State};
-use crate::commit::Committer;
+use crate::commit::{Committer, NoRollback, Prepared};
 use crate::config::Config;
 use crate::document::Parsed;
 use crate::model::Policy;
 use crate::plan::Plan;
 
+pub use change::{Author, Change, Edit, Origin, Refused, Target};
+use confirm::Unconfirmed;
 pub use connections::NoAnswer;
+use journal::Journal;
 pub use views::{lenient_settings, notice};
 
 /// How long a change waits for the workers before its receipt says `pending`.
@@ -57,76 +63,6 @@ pub struct WorkerHandle {
 /// What the ports' devices count.
 pub type PortsView = Box<dyn Fn() -> Vec<PortCounters> + Send>;
 
-/// Who changes the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The policy file, at the start, on a change of it or on SIGHUP.
-    File,
-    /// A client of the API.
-    Api,
-}
-
-/// A change that is asked for.
-#[derive(Debug)]
-pub struct Change {
-    /// The policy to be.
-    pub document: Parsed,
-    /// From whom it comes.
-    pub origin: Origin,
-    /// Only tell what would happen.
-    pub dry_run: bool,
-    /// Refuse to disconnect more live connections than this.
-    pub max_disconnect: Option<u64>,
-    /// Accept an empty document, or one without NICs where there are some.
-    pub allow_empty: bool,
-}
-
-impl Change {
-    /// To this policy, as a whole, with the guard against empty documents and no other.
-    pub fn to(document: Parsed, origin: Origin) -> Change {
-        Change { document, origin, dry_run: false, max_disconnect: None, allow_empty: false }
-    }
-}
-
-/// Why a change was not applied. Nothing of it has happened.
-#[derive(Debug)]
-pub enum Refused {
-    /// The document is empty.
-    Empty,
-    /// The document has no NICs, and the present policy has some.
-    NoNics(usize),
-    /// It would disconnect more than it may.
-    TooMany {
-        /// What it may.
-        most: u64,
-        /// What it would do.
-        preview: Box<Receipt>,
-    },
-    /// The tables have no place for so many NICs or addresses.
-    Exhausted,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Refused::Empty => {
-                f.write_str("the document is empty and would remove everything; allowed with --allow-empty")
-            }
-            Refused::NoNics(there) => {
-                write!(f, "the document has no NICs, and there are {there}; allowed with --allow-empty")
-            }
-            Refused::TooMany { most, preview } => {
-                write!(
-                    f,
-                    "it would disconnect {} live connections; allowed: at most {most}",
-                    preview.disconnected
-                )
-            }
-            Refused::Exhausted => f.write_str("there is no place for so many NICs or addresses"),
-        }
-    }
-}
-
 /// The policy in force, with its workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
@@ -138,6 +74,8 @@ struct Shared {
     writer: tokio::sync::Mutex<()>,
     /// Held for moments, and never while waiting.
     inner: Mutex<Inner>,
+    /// Told when a change needs no confirmation any more.
+    settled: tokio::sync::Notify,
     start: Instant,
 }
 
@@ -149,6 +87,18 @@ struct Inner {
     ports: PortsView,
     /// Set where a policy file governs: what is applied otherwise holds until that file changes.
     governing_file: Option<String>,
+    journal: Journal,
+    unconfirmed: Option<Unconfirmed>,
+}
+
+/// A change that has passed its guards.
+struct Admitted {
+    prepared: Prepared,
+    receipt: Receipt,
+    ended_epochs: Vec<(NicSlot, Generation)>,
+    author: Author,
+    confirm: Option<Duration>,
+    begin: Instant,
 }
 
 /// A change that is published.
@@ -182,9 +132,24 @@ impl Live {
     /// A running appliance's.
     pub fn new(parts: Parts) -> Live {
         let Parts { committer, publisher, workers, population, ports, start, governing_file } = parts;
-        let inner = Inner { committer, publisher, workers, population, ports, governing_file };
+        let journal = Journal::new(&committer);
+        let inner = Inner {
+            committer,
+            publisher,
+            workers,
+            population,
+            ports,
+            governing_file,
+            journal,
+            unconfirmed: None,
+        };
         Live {
-            shared: Arc::new(Shared { writer: tokio::sync::Mutex::new(()), inner: Mutex::new(inner), start }),
+            shared: Arc::new(Shared {
+                writer: tokio::sync::Mutex::new(()),
+                inner: Mutex::new(inner),
+                settled: tokio::sync::Notify::new(),
+                start,
+            }),
         }
     }
 
@@ -202,6 +167,12 @@ impl Live {
         self.inner().committer.policy().clone()
     }
 
+    /// The present policy with its generation.
+    pub fn policy_and_generation(&self) -> (Policy, u32) {
+        let inner = self.inner();
+        (inner.committer.policy().clone(), inner.committer.generation().0)
+    }
+
     /// The present generation.
     pub fn generation(&self) -> u32 {
         self.inner().committer.generation().0
@@ -212,11 +183,15 @@ impl Live {
     pub async fn apply(&self, change: Change) -> Result<Receipt, Refused> {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
-        let step = self.inner().publish(change, now_ns)?;
-        match step {
-            Step::Done(receipt) => Ok(receipt),
-            Step::Published(published) => Ok(self.acknowledged(published).await),
-        }
+        let admitted = match self.inner().admit(change, now_ns)? {
+            Step::Done(receipt) => return Ok(receipt),
+            Step::Admitted(admitted) => admitted,
+        };
+        let confirm = admitted.confirm;
+        let published = self.inner().publish(*admitted, now_ns)?;
+        let generation = published.receipt.generation;
+        self.watch_confirmation(generation, confirm);
+        Ok(self.acknowledged(published).await)
     }
 
     /// Waits for the workers, and completes the receipt.
@@ -237,12 +212,15 @@ impl Live {
         receipt.pending =
             receipt.workers.iter().filter(|w| w.acknowledged_us.is_none()).map(|w| w.id).collect();
         if receipt.pending.is_empty() {
-            receipt.state = State::Acknowledged;
+            let is_unconfirmed =
+                inner.unconfirmed.as_ref().is_some_and(|change| change.generation == receipt.generation);
+            receipt.state = if is_unconfirmed { State::Unconfirmed } else { State::Acknowledged };
             receipt.acknowledged_us =
                 receipt.workers.iter().filter_map(|w| w.acknowledged_us).max().or(Some(0));
         }
         receipt.disconnected = inner.live_under(&ended_epochs);
         inner.publisher.reclaim();
+        inner.journal.complete(&receipt);
         receipt
     }
 
@@ -258,7 +236,7 @@ impl Live {
 enum Step {
     /// Nothing to publish.
     Done(Receipt),
-    Published(Published),
+    Admitted(Box<Admitted>),
 }
 
 fn names<'k>(keys: impl IntoIterator<Item = &'k crate::model::Key>) -> Vec<String> {
@@ -266,22 +244,28 @@ fn names<'k>(keys: impl IntoIterator<Item = &'k crate::model::Key>) -> Vec<Strin
 }
 
 impl Inner {
-    /// Plans, asks the guards, compiles and publishes.
-    fn publish(&mut self, change: Change, now_ns: u64) -> Result<Step, Refused> {
+    /// Plans, and asks the guards. Nothing has happened yet.
+    fn admit(&mut self, change: Change, now_ns: u64) -> Result<Step, Refused> {
         let begin = Instant::now();
-        let Change { document: Parsed { policy, empty }, origin, dry_run, max_disconnect, allow_empty } =
-            change;
-        let there = self.committer.policy().nics.len();
-        if empty && !allow_empty {
-            return Err(Refused::Empty);
+        let Change { target, author, dry_run, max_disconnect, allow_empty, confirm, if_generation } = change;
+        let is_rollback = matches!(target, Target::Generation(_));
+        self.refuse_while_unconfirmed(is_rollback || dry_run)?;
+        if author.origin == Origin::Timer && self.unconfirmed.is_none() {
+            return Err(Refused::NothingToConfirm);
         }
-        if policy.nics.is_empty() && there > 0 && !allow_empty {
-            return Err(Refused::NoNics(there));
+        let present = self.committer.generation().0;
+        if let Some(known) = if_generation.filter(|known| *known != present) {
+            return Err(Refused::Stale { known, present });
         }
-        let plan = self.committer.plan(&policy);
-        let ended_epochs = self.epochs_to_end(&plan);
-        let mut receipt = self.preview(&plan, &ended_epochs);
-        if plan.diff.is_empty() {
+        let prepared = self.prepare(target, allow_empty, now_ns)?;
+        let is_unchanged = match prepared.back_to {
+            // The policy may be the same: what was disconnected since is not.
+            Some(to) => to.0 == present,
+            None => prepared.plan.diff.is_empty(),
+        };
+        let ended_epochs = self.epochs_to_end(&prepared.plan);
+        let mut receipt = self.preview(&prepared.plan, &ended_epochs, &author);
+        if is_unchanged {
             receipt.state = State::Unchanged;
             return Ok(Step::Done(receipt));
         }
@@ -291,11 +275,36 @@ impl Inner {
         if dry_run {
             return Ok(Step::Done(receipt));
         }
-        let commit = match self.committer.commit(policy, now_ns) {
-            Ok(Some(commit)) => commit,
-            Ok(None) => return Ok(Step::Done(Receipt { state: State::Unchanged, ..receipt })),
-            Err(_) => return Err(Refused::Exhausted),
+        Ok(Step::Admitted(Box::new(Admitted { prepared, receipt, ended_epochs, author, confirm, begin })))
+    }
+
+    fn prepare(&mut self, target: Target, allow_empty: bool, now_ns: u64) -> Result<Prepared, Refused> {
+        let there = self.committer.policy().nics.len();
+        let policy = match target {
+            Target::Generation(to) => {
+                let prepared = self.committer.prepare_rollback(Generation(to), now_ns);
+                return prepared.map_err(|error| match error {
+                    NoRollback::NoSuchGeneration(error) => Refused::NoGeneration(error),
+                    NoRollback::Exhausted(_) => Refused::Exhausted,
+                });
+            }
+            Target::Edited(edit) => edit(self.committer.policy())?,
+            Target::Document(Parsed { empty: true, .. }) if !allow_empty => return Err(Refused::Empty),
+            Target::Document(Parsed { policy, .. })
+                if policy.nics.is_empty() && there > 0 && !allow_empty =>
+            {
+                return Err(Refused::NoNics(there));
+            }
+            Target::Document(Parsed { policy, .. }) => policy,
         };
+        self.committer.prepare(policy).map_err(|_| Refused::Exhausted)
+    }
+
+    /// Compiles and publishes.
+    fn publish(&mut self, admitted: Admitted, now_ns: u64) -> Result<Published, Refused> {
+        let Admitted { prepared, mut receipt, ended_epochs, author, confirm, begin } = admitted;
+        let (back_to, before) = (prepared.back_to, self.committer.generation().0);
+        let commit = self.committer.carry_out(prepared, now_ns).map_err(|_| Refused::Exhausted)?;
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);
@@ -303,12 +312,20 @@ impl Inner {
         receipt.state = State::Pending;
         receipt.workers =
             (0..self.workers.len()).map(|id| Acknowledgement { id, acknowledged_us: None }).collect();
-        if let Some(file) = self.governing_file.as_ref().filter(|_| origin != Origin::File) {
+        if let Some(file) = self.governing_file.as_ref().filter(|_| author.origin != Origin::File) {
             receipt
                 .warnings
                 .push(format!("{file} governs (policy.source): the next change of that file replaces this"));
         }
-        Ok(Step::Published(Published { receipt, epoch, at, ended_epochs }))
+        self.note_confirmation(back_to, before, confirm);
+        let killed = self.killed();
+        self.journal.begin(&receipt, back_to, confirm.is_some(), killed);
+        Ok(Published { receipt, epoch, at, ended_epochs })
+    }
+
+    /// Connections that re-judging has disconnected, since the start.
+    fn killed(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.cells.killed()).sum()
     }
 
     /// Who loses connections, with the flush epochs under which they opened.
@@ -324,10 +341,13 @@ impl Inner {
     }
 
     /// What the change would do, as of now.
-    fn preview(&self, plan: &Plan, ended_epochs: &[(NicSlot, Generation)]) -> Receipt {
+    fn preview(&self, plan: &Plan, ended_epochs: &[(NicSlot, Generation)], author: &Author) -> Receipt {
         Receipt {
             state: State::DryRun,
             generation: self.committer.generation().0,
+            at: journal::unix_seconds(),
+            who: author.who.clone(),
+            origin: author.origin.name().to_owned(),
             added: plan.diff.added.clone(),
             changed: plan.diff.changed.clone(),
             removed: plan.diff.removed.clone(),

@@ -8,7 +8,7 @@ use control::api::shape::{Receipt, State};
 use control::commit::Committer;
 use control::config::Config;
 use control::document::{Limits, Parsed, parse_policy};
-use control::live::{Change, Live, Origin, Parts, Refused, WorkerHandle};
+use control::live::{Author, Change, Live, Parts, Refused, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
 use engine::cells::{Cells, Population};
 use engine::snapshot::Snapshot;
@@ -75,7 +75,7 @@ impl Rig {
     /// Applies a policy while the workers go on.
     fn acknowledged(&mut self, policy: Parsed) -> Receipt {
         self.readers.iter_mut().for_each(rcu::Reader::offline);
-        let receipt = self.apply(Change::to(policy, Origin::Api)).unwrap();
+        let receipt = self.apply(Change::to(policy, Author::client("test"))).unwrap();
         self.readers.iter_mut().for_each(rcu::Reader::online);
         receipt
     }
@@ -94,7 +94,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 fn a_worker_that_does_not_answer_is_named_and_success_is_not_claimed() {
     let mut rig = Rig::new();
     rig.readers[0].offline();
-    let receipt = rig.apply(Change::to(with_port(23), Origin::Api)).unwrap();
+    let receipt = rig.apply(Change::to(with_port(23), Author::client("test"))).unwrap();
     assert_eq!((receipt.state, receipt.generation, receipt.acknowledged_us), (State::Pending, 2, None));
     assert_eq!(receipt.pending, [1]);
     assert!(receipt.workers[0].acknowledged_us.is_some() && receipt.workers[1].acknowledged_us.is_none());
@@ -127,8 +127,9 @@ fn receipts_count_what_was_live_over_all_workers_and_only_once() {
     );
     // A deletion ends them.
     let none = Parsed { policy: control::model::Policy::default(), empty: true };
-    let receipt =
-        rig.apply(Change { allow_empty: true, dry_run: true, ..Change::to(none, Origin::Api) }).unwrap();
+    let receipt = rig
+        .apply(Change { allow_empty: true, dry_run: true, ..Change::to(none, Author::client("test")) })
+        .unwrap();
     assert_eq!(
         (receipt.state, receipt.disconnected, &*receipt.ended),
         (State::DryRun, 2, &["one".to_owned()][..])
@@ -140,18 +141,22 @@ fn guards_refuse_with_a_preview_and_nothing_has_happened() {
     let mut rig = Rig::new();
     rig.readers.iter_mut().for_each(rcu::Reader::offline);
     rig.open(0, 1, 3);
-    let change = |most| Change { max_disconnect: Some(most), ..Change::to(with_port(23), Origin::Api) };
+    let change =
+        |most| Change { max_disconnect: Some(most), ..Change::to(with_port(23), Author::client("test")) };
     let Err(Refused::TooMany { most: 2, preview }) = rig.apply(change(2)) else { panic!("not refused") };
     assert_eq!(
         (preview.disconnected, preview.state, &*preview.flushed),
         (3, State::DryRun, &["one".to_owned()][..])
     );
     assert_eq!(rig.live.generation(), 1);
-    assert!(matches!(rig.apply(Change::to(document("# x\n"), Origin::File)), Err(Refused::Empty)));
+    assert!(matches!(
+        rig.apply(Change::to(document("# x\n"), Author::file("policy.yaml"))),
+        Err(Refused::Empty)
+    ));
     let no_nics = document("vpcs: [{ name: prod, segment: { untagged: true } }]\n");
-    assert!(matches!(rig.apply(Change::to(no_nics, Origin::File)), Err(Refused::NoNics(1))));
+    assert!(matches!(rig.apply(Change::to(no_nics, Author::file("policy.yaml"))), Err(Refused::NoNics(1))));
     assert_eq!(rig.apply(change(3)).unwrap().state, State::Acknowledged);
-    assert_eq!(rig.apply(Change::to(with_port(23), Origin::Api)).unwrap().state, State::Unchanged);
+    assert_eq!(rig.apply(Change::to(with_port(23), Author::client("test"))).unwrap().state, State::Unchanged);
     assert_eq!(rig.live.generation(), 2);
 }
 
@@ -164,7 +169,7 @@ fn changes_take_turns() {
         let apply = |port| {
             let live = live.clone();
             tokio::spawn(async move {
-                live.apply(Change::to(with_port(port), Origin::Api)).await.unwrap().generation
+                live.apply(Change::to(with_port(port), Author::client("test"))).await.unwrap().generation
             })
         };
         let tasks: Vec<_> = (100..120).map(apply).collect();

@@ -26,6 +26,14 @@ pub enum Command {
     Apply(Apply),
     /// Show what `apply` would change: exit status 0 nothing, 2 something, 1 error
     Diff(Diff),
+    /// Go back to the policy of an earlier generation: what only later changes disconnected is live again
+    Rollback(Rollback),
+    /// Keep the change that `apply --confirm` made
+    Confirm(Asked),
+    /// List the generations: who made them, when, and what they did
+    History(Asked),
+    /// Wait until every worker judges by a generation
+    Wait(Wait),
     /// Print the running appliance's whole policy as a document
     Export(Client),
     /// Show the running appliance's state
@@ -98,9 +106,15 @@ pub struct Apply {
     /// Only say what would change
     #[arg(long)]
     pub dry_run: bool,
+    /// Roll back by itself unless `confirm` comes within so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub confirm: Option<u64>,
     /// Refuse (exit status 2) if more live connections than this would be disconnected
     #[arg(long, value_name = "N")]
     pub max_disconnect: Option<u64>,
+    /// Refuse (exit status 2) unless this is the present generation
+    #[arg(long, value_name = "GENERATION")]
+    pub if_generation: Option<u32>,
     /// Accept a document that is empty, or has no NICs where there were some
     #[arg(long)]
     pub allow_empty: bool,
@@ -118,6 +132,50 @@ pub struct Diff {
     /// Policy document
     pub file: PathBuf,
     /// How to print the differences
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The generation, as `history` lists it
+    pub generation: u32,
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse (exit status 2) if more live connections than this would be disconnected
+    #[arg(long, value_name = "N")]
+    pub max_disconnect: Option<u64>,
+    /// How to print the receipt
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `confirm`, `history`
+#[derive(Debug, Args)]
+pub struct Asked {
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `wait`
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Which
+    #[arg(long, value_name = "N")]
+    pub generation: u32,
+    /// How to print its record
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
     /// Where

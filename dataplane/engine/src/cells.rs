@@ -15,13 +15,15 @@ use crate::{Direction, FlushEpoch, NicSlot};
 /// NICs that one appliance holds at most, those deleted within the longest timeout included.
 pub const MAX_NICS: usize = 1 << 17;
 
-/// Words of one cell: the reasons of both directions, then the live inbound connections, then what was observed.
+/// Words of one cell: the reasons of both directions, then the live inbound connections, then what was observed; in the
+/// cell of no NIC also what re-judging disconnected.
 const WORDS: usize = 64;
 const EPOCH: usize = 48;
 const LIVE: usize = 49;
 const BEFORE: usize = 50;
 const BEFORE_EPOCH: usize = 51;
 const OBSERVED: usize = 52;
+const KILLED: usize = 54;
 
 /// The cells of one worker.
 pub struct Cells {
@@ -124,6 +126,18 @@ impl Cells {
         }
     }
 
+    /// Re-judging has disconnected a connection.
+    #[inline]
+    pub fn count_killed(&self) {
+        let word = self.word(NicSlot::NONE, KILLED);
+        word.store(word.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Connections that re-judging has disconnected.
+    pub fn killed(&self) -> u64 {
+        self.word(NicSlot::NONE, KILLED).load(Relaxed)
+    }
+
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.
     pub fn total(&self, nics: u32, reason: Reason) -> u64 {
         (0..nics)
@@ -135,7 +149,7 @@ impl Cells {
     }
 }
 
-const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= WORDS);
+const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && KILLED < WORDS);
 const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a

@@ -7,35 +7,40 @@
 //! | … `&max_disconnect=N` | refused if it would disconnect more live connections |
 //! | … `&allow_empty=true` | an empty document, or one without NICs where there are some, is accepted |
 //! | … `&file=NAME` | what diagnostics call the document |
-//! | `GET /v1/policy` | the present policy as a document |
+//! | … `&confirm=SECONDS` | it rolls back by itself unless it is confirmed in time |
+//! | `GET /v1/policy` | the present policy as a document; its `ETag` is the generation |
+//! | `POST /v1/rollback?generation=N` | [`shape::Receipt`]: the policy is that of generation N (semantics 5.7) |
+//! | `POST /v1/confirm` | [`shape::Record`] of the change that stays |
+//! | `GET /v1/history` | [`shape::Record`]s, the newest first |
+//! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it |
+//! | `GET /v1/generations/N/policy` | the policy of a generation as a document |
 //! | `GET /v1/nics`, `groups`, `connections`, `counters`, `workers`, `snapshot` | what `show` shows |
 //!
-//! An error is [`shape::Refusal`]: 400 a request that makes no sense, 422 a bad document, 409 one that a guard refused (with what
-//! it would have done), 503 a worker that does not answer. While a setting is on that lets pass what the defaults would
+//! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.
+//!
+//! An error is [`shape::Refusal`]: 400 a request that makes no sense, 404 what is not there, 409 a change that a guard refused (with
+//! what it would have done), 412 one from somebody who has not seen the last, 422 a bad document, 503 a worker that does not
+//! answer. While a setting is on that lets pass what the defaults would
 //! not (semantics 2.8), every answer bears the header `portcullis-notice`.
 //!
 //! Handlers run on the control side's thread and never make a worker wait.
 
+mod change;
 pub mod shape;
 mod socket;
 
 use std::future::IntoFuture;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
-use serde::Deserialize;
+use axum::routing::{get, post};
 
-use crate::document::parse_policy;
-use crate::export::export;
-use crate::live::{Change, Live, NoAnswer, Origin, Refused, notice};
-use shape::{Receipt, Refusal};
-pub use socket::{BindError, Socket};
+use crate::live::{Live, NoAnswer, Refused, notice};
+use shape::Refusal;
+pub use socket::{BindError, Peer, Socket};
 
 /// Where documents are applied and exported.
 pub const POLICY: &str = "/v1/policy";
@@ -61,7 +66,14 @@ impl IntoResponse for Failed {
 
 impl From<Refused> for Failed {
     fn from(refused: Refused) -> Failed {
-        let mut failed = Failed::new(StatusCode::CONFLICT, &refused);
+        let status = match refused {
+            Refused::Stale { .. } => StatusCode::PRECONDITION_FAILED,
+            Refused::NoGeneration(_) | Refused::NotFound(_) => StatusCode::NOT_FOUND,
+            Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refused::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::CONFLICT,
+        };
+        let mut failed = Failed::new(status, &refused);
         if let Refused::TooMany { preview, .. } = refused {
             failed.1.preview = Some(*preview);
         }
@@ -73,51 +85,6 @@ impl From<NoAnswer> for Failed {
     fn from(no_answer: NoAnswer) -> Failed {
         Failed::new(StatusCode::SERVICE_UNAVAILABLE, no_answer)
     }
-}
-
-/// How a document is applied.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ApplyQuery {
-    dry_run: bool,
-    max_disconnect: Option<u64>,
-    allow_empty: bool,
-    file: Option<String>,
-}
-
-async fn apply(
-    State(live): State<Live>,
-    query: Result<Query<ApplyQuery>, QueryRejection>,
-    body: Bytes,
-) -> Result<Json<Receipt>, Failed> {
-    let Query(query) = query.map_err(|error| Failed::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let file = query.file.unwrap_or_else(|| "document".to_owned());
-    let limits = live.config().policy.limits;
-    // A large document takes a while to read: not on the thread that everybody else waits for.
-    let read = tokio::task::spawn_blocking(move || {
-        let Ok(text) = std::str::from_utf8(&body) else {
-            return Err(format!("{file}: the document is no UTF-8; allowed: text in UTF-8"));
-        };
-        parse_policy(text, &file, &limits).map_err(|diagnostic| diagnostic.to_string())
-    });
-    let document = read
-        .await
-        .map_err(|error| Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error))?
-        .map_err(|error| Failed::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
-    let change = Change {
-        document,
-        origin: Origin::Api,
-        dry_run: query.dry_run,
-        max_disconnect: query.max_disconnect,
-        allow_empty: query.allow_empty,
-    };
-    // On a task of its own: a client that hangs up must not leave a change without its end.
-    let applied = tokio::spawn(async move { live.apply(change).await }).await;
-    Ok(Json(applied.map_err(|error| Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error))??))
-}
-
-async fn policy(State(live): State<Live>) -> Response {
-    ([(header::CONTENT_TYPE, "application/yaml")], export(&live.policy())).into_response()
 }
 
 async fn connections(State(live): State<Live>) -> Result<Response, Failed> {
@@ -150,7 +117,12 @@ async fn add_notice(State(live): State<Live>, mut response: Response) -> Respons
 /// The whole API.
 pub fn router(live: Live) -> Router {
     Router::new()
-        .route(POLICY, get(policy).post(apply))
+        .route(POLICY, get(change::policy).post(change::apply))
+        .route("/v1/rollback", post(change::rollback))
+        .route("/v1/confirm", post(change::confirm))
+        .route("/v1/history", get(|State(live): State<Live>| async move { Json(live.history()) }))
+        .route("/v1/generations/{generation}", get(change::generation))
+        .route("/v1/generations/{generation}/policy", get(change::policy_at))
         .route("/v1/nics", get(|State(live): State<Live>| async move { Json(live.nics()) }))
         .route("/v1/groups", get(|State(live): State<Live>| async move { Json(live.groups()) }))
         .route("/v1/connections", get(connections))
@@ -168,5 +140,6 @@ pub fn router(live: Live) -> Router {
 
 /// Serves the API until the future is dropped.
 pub async fn serve(socket: &Socket, live: Live) -> std::io::Result<()> {
-    axum::serve(socket.listener()?, router(live)).into_future().await
+    let service = router(live).into_make_service_with_connect_info::<Peer>();
+    axum::serve(socket.listener()?, service).into_future().await
 }

@@ -21,12 +21,18 @@ pub enum State {
 }
 
 /// The receipt of a change. Names are those of objects, `project/name` outside the project `default`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// What became of it.
     pub state: State,
     /// The generation that it made; the present one where it made none.
     pub generation: u32,
+    /// When: seconds since 1970.
+    pub at: f64,
+    /// Who asked for it: a user, a token's name, a file.
+    pub who: String,
+    /// By which way: `file`, `api`, or `timer` for a confirmation that did not come.
+    pub origin: String,
     /// Objects that are new.
     pub added: Vec<String>,
     /// Objects there before and after that differ.
@@ -63,8 +69,59 @@ pub struct Acknowledgement {
     pub acknowledged_us: Option<u64>,
 }
 
+/// What became of a confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirmation {
+    /// It is awaited.
+    Awaited,
+    /// It came.
+    Confirmed,
+    /// It did not come in time, or somebody went back: the change is taken back.
+    TakenBack,
+}
+
+/// A generation in `history`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its number.
+    pub generation: u32,
+    /// When it was published: seconds since 1970.
+    pub at: f64,
+    /// Who asked for it.
+    pub who: String,
+    /// By which way: `file`, `api`, `timer`, or `start`.
+    pub origin: String,
+    /// The generation that it went back to, if it is a rollback.
+    pub back_to: Option<u32>,
+    /// `pending` or `acknowledged`.
+    pub state: State,
+    /// What became of its confirmation, where it wanted one.
+    pub confirmation: Option<Confirmation>,
+    /// Objects that are new.
+    pub added: Vec<String>,
+    /// Objects that differ.
+    pub changed: Vec<String>,
+    /// Objects that are gone.
+    pub removed: Vec<String>,
+    /// NICs flushed.
+    pub flushed: usize,
+    /// NICs whose inbound connections were judged again.
+    pub rejudged: usize,
+    /// NICs that ended.
+    pub ended: usize,
+    /// Live inbound connections that it disconnected at once.
+    pub disconnected: u64,
+    /// Connections that were judged again and refused while it was the present generation.
+    pub disconnected_by_rejudging: u64,
+    /// Microseconds until it was published.
+    pub publish_us: Option<u64>,
+    /// Microseconds from then until every worker judged by it.
+    pub acknowledged_us: Option<u64>,
+}
+
 /// A refusal, whatever was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// One line; of a bad document `file:line:column: what was found and what is allowed`.
     pub error: String,

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
@@ -127,4 +129,26 @@ mod tests {
         assert!(matches!(Socket::bind(&path), Err(BindError::NoSocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(pub String);
+
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Peer {
+        let uid = stream.io().peer_cred().map(|credentials| credentials.uid());
+        Peer(uid.map_or_else(|_| "unknown".to_owned(), user_name))
+    }
+}
+
+/// A user's name by the system's list, or the number.
+fn user_name(uid: u32) -> String {
+    let list = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid {uid}"))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use control::api::shape::Receipt;
 use control::api::shape::State;
 use control::document::parse_policy;
-use control::live::{Change, Live, Origin};
+use control::live::{Author, Change, Live};
 use control::source::read_file;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -17,6 +17,8 @@ use super::watch::Watch;
 pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
     loop {
         again.notified().await;
+        // A change that awaits its confirmation is not built upon; what the file says then counts afterwards.
+        live.settled().await;
         match reload(&live, &path).await {
             Ok(Receipt { state: State::Unchanged, .. }) => info!("{}: nothing has changed", path.display()),
             Ok(receipt) => report(&path, &receipt),
@@ -42,7 +44,8 @@ async fn reload(live: &Live, path: &Path) -> Result<Receipt, String> {
     };
     let document = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
     let document = document.map_err(|diagnostic| diagnostic.to_string())?;
-    let applied = live.apply(Change::to(document, Origin::File)).await;
+    let author = Author::file(path.display().to_string());
+    let applied = live.apply(Change::to(document, author)).await;
     applied.map_err(|refused| format!("{}: {refused}", path.display()))
 }
 

@@ -32,7 +32,9 @@ impl Answer {
         let error = self.refusal().error;
         Err(match self.status {
             StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
             | StatusCode::CONFLICT
+            | StatusCode::PRECONDITION_FAILED
             | StatusCode::UNPROCESSABLE_ENTITY
             | StatusCode::PAYLOAD_TOO_LARGE => Failure::input(error),
             _ => Failure::runtime(error),
@@ -50,25 +52,35 @@ impl Answer {
 
 /// Asks the appliance behind `socket`.
 pub fn request(socket: &Path, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, Failure> {
+    request_if(socket, method, target, body, None)
+}
+
+/// The same, on the condition that a generation is the present one.
+pub fn request_if(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Vec<u8>,
+    generation: Option<u32>,
+) -> Result<Answer, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
-    runtime.block_on(ask(socket, method, target, body)).map_err(|reason| {
+    let mut request = Request::builder().method(method).uri(target).header(header::HOST, "portcullis");
+    if let Some(generation) = generation {
+        request = request.header(header::IF_MATCH, format!("\"{generation}\""));
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(Failure::runtime)?;
+    runtime.block_on(ask(socket, request)).map_err(|reason| {
         Failure::runtime(format!("the appliance can't be reached by {}: {reason}", socket.display()))
     })
 }
 
-async fn ask(socket: &Path, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, String> {
+async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let told = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
     // Ends with the sender; what goes wrong is told by the request.
     let connection = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(target)
-        .header(header::HOST, "portcullis")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(told)?;
     let status = answer.status();
     let notice = answer.headers().get(NOTICE).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::api::shape::{Receipt, State};
+use control::api::shape::{Receipt, Record, State};
 use control::api::{POLICY, shape};
 use control::source::read_file;
 use hyper::{Method, StatusCode};
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{self, Output, Subject};
 use crate::failure::{Failure, print};
-use http::{Answer, encoded, request};
+use http::{Answer, encoded, request, request_if};
 
 /// Exit status of what was refused, and of `diff` where there are differences.
 const REFUSED: u8 = 2;
@@ -35,18 +35,61 @@ pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
     if let Some(most) = args.max_disconnect {
         target.push_str(&format!("&max_disconnect={most}"));
     }
-    let answer = request(&args.client.socket, Method::POST, &target, document(&args.file)?)?;
+    if let Some(seconds) = args.confirm {
+        target.push_str(&format!("&confirm={seconds}"));
+    }
+    let body = document(&args.file)?;
+    let answer = request_if(&args.client.socket, Method::POST, &target, body, args.if_generation)?;
+    print_change(answer, args.output)
+}
+
+/// `rollback`
+pub fn rollback(args: &cli::Rollback) -> Result<ExitCode, Failure> {
+    let mut target = format!("/v1/rollback?generation={}", args.generation);
+    if args.dry_run {
+        target.push_str("&dry_run=true");
+    }
+    if let Some(most) = args.max_disconnect {
+        target.push_str(&format!("&max_disconnect={most}"));
+    }
+    print_change(request(&args.client.socket, Method::POST, &target, Vec::new())?, args.output)
+}
+
+/// `confirm`
+pub fn confirm(args: &cli::Asked) -> Result<ExitCode, Failure> {
+    let body = request(&args.client.socket, Method::POST, "/v1/confirm", Vec::new())?.success()?;
+    print_answer(&body, args.output, |body| {
+        let record: Record = parsed(body)?;
+        Ok(format!("generation {} is confirmed and stays\n", record.generation))
+    })
+}
+
+/// `history`
+pub fn history(args: &cli::Asked) -> Result<ExitCode, Failure> {
+    let body = request(&args.client.socket, Method::GET, "/v1/history", Vec::new())?.success()?;
+    print_answer(&body, args.output, |body| Ok(table::history(&parsed::<Vec<Record>>(body)?)))
+}
+
+/// `wait`
+pub fn wait(args: &cli::Wait) -> Result<ExitCode, Failure> {
+    let target = format!("/v1/generations/{}?wait=acknowledged", args.generation);
+    let body = request(&args.client.socket, Method::GET, &target, Vec::new())?.success()?;
+    print_answer(&body, args.output, |body| Ok(table::history(&[parsed::<Record>(body)?])))
+}
+
+/// A receipt, or the preview that a guard refused.
+fn print_change(answer: Answer, output: Output) -> Result<ExitCode, Failure> {
     if answer.status == StatusCode::CONFLICT
         && let Some(preview) = answer.refusal().preview
     {
-        print_receipt(&preview, args.output)?;
+        print_receipt(&preview, output)?;
         return Err(Failure::input(answer.refusal().error));
     }
     let receipt: Receipt = parsed(&answer.success()?)?;
     for warning in &receipt.warnings {
         print(&format!("portcullis: {warning}\n"), true);
     }
-    print_receipt(&receipt, args.output)?;
+    print_receipt(&receipt, output)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,10 +128,14 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
     if let Some(notice) = notice {
         print(&format!("portcullis: not strict: {notice}\n"), true);
     }
-    let body = answer.success()?;
-    match args.output {
-        Output::Table => print(&table(&body)?, false),
-        Output::Json => print(&format!("{}\n", String::from_utf8_lossy(&body)), false),
+    print_answer(&answer.success()?, args.output, table)
+}
+
+/// An answer as it came, or for people.
+fn print_answer(body: &[u8], output: Output, table: Table) -> Result<ExitCode, Failure> {
+    match output {
+        Output::Table => print(&table(body)?, false),
+        Output::Json => print(&format!("{}\n", String::from_utf8_lossy(body)), false),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use control::api::shape::{Connection, Counters, Group, Nic, Packets, Receipt, Snapshot, State, Worker};
+use control::api::shape::{
+    Confirmation, Connection, Counters, Group, Nic, Packets, Receipt, Record, Snapshot, State, Worker,
+};
 
 /// Columns as wide as their widest cell, two blanks apart; numbers to the right.
 fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -64,7 +66,9 @@ pub fn receipt(receipt: &Receipt) -> String {
                 pending.join(", ")
             )
         }
-        State::Unconfirmed => format!("generation {}, to be confirmed\n", receipt.generation),
+        State::Unconfirmed => {
+            format!("generation {}, rolls back unless `portcullis confirm` comes\n", receipt.generation)
+        }
     };
     let lists = [
         ("added", &receipt.added),
@@ -81,6 +85,41 @@ pub fn receipt(receipt: &Receipt) -> String {
         let _ = writeln!(text, "{:<13}{} live connections", "disconnected", receipt.disconnected);
     }
     text
+}
+
+/// `history`
+pub fn history(records: &[Record]) -> String {
+    let row = |record: &Record| {
+        let state = match (record.confirmation, record.state) {
+            (Some(Confirmation::Awaited), _) => "unconfirmed",
+            (Some(Confirmation::TakenBack), _) => "taken back",
+            (_, State::Pending) => "pending",
+            _ => "acknowledged",
+        };
+        let what = [("+", &record.added), ("~", &record.changed), ("-", &record.removed)];
+        let what: Vec<String> = what
+            .iter()
+            .flat_map(|(sign, names)| names.iter().map(move |name| format!("{sign}{name}")))
+            .collect();
+        let back = record.back_to.map(|to| format!("back to {to}"));
+        let what = back.into_iter().chain((!what.is_empty()).then(|| what.join(" "))).collect::<Vec<_>>();
+        vec![
+            record.generation.to_string(),
+            moment(record.at),
+            format!("{} ({})", record.who, record.origin),
+            state.to_owned(),
+            (record.disconnected + record.disconnected_by_rejudging).to_string(),
+            if what.is_empty() { "-".to_owned() } else { what.join(": ") },
+        ]
+    };
+    let head = ["generation", "at (UTC)", "by", "state", "disconnected", "what"];
+    aligned(&head, &records.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Seconds since 1970 as date and time, UTC.
+fn moment(seconds: f64) -> String {
+    let moment = jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
+    moment.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 fn packets(packets: &Packets) -> String {

@@ -65,6 +65,9 @@ impl Shard {
     pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         let entry = &mut self.entries[flow.0 as usize];
+        if !entry.is_dead() {
+            self.cells.count_killed();
+        }
         entry.set_dead(true);
         entry.stamp = snapshot.generation;
         self.refile(flow, Class::Tombstone);

@@ -1,0 +1,155 @@
+//! Every generation with who made it, when, and what it did: `history`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use engine::Generation;
+
+use super::{Live, NoAnswer, Refused};
+use crate::api::shape::{Confirmation, Receipt, Record, State};
+use crate::commit::{Committer, KEPT_GENERATIONS, NoSuchGeneration};
+use crate::model::Policy;
+
+/// Seconds since 1970, to the microsecond.
+pub(super) fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as f64 / 1e6
+}
+
+/// The last generations, the newest last.
+pub(super) struct Journal {
+    records: VecDeque<Record>,
+    /// What [`super::Inner::killed`] said when the newest was published.
+    killed_before: u64,
+}
+
+impl Journal {
+    /// With the generation that the appliance starts with.
+    pub fn new(committer: &Committer) -> Journal {
+        let start = Record {
+            generation: committer.generation().0,
+            at: unix_seconds(),
+            who: "portcullis".to_owned(),
+            origin: "start".to_owned(),
+            back_to: None,
+            state: State::Acknowledged,
+            confirmation: None,
+            added: Vec::new(),
+            changed: Vec::new(),
+            removed: Vec::new(),
+            flushed: 0,
+            rejudged: 0,
+            ended: 0,
+            disconnected: 0,
+            disconnected_by_rejudging: 0,
+            publish_us: None,
+            acknowledged_us: None,
+        };
+        Journal { records: VecDeque::from([start]), killed_before: 0 }
+    }
+
+    /// A generation is published; `killed` counts what re-judging has disconnected before it.
+    pub fn begin(&mut self, receipt: &Receipt, back_to: Option<Generation>, confirm: bool, killed: u64) {
+        if let Some(last) = self.records.back_mut() {
+            last.disconnected_by_rejudging = killed - self.killed_before;
+        }
+        self.killed_before = killed;
+        // One more than can be gone back across: the oldest of them is where that leads.
+        if self.records.len() > KEPT_GENERATIONS {
+            self.records.pop_front();
+        }
+        self.records.push_back(Record {
+            generation: receipt.generation,
+            at: receipt.at,
+            who: receipt.who.clone(),
+            origin: receipt.origin.clone(),
+            back_to: back_to.map(|to| to.0),
+            state: State::Pending,
+            confirmation: confirm.then_some(Confirmation::Awaited),
+            added: receipt.added.clone(),
+            changed: receipt.changed.clone(),
+            removed: receipt.removed.clone(),
+            flushed: receipt.flushed.len(),
+            rejudged: receipt.rejudged.len(),
+            ended: receipt.ended.len(),
+            disconnected: receipt.disconnected,
+            disconnected_by_rejudging: 0,
+            publish_us: receipt.publish_us,
+            acknowledged_us: None,
+        });
+    }
+
+    fn record_mut(&mut self, generation: u32) -> Option<&mut Record> {
+        self.records.iter_mut().rev().find(|record| record.generation == generation)
+    }
+
+    /// Its receipt is given.
+    pub fn complete(&mut self, receipt: &Receipt) {
+        if let Some(record) = self.record_mut(receipt.generation) {
+            record.disconnected = receipt.disconnected;
+            record.acknowledged_us = receipt.acknowledged_us;
+            if receipt.pending.is_empty() {
+                record.state = State::Acknowledged;
+            }
+        }
+    }
+
+    /// Its confirmation has come, or will not.
+    pub fn settle(&mut self, generation: u32, confirmation: Confirmation) {
+        if let Some(record) = self.record_mut(generation) {
+            record.confirmation = Some(confirmation);
+        }
+    }
+}
+
+impl Live {
+    /// `history`: the generations that are remembered, the newest first.
+    pub fn history(&self) -> Vec<Record> {
+        let mut inner = self.inner();
+        let (killed, all) = (inner.killed(), inner.publisher.all_acknowledged(inner.publisher.epoch()));
+        let killed = killed - inner.journal.killed_before;
+        if let Some(last) = inner.journal.records.back_mut() {
+            last.disconnected_by_rejudging = killed;
+        }
+        if all {
+            inner.journal.records.iter_mut().for_each(|record| record.state = State::Acknowledged);
+        }
+        inner.journal.records.iter().rev().cloned().collect()
+    }
+
+    /// Waits until every worker judges by a generation, which may be yet to come. Not in time: a worker that does not
+    /// answer, or a generation that nobody has made.
+    pub async fn wait_acknowledged(&self, generation: u32, patience: Duration) -> Result<(), NoAnswer> {
+        let begin = Instant::now();
+        loop {
+            let waiting_for = {
+                let inner = self.inner();
+                let epoch = inner.publisher.epoch();
+                let behind = (0..inner.workers.len()).find(|id| !inner.publisher.acknowledged(*id, epoch));
+                (inner.committer.generation().0 < generation).then_some(0).or(behind)
+            };
+            match waiting_for {
+                None => return Ok(()),
+                Some(worker) if begin.elapsed() > patience => return Err(NoAnswer { worker }),
+                Some(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    /// The policy of a generation.
+    pub fn policy_at(&self, generation: u32) -> Result<Policy, Refused> {
+        self.inner().committer.policy_at(Generation(generation)).map_err(Refused::NoGeneration)
+    }
+
+    /// One generation's record.
+    pub fn record(&self, generation: u32) -> Result<Record, Refused> {
+        self.history().into_iter().find(|record| record.generation == generation).ok_or_else(|| {
+            let inner = self.inner();
+            let oldest = inner.journal.records.front().map_or(0, |record| record.generation);
+            Refused::NoGeneration(NoSuchGeneration {
+                asked: Generation(generation),
+                oldest: Generation(oldest),
+                present: inner.committer.generation(),
+            })
+        })
+    }
+}
