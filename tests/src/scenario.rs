@@ -204,6 +204,13 @@ impl Scenario {
         batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
     }
 
+    /// One turn of a worker that received nothing.
+    pub fn idle(&mut self) {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        self.firewall.upkeep(&self.snapshot, now);
+    }
+
     /// The NIC of the last verdict.
     pub fn nic(&self) -> Option<String> {
         let slot = self.last?.nic;
