@@ -184,7 +184,7 @@ impl Live {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
         let admitted = match self.inner().admit(change, now_ns)? {
-            Step::Done(receipt) => return Ok(receipt),
+            Step::Done(receipt) => return Ok(*receipt),
             Step::Admitted(admitted) => admitted,
         };
         let confirm = admitted.confirm;
@@ -235,7 +235,7 @@ impl Live {
 
 enum Step {
     /// Nothing to publish.
-    Done(Receipt),
+    Done(Box<Receipt>),
     Admitted(Box<Admitted>),
 }
 
@@ -267,13 +267,13 @@ impl Inner {
         let mut receipt = self.preview(&prepared.plan, &ended_epochs, &author);
         if is_unchanged {
             receipt.state = State::Unchanged;
-            return Ok(Step::Done(receipt));
+            return Ok(Step::Done(Box::new(receipt)));
         }
         if let Some(most) = max_disconnect.filter(|most| receipt.disconnected > *most) {
             return Err(Refused::TooMany { most, preview: Box::new(receipt) });
         }
         if dry_run {
-            return Ok(Step::Done(receipt));
+            return Ok(Step::Done(Box::new(receipt)));
         }
         Ok(Step::Admitted(Box::new(Admitted { prepared, receipt, ended_epochs, author, confirm, begin })))
     }

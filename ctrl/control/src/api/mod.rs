@@ -75,7 +75,7 @@ impl From<Refused> for Failed {
         };
         let mut failed = Failed::new(status, &refused);
         if let Refused::TooMany { preview, .. } = refused {
-            failed.1.preview = Some(*preview);
+            failed.1.preview = Some(preview);
         }
         failed
     }

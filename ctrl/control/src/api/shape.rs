@@ -127,7 +127,7 @@ pub struct Refusal {
     pub error: String,
     /// What would have happened, where a guard refused it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub preview: Option<Receipt>,
+    pub preview: Option<Box<Receipt>>,
 }
 
 /// Packets. `in` is always `pass` and `drop` together.
