@@ -19,7 +19,9 @@
 //! tests are apart; dropping the [`Lab`] ends what runs in it and removes it.
 
 mod process;
+mod router;
 mod traffic;
+mod wire;
 
 use std::{
     ffi::OsStr,
@@ -36,7 +38,9 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use process::{Finished, Process};
+pub use router::Router;
 pub use traffic::{Capture, Direction, EchoServer, Probe};
+pub use wire::Wire;
 
 /// The client's IPv4 address.
 pub const CLIENT_V4: &str = "10.5.6.30";
