@@ -212,6 +212,18 @@ fn documents_link_to_what_is_there() {
     }
 }
 
+/// Succeeds silently, or fails with what the script says.
+fn succeeds(script: &str, argument: &str) {
+    let output = Command::new(root().join(script)).arg(argument).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{script} {argument}:\n{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn every_numbered_sentence_has_a_test_that_is_there() {
+    succeeds("scripts/prove", "--static");
+}
+
 #[test]
 fn every_reason_is_documented() {
     let page = read(&root().join("docs/interfaces.md"));

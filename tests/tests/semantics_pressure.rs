@@ -1,13 +1,15 @@
 //! Semantics §6: room, limits, hostile frames, counting; and §5's transactions as workers see them.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use control::config::{Config, parse_config};
 use engine::{Direction, NicSlot, Reason, Side};
+use rcu::Parked;
 use testkit::frame::*;
 use testkit::hostile;
 use testkit::scenario::{Scenario, one, policy, rule::*};
-use testkit::sim::{Farm, Steering};
+use testkit::sim::{Farm, Steering, Verdicts};
 
 const D: &str = "10.0.0.1:53";
 
@@ -192,6 +194,26 @@ fn limit_6_2_is_of_one_nic_over_all_workers() {
     let verdicts: Vec<String> = (0..farm.arrived()).map(|id| farm.verdict(id)).collect();
     assert_eq!(verdicts.iter().filter(|verdict| *verdict == "nic-limit").count(), 40);
     assert_eq!(verdicts.iter().filter(|verdict| verdict.starts_with("new")).count(), 60);
+}
+
+#[test]
+fn a_worker_does_not_sleep_over_frames_that_another_handed_to_it() {
+    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 2, 64, Steering::Wrong);
+    let (mut parker, _) = rcu::parker().unwrap();
+    let mut verdicts = Verdicts::default();
+    for n in 1..=20 {
+        farm.arrive(Side::Outside, &query(n).frame());
+    }
+    for worker in farm.workers() {
+        worker.poll(2_000_000_000, &mut verdicts);
+    }
+    let judged = verdicts.0.iter().flatten().count();
+    assert!(judged < 20, "what the second worker handed to the first waits");
+    let first = &mut farm.workers()[0];
+    assert_eq!(first.park(&mut parker, Duration::from_secs(20)), Parked::Work);
+    first.poll(2_000_000_000, &mut verdicts);
+    assert_eq!(verdicts.0.iter().flatten().count(), 20);
+    assert_eq!(first.park(&mut parker, Duration::ZERO), Parked::TimedOut, "nothing is left to do");
 }
 
 /// Packets counted, over all NICs, reasons and directions.
