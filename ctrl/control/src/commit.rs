@@ -133,6 +133,21 @@ impl Committer {
         }
     }
 
+    /// Takes up a policy that has been in force before, as generation `generation`, with the way back from there: what
+    /// each generation before it replaced, the newest last. The snapshot for workers to start with.
+    pub fn resume(
+        &mut self,
+        policy: Policy,
+        generation: Generation,
+        deltas: impl IntoIterator<Item = Arc<Delta>>,
+    ) -> Result<Box<Snapshot>, Exhausted> {
+        let prepared = self.prepare(policy)?;
+        self.generation.0 = generation.0.saturating_sub(1);
+        let commit = self.carry_out(prepared, 0)?;
+        self.deltas = deltas.into_iter().collect();
+        Ok(commit.snapshot)
+    }
+
     /// The present policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -248,7 +263,7 @@ impl Committer {
                 (Some(now), Some(then)) => !same_nic(now, then),
                 _ => true,
             };
-            moved || self.registry.can_bring_back(key, to)
+            moved || self.registry.is_newer(key, to)
         };
         let is_touched =
             |key: &Key| self.registry.nics.get(key).is_none_or(|identity| identity.touched_since(to));
@@ -343,6 +358,7 @@ impl Committer {
             let addresses: Vec<_> = nic.all_addresses().collect();
             self.registry.readdress(key, &addresses, Some(to), (generation, now_ns))?;
         }
+        self.registry.roll_back_ended(to, generation, now_ns);
         Ok(())
     }
 

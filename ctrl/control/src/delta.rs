@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
 
 /// Objects by name as they were before a commit; `None` for one that it added.
 pub type Before<K, V> = Vec<(K, Option<V>)>;
 
 /// What a commit replaced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// VPCs.
     pub vpcs: Before<Arc<str>, Vpc>,

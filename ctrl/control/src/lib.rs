@@ -18,3 +18,4 @@ pub mod name;
 pub mod plan;
 pub mod registry;
 pub mod source;
+pub mod store;

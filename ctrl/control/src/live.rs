@@ -10,6 +10,7 @@
 //! Workers are met in three places, none of which they can be held up by: the RCU publisher, the counters that they
 //! write and anybody reads, and questions that they answer between two bursts.
 
+mod begin;
 mod change;
 mod confirm;
 mod connections;
@@ -32,8 +33,11 @@ use crate::config::Config;
 use crate::document::Parsed;
 use crate::model::Policy;
 use crate::plan::Plan;
+use crate::store::{Awaited, Contents, Past, Step as StoreStep, Store};
 
+pub use begin::{Beginning, PolicyFile, begin};
 pub use change::{Author, Change, Edit, Origin, Refused, Target};
+pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
 pub use connections::NoAnswer;
 use journal::Journal;
@@ -89,6 +93,7 @@ struct Inner {
     governing_file: Option<String>,
     journal: Journal,
     unconfirmed: Option<Unconfirmed>,
+    store: Option<Arc<Store>>,
 }
 
 /// A change that has passed its guards.
@@ -97,8 +102,21 @@ struct Admitted {
     receipt: Receipt,
     ended_epochs: Vec<(NicSlot, Generation)>,
     author: Author,
-    confirm: Option<Duration>,
+    unconfirmed: Option<Unconfirmed>,
     begin: Instant,
+}
+
+impl Admitted {
+    /// Writes it down. A record is kept as the change begins: what its workers answer is known to the living alone.
+    fn make_durable(&self, store: &Store) -> Result<(), Refused> {
+        let mut receipt = self.receipt.clone();
+        receipt.generation += 1;
+        let record = journal::record(&receipt, self.prepared.back_to, self.unconfirmed.is_some());
+        let past = Past { record, delta: self.prepared.delta.clone() };
+        let awaited = self.unconfirmed.map(Awaited::from);
+        let step = StoreStep { policy: self.prepared.policy(), past: &past, awaited };
+        store.commit(&step).map_err(|error| Refused::Store(error.to_string()))
+    }
 }
 
 /// A change that is published.
@@ -126,13 +144,17 @@ pub struct Parts {
     pub start: Instant,
     /// The policy file, where one governs.
     pub governing_file: Option<String>,
+    /// The store with what it held, where there is one.
+    pub store: Option<(Store, Option<Contents>)>,
 }
 
 impl Live {
     /// A running appliance's.
     pub fn new(parts: Parts) -> Live {
-        let Parts { committer, publisher, workers, population, ports, start, governing_file } = parts;
-        let journal = Journal::new(&committer);
+        let Parts { committer, publisher, workers, population, ports, start, governing_file, store } = parts;
+        let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
+        let contents = contents.flatten().unwrap_or_default();
+        let journal = Journal::new(&committer, &contents.history);
         let inner = Inner {
             committer,
             publisher,
@@ -141,7 +163,8 @@ impl Live {
             ports,
             governing_file,
             journal,
-            unconfirmed: None,
+            unconfirmed: contents.awaited.map(Unconfirmed::from),
+            store,
         };
         Live {
             shared: Arc::new(Shared {
@@ -187,11 +210,21 @@ impl Live {
             Step::Done(receipt) => return Ok(*receipt),
             Step::Admitted(admitted) => admitted,
         };
-        let confirm = admitted.confirm;
+        let admitted = self.make_durable(admitted).await?;
         let published = self.inner().publish(*admitted, now_ns)?;
-        let generation = published.receipt.generation;
-        self.watch_confirmation(generation, confirm);
+        self.watch_confirmation();
         Ok(self.acknowledged(published).await)
+    }
+
+    /// Before any worker hears of it, the store has it: what was acknowledged once is never lost.
+    async fn make_durable(&self, admitted: Box<Admitted>) -> Result<Box<Admitted>, Refused> {
+        let Some(store) = self.inner().store.clone() else { return Ok(admitted) };
+        // The disk takes its time, and others are served meanwhile.
+        let written = tokio::task::spawn_blocking(move || {
+            admitted.make_durable(&store)?;
+            Ok(admitted)
+        });
+        written.await.map_err(|error| Refused::Store(error.to_string()))?
     }
 
     /// Waits for the workers, and completes the receipt.
@@ -275,7 +308,8 @@ impl Inner {
         if dry_run {
             return Ok(Step::Done(Box::new(receipt)));
         }
-        Ok(Step::Admitted(Box::new(Admitted { prepared, receipt, ended_epochs, author, confirm, begin })))
+        let unconfirmed = confirm.map(|time| Unconfirmed::new(present + 1, present, time));
+        Ok(Step::Admitted(Box::new(Admitted { prepared, receipt, ended_epochs, author, unconfirmed, begin })))
     }
 
     fn prepare(&mut self, target: Target, allow_empty: bool, now_ns: u64) -> Result<Prepared, Refused> {
@@ -302,8 +336,8 @@ impl Inner {
 
     /// Compiles and publishes.
     fn publish(&mut self, admitted: Admitted, now_ns: u64) -> Result<Published, Refused> {
-        let Admitted { prepared, mut receipt, ended_epochs, author, confirm, begin } = admitted;
-        let (back_to, before) = (prepared.back_to, self.committer.generation().0);
+        let Admitted { prepared, mut receipt, ended_epochs, author, unconfirmed, begin } = admitted;
+        let back_to = prepared.back_to;
         let commit = self.committer.carry_out(prepared, now_ns).map_err(|_| Refused::Exhausted)?;
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
@@ -317,9 +351,9 @@ impl Inner {
                 .warnings
                 .push(format!("{file} governs (policy.source): the next change of that file replaces this"));
         }
-        self.note_confirmation(back_to, before, confirm);
+        self.note_confirmation(back_to, unconfirmed);
         let killed = self.killed();
-        self.journal.begin(&receipt, back_to, confirm.is_some(), killed);
+        self.journal.begin(journal::record(&receipt, back_to, unconfirmed.is_some()), killed);
         Ok(Published { receipt, epoch, at, ended_epochs })
     }
 

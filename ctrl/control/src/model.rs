@@ -15,6 +15,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// A whole policy: what one document says, no more and no less. The default is the empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -29,7 +31,7 @@ pub struct Policy {
 }
 
 /// What tells a VPC's frames apart on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Segment {
     /// No tag (or the priority tag, VLAN 0).
     Untagged,
@@ -50,7 +52,7 @@ impl fmt::Display for Segment {
 }
 
 /// An isolated address space.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
     /// Its name, unique in the policy.
     pub name: Arc<str>,
@@ -61,7 +63,7 @@ pub struct Vpc {
 }
 
 /// A named list of prefixes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressGroup {
     /// Project and name.
     pub key: Key,
@@ -72,7 +74,7 @@ pub struct AddressGroup {
 }
 
 /// A named set of rules and, through its NICs, a named set of addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
     /// Project and name.
     pub key: Key,
@@ -118,7 +120,7 @@ impl SecurityGroup {
 }
 
 /// Whether a NIC's drops are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Drops drop.
     Enforce,
@@ -127,7 +129,7 @@ pub enum Mode {
 }
 
 /// A virtual address that a NIC may use beside its own; several NICs of a VPC may list the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AllowedAddress {
     /// The address.
     pub address: IpAddr,
@@ -136,7 +138,7 @@ pub struct AllowedAddress {
 }
 
 /// The network interface of one protected instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     /// Project and name.
     pub key: Key,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The project of everything that names none.
 pub const DEFAULT_PROJECT: &str = "default";
 
@@ -15,7 +17,7 @@ pub const MAX_NAME: usize = 255;
 /// What identifies a group or NIC over generations: its project and its name in it.
 ///
 /// Ordered by project first, so that a listing keeps a project's objects together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The project, [`DEFAULT_PROJECT`] where the document names none.
     pub project: Arc<str>,

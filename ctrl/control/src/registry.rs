@@ -146,7 +146,7 @@ impl Registry {
         let before: Vec<IpAddr> = identity.addresses.keys().copied().collect();
         let mut moved = false;
         for address in before {
-            if addresses.contains(&address) && former(&self.gone, identity, &address).is_none() {
+            if addresses.contains(&address) && back_to.is_none_or(|at| identity.is_same(address, at)) {
                 continue;
             }
             if let Some(id) = identity.take_away(address, generation) {
@@ -189,12 +189,24 @@ impl Registry {
         true
     }
 
+    /// Takes back what changes after `to` did to the connections of NICs that are not there: a later rollback may bring them back.
+    pub fn roll_back_ended(&mut self, to: Generation, by: Generation, now_ns: u64) {
+        for Ended { identity, .. } in self.ended.iter_mut().filter(|ended| ended.identity.touched_since(to)) {
+            identity.roll_back(to, by, now_ns);
+        }
+    }
+
     /// Where in the list of those deleted the NIC lies that had this name at generation `to` and does not have it now.
     fn former(&self, key: &Key, to: Generation) -> Option<usize> {
         if self.nics.get(key).is_some_and(|present| present.was_there(to)) {
             return None;
         }
         self.ended.iter().rposition(|ended| ended.key == *key && ended.identity.was_there(to))
+    }
+
+    /// True if the NIC that has this name now is not one that was there at generation `to`.
+    pub fn is_newer(&self, key: &Key, to: Generation) -> bool {
+        self.nics.get(key).is_some_and(|present| !present.was_there(to))
     }
 
     /// True if [`Registry::bring_back`] would bring a deleted NIC back.

@@ -64,6 +64,7 @@ impl Rig {
             ports: Box::new(Vec::new),
             start: Instant::now(),
             governing_file: None,
+            store: None,
         });
         Rig { live, readers, cells, _questions: questions }
     }

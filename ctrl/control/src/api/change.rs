@@ -13,10 +13,10 @@ use super::shape::{Receipt, Record};
 use super::{Failed, Peer};
 use crate::document::parse_policy;
 use crate::export::export;
-use crate::live::{Author, Change, Live, Target};
+use crate::live::{Author, Change, LONGEST_CONFIRMATION, Live, Target};
 
-/// The longest time that a change may await its confirmation.
-const MAX_CONFIRM: u64 = 24 * 60 * 60;
+/// The longest time that a change may await its confirmation, in seconds.
+const MAX_CONFIRM: u64 = LONGEST_CONFIRMATION.as_secs();
 /// How long a request waits for the workers.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 

@@ -1,12 +1,16 @@
 //! Changes that roll back by themselves unless somebody confirms them: an operator who has locked himself out says
 //! nothing.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
 
 use super::{Author, Change, Inner, Live, Origin, Refused};
 use crate::api::shape::{Confirmation, Record};
+use crate::store::Awaited;
+
+/// The longest time that a change may await its confirmation.
+pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The present generation awaits its confirmation.
 #[derive(Clone, Copy, Debug)]
@@ -14,21 +18,60 @@ pub(super) struct Unconfirmed {
     pub generation: u32,
     /// What it rolls back to.
     before: u32,
-    until: Instant,
+    until: SystemTime,
+}
+
+impl Unconfirmed {
+    pub fn new(generation: u32, before: u32, time: Duration) -> Unconfirmed {
+        Unconfirmed { generation, before, until: SystemTime::now() + time }
+    }
+
+    /// How long it still waits. By the wall clock, which a restart does not stop; a clock that is set back does not make
+    /// it wait longer than a day, which is the longest.
+    fn left(&self) -> Duration {
+        self.until.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST)
+    }
+}
+
+impl From<Unconfirmed> for Awaited {
+    fn from(change: Unconfirmed) -> Awaited {
+        let until_ms = change.until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        Awaited { generation: change.generation, before: change.before, until_ms }
+    }
+}
+
+impl From<Awaited> for Unconfirmed {
+    fn from(Awaited { generation, before, until_ms }: Awaited) -> Unconfirmed {
+        Unconfirmed { generation, before, until: UNIX_EPOCH + Duration::from_millis(until_ms) }
+    }
 }
 
 impl Live {
     /// Keeps the change that awaits its confirmation. Nothing does: it is refused.
     pub async fn confirm(&self) -> Result<Record, Refused> {
         let _turn = self.shared.writer.lock().await;
-        let generation = {
+        let Unconfirmed { generation, .. } = self.inner().unconfirmed.ok_or(Refused::NothingToConfirm)?;
+        let record = Record { confirmation: Some(Confirmation::Confirmed), ..self.record(generation)? };
+        let store = self.inner().store.clone();
+        if let Some(store) = store {
+            let kept = record.clone();
+            let written = tokio::task::spawn_blocking(move || store.settle(&kept)).await;
+            written
+                .map_err(|error| Refused::Store(error.to_string()))?
+                .map_err(|error| Refused::Store(error.to_string()))?;
+        }
+        {
             let mut inner = self.inner();
-            let Unconfirmed { generation, .. } = inner.unconfirmed.take().ok_or(Refused::NothingToConfirm)?;
+            inner.unconfirmed = None;
             inner.journal.settle(generation, Confirmation::Confirmed);
-            generation
-        };
+        }
         self.shared.settled.notify_waiters();
-        self.record(generation)
+        Ok(record)
+    }
+
+    /// True if the present generation awaits its confirmation.
+    pub fn awaits_confirmation(&self) -> bool {
+        self.inner().unconfirmed.is_some()
     }
 
     /// Waits until no change awaits its confirmation.
@@ -42,16 +85,13 @@ impl Live {
         }
     }
 
-    /// Rolls `generation` back when its time is over.
-    pub(super) fn watch_confirmation(&self, generation: u32, confirm: Option<Duration>) {
-        if self.inner().unconfirmed.is_none() {
-            self.shared.settled.notify_waiters();
-        }
-        let Some(confirm) = confirm else { return };
+    /// Rolls the present generation back when its time is over, if it awaits its confirmation. Within a runtime.
+    pub fn watch_confirmation(&self) {
+        let Some(change) = self.inner().unconfirmed else { return self.shared.settled.notify_waiters() };
         let live = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(confirm).await;
-            live.take_back(generation).await;
+            tokio::time::sleep(change.left()).await;
+            live.take_back(change.generation).await;
         });
     }
 
@@ -76,9 +116,8 @@ impl Inner {
     /// Until a change is confirmed or taken back, nobody may build on it.
     pub(super) fn refuse_while_unconfirmed(&self, is_allowed: bool) -> Result<(), Refused> {
         match &self.unconfirmed {
-            Some(Unconfirmed { generation, until, .. }) if !is_allowed => {
-                let seconds = until.saturating_duration_since(Instant::now()).as_secs();
-                Err(Refused::Unconfirmed { generation: *generation, seconds })
+            Some(change) if !is_allowed => {
+                Err(Refused::Unconfirmed { generation: change.generation, seconds: change.left().as_secs() })
             }
             _ => Ok(()),
         }
@@ -88,16 +127,11 @@ impl Inner {
     pub(super) fn note_confirmation(
         &mut self,
         back_to: Option<Generation>,
-        before: u32,
-        confirm: Option<Duration>,
+        unconfirmed: Option<Unconfirmed>,
     ) {
         if let Some(Unconfirmed { generation, .. }) = self.unconfirmed.take().filter(|_| back_to.is_some()) {
             self.journal.settle(generation, Confirmation::TakenBack);
         }
-        self.unconfirmed = confirm.map(|time| Unconfirmed {
-            generation: self.committer.generation().0,
-            before,
-            until: Instant::now() + time,
-        });
+        self.unconfirmed = unconfirmed;
     }
 }

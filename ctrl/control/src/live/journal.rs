@@ -9,10 +9,57 @@ use super::{Live, NoAnswer, Refused};
 use crate::api::shape::{Confirmation, Receipt, Record, State};
 use crate::commit::{Committer, KEPT_GENERATIONS, NoSuchGeneration};
 use crate::model::Policy;
+use crate::store::Past;
 
 /// Seconds since 1970, to the microsecond.
 pub(super) fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as f64 / 1e6
+}
+
+/// The record of a change that is (about to be) published.
+pub(super) fn record(receipt: &Receipt, back_to: Option<Generation>, confirm: bool) -> Record {
+    Record {
+        generation: receipt.generation,
+        at: receipt.at,
+        who: receipt.who.clone(),
+        origin: receipt.origin.clone(),
+        back_to: back_to.map(|to| to.0),
+        state: State::Pending,
+        confirmation: confirm.then_some(Confirmation::Awaited),
+        added: receipt.added.clone(),
+        changed: receipt.changed.clone(),
+        removed: receipt.removed.clone(),
+        flushed: receipt.flushed.len(),
+        rejudged: receipt.rejudged.len(),
+        ended: receipt.ended.len(),
+        disconnected: receipt.disconnected,
+        disconnected_by_rejudging: 0,
+        publish_us: receipt.publish_us,
+        acknowledged_us: None,
+    }
+}
+
+/// The record of the generation that the appliance starts with, where nobody remembers how it came.
+pub(super) fn start_record(generation: u32) -> Record {
+    Record {
+        generation,
+        at: unix_seconds(),
+        who: "portcullis".to_owned(),
+        origin: "start".to_owned(),
+        back_to: None,
+        state: State::Acknowledged,
+        confirmation: None,
+        added: Vec::new(),
+        changed: Vec::new(),
+        removed: Vec::new(),
+        flushed: 0,
+        rejudged: 0,
+        ended: 0,
+        disconnected: 0,
+        disconnected_by_rejudging: 0,
+        publish_us: None,
+        acknowledged_us: None,
+    }
 }
 
 /// The last generations, the newest last.
@@ -23,32 +70,20 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// With the generation that the appliance starts with.
-    pub fn new(committer: &Committer) -> Journal {
-        let start = Record {
-            generation: committer.generation().0,
-            at: unix_seconds(),
-            who: "portcullis".to_owned(),
-            origin: "start".to_owned(),
-            back_to: None,
-            state: State::Acknowledged,
-            confirmation: None,
-            added: Vec::new(),
-            changed: Vec::new(),
-            removed: Vec::new(),
-            flushed: 0,
-            rejudged: 0,
-            ended: 0,
-            disconnected: 0,
-            disconnected_by_rejudging: 0,
-            publish_us: None,
-            acknowledged_us: None,
-        };
-        Journal { records: VecDeque::from([start]), killed_before: 0 }
+    /// With the generations that a store remembers, and the one that the appliance starts with.
+    pub fn new(committer: &Committer, past: &[Past]) -> Journal {
+        let mut records: VecDeque<Record> = past.iter().map(|past| past.record.clone()).collect();
+        // Workers start with it: none of them judges by another.
+        records.iter_mut().for_each(|record| record.state = State::Acknowledged);
+        let generation = committer.generation().0;
+        if records.back().is_none_or(|record| record.generation != generation) {
+            records.push_back(start_record(generation));
+        }
+        Journal { records, killed_before: 0 }
     }
 
     /// A generation is published; `killed` counts what re-judging has disconnected before it.
-    pub fn begin(&mut self, receipt: &Receipt, back_to: Option<Generation>, confirm: bool, killed: u64) {
+    pub fn begin(&mut self, record: Record, killed: u64) {
         if let Some(last) = self.records.back_mut() {
             last.disconnected_by_rejudging = killed - self.killed_before;
         }
@@ -57,25 +92,7 @@ impl Journal {
         if self.records.len() > KEPT_GENERATIONS {
             self.records.pop_front();
         }
-        self.records.push_back(Record {
-            generation: receipt.generation,
-            at: receipt.at,
-            who: receipt.who.clone(),
-            origin: receipt.origin.clone(),
-            back_to: back_to.map(|to| to.0),
-            state: State::Pending,
-            confirmation: confirm.then_some(Confirmation::Awaited),
-            added: receipt.added.clone(),
-            changed: receipt.changed.clone(),
-            removed: receipt.removed.clone(),
-            flushed: receipt.flushed.len(),
-            rejudged: receipt.rejudged.len(),
-            ended: receipt.ended.len(),
-            disconnected: receipt.disconnected,
-            disconnected_by_rejudging: 0,
-            publish_us: receipt.publish_us,
-            acknowledged_us: None,
-        });
+        self.records.push_back(record);
     }
 
     fn record_mut(&mut self, generation: u32) -> Option<&mut Record> {

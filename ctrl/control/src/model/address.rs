@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An IP prefix whose host bits are zero, so that equal prefixes are equal values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     addr: IpAddr,
     len: u8,
@@ -96,7 +99,8 @@ impl fmt::Display for Prefix {
 }
 
 /// The MAC address of one station: neither zero nor a multicast address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Mac([u8; 6]);
 
 impl Mac {
@@ -110,6 +114,28 @@ impl Mac {
         self.0
     }
 }
+
+/// As the store keeps them: the text, read with the same care as a document's.
+macro_rules! kept_as_text {
+    ($type:ty, $what:literal) => {
+        impl TryFrom<String> for $type {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse().map_err(|_| format!(concat!("{} is no ", $what), text))
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+
+kept_as_text!(Prefix, "prefix");
+kept_as_text!(Mac, "MAC address");
 
 /// Why a text is no station's MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

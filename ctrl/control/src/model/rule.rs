@@ -1,5 +1,7 @@
 //! Rules and what they mean.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Key, Prefix};
 
 /// The weakest priority, and the default one.
@@ -50,7 +52,7 @@ pub mod protocol {
 }
 
 /// Relative to the NIC: inbound enters the instance, outbound leaves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// From outside to the instance.
     Inbound,
@@ -59,7 +61,7 @@ pub enum Direction {
 }
 
 /// The families that a rule is about; at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ethertypes {
     /// IPv4.
     pub v4: bool,
@@ -82,7 +84,7 @@ impl Ethertypes {
 }
 
 /// Whom a rule is about, on the far side of the connection.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Remote {
     /// Everyone of the rule's families.
     Any,
@@ -95,7 +97,7 @@ pub enum Remote {
 }
 
 /// What a rule does with what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Let it open a connection.
     Allow,
@@ -104,7 +106,7 @@ pub enum Action {
 }
 
 /// One rule of a security group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Of whose opening packets.
     pub direction: Direction,

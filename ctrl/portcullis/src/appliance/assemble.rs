@@ -5,10 +5,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use control::commit::Committer;
-use control::config::{Config, Idle};
-use control::document::Parsed;
-use control::live::{Parts, WorkerHandle};
+use control::config::Idle;
+use control::live::{Beginning, Parts, WorkerHandle};
 use crossbeam::channel::bounded;
 use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
@@ -27,28 +25,24 @@ const QUESTIONS: usize = 16;
 
 /// For a worker with each of the `queues`. `start` is moment 0 of their clock.
 pub fn assemble(
-    config: Config,
-    policy: Option<Parsed>,
+    beginning: Beginning,
     queues: Vec<Wires>,
     cores: &Cores,
     ports: &Ports,
     start: Instant,
 ) -> Result<(Parts, Vec<Job>), Failure> {
+    let Beginning { committer, snapshot, store, .. } = beginning;
+    let config = committer.config();
     let secret = random_secret().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
     let count = queues.len();
     let firewalls: Vec<_> = (0..count as u32)
         .map(|id| FirewallConfig {
-            shard: control::compile::shard_config(&config, id, count as u32),
+            shard: control::compile::shard_config(config, id, count as u32),
             secret,
             grace_end_ns: config.conntrack.pickup_grace.as_nanos() as u64,
         })
         .collect();
     let (wakers, parkers) = beds(config.workers.idle, count).map_err(Failure::runtime)?;
-    let mut committer = Committer::new(config);
-    let first = committer.commit(policy.map(|parsed| parsed.policy).unwrap_or_default(), 0);
-    let first = first
-        .map_err(|_| Failure::input("there is no place for so many NICs or addresses as the policy has"))?;
-    let snapshot = first.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
     let (publisher, readers) = rcu::domain(snapshot, count);
     let population = Arc::new(Population::new());
 
@@ -83,7 +77,9 @@ pub fn assemble(
         });
     }
     let (workers, ports) = (handles, ports.view());
-    Ok((Parts { committer, publisher, workers, population, ports, start, governing_file: None }, jobs))
+    let parts =
+        Parts { committer, publisher, workers, population, ports, start, governing_file: None, store };
+    Ok((parts, jobs))
 }
 
 /// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.

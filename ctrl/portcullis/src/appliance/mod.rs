@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use control::api::{self, Socket};
 use control::config::{Config, Source};
 use control::document::Parsed;
-use control::live::{Live, Parts, lenient_settings};
+use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
+use control::store::Store;
 use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -57,8 +58,22 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
     let socket = Socket::bind(&config.api.socket).map_err(Failure::runtime)?;
     // Before DPDK starts threads of its own.
     cores.keep_to_control();
+    let policy_file = args.policy.as_deref().filter(|_| config.source() == Source::File);
+    let beginning = begin_with(config.clone(), policy, args.policy.as_deref())?;
     let dataplane = Dataplane::open(&config, &cores)?;
-    dataplane.run(config, policy, args.policy.as_deref(), &socket, runtime, signals)
+    dataplane.run(beginning, policy_file, &socket, runtime, signals)
+}
+
+/// The first policy, from the store or the file.
+fn begin_with(config: Config, policy: Option<Parsed>, path: Option<&Path>) -> Result<Beginning, Failure> {
+    let store = config.store.path.as_deref().map(Store::open).transpose().map_err(Failure::runtime)?;
+    let file = policy.zip(path).map(|(parsed, path)| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        PolicyFile { path: path.display().to_string(), policy: parsed.policy }
+    });
+    let beginning = live::begin(config, store, file).map_err(Failure::input)?;
+    beginning.warnings.iter().for_each(|warning| warn!("{warning}"));
+    Ok(beginning)
 }
 
 /// Everything that can be wrong in the files is found here, before anything starts.
@@ -82,11 +97,10 @@ fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
         (Some(parsed), Some(path)) if parsed.policy.nics.is_empty() => {
             warn!("{}: the policy has no NICs, nobody is protected and nothing passes", path.display());
         }
-        (None, _) => warn!("no --policy is given: nothing passes until one is applied"),
+        (None, _) if config.store.path.is_none() => {
+            warn!("no --policy is given: nothing passes until one is applied");
+        }
         _ => {}
-    }
-    if config.store.path.is_some() {
-        warn!("store.path is not used by this version: the policy is kept in memory only");
     }
     if config.api.listen.is_some() {
         warn!("api.listen is not used by this version: the API is on its unix socket only");
@@ -116,21 +130,19 @@ impl Dataplane {
     /// From the first frame to the last.
     fn run(
         self,
-        config: Config,
-        policy: Option<Parsed>,
-        policy_path: Option<&Path>,
+        beginning: Beginning,
+        policy_file: Option<&Path>,
         socket: &Socket,
         runtime: Runtime,
         signals: Signals,
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, pool, eal, cores } = self;
-        let policy_file = policy_path.filter(|_| config.source() == Source::File);
         let watch = policy_file.map(|path| {
             let _within = runtime.enter();
             (path.to_owned(), Watch::new(path))
         });
         let start = Instant::now();
-        let (parts, jobs) = assemble::assemble(config, policy, queues, &cores, &ports, start)?;
+        let (parts, jobs) = assemble::assemble(beginning, queues, &cores, &ports, start)?;
         let governing_file = policy_file.map(|path| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
@@ -174,6 +186,11 @@ async fn supervise(
 ) -> Result<(), Failure> {
     let again = Arc::new(Notify::new());
     let has_file = file.is_some();
+    if live.awaits_confirmation() {
+        live.watch_confirmation();
+        // What the file says counts after that.
+        again.notify_one();
+    }
     if let Some((path, watch)) = file {
         tokio::spawn(reload::serve(live.clone(), path, again.clone()));
         tokio::spawn(reload::watch(watch, again.clone()));

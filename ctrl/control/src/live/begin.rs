@@ -1,0 +1,115 @@
+//! The first policy of a run: out of the store, out of the policy file, or none.
+
+use std::sync::Arc;
+
+use engine::Generation;
+use engine::snapshot::Snapshot;
+
+use super::journal::{start_record, unix_seconds};
+use crate::api::shape::Record;
+use crate::commit::Committer;
+use crate::config::{Config, Source};
+use crate::diff::diff;
+use crate::model::Policy;
+use crate::store::{Contents, Past, Step, Store};
+
+/// A policy file that was given at the start.
+pub struct PolicyFile {
+    /// Its path.
+    pub path: String,
+    /// What it says.
+    pub policy: Policy,
+}
+
+/// What a run starts with.
+pub struct Beginning {
+    /// With the first policy.
+    pub committer: Committer,
+    /// What workers start with.
+    pub snapshot: Box<Snapshot>,
+    /// The store with what it holds now.
+    pub store: Option<(Store, Option<Contents>)>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Decides between store and file (interfaces, `[policy] source`), before any worker runs: frames are judged by it from the
+/// first one on. An error is one line.
+pub fn begin(
+    config: Config,
+    store: Option<(Store, Option<Contents>)>,
+    file: Option<PolicyFile>,
+) -> Result<Beginning, String> {
+    let file_governs = config.source() == Source::File;
+    let mut committer = Committer::new(config);
+    let mut snapshot = Box::new(committer.initial());
+    let mut warnings = Vec::new();
+    let (store, mut contents) = store.map_or((None, None), |(store, contents)| (Some(store), contents));
+    if let Some(contents) = &contents {
+        let deltas = contents.history.iter().map(|past| past.delta.clone());
+        snapshot = committer
+            .resume(contents.policy.clone(), Generation(contents.generation), deltas)
+            .map_err(|error| error.to_string())?;
+    }
+    let is_awaiting = contents.as_ref().is_some_and(|contents| contents.awaited.is_some());
+    if let Some(PolicyFile { path, policy }) = file {
+        let differs = diff(committer.policy(), &policy);
+        if contents.is_some() && !file_governs && !differs.is_empty() {
+            warnings.push(differences(&path, &differs));
+        } else if is_awaiting {
+            warnings.push(format!("{path} waits: the generation in the store awaits its confirmation"));
+        } else if !differs.is_empty() {
+            let past = adopt(&mut committer, &mut snapshot, store.as_ref(), path, policy)?;
+            if store.is_some() {
+                let contents = contents.get_or_insert_default();
+                (contents.policy, contents.generation) = (committer.policy().clone(), past.record.generation);
+                contents.history.push(past);
+            }
+        }
+    }
+    Ok(Beginning { committer, snapshot, store: store.map(|store| (store, contents)), warnings })
+}
+
+fn differences(path: &str, diff: &crate::diff::Diff) -> String {
+    let named = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names if names.len() > 5 => {
+            format!(" {what} {} and {} more;", names[..5].join(", "), names.len() - 5)
+        }
+        names => format!(" {what} {};", names.join(", ")),
+    };
+    format!(
+        "{path} DIFFERS from the store, and the store governs (policy.source = \"api\"); applying the file would have:{}{}{}",
+        named("added", &diff.added),
+        named("changed", &diff.changed),
+        named("removed", &diff.removed)
+    )
+}
+
+/// The file's policy as a generation of its own, durable where there is a store.
+fn adopt(
+    committer: &mut Committer,
+    snapshot: &mut Box<Snapshot>,
+    store: Option<&Store>,
+    path: String,
+    policy: Policy,
+) -> Result<Past, String> {
+    let prepared = committer.prepare(policy).map_err(|error| error.to_string())?;
+    let diff = &prepared.plan.diff;
+    let record = Record {
+        at: unix_seconds(),
+        who: path,
+        origin: super::Origin::File.name().to_owned(),
+        added: diff.added.clone(),
+        changed: diff.changed.clone(),
+        removed: diff.removed.clone(),
+        ..start_record(committer.generation().0 + 1)
+    };
+    let past = Past { record, delta: Arc::clone(&prepared.delta) };
+    if let Some(store) = store {
+        let step = Step { policy: prepared.policy(), past: &past, awaited: None };
+        store.commit(&step).map_err(|error| error.to_string())?;
+    }
+    *snapshot = committer.carry_out(prepared, 0).map_err(|error| error.to_string())?.snapshot;
+    Ok(past)
+}

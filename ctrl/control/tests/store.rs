@@ -1,0 +1,216 @@
+//! The store: what was committed is there again, and what we did not write is refused.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control::commit::Committer;
+use control::config::Config;
+use control::delta::Delta;
+use control::document::{Limits, parse_policy};
+use control::live::{PolicyFile, begin};
+use control::model::Policy;
+use control::store::{Contents, Store, StoreError};
+use tempfile::TempDir;
+
+fn policy(port: u16, nics: &str) -> Policy {
+    let text = format!(
+        "vpcs: [{{ name: prod, segment: {{ vlan: 7 }} }}]
+address_groups: [{{ name: office, addresses: [203.0.113.0/24, \"2001:db8::/32\"] }}]
+security_groups:
+  - name: a
+    rules:
+      - {{ direction: inbound, protocol: tcp, ports: {port}, remote_address_group: office, description: \"ü\" }}
+      - {{ direction: inbound, protocol: icmp, icmp_type: 8, icmp_code: 0, action: deny, priority: 3 }}
+      - {{ direction: outbound, remote_group: a }}
+nics: [{nics}]"
+    );
+    parse_policy(&text, "test", &Limits::default()).unwrap().policy
+}
+
+const ONE: &str =
+    "{ name: one, vpc: prod, mac: \"02:00:00:00:00:01\", addresses: [10.0.0.1], security_groups: [a] }";
+const TWO: &str =
+    "{ name: two, project: p, vpc: prod, addresses: [\"2001:db8::1\"], mode: observe, max_connections: 5 }";
+
+fn file(policy: Policy) -> Option<PolicyFile> {
+    Some(PolicyFile { path: "policy.yaml".to_owned(), policy })
+}
+
+struct Scratch {
+    directory: TempDir,
+}
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("deep/store.redb")
+    }
+
+    /// As a start of the appliance with this policy file governing would leave it.
+    fn start_with(&self, policy: Policy) -> Contents {
+        let config = control::config::parse_config("[policy]\nsource = \"file\"", "test").unwrap();
+        let store = Store::open(&self.path()).unwrap();
+        begin(config, Some(store), file(policy)).unwrap().store.unwrap().1.unwrap()
+    }
+
+    fn reopened(&self) -> Option<Contents> {
+        Store::open(&self.path()).unwrap().1
+    }
+}
+
+#[test]
+fn generations_are_there_again_with_the_way_back() {
+    let scratch = Scratch::new();
+    let policies = [policy(22, ONE), policy(23, &format!("{ONE}, {TWO}")), policy(23, TWO)];
+    for (generation, policy) in (1..).zip(&policies) {
+        let contents = scratch.start_with(policy.clone());
+        assert_eq!((&contents.policy, contents.generation), (policy, generation));
+        assert_eq!(scratch.reopened().unwrap(), contents);
+    }
+    // The same again is no generation.
+    assert_eq!(scratch.start_with(policies[2].clone()).generation, 3);
+    let contents = scratch.reopened().unwrap();
+    let mut committer = Committer::new(Config::default());
+    let deltas: Vec<Arc<Delta>> = contents.history.iter().map(|past| past.delta.clone()).collect();
+    committer.resume(contents.policy, engine::Generation(3), deltas).unwrap();
+    for (generation, policy) in (1..).zip(&policies) {
+        assert_eq!(committer.policy_at(engine::Generation(generation)).unwrap(), *policy);
+    }
+    assert_eq!(committer.policy_at(engine::Generation(0)).unwrap(), Policy::default());
+    assert_eq!(contents.history[1].record.added, ["p/two"]);
+    assert_eq!(contents.history[1].record.who, "policy.yaml");
+}
+
+#[test]
+fn where_the_api_governs_a_file_fills_an_empty_store_only() {
+    let scratch = Scratch::new();
+    let start = |policy: Policy| {
+        let mut config = Config::default();
+        config.store.path = Some(scratch.path());
+        begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy)).unwrap()
+    };
+    let first = start(policy(22, ONE));
+    assert!(first.warnings.is_empty());
+    drop(first);
+    let second = start(policy(23, &format!("{ONE}, {TWO}")));
+    assert_eq!(second.committer.policy(), &policy(22, ONE));
+    assert_eq!(second.warnings.len(), 1);
+    let warning = &second.warnings[0];
+    assert!(warning.contains("policy.yaml DIFFERS from the store"), "{warning}");
+    assert!(warning.contains("added p/two; changed a;"), "{warning}");
+    drop(second);
+    assert!(start(policy(22, ONE)).warnings.is_empty());
+}
+
+#[test]
+fn a_store_has_one_user_at_a_time() {
+    let scratch = Scratch::new();
+    let held = Store::open(&scratch.path()).unwrap();
+    let Err(error) = Store::open(&scratch.path()) else { panic!("opened twice") };
+    assert!(error.to_string().ends_with("another appliance uses this store"), "{error}");
+    drop(held);
+    Store::open(&scratch.path()).unwrap();
+}
+
+#[test]
+fn a_corrupt_store_is_refused_set_aside_and_not_touched() {
+    let scratch = Scratch::new();
+    scratch.start_with(policy(22, ONE));
+    let mut bytes = fs::read(scratch.path()).unwrap();
+    // A digit of the port, in every copy of it: the page's checksum is wrong then.
+    let port = b"\"ports\":[22,22]";
+    let at: Vec<usize> =
+        (0..bytes.len() - port.len()).filter(|at| &bytes[*at..at + port.len()] == port).collect();
+    assert!(!at.is_empty());
+    at.iter().for_each(|at| bytes[at + 10] = b'3');
+    fs::write(scratch.path(), &bytes).unwrap();
+    let Err(StoreError::Corrupt { aside: Ok(aside), .. }) = Store::open(&scratch.path()) else {
+        panic!("accepted")
+    };
+    assert_eq!(aside.file_name().unwrap(), "store.redb.corrupt-1");
+    assert!(fs::read(&aside).unwrap() == bytes, "the corrupt store was changed");
+    assert!(!scratch.path().exists());
+    // The next start begins anew, and the corrupt one still lies there.
+    assert_eq!(scratch.reopened(), None);
+    assert!(aside.exists());
+    let left: Vec<_> =
+        fs::read_dir(aside.parent().unwrap()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("copy")), "{left:?}");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_alone() {
+    let scratch = Scratch::new();
+    scratch.start_with(policy(22, ONE));
+    let table: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let database = redb::Database::open(scratch.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(table).unwrap().insert("schema", &b"2"[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let Err(error) = Store::open(&scratch.path()) else { panic!("accepted") };
+    assert!(error.to_string().contains("schema 2, written by a newer version; allowed: up to 1"), "{error}");
+    assert!(scratch.path().exists());
+}
+
+/// The policies that a file of this history may show: whole ones, of any generation.
+fn is_right(contents: Option<Contents>, policies: &[Policy]) -> bool {
+    contents.is_none_or(|contents| {
+        contents.generation == 0 || policies.get(contents.generation as usize - 1) == Some(&contents.policy)
+    })
+}
+
+/// `STORE_MUTANTS=10000` tries more.
+#[test]
+fn mutated_stores_are_refused_or_right() {
+    let mutants = std::env::var("STORE_MUTANTS").map_or(200, |n| n.parse().unwrap());
+    let scratch = Scratch::new();
+    let policies = [policy(22, ONE), policy(23, &format!("{ONE}, {TWO}")), policy(24, TWO)];
+    for policy in &policies {
+        scratch.start_with(policy.clone());
+    }
+    let whole = fs::read(scratch.path()).unwrap();
+    // Only what is in use can matter much; the rest is zeros.
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let (mut refused, mut right) = (0, 0);
+    for mutant in 0..mutants {
+        let mut bytes = whole.clone();
+        match mutant % 4 {
+            0 => bytes[used[random(used.len())]] ^= 1 << random(8),
+            1 => bytes[used[random(used.len())]] = random(256) as u8,
+            2 => {
+                let at = used[random(used.len())];
+                let end = (at + 1 + random(600)).min(bytes.len());
+                bytes[at..end].fill(random(256) as u8);
+            }
+            _ => bytes.truncate(random(whole.len())),
+        }
+        fs::write(scratch.path(), &bytes).unwrap();
+        match Store::open(&scratch.path()) {
+            Ok((_, contents)) => {
+                assert!(is_right(contents, &policies), "mutant {mutant} shows something else");
+                right += 1;
+            }
+            Err(StoreError::Corrupt { aside, .. }) => {
+                let aside = aside.unwrap();
+                assert!(fs::read(&aside).unwrap() == bytes, "mutant {mutant} was changed");
+                fs::remove_file(&aside).unwrap();
+                refused += 1;
+            }
+            Err(other) => panic!("mutant {mutant}: {other}"),
+        }
+    }
+    println!("{refused} refused, {right} right");
+    assert!(refused > mutants / 4, "{refused} of {mutants} refused");
+}
