@@ -263,7 +263,7 @@ impl Committer {
                 (Some(now), Some(then)) => !same_nic(now, then),
                 _ => true,
             };
-            moved || self.registry.is_newer(key, to)
+            moved || self.registry.can_bring_back(key, to)
         };
         let is_touched =
             |key: &Key| self.registry.nics.get(key).is_none_or(|identity| identity.touched_since(to));

@@ -146,7 +146,7 @@ impl Registry {
         let before: Vec<IpAddr> = identity.addresses.keys().copied().collect();
         let mut moved = false;
         for address in before {
-            if addresses.contains(&address) && back_to.is_none_or(|at| identity.is_same(address, at)) {
+            if addresses.contains(&address) && former(&self.gone, identity, &address).is_none() {
                 continue;
             }
             if let Some(id) = identity.take_away(address, generation) {
@@ -202,11 +202,6 @@ impl Registry {
             return None;
         }
         self.ended.iter().rposition(|ended| ended.key == *key && ended.identity.was_there(to))
-    }
-
-    /// True if the NIC that has this name now is not one that was there at generation `to`.
-    pub fn is_newer(&self, key: &Key, to: Generation) -> bool {
-        self.nics.get(key).is_some_and(|present| !present.was_there(to))
     }
 
     /// True if [`Registry::bring_back`] would bring a deleted NIC back.

@@ -99,14 +99,15 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::InUse(path) => write!(f, "{}: another appliance uses this store", path.display()),
             StoreError::Corrupt { path, what, aside } => {
-                write!(f, "{}: the store is corrupt ({what}); ", path.display())?;
+                write!(f, "{}: the store is corrupt ({what})", path.display())?;
                 match aside {
+                    Ok(aside) if aside == path => Ok(()),
                     Ok(aside) => write!(
                         f,
-                        "it was set aside, untouched, as {}: put a copy back, or start again with an empty store",
+                        "; it was set aside, untouched, as {}: put a copy back, or start again with an empty store",
                         aside.display()
                     ),
-                    Err(error) => write!(f, "it can't be set aside and stays where it is: {error}"),
+                    Err(error) => write!(f, "; it can't be set aside and stays where it is: {error}"),
                 }
             }
             StoreError::Newer { path, schema } => write!(

@@ -3,18 +3,31 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use control::store::{Contents, Store};
+
 use crate::cli;
 use crate::failure::{Failure, print};
 use crate::input;
 
 /// `check`: every file that is wrong is named, the first fault of each.
 pub fn check(args: &cli::Check) -> Result<ExitCode, Failure> {
-    if args.config.is_none() && args.files.is_empty() {
-        return Err(Failure::input("nothing to check: give --config FILE, policy documents, or both"));
+    if args.config.is_none() && args.files.is_empty() && args.store.is_none() {
+        return Err(Failure::input("nothing to check: give --config FILE, --store FILE, policy documents"));
     }
     let config = input::config(args.config.as_deref())?;
     if let Some(path) = &args.config {
         print(&format!("{}: ok\n", path.display()), false);
+    }
+    if let Some(path) = &args.store {
+        let Contents { generation, policy, history, .. } = Store::read(path).map_err(Failure::input)?;
+        let text = format!(
+            "{}: ok: generation {generation}, {} groups, {} NICs, {} generations of history\n",
+            path.display(),
+            policy.security_groups.values().filter(|group| !group.implied).count(),
+            policy.nics.len(),
+            history.len()
+        );
+        print(&text, false);
     }
     let mut bad = None;
     for file in &args.files {

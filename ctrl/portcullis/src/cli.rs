@@ -93,6 +93,9 @@ pub struct Check {
     /// Configuration (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A store, which is looked at in a copy
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
     /// Policy documents
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,

@@ -161,13 +161,6 @@ impl Identity {
             || self.lives.iter().any(|life| life.holds(generation))
     }
 
-    /// True if an address that it has is what it was at a generation.
-    pub(super) fn is_same(&self, address: IpAddr, at: Generation) -> bool {
-        self.addresses.get(&address).is_some_and(|held| {
-            held.since <= at || self.past.iter().any(|past| past.id == held.id && past.span.holds(at))
-        })
-    }
-
     /// Which of its addresses this was at a generation, if it is not that one now.
     pub(super) fn past_id(&self, address: IpAddr, at: Generation) -> Option<AddrId> {
         if self.addresses.get(&address).is_some_and(|held| held.since <= at) {

@@ -193,6 +193,13 @@ impl Appliance {
         wait_for(what, || Some(self.show("counters")).filter(|counters| holds(counters)))
     }
 
+    /// Ends it by SIGKILL; what it leaves behind.
+    pub fn kill(self) -> Setup {
+        let Appliance { process, setup } = self;
+        drop(process);
+        setup
+    }
+
     /// Ends it by SIGTERM, in time, with status 0, its counters printed and nothing leaked.
     pub fn end(self) -> (Finished, Setup) {
         let begin = Instant::now();

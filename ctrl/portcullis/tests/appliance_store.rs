@@ -1,0 +1,164 @@
+//! An appliance with a store, ended in every way and started again.
+
+mod appliance;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use appliance::*;
+use serde_json::{Value, json};
+
+/// With the store, and the policy file to fill it with.
+fn command(setup: &Setup) -> Command {
+    setup.command(Some(&setup.path("policy.yaml")))
+}
+
+fn stored(confirmable: &str) -> Setup {
+    let setup = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1");
+    let store = setup.path("store/policy.redb");
+    let setup = setup.more(&format!("[store]\npath = {store:?}\n"));
+    setup.write("policy.yaml", confirmable);
+    setup
+}
+
+fn start(setup: Setup) -> Appliance {
+    let command = command(&setup);
+    setup.spawn(command)
+}
+
+fn with_port(port: u16) -> String {
+    POLICY.replace("ports: 22", &format!("ports: {port}"))
+}
+
+fn port(appliance: &Appliance) -> u16 {
+    let document = appliance.text(["export"]);
+    let behind = document.split_once("ports: ").unwrap().1;
+    behind.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+fn generation(appliance: &Appliance) -> u64 {
+    appliance.show("snapshot")["generation"].as_u64().unwrap()
+}
+
+fn history(appliance: &Appliance) -> Vec<Value> {
+    serde_json::from_str(&appliance.text(["history", "-o", "json"])).unwrap()
+}
+
+#[test]
+fn a_restart_knows_the_policy_its_generation_and_the_way_back() {
+    let appliance = start(stored(POLICY));
+    assert_eq!((generation(&appliance), port(&appliance)), (1, 22));
+    appliance.apply(&with_port(23), &[]);
+    appliance.apply(&with_port(24), &[]);
+    let before = history(&appliance);
+    let (_, setup) = appliance.end();
+    let ok = Command::new(PORTCULLIS)
+        .args(["check", "--store"])
+        .arg(setup.path("store/policy.redb"))
+        .output()
+        .unwrap();
+    let ok = String::from_utf8(ok.stdout).unwrap();
+    assert!(ok.contains("ok: generation 3, 1 groups, 1 NICs, 3 generations of history"), "{ok}");
+
+    let appliance = start(setup);
+    assert_eq!((generation(&appliance), port(&appliance)), (3, 24));
+    let after = history(&appliance);
+    assert_eq!(after.len(), 3);
+    for (before, after) in before.iter().zip(&after) {
+        for key in ["generation", "who", "origin", "changed", "added"] {
+            assert_eq!(before[key], after[key], "{key}");
+        }
+    }
+    appliance.text(["rollback", "2"]);
+    assert_eq!((generation(&appliance), port(&appliance)), (4, 23));
+    let (finished, _) = appliance.end();
+    // The file was for an empty store; it says something else now.
+    assert!(finished.stderr.contains("DIFFERS from the store"), "{}", finished.stderr);
+}
+
+/// `STORE_KILLS=200` kills it more often.
+#[test]
+fn a_kill_at_any_moment_leaves_a_generation_whole() {
+    let kills = std::env::var("STORE_KILLS").map_or(4, |n| n.parse().unwrap());
+    let mut appliance = start(stored(POLICY));
+    for round in 0..kills {
+        let socket = appliance.setup.socket();
+        let files: Vec<_> = (0..40u16)
+            .map(|n| appliance.setup.write(&format!("{n}.yaml"), with_port(1000 + round % 500 * 100 + n)))
+            .collect();
+        let first = generation(&appliance);
+        let client = std::thread::spawn(move || {
+            let mut acknowledged = None;
+            for (n, file) in (0..).zip(files) {
+                let applied = Command::new(PORTCULLIS)
+                    .args(["apply", "-o", "json"])
+                    .arg(file)
+                    .env("PORTCULLIS_SOCKET", &socket)
+                    .output()
+                    .unwrap();
+                let Ok(receipt) = serde_json::from_slice::<Value>(&applied.stdout) else { break };
+                assert_eq!(receipt["state"], "acknowledged");
+                acknowledged = Some((receipt["generation"].as_u64().unwrap(), 1000 + round % 500 * 100 + n));
+            }
+            acknowledged
+        });
+        std::thread::sleep(Duration::from_millis(60 + u64::from(round) * 47 % 400));
+        let setup = appliance.kill();
+        let acknowledged = client.join().unwrap();
+        appliance = start(setup);
+        let found = (generation(&appliance), port(&appliance));
+        // The last that was acknowledged, or the one on its way.
+        let (known, last) = acknowledged.unwrap_or((first, 999 + round % 500 * 100));
+        let in_flight = (known + 1, last + 1);
+        assert!(
+            acknowledged == Some(found) || found == in_flight || acknowledged.is_none() && found.0 == first,
+            "acknowledged {acknowledged:?}, found {found:?}"
+        );
+    }
+    appliance.end();
+}
+
+#[test]
+fn a_confirmation_is_awaited_across_a_restart() {
+    let appliance = start(stored(POLICY));
+    let begin = Instant::now();
+    appliance.apply(&with_port(23), &["--confirm", "4"]);
+    let appliance = start(appliance.kill());
+    assert_eq!((generation(&appliance), port(&appliance)), (2, 23));
+    let (status, _, error) = appliance.apply(&with_port(24), &[]);
+    assert!(status == 2 && error.contains("generation 2 awaits its confirmation"), "{error}");
+    wait_for("the rollback", || (port(&appliance) == 22).then_some(()));
+    assert!(begin.elapsed() > Duration::from_millis(3900), "{:?}", begin.elapsed());
+    assert_eq!(generation(&appliance), 3);
+
+    // Confirmed, it stays, also over a restart.
+    appliance.apply(&with_port(25), &["--confirm", "2"]);
+    appliance.text(["confirm"]);
+    let appliance = start(appliance.kill());
+    std::thread::sleep(Duration::from_millis(2300));
+    assert_eq!(port(&appliance), 25);
+    assert_eq!(history(&appliance)[0]["confirmation"], "confirmed");
+    // Its time ran out while nobody ran: it is taken back at the next start.
+    appliance.apply(&with_port(26), &["--confirm", "1"]);
+    let setup = appliance.kill();
+    std::thread::sleep(Duration::from_millis(1200));
+    let appliance = start(setup);
+    wait_for("the rollback", || (port(&appliance) == 25).then_some(()));
+    appliance.end();
+}
+
+#[test]
+fn a_corrupt_store_stops_the_start_and_is_kept() {
+    let appliance = start(stored(POLICY));
+    let (_, setup) = appliance.end();
+    let store = setup.path("store/policy.redb");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[..middle].iter_mut().skip(64).for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&store, &bytes).unwrap();
+    let (status, error) = setup.refused(Some(&setup.path("policy.yaml")));
+    assert_eq!(status, 1, "{error}");
+    assert!(error.contains("the store is corrupt") && error.contains("set aside, untouched"), "{error}");
+    assert!(std::fs::read(setup.path("store/policy.redb.corrupt-1")).unwrap() == bytes);
+    assert_eq!(json!(store.exists()), json!(false));
+}
