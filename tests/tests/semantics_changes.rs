@@ -256,6 +256,7 @@ fn outbound_5_3_lives_on_whatever_changes() {
     s.inside(tcp(c, w).syn().seq(1));
     s.outside(tcp(w, c).syn().seq(9).ack(2));
     assert_eq!(s.inside(tcp(c, w).seq(2).ack(10)), "established");
+    s.inside(udp("10.0.0.1:7", "192.0.2.1:7"));
     for after in [
         text(&[to_office, from_office], "", &["web"]),
         text(&[], "", &["web"]),
@@ -265,7 +266,9 @@ fn outbound_5_3_lives_on_whatever_changes() {
         s.apply(&after);
         assert_eq!(s.inside(tcp(c, w).seq(2).ack(10)), "established");
         assert_eq!(s.outside(tcp(w, c).seq(10).ack(2)), "established");
+        assert_eq!(s.inside(udp("10.0.0.1:7", "192.0.2.1:7")), "established", "heard from one side only");
     }
+    assert_eq!(s.inside(tcp(c, w).fin().seq(2).ack(10)), "established");
 }
 
 const FROM_OFFICE: &str = "{direction: inbound, protocol: udp, ports: 53, remote_address_group: office}";

@@ -119,6 +119,12 @@ fn windows_4_4_a_window_of_0_counts_as_1() {
     s.outside(segment(1001, 5001).window(0));
     assert_eq!(s.inside(tcp(S, C).seq(5003).ack(1001)), "invalid");
     assert_eq!(s.inside(tcp(S, C).seq(5002).ack(1001)), "established", "a probe");
+    let mut s = established();
+    s.inside(tcp(S, C).seq(5001).ack(1001).payload([0; 4000]));
+    s.inside(tcp(S, C).seq(9001).ack(1001).payload([0; 4000]));
+    s.outside(segment(1001, 13_001).window(0));
+    assert_eq!(s.inside(tcp(S, C).seq(13_003).ack(1001)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(13_002).ack(1001)), "established");
 }
 
 #[test]
