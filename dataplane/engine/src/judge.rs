@@ -488,7 +488,8 @@ impl Judge {
         verdict: Verdict,
         flow: Option<FlowIndex>,
     ) {
-        if verdict.reason == Reason::Malformed {
+        // Who forges an address says nothing about its owner's fragments.
+        if matches!(verdict.reason, Reason::Malformed | Reason::Spoofed) {
             return;
         }
         let flow = flow.map(|flow| (flow, self.shard.entry(flow)));

@@ -127,14 +127,15 @@ pub struct NicRecord {
 pub struct Undone {
     /// The generation gone back to.
     pub after: Generation,
-    /// The rollback itself, whose own re-judging a later one may take back: it belongs to the interval.
+    /// The rollback itself. What is judged again under it stays judged, so it does not belong to the interval; one that goes
+    /// back behind it has an interval that holds it.
     pub by: Generation,
 }
 
 impl Undone {
     /// True if what `generation` did is taken back.
     pub fn holds(&self, generation: Generation) -> bool {
-        self.after < generation && generation <= self.by
+        self.after < generation && generation < self.by
     }
 }
 

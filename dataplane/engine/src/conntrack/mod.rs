@@ -343,8 +343,14 @@ impl Shard {
         Some(FlowIndex(place))
     }
 
-    /// An entry for the key of one that is there, in its place (semantics 4.3, closing).
+    /// An entry for the key of one that is there, in its place (semantics 4.3, closing). It is a newcomer among the unconfirmed
+    /// as any other: at their share the oldest of them goes.
     pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
+        let joins =
+            [entry.state().class(), self.entry(flow).class()] == [Class::Unconfirmed, Class::Confirmed];
+        if joins && self.unconfirmed >= self.config.unconfirmed {
+            self.evict_unconfirmed(snapshot, now);
+        }
         self.count_live(flow, snapshot, -1);
         let place = &mut self.entries[flow.0 as usize];
         let old_class = place.class();

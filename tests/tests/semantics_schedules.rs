@@ -1,0 +1,74 @@
+//! What runs of the simulator came down to: orders of events that nobody thinks of.
+
+use engine::Side::Inside;
+use testkit::frame::*;
+use testkit::scenario::{Scenario, one, policy, rule};
+
+#[test]
+fn share_6_1_a_connection_that_opens_afresh_in_its_place_keeps_within_the_share_too() {
+    let config = "[conntrack]\ncapacity = 4\nunconfirmed_share = 0.3\n";
+    let mut s = Scenario::with(config, &one(&[rule::SSH, rule::DNS]));
+    let (c, d) = ("198.51.100.9:40000", "10.0.0.1:22");
+    s.connect(c, d);
+    assert_eq!(s.outside(udp("198.51.100.9:1000", "10.0.0.1:53")), "new by web#1");
+    s.outside(tcp(c, d).fin().seq(1001).ack(5001).window(8000));
+    s.inside(tcp(d, c).fin().seq(5001).ack(1002).window(8000));
+    // The share is one of four: the datagram's connection makes room.
+    assert_eq!(s.outside(tcp(c, d).syn().seq(90_000)), "new by web#0");
+    assert_eq!(s.connections(), ["a inbound 6 10.0.0.1:22 198.51.100.9:40000 syn-sent 30.0"]);
+}
+
+#[test]
+fn fragments_4_6_a_forged_first_says_nothing_about_its_victims_fragments() {
+    let document = one(&[rule::OUT]).replace("{name: a,", "{name: a, mac: '02:00:00:00:00:01',");
+    let mut s = Scenario::new(&document);
+    let own = Mac([2, 0, 0, 0, 0, 1]);
+    let pieces = |mac| {
+        let datagram = udp("10.0.0.1:1000", "198.51.100.9:53").id(7).payload(vec![7; 200]).src_mac(mac);
+        datagram.fragments(100)
+    };
+    assert_eq!(s.bytes(Inside, pieces(own).remove(0)), "new by web#0");
+    assert_eq!(s.bytes(Inside, pieces(Mac([2, 0, 0, 0, 0, 9])).remove(0)), "spoofed");
+    assert_eq!(s.bytes(Inside, pieces(own).remove(1)), "fragment");
+}
+
+#[test]
+fn undo_5_7_what_is_refused_after_a_rollback_stays_a_tombstone_until_its_deadline() {
+    let listed = |addresses: &str| {
+        let groups = format!("address_groups: [{{name: list, addresses: [{addresses}]}}]\n");
+        groups + &one(&["{direction: inbound, remote_address_group: list}"])
+    };
+    let (nobody, client) = (listed(""), listed("198.51.100.9"));
+    let datagram = || udp("198.51.100.9:1000", "10.0.0.1:53");
+    let mut s = Scenario::new(&nobody);
+    let before = s.generation();
+    s.apply(&client);
+    assert_eq!(s.outside(datagram()), "new by web#0");
+    s.rollback(before);
+    assert_eq!(s.outside(datagram()), "tombstone");
+    // An ordinary change of what the rule depends on: nothing is disconnected by it, and nothing comes back.
+    s.apply(&client);
+    assert_eq!(s.outside(datagram()), "tombstone");
+    s.wait(30.5);
+    assert_eq!(s.outside(datagram()), "new by web#0");
+}
+
+#[test]
+fn undo_5_7_what_a_rollback_takes_back_of_a_nic_that_it_ends_stays_taken_back() {
+    let groups: &[(&str, &[&str])] = &[("web", &[rule::DNS]), ("other", &[])];
+    let nobody = policy(groups, &[("b", "10.0.0.2", &[])]);
+    let member = policy(groups, &[("a", "10.0.0.1", &["web"])]);
+    let flushed = policy(groups, &[("a", "10.0.0.1", &["web", "other"])]);
+    let datagram = || udp("198.51.100.9:1000", "10.0.0.1:53");
+    let mut s = Scenario::new(&nobody);
+    let without = s.generation();
+    s.apply(&member);
+    assert_eq!(s.outside(datagram()), "new by web#0");
+    s.apply(&flushed);
+    let with = s.generation();
+    assert_eq!(s.outside(datagram()), "tombstone");
+    // This one takes the flush back, whether or not the NIC is there; the next one flushes nothing.
+    s.rollback(without);
+    s.rollback(with);
+    assert_eq!(s.outside(datagram()), "established");
+}
