@@ -8,4 +8,5 @@ pub mod pcap;
 pub mod rng;
 pub mod scenario;
 pub mod sim;
+pub mod simulator;
 pub mod traffic;

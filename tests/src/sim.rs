@@ -130,6 +130,11 @@ impl SimQueue {
         lock(&self.rx).push_back(frame);
     }
 
+    /// How many frames wait to be received.
+    pub fn waiting(&self) -> usize {
+        lock(&self.rx).len()
+    }
+
     /// What has left so far, in order.
     pub fn left(&self) -> Vec<SimFrame> {
         std::mem::take(&mut lock(&self.tx))

@@ -91,7 +91,7 @@ impl Pair {
         self.flush()?;
         let limits = self.committer.config().policy.limits;
         let Ok(parsed) = parse_policy(document, "policy", &limits) else { return Ok(false) };
-        if let Some(generation) = self.oracle.commit(&parsed.policy) {
+        if let Some(generation) = self.oracle.commit(&parsed.policy, self.now_ns) {
             self.oracle.adopt(0, generation);
         }
         let committed = self.committer.commit(parsed.policy, self.now_ns).expect("room for a few NICs");
@@ -178,6 +178,8 @@ impl Pair {
             nic,
             rule,
             ambiguous: false,
+            stray: false,
+            forgotten: false,
         }
     }
 
@@ -186,7 +188,7 @@ impl Pair {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
         self.firewall.settle_timers(&self.snapshot, now);
-        let views = self.oracle.connections(0, self.now_ns);
+        let views = self.oracle.connections(0, self.committer.generation().0, self.now_ns, true);
         for key in self.committer.policy().nics.keys() {
             let expected = views.iter().filter(|view| view.id.nic == key.to_string()).count();
             let slot = self.committer.nic_slot(key).expect("a NIC of the policy has a place");

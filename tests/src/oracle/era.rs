@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::config::{OnFlush, PolicySettings};
-use control::model::{Key, Policy};
+use control::model::{Key, Nic, Policy};
 
 use super::change;
 
@@ -28,7 +28,7 @@ pub(super) struct Era {
     back_to: Option<u32>,
 }
 
-/// What generations did to something that they disconnect: a connection, or what is remembered of a fragment.
+/// What generations did to a connection.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Fate {
     /// The generations that disconnected it: a rollback takes back those that it goes behind (5.7).
@@ -48,7 +48,8 @@ impl Fate {
     /// What the generations up to `now` do to something inbound of a NIC.
     pub fn follow(&mut self, eras: &[Era], now: usize, nic: &Key) {
         for (generation, era) in (0u32..).zip(eras).take(now + 1).skip(self.seen as usize + 1) {
-            if let Some(back_to) = era.back_to {
+            // Where nothing was touched since, a judgement that was due before has only come late.
+            if let Some(back_to) = era.back_to.filter(|_| era.rejudged.contains(nic)) {
                 self.cut.retain(|cut| *cut <= back_to);
             }
             if era.flushed.contains(nic) {
@@ -96,21 +97,55 @@ impl Era {
     }
 
     /// The generation that goes back to `eras[to]` (5.7): its policy, its NICs and its addresses; no flush; who was touched
-    /// since is judged again.
-    pub fn back(eras: &[Era], to: u32) -> Era {
+    /// since is judged again. What is gone for so long that no connection can be left of it (`is_over`) gives way to
+    /// a namesake that is there.
+    pub fn back(eras: &[Era], to: u32, is_over: impl Fn(u32) -> bool) -> Era {
         let touched: BTreeSet<Key> =
             eras[to as usize + 1..].iter().flat_map(|era| era.touched.iter().cloned()).collect();
-        let then = &eras[to as usize];
-        Era {
+        let (then, present) = (&eras[to as usize], &eras[eras.len() - 1]);
+        let mut era = Era {
             policy: then.policy.clone(),
             nics: then.nics.clone(),
             places: then.places.clone(),
-            held: then.held.clone(),
-            flushed: BTreeSet::new(),
             rejudged: touched.clone(),
             touched,
             back_to: Some(to),
+            ..Era::default()
+        };
+        for (key, number) in &mut era.nics {
+            let stays = |nic: &Nic| nic.vpc == then.policy.nics[key].vpc;
+            if let Some(namesake) = present.nics.get(key).filter(|_| stays(&present.policy.nics[key]))
+                && is_over(*number)
+            {
+                *number = *namesake;
+            }
         }
+        for ((key, address), place) in &mut era.places {
+            if let Some(namesake) = present.place(key, *address)
+                && present.nics[key] == era.nics[key]
+                && (then.nics[key] != era.nics[key] || is_over(*place))
+            {
+                *place = namesake;
+            }
+        }
+        era.held = era.places.values().copied().collect();
+        era
+    }
+
+    /// The numbers of the NICs and addresses that are there.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.nics.values().chain(&self.held).copied()
+    }
+
+    /// Whether it forgets the fragments of a NIC's inbound connections and of its drops (4.6). A rollback does so where it has
+    /// connections judged again: nothing may pass behind a first that today's rules refuse, and such fragments judge nothing.
+    pub fn forgets(&self, nic: &Key) -> bool {
+        self.flushed.contains(nic) || self.back_to.is_some() && self.rejudged.contains(nic)
+    }
+
+    /// Whether it may do so where it need not: it may take for touched who rests on something that changed elsewhere.
+    pub fn may_forget(&self) -> bool {
+        self.back_to.is_some()
     }
 
     /// The number of an address of a NIC.

@@ -29,7 +29,7 @@ use control::model::{Key, Mode, Nic, Policy, Segment};
 use engine::{Direction, Side};
 
 use connection::{Connection, Tuple};
-use era::{Era, Fate};
+use era::Era;
 use read::{ARP, Bytes, Fragment, IPV4, IPV6, Ip, Link, Tag, Tunnel};
 
 /// How late the end of a connection may be (4.2).
@@ -52,6 +52,10 @@ pub struct Verdict {
     pub rule: Option<String>,
     /// Something reached its deadline less than half a second ago: another verdict may be right too.
     pub ambiguous: bool,
+    /// Its connection belongs to another worker than the one that judged it.
+    pub stray: bool,
+    /// It follows a first fragment that should be known, but was said not to be.
+    pub forgotten: bool,
 }
 
 /// A frame as the oracle gets to see it.
@@ -67,8 +71,9 @@ pub struct Sight<'f> {
     pub frame: &'f [u8],
     /// The bytes it had on the wire.
     pub original_len: usize,
-    /// `table-full` or `nic-limit`, if the firewall said so: the first is for it to know and for the test to justify, the second
-    /// may count what has expired with a worker that was not polled since (6.2, 4.2).
+    /// `table-full`, `nic-limit` or `fragment-no-first`, if the firewall said so. The first is for it to know and for the test to
+    /// justify, the last likewise where there is a first; the second may count what has expired with a worker that was not
+    /// polled since (6.2, 4.2).
     pub refusal: Option<&'static str>,
 }
 
@@ -112,6 +117,8 @@ pub struct Oracle {
     eras: Vec<Era>,
     /// Numbers given to NICs and addresses.
     numbers: u32,
+    /// Since when those are gone that are not there.
+    gone: BTreeMap<u32, u64>,
     /// The generation that each worker judges by.
     workers: Vec<usize>,
     /// Of the packet being judged: by whom, under which generation and policy.
@@ -119,6 +126,8 @@ pub struct Oracle {
     era: usize,
     policy: Arc<Policy>,
     refusal: Option<&'static str>,
+    stray: bool,
+    forgotten: bool,
     now: u64,
     connections: BTreeMap<Tuple, Connection>,
     /// Expired connections, whose worker was not polled since.
@@ -146,7 +155,8 @@ struct Remembered {
     headers: usize,
     /// Whether a flush forgets it.
     flushable: bool,
-    fate: Fate,
+    /// The generation it was judged under.
+    era: usize,
 }
 
 /// A verdict before anybody asked who observes.
@@ -183,11 +193,14 @@ impl Oracle {
             start_ns,
             eras: vec![Era::default()],
             numbers: 0,
+            gone: BTreeMap::new(),
             workers: vec![0; workers],
             worker: 0,
             era: 0,
             policy: Arc::default(),
             refusal: None,
+            stray: false,
+            forgotten: false,
             now: 0,
             connections: BTreeMap::new(),
             unfound: Vec::new(),
@@ -197,19 +210,32 @@ impl Oracle {
 
     /// A policy is applied as one transaction (5): the number of the generation that it makes. "Applying a policy
     /// identical to the present one changes nothing" (5.6): `None`.
-    pub fn commit(&mut self, policy: &Policy) -> Option<u32> {
+    pub fn commit(&mut self, policy: &Policy, ns: u64) -> Option<u32> {
         let present = self.eras.last().expect("the empty policy is there");
         if *present.policy == *policy {
             return None;
         }
         let next = present.then(policy, &self.config.policy, &mut self.numbers);
-        self.eras.push(next);
-        Some(self.eras.len() as u32 - 1)
+        Some(self.follows(next, ns))
     }
 
     /// Goes back to a generation (5.7): the number of the one that this makes.
-    pub fn rollback(&mut self, to: u32) -> u32 {
-        self.eras.push(Era::back(&self.eras, to));
+    pub fn rollback(&mut self, to: u32, ns: u64) -> u32 {
+        let t = &self.config.timeouts;
+        let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment];
+        let longest = longest.into_iter().max().unwrap_or_default().as_nanos() as u64;
+        let is_over = |number| self.gone.get(&number).is_some_and(|since| ns - since > 2 * longest);
+        let next = Era::back(&self.eras, to, is_over);
+        self.follows(next, ns)
+    }
+
+    fn follows(&mut self, next: Era, ns: u64) -> u32 {
+        let present = self.eras.last().expect("the empty policy is there");
+        self.gone.extend(present.numbers().map(|number| (number, ns)));
+        for number in next.numbers() {
+            self.gone.remove(&number);
+        }
+        self.eras.push(next);
         self.eras.len() as u32 - 1
     }
 
@@ -225,8 +251,11 @@ impl Oracle {
     }
 
     /// The firewall has given up a connection for another.
-    pub fn evicted(&mut self, id: &Id) {
-        self.connections.retain(|tuple, _| tuple.id() != *id);
+    pub fn evicted(&mut self, view: &View) {
+        let is_it = |tuple: &Tuple, connection: &Connection| {
+            connection.deadline == view.deadline_ns && tuple.id() == view.id
+        };
+        self.connections.retain(|tuple, connection| !is_it(tuple, connection));
     }
 
     /// The first moment from `ns` on that is not within half a second behind a deadline.
@@ -240,16 +269,18 @@ impl Oracle {
     fn deadlines(&self) -> impl Iterator<Item = u64> + '_ {
         let connections = self.connections.values().map(|connection| connection.deadline);
         let fragments = self.fragments.values().map(|first| first.until);
-        connections.chain(fragments).chain([self.grace_end()])
+        let grace = Some(self.grace_end()).filter(|end| *end > self.start_ns);
+        connections.chain(fragments).chain(grace)
     }
 
-    /// The live connections and tombstones of a worker at a moment, in order.
-    pub fn connections(&mut self, worker: usize, ns: u64) -> Vec<View> {
-        let now = self.workers[worker];
+    /// The connections and tombstones of a worker at a moment, under a generation not before the one that it judges by, in order:
+    /// with `held` the live ones, without those that a change has ended, which a rollback may want.
+    pub fn connections(&mut self, worker: usize, generation: u32, ns: u64, held: bool) -> Vec<View> {
+        let now = generation as usize;
         let mut views = Vec::new();
         for (tuple, connection) in &mut self.connections {
-            if connection.worker != worker || ns >= connection.deadline || !self.eras[now].holds(tuple.place)
-            {
+            let is_theirs = connection.worker == worker && ns < connection.deadline;
+            if !is_theirs || self.eras[now].holds(tuple.place) != held {
                 continue;
             }
             connection.follow(&self.eras, now, &tuple.nic);
@@ -287,6 +318,7 @@ impl Oracle {
         let now = self.now;
         let ambiguous = self.deadlines().any(|deadline| is_grey(deadline, now));
         (self.worker, self.refusal) = (sight.worker, sight.refusal);
+        (self.stray, self.forgotten) = (false, false);
         self.era = self.workers[sight.worker];
         self.policy = self.eras[self.era].policy.clone();
 
@@ -305,6 +337,8 @@ impl Oracle {
             nic: outcome.nic.map(|nic| nic.to_string()),
             rule: outcome.rule,
             ambiguous,
+            stray: self.stray,
+            forgotten: self.forgotten,
         }
     }
 
@@ -441,8 +475,7 @@ impl Oracle {
         let headers = ip.headers_behind_fragment();
         // "A flush forgets the fragments of inbound connections and of drops" (4.6).
         let flushable = outcome.inbound || !outcome.passes();
-        let fate = Fate::born(self.era as u32);
-        let first = Remembered { outcome: outcome.clone(), until, headers, flushable, fate };
+        let first = Remembered { outcome: outcome.clone(), until, headers, flushable, era: self.era };
         self.fragments.insert(fragment_key(place, side, ip), first);
     }
 
@@ -455,9 +488,12 @@ impl Oracle {
     fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
         let unknown = Outcome::of("fragment-no-first", Some(nic));
         let Some(place) = self.place(&nic.key, side, ip) else { return unknown };
-        let Some(first) = self.fragments.get_mut(&fragment_key(place, side, ip)) else { return unknown };
-        first.fate.follow(&self.eras, self.era, &nic.key);
-        if self.now >= first.until || first.flushable && !first.fate.cut.is_empty() {
+        let Some(first) = self.fragments.get(&fragment_key(place, side, ip)) else { return unknown };
+        let mut since = self.eras[..=self.era].iter().skip(first.era + 1);
+        let forgets = |era: &Era| {
+            era.forgets(&nic.key) || self.refusal == Some("fragment-no-first") && era.may_forget()
+        };
+        if self.now >= first.until || first.flushable && since.any(forgets) {
             return unknown;
         }
         let of = first.outcome.of.as_ref().and_then(|tuple| self.connections.get_mut(tuple).zip(Some(tuple)));
@@ -467,6 +503,10 @@ impl Oracle {
             if connection.is_tombstone() && first.outcome.passes() {
                 return unknown;
             }
+        }
+        if self.refusal == Some("fragment-no-first") {
+            self.forgotten = true;
+            return unknown;
         }
         match first {
             // The rule of a denied first is the one that denies what follows.

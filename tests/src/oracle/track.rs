@@ -58,6 +58,7 @@ impl Oracle {
         let Some(connection) = self.connections.get_mut(tuple).filter(|c| now < c.deadline) else {
             return false;
         };
+        self.stray |= connection.worker != self.worker;
         connection.follow(&self.eras, self.era, &tuple.nic);
         if connection.fate.rejudge && !connection.is_tombstone() {
             connection.fate.rejudge = false;

@@ -1,0 +1,285 @@
+//! What holds between events: tables, what a full one gave up, counters, memory.
+
+use control::compile::shard_config;
+use crossbeam::channel::{Receiver, bounded};
+use engine::conntrack::{ShardConfig, Standing, standing};
+use engine::time::TICK_NS;
+use engine::wheel::Class;
+use engine::worker::{Answer, Connection, Question, Task};
+use engine::{Direction, NicSlot, Reason, addr_from_bits};
+
+use super::world::{Seen, World};
+use super::{Failure, fail};
+use crate::oracle::{GRACE_NS, Id, View};
+
+/// A table small enough that what it looks through for room (6.1) is all of it.
+const SMALL: u32 = 64;
+
+/// One worker's table before a poll, where it is to be told what the poll gave up.
+pub(super) struct Before {
+    views: Vec<View>,
+    len: u32,
+}
+
+impl World<'_> {
+    pub(super) fn before(&mut self, worker: usize, generation: u32) -> Option<Before> {
+        if !self.setup.pressure {
+            return None;
+        }
+        let views = self.oracle.connections(worker, generation, self.now_ns, true);
+        let shard = self.farm.workers()[worker].firewall().shard();
+        Some(Before { views, len: shard.len() })
+    }
+
+    fn shard_config(&self, worker: usize) -> ShardConfig {
+        shard_config(&self.setup.config, worker as u32, self.setup.workers as u32)
+    }
+
+    /// Asks for all connections; the answer comes at the end of the worker's poll.
+    pub(super) fn ask(&mut self, worker: usize) -> Receiver<Answer> {
+        let (answer, receiver) = bounded(1);
+        let capacity = self.shard_config(worker).capacity as usize;
+        self.farm.ask(
+            worker,
+            Question { task: Task::List, from: 0, connections: Vec::with_capacity(capacity), answer },
+        );
+        receiver
+    }
+
+    /// The worker's table is the oracle's, entry by entry.
+    pub(super) fn compare(
+        &mut self,
+        worker: usize,
+        judged: &[Seen],
+        before: Option<Before>,
+        answer: &Receiver<Answer>,
+    ) -> Result<(), Failure> {
+        let Ok(answer) = answer.try_recv() else { return fail("question", "no answer") };
+        self.bounds(worker)?;
+        // The worker has let go of what it judged by, and holds the next generation if there is one.
+        let generation = self.farm.workers()[worker].reader().read().generation.0;
+        let mut expected = self.oracle.connections(worker, generation, self.now_ns, true);
+        let (got, ended) = self.listed(worker, &answer)?;
+        self.figures.most("most connections of a worker", got.len() as u64);
+        let gone = |view: &View| got.binary_search_by(|other| other.id.cmp(&view.id)).is_err();
+        let missing: Vec<View> = expected.iter().filter(|view| gone(view)).cloned().collect();
+        if !missing.is_empty() {
+            self.justify_evictions(worker, judged, before.as_ref(), &missing)?;
+            expected.retain(|view| !missing.contains(view));
+            missing.iter().for_each(|view| self.oracle.evicted(view));
+        }
+        self.compare_ended(worker, generation, judged, before.as_ref(), ended)?;
+        // A later fragment says what its first said when that was judged.
+        let is_refused = |seen: &&Seen| {
+            seen.verdict.reason == Reason::TableFull && seen.fragment != engine::lane::Fragment::Later
+        };
+        if let Some(seen) = judged.iter().find(is_refused) {
+            self.justify_refusal(seen, before.as_ref())?;
+        }
+        same(&expected, &got)
+    }
+
+    /// The table never exceeds its size (6.1).
+    fn bounds(&mut self, worker: usize) -> Result<(), Failure> {
+        let config = self.shard_config(worker);
+        let shard = self.farm.workers()[worker].firewall().shard();
+        let (len, unconfirmed) = (shard.len(), shard.unconfirmed());
+        // What a rollback brings back is there again, whatever the share.
+        let in_share = unconfirmed <= config.unconfirmed || self.figures.get("rollbacks") > 0;
+        if len > config.capacity || !in_share {
+            return fail("size", format!("{len} entries, {unconfirmed} unconfirmed, of {config:?}"));
+        }
+        Ok(())
+    }
+
+    /// What a change has ended stays until its deadline, for a rollback, or until a full table needs its place.
+    fn compare_ended(
+        &mut self,
+        worker: usize,
+        generation: u32,
+        judged: &[Seen],
+        before: Option<&Before>,
+        mut ended: Vec<View>,
+    ) -> Result<(), Failure> {
+        for view in self.oracle.connections(worker, generation, self.now_ns, false) {
+            let is_it = |other: &View| other.id == view.id && is_due_with(other, &view);
+            if let Some(at) = ended.iter().position(is_it) {
+                ended.swap_remove(at);
+                continue;
+            }
+            let has_newcomer = judged.iter().any(|seen| seen.verdict.reason == Reason::New);
+            if !has_newcomer || before.is_none_or(|before| before.len < self.shard_config(worker).capacity) {
+                return fail("eviction", format!("the engine lost what a change had ended: {view:#?}"));
+            }
+            self.figures.count("evicted ended");
+            self.oracle.evicted(&view);
+        }
+        if ended.is_empty() { Ok(()) } else { fail("table", format!("the engine has ended {ended:#?}")) }
+    }
+
+    /// What a worker answered, as the oracle would say it: live, and ended by a change. Deadlines are those of the engine's ticks.
+    fn listed(&mut self, worker: usize, answer: &Answer) -> Result<(Vec<View>, Vec<View>), Failure> {
+        if answer.next.is_some() {
+            return fail("question", "the answer is not all");
+        }
+        let now = self.now_ns / TICK_NS;
+        let (mut live, mut ended) = (Vec::new(), Vec::new());
+        for Connection { entry, remote } in &answer.connections {
+            let (nic, is_another, place) = {
+                let snapshot = self.farm.workers()[worker].reader().read();
+                let binding = snapshot.binding(entry.addr);
+                (binding.nic, binding.id != entry.addr, standing(entry, binding, snapshot))
+            };
+            if is_another {
+                continue;
+            }
+            let ticks = u64::from(entry.deadline.wrapping_sub(answer.now.tick));
+            let committer = &self.farm.committer;
+            let list = if place == Standing::Ended { &mut ended } else { &mut live };
+            list.push(View {
+                id: Id {
+                    local: committer.registry().addresses[entry.addr.slot()],
+                    remote: addr_from_bits(*remote, entry.is_v6()),
+                    protocol: entry.protocol(),
+                    column: entry.ports,
+                    nic: committer.nic_name(nic).map_or("?".to_owned(), |name| name.to_string()),
+                },
+                inbound: entry.is_inbound(),
+                state: entry.state().name(),
+                confirmed: entry.state().class() == Class::Confirmed,
+                tombstone: place == Standing::Tombstone,
+                deadline_ns: (now + ticks) * TICK_NS,
+            });
+        }
+        live.sort();
+        Ok((live, ended))
+    }
+
+    /// A connection that the oracle has and the engine has not: a full table gave it up, for a newcomer, in the order of 6.1.
+    fn justify_evictions(
+        &mut self,
+        worker: usize,
+        judged: &[Seen],
+        before: Option<&Before>,
+        missing: &[View],
+    ) -> Result<(), Failure> {
+        let newcomers = judged.iter().filter(|seen| seen.verdict.reason == Reason::New).count();
+        let ([victim], Some(before), 1) = (missing, before, newcomers) else {
+            return fail("eviction", format!("for {newcomers} newcomers the engine lost {missing:#?}"));
+        };
+        let config = self.shard_config(worker);
+        let unconfirmed = |view: &&View| !view.confirmed && !view.tombstone;
+        let rivals = before.views.iter().filter(unconfirmed).count() as u32;
+        let is_full = before.len == config.capacity;
+        // An entry that has expired or was ended would have been the first to go.
+        let has_better = config.capacity <= SMALL && before.len as usize > before.views.len();
+        let at_share = rivals >= config.unconfirmed;
+        let was_there = before.views.iter().any(|view| view.id == victim.id);
+        let (kind, is_right) = match victim {
+            // Under the generation of that poll it had ended; since then a rollback would have brought it back.
+            _ if !was_there => ("evicted ended", is_full),
+            View { tombstone: true, .. } => ("evicted tombstones", is_full && !has_better && rivals == 0),
+            View { confirmed: true, .. } => ("evicted confirmed", false),
+            _ if at_share => ("evicted unconfirmed at their share", true),
+            _ => ("evicted unconfirmed", is_full && !has_better),
+        };
+        self.figures.count(kind);
+        self.tell(|| format!("   {kind}: {:?}", victim.id));
+        if !is_right {
+            let Before { len, views } = before;
+            return fail(
+                "eviction",
+                format!("{kind}: {victim:#?}\nof {len} entries, {config:?}\n{views:#?}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// `table-full`: nothing was there that may be given up.
+    fn justify_refusal(&self, seen: &Seen, before: Option<&Before>) -> Result<(), Failure> {
+        let Some(before) = before else { return fail("eviction", format!("frame {}: table-full", seen.id)) };
+        let all_confirmed = before.views.iter().all(|view| view.confirmed && !view.tombstone);
+        if before.len as usize == before.views.len() && all_confirmed {
+            return Ok(());
+        }
+        fail("eviction", format!("frame {}: table-full, with {:#?}", seen.id, before.views))
+    }
+
+    /// Counters add up: each says what was judged, sent and refused under it, and all of them what arrived.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        let mut totals = vec![0; self.setup.workers];
+        for (&(worker, nic, direction, reason), &expected) in &self.tally {
+            let reason = Reason::ALL[usize::from(reason)];
+            let got = self.farm.cells()[worker].get(NicSlot(nic), direction_of(direction), reason);
+            if got != expected {
+                let name = reason.name();
+                return fail("counters", format!("worker {worker}, NIC {nic}: {got} {name}, not {expected}"));
+            }
+            totals[worker] += expected;
+        }
+        for (&(worker, nic, direction), &expected) in &self.observed {
+            let got = self.farm.cells()[worker].observed(NicSlot(nic), direction_of(direction));
+            if got != expected {
+                return fail(
+                    "counters",
+                    format!("worker {worker}, NIC {nic}: {got} observed, not {expected}"),
+                );
+            }
+        }
+        let nics = self.farm.committer.registry().names.len() as u32;
+        let mut handoff_full = 0;
+        for (worker, cells) in self.farm.cells().iter().enumerate() {
+            let full = cells.total(nics, Reason::HandoffFull);
+            let all: u64 = Reason::ALL.iter().map(|reason| cells.total(nics, *reason)).sum();
+            if all != totals[worker] + full {
+                return fail(
+                    "counters",
+                    format!("worker {worker} counts {all}, not {}", totals[worker] + full),
+                );
+            }
+            handoff_full += full;
+        }
+        // In the queues, in the rings, or accounted for.
+        let alive = self.farm.alive().load(std::sync::atomic::Ordering::Relaxed) as u64;
+        let all = totals.iter().sum::<u64>() + handoff_full + alive;
+        if all != self.sent.len() as u64 {
+            return fail("counters", format!("{} frames arrived, {all} are accounted for", self.sent.len()));
+        }
+        Ok(())
+    }
+
+    /// At the end every frame has been given back.
+    pub(super) fn nothing_is_left(&mut self) -> Result<(), Failure> {
+        let alive = self.farm.alive().load(std::sync::atomic::Ordering::Relaxed);
+        if alive > 0 {
+            return fail("memory", format!("{alive} frames were not given back"));
+        }
+        let lost = self.sent.iter().filter(|sent| !sent.judged).count();
+        self.figures.add("handoff-full", lost as u64);
+        Ok(())
+    }
+}
+
+fn direction_of(number: u8) -> Direction {
+    if number == Direction::Inbound as u8 { Direction::Inbound } else { Direction::Outbound }
+}
+
+/// The engine's deadlines lie on ticks: never before the oracle's, and not half a second behind.
+fn is_due_with(engines: &View, oracles: &View) -> bool {
+    (oracles.deadline_ns..oracles.deadline_ns + GRACE_NS).contains(&engines.deadline_ns)
+}
+
+/// Entry by entry.
+fn same(expected: &[View], got: &[View]) -> Result<(), Failure> {
+    for view in got {
+        let Ok(at) = expected.binary_search_by(|other| other.id.cmp(&view.id)) else {
+            return fail("table", format!("the engine has {view:#?}"));
+        };
+        let expected = &expected[at];
+        let but_for_ticks = View { deadline_ns: expected.deadline_ns, ..view.clone() };
+        if !is_due_with(view, expected) || but_for_ticks != *expected {
+            return fail("table", format!("expected {expected:#?}\ngot {view:#?}"));
+        }
+    }
+    Ok(())
+}
