@@ -21,6 +21,7 @@ use crate::registry::{Exhausted, Registry};
 pub const KEPT_GENERATIONS: usize = 1024;
 
 /// The present policy, and what it takes to make the next one of it.
+#[derive(Clone)]
 pub struct Committer {
     config: Config,
     policy: Policy,
@@ -85,6 +86,7 @@ impl std::fmt::Display for NoRollback {
 impl std::error::Error for NoRollback {}
 
 /// A change that is worked out and not carried out yet.
+#[derive(Clone)]
 pub struct Prepared {
     policy: Policy,
     /// What it does.

@@ -59,7 +59,7 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
 }
 
 /// Numbers for names, which stay the same as long as the appliance runs, and the policies compiled so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Compiler {
     groups: HashMap<Key, GroupId>,
     vpcs: HashMap<Arc<str>, VpcId>,

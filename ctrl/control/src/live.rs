@@ -15,6 +15,7 @@ mod change;
 mod confirm;
 mod connections;
 mod journal;
+mod preview;
 mod views;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ pub use begin::{Beginning, PolicyFile, begin};
 pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
-pub use connections::NoAnswer;
+pub use connections::{BadFilter, Filter, NoAnswer, Written as WrittenFilter};
 use journal::Journal;
 pub use views::{lenient_settings, notice};
 
@@ -206,10 +207,22 @@ impl Live {
     pub async fn apply(&self, change: Change) -> Result<Receipt, Refused> {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
-        let admitted = match self.inner().admit(change, now_ns)? {
+        let (dry_run, max_disconnect) = (change.dry_run, change.max_disconnect);
+        let mut admitted = match self.inner().admit(change, now_ns)? {
             Step::Done(receipt) => return Ok(*receipt),
             Step::Admitted(admitted) => admitted,
         };
+        if dry_run || max_disconnect.is_some() {
+            let foreseen = self.foresee(&admitted, now_ns).await?;
+            admitted.receipt.disconnected = foreseen.disconnected;
+            admitted.receipt.affected = Some(foreseen.into());
+        }
+        if let Some(most) = max_disconnect.filter(|most| admitted.receipt.disconnected > *most) {
+            return Err(Refused::TooMany { most, preview: Box::new(admitted.receipt) });
+        }
+        if dry_run {
+            return Ok(admitted.receipt);
+        }
         let admitted = self.make_durable(admitted).await?;
         let published = self.inner().publish(*admitted, now_ns)?;
         self.watch_confirmation();
@@ -280,7 +293,7 @@ impl Inner {
     /// Plans, and asks the guards. Nothing has happened yet.
     fn admit(&mut self, change: Change, now_ns: u64) -> Result<Step, Refused> {
         let begin = Instant::now();
-        let Change { target, author, dry_run, max_disconnect, allow_empty, confirm, if_generation } = change;
+        let Change { target, author, dry_run, allow_empty, confirm, if_generation, .. } = change;
         let is_rollback = matches!(target, Target::Generation(_));
         self.refuse_while_unconfirmed(is_rollback || dry_run)?;
         if author.origin == Origin::Timer && self.unconfirmed.is_none() {
@@ -300,12 +313,6 @@ impl Inner {
         let mut receipt = self.preview(&prepared.plan, &ended_epochs, &author);
         if is_unchanged {
             receipt.state = State::Unchanged;
-            return Ok(Step::Done(Box::new(receipt)));
-        }
-        if let Some(most) = max_disconnect.filter(|most| receipt.disconnected > *most) {
-            return Err(Refused::TooMany { most, preview: Box::new(receipt) });
-        }
-        if dry_run {
             return Ok(Step::Done(Box::new(receipt)));
         }
         let unconfirmed = confirm.map(|time| Unconfirmed::new(present + 1, present, time));
@@ -394,6 +401,7 @@ impl Inner {
             workers: Vec::new(),
             pending: Vec::new(),
             warnings: Vec::new(),
+            affected: None,
         }
     }
 

@@ -27,6 +27,7 @@ pub struct Gone {
 }
 
 /// A NIC that was deleted, whose connections may still lie in the tables.
+#[derive(Clone)]
 struct Ended {
     key: Key,
     identity: Identity,
@@ -34,6 +35,7 @@ struct Ended {
 }
 
 /// All of them.
+#[derive(Clone)]
 pub struct Registry {
     /// NICs of the present generation.
     pub nics: HashMap<Key, Identity>,

@@ -1,7 +1,7 @@
 //! Changes on their way to workers that are only pretended: what the receipts say of them.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use control::api::shape::{Receipt, State};
@@ -11,9 +11,11 @@ use control::document::{Limits, Parsed, parse_policy};
 use control::live::{Author, Change, Live, Parts, Refused, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
 use engine::cells::{Cells, Population};
+use engine::conntrack::{Entry, key_meta};
 use engine::snapshot::Snapshot;
-use engine::worker::Question;
-use engine::{Generation, NicSlot};
+use engine::time::Now;
+use engine::worker::{Answer, Connection, Question};
+use engine::{AddrId, FlowIndex, Generation, NicSlot};
 
 const POLICY: &str = "
 vpcs: [{ name: prod, segment: { untagged: true } }]
@@ -34,7 +36,26 @@ struct Rig {
     live: Live,
     readers: Vec<rcu::Reader<Snapshot>>,
     cells: Vec<Arc<Cells>>,
-    _questions: Vec<Receiver<Question>>,
+    tables: Vec<Table>,
+}
+
+/// What a worker answers with when it is asked for its connections.
+type Table = Arc<Mutex<Vec<Connection>>>;
+
+/// Answers as a worker does, until nobody can ask any more.
+fn answer(questions: &Receiver<Question>, table: &Table) {
+    while let Ok(Question { mut connections, answer, .. }) = questions.recv() {
+        connections.extend_from_slice(&table.lock().unwrap());
+        let (now, len) = (Now { tick: 0, up: 0 }, connections.len() as u32);
+        answer.send(Answer { connections, next: None, now, len, ended: 0 }).unwrap();
+    }
+}
+
+/// An inbound connection of the first NIC's first address.
+fn connection(epoch: u32) -> Connection {
+    let mut entry = Entry::new(AddrId::new(0, 0), 1, 0, key_meta(6, false), true);
+    entry.stamp = Generation(epoch);
+    Connection { flow: FlowIndex(0), entry, remote: 1 }
 }
 
 impl Rig {
@@ -42,11 +63,13 @@ impl Rig {
         let mut committer = Committer::new(Config::default());
         let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
         let (publisher, readers) = rcu::domain(snapshot, 2);
-        let (mut workers, mut cells, mut questions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut workers, mut cells, mut tables) = (Vec::new(), Vec::new(), Vec::new());
         for core in 0..2 {
             let (asked, heard) = bounded(1);
             cells.push(Arc::new(Cells::new()));
-            questions.push(heard);
+            let table = Table::default();
+            tables.push(table.clone());
+            std::thread::spawn(move || answer(&heard, &table));
             workers.push(WorkerHandle {
                 core,
                 cells: cells[core].clone(),
@@ -66,7 +89,7 @@ impl Rig {
             governing_file: None,
             store: None,
         });
-        Rig { live, readers, cells, _questions: questions }
+        Rig { live, readers, cells, tables }
     }
 
     fn apply(&self, change: Change) -> Result<Receipt, Refused> {
@@ -84,6 +107,9 @@ impl Rig {
     /// `n` inbound connections of the NIC, opened under the epoch.
     fn open(&self, worker: usize, epoch: u32, n: i64) {
         self.cells[worker].live_inbound(NicSlot(1), Generation(epoch), n);
+        let mut table = self.tables[worker].lock().unwrap();
+        let len = (table.len() as i64 + n) as usize;
+        table.resize_with(len, || connection(epoch));
     }
 }
 
@@ -149,6 +175,8 @@ fn guards_refuse_with_a_preview_and_nothing_has_happened() {
         (preview.disconnected, preview.state, &*preview.flushed),
         (3, State::DryRun, &["one".to_owned()][..])
     );
+    let affected = preview.affected.unwrap();
+    assert_eq!((affected.by_nic["one"], affected.connections.len()), (3, 3));
     assert_eq!(rig.live.generation(), 1);
     assert!(matches!(
         rig.apply(Change::to(document("# x\n"), Author::file("policy.yaml"))),

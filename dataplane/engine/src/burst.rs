@@ -14,6 +14,7 @@ use crate::parse::parse;
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
+use crate::worker::Connection;
 use crate::{Generation, NicSlot, Reason, Side};
 
 /// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
@@ -109,6 +110,13 @@ impl Firewall {
     /// Its connections.
     pub fn shard(&self) -> &Shard {
         &self.judge.shard
+    }
+
+    /// Disconnects one connection by an operator's wish, if it is still the one that was listed: an inbound one becomes a
+    /// tombstone until its deadline, which no rollback takes back; an outbound one is gone. False if there was nothing to
+    /// disconnect.
+    pub fn disconnect(&mut self, listed: &Connection, snapshot: &Snapshot, now: Now) -> bool {
+        self.judge.shard.disconnect(listed.flow, &listed.entry, listed.remote, snapshot, now)
     }
 
     /// Its counters.

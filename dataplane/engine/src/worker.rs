@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rcu::{Parked, Parker, Waker};
 
+use crate::FlowIndex;
 use crate::burst::{Batch, Firewall};
 use crate::conntrack::Entry;
 use crate::handoff::Router;
@@ -72,11 +73,22 @@ impl<F> Tap<F> for () {
     fn judged(&mut self, _: &F, _: &Lane, _: &Verdict) {}
 }
 
+/// What a [`Question`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Copies connections out.
+    List,
+    /// Ends the connections that it names, where they are still there.
+    End,
+}
+
 /// A question of the control side, answered between two bursts in bounded slices.
 pub struct Question {
+    /// What is to be done.
+    pub task: Task,
     /// Places are looked at from here on.
     pub from: u32,
-    /// Filled up to its capacity.
+    /// Filled up to its capacity, or what is to be ended.
     pub connections: Vec<Connection>,
     /// Where the answer goes.
     pub answer: Sender<Answer>,
@@ -92,11 +104,15 @@ pub struct Answer {
     pub now: Now,
     /// Entries in the shard.
     pub len: u32,
+    /// Connections ended.
+    pub ended: u32,
 }
 
 /// One connection, copied out.
 #[derive(Clone, Copy)]
 pub struct Connection {
+    /// Where it lies in its worker's table.
+    pub flow: FlowIndex,
     /// The entry.
     pub entry: Entry,
     /// Its remote address.
@@ -336,7 +352,7 @@ impl<P: Port> Worker<P> {
         let now = self.firewall.now(ns);
         self.firewall.upkeep(snapshot, now);
         match self.questions.try_recv() {
-            Ok(question) => answer(&mut self.firewall, question, now),
+            Ok(question) => answer(&mut self.firewall, snapshot, question, now),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
     }
@@ -392,17 +408,23 @@ impl<F: Frame> Links<F> {
     }
 }
 
-/// Copies connections out, up to the room that the question brought.
+/// Does what is asked, bounded by the room that the question brought.
 #[cold]
-fn answer(firewall: &mut Firewall, question: Question, now: Now) {
-    let Question { from, mut connections, answer } = question;
+fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Question, now: Now) {
+    let Question { task, from, mut connections, answer } = question;
+    if task == Task::End {
+        let ended = connections.iter().filter(|c| firewall.disconnect(c, snapshot, now)).count() as u32;
+        let len = firewall.shard().len();
+        let _ = answer.try_send(Answer { connections, next: None, now, len, ended });
+        return;
+    }
     let slice = (connections.capacity() - connections.len()) as u32;
     let shard = firewall.shard();
     let next = shard.list(from, slice, |flow, entry| {
         if !shard.is_expired(flow, now) {
-            connections.push(Connection { entry: *entry, remote: shard.remote(flow) });
+            connections.push(Connection { flow, entry: *entry, remote: shard.remote(flow) });
         }
     });
     // Nobody waiting any more is no failure of the worker's.
-    let _ = answer.try_send(Answer { connections, next, now, len: shard.len() });
+    let _ = answer.try_send(Answer { connections, next, now, len: shard.len(), ended: 0 });
 }

@@ -36,7 +36,7 @@ pub(super) fn bad_request(error: impl ToString) -> Failed {
     Failed::new(StatusCode::BAD_REQUEST, error)
 }
 
-fn internal(error: impl ToString) -> Failed {
+pub(super) fn internal(error: impl ToString) -> Failed {
     Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 

@@ -15,6 +15,10 @@
 //! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it |
 //! | `GET /v1/generations/N/policy` | the policy of a generation as a document |
 //! | `GET /v1/nics`, `groups`, `connections`, `counters`, `workers`, `snapshot` | what `show` shows |
+//! | `GET /v1/connections?nic=…` | those that fit: `nic`, `vpc`, `local`, `remote`, `protocol`, `state`, `opened`, `tombstone`, `rule`, `since`, `worker` |
+//! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
+//! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
+//! | `GET /healthz` | [`shape::Health`]; 200 as long as the control side answers |
 //!
 //! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.
 //!
@@ -26,6 +30,7 @@
 //! Handlers run on the control side's thread and never make a worker wait.
 
 mod change;
+mod connections;
 pub mod shape;
 mod socket;
 
@@ -33,12 +38,12 @@ use std::future::IntoFuture;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 
-use crate::live::{Live, NoAnswer, Refused, notice};
+use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
 use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
 
@@ -71,6 +76,7 @@ impl From<Refused> for Failed {
             Refused::NoGeneration(_) | Refused::NotFound(_) => StatusCode::NOT_FOUND,
             Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Refused::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         };
         let mut failed = Failed::new(status, &refused);
@@ -81,30 +87,16 @@ impl From<Refused> for Failed {
     }
 }
 
+impl From<BadFilter> for Failed {
+    fn from(BadFilter(error): BadFilter) -> Failed {
+        Failed::new(StatusCode::BAD_REQUEST, error)
+    }
+}
+
 impl From<NoAnswer> for Failed {
     fn from(no_answer: NoAnswer) -> Failed {
         Failed::new(StatusCode::SERVICE_UNAVAILABLE, no_answer)
     }
-}
-
-async fn connections(State(live): State<Live>) -> Result<Response, Failed> {
-    // Text at once: a million connections as values would take several times its room.
-    let listing = tokio::spawn(async move {
-        let mut text = vec![b'['];
-        let listed = live.connections(|connection| {
-            if text.len() > 1 {
-                text.push(b',');
-            }
-            // Writing to a vector does not fail, and every key is a text.
-            let _ = serde_json::to_writer(&mut text, &connection);
-        });
-        listed.await.map(|()| {
-            text.push(b']');
-            text
-        })
-    });
-    let text = listing.await.map_err(|error| Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error))??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn add_notice(State(live): State<Live>, mut response: Response) -> Response {
@@ -125,7 +117,10 @@ pub fn router(live: Live) -> Router {
         .route("/v1/generations/{generation}/policy", get(change::policy_at))
         .route("/v1/nics", get(|State(live): State<Live>| async move { Json(live.nics()) }))
         .route("/v1/groups", get(|State(live): State<Live>| async move { Json(live.groups()) }))
-        .route("/v1/connections", get(connections))
+        .route("/v1/connections", get(connections::list))
+        .route("/v1/connections/count", get(connections::count))
+        .route("/v1/connections/flush", post(connections::flush))
+        .route("/healthz", get(|State(live): State<Live>| async move { Json(live.health()) }))
         .route("/v1/counters", get(|State(live): State<Live>| async move { Json(live.counters()) }))
         .route("/v1/workers", get(|State(live): State<Live>| async move { Json(live.workers().await) }))
         .route("/v1/snapshot", get(|State(live): State<Live>| async move { Json(live.snapshot()) }))

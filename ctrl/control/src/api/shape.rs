@@ -45,7 +45,8 @@ pub struct Receipt {
     pub rejudged: Vec<String>,
     /// NICs that end with it, and all of their connections.
     pub ended: Vec<String>,
-    /// Live inbound connections that it disconnects or ends: those of flushed and of ended NICs.
+    /// Live connections that it disconnects: inbound ones of flushed NICs, all of ended ones. Counted one by one where
+    /// `affected` stands beside, else by the NICs' counters; those that re-judging disconnects follow in the history.
     pub disconnected: u64,
     /// Microseconds from the validated document to the publication; null if nothing was published.
     pub publish_us: Option<u64>,
@@ -58,6 +59,22 @@ pub struct Receipt {
     pub pending: Vec<usize>,
     /// What the operator should know beside.
     pub warnings: Vec<String>,
+    /// Of a dry run, or where a limit of disconnected connections was given: which connections these are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub affected: Option<Affected>,
+}
+
+/// The connections that a change would disconnect, as they were when the workers were asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Affected {
+    /// Disconnected ones that would be live again: by a rollback.
+    pub revived: u64,
+    /// How many of which NIC would be disconnected.
+    pub by_nic: BTreeMap<String, u64>,
+    /// How many that which rule let in.
+    pub by_rule: BTreeMap<String, u64>,
+    /// The first thousand of them.
+    pub connections: Vec<Connection>,
 }
 
 /// When a worker began to judge by a change.
@@ -259,6 +276,24 @@ pub struct Connection {
     pub icmp: Option<Icmp>,
     /// The generation at which it was last found live, or at which re-judging ended it.
     pub generation: u32,
+}
+
+/// How many connections fit a filter, or were disconnected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// That many.
+    pub count: u64,
+}
+
+/// How the appliance is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`, or `lagging` while some worker does not judge by the present generation yet.
+    pub status: String,
+    /// The present generation.
+    pub generation: u32,
+    /// Workers that do not judge by it yet.
+    pub lagging: Vec<usize>,
 }
 
 /// What tells an ICMP connection from others between the same addresses.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::NoAnswer;
 use crate::api::shape::Receipt;
 use crate::commit::NoSuchGeneration;
 use crate::document::Parsed;
@@ -155,6 +156,8 @@ pub enum Refused {
     NotFound(String),
     /// What an edit asks for makes no valid policy.
     Invalid(String),
+    /// A worker does not say what the change would do to its connections.
+    NoAnswer(NoAnswer),
     /// The store does not take it.
     Store(String),
 }
@@ -187,7 +190,14 @@ impl std::fmt::Display for Refused {
             Refused::NoGeneration(error) => error.fmt(f),
             Refused::NotFound(what) => write!(f, "there is no {what}"),
             Refused::Invalid(what) => f.write_str(what),
+            Refused::NoAnswer(error) => error.fmt(f),
             Refused::Store(error) => write!(f, "the store does not take the change: {error}"),
         }
+    }
+}
+
+impl From<NoAnswer> for Refused {
+    fn from(error: NoAnswer) -> Refused {
+        Refused::NoAnswer(error)
     }
 }

@@ -1,4 +1,6 @@
-//! `show connections`: asked of the workers in slices, told by the policy of now.
+//! Connections: asked of the workers in slices, told by the policy of now; and disconnected, where an operator wants it.
+
+mod filter;
 
 use std::time::{Duration, Instant};
 
@@ -6,19 +8,22 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use engine::classify::Judgement;
 use engine::conntrack::{Standing, standing};
 use engine::judge::opening_query;
-use engine::worker::{Answer, Connection, Question};
+use engine::snapshot::Snapshot;
+use engine::worker::{Answer, Connection, Question, Task};
 use engine::{addr_from_bits, proto};
 
 use super::{Inner, Live};
 use crate::api::shape;
+use crate::commit::Committer;
 use crate::model::protocol;
+pub use filter::{BadFilter, Filter, Written};
 
-/// Places that a worker looks at between two bursts.
-const SLICE: usize = 256;
+/// Places that a worker looks at between two bursts: some ten microseconds of its time.
+const SLICE: usize = 512;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long its answer is waited for without giving the thread away.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 
 /// A worker that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,9 @@ struct Interview<'l> {
 impl Interview<'_> {
     /// Never blocks the worker, and wakes this thread by no system call of the worker's: it looks for the answer
     /// itself.
-    async fn ask(&self, from: u32, connections: Vec<Connection>) -> Result<Answer, NoAnswer> {
+    async fn ask(&self, task: Task, from: u32, connections: Vec<Connection>) -> Result<Answer, NoAnswer> {
         let no_answer = NoAnswer { worker: self.worker };
-        let question = Question { from, connections, answer: self.answer.0.clone() };
+        let question = Question { task, from, connections, answer: self.answer.0.clone() };
         let waker = {
             let inner = self.live.inner();
             let worker = inner.workers.get(self.worker).ok_or(no_answer)?;
@@ -78,23 +83,21 @@ impl Live {
 
     /// How many entries a worker's table holds.
     pub(super) async fn table_len(&self, worker: usize) -> Result<u32, NoAnswer> {
-        self.interview(worker).ask(0, Vec::new()).await.map(|answer| answer.len)
+        self.interview(worker).ask(Task::List, 0, Vec::new()).await.map(|answer| answer.len)
     }
 
-    /// Hands every connection of every worker to `each`, tombstones included, what has expired or ended left out.
-    pub async fn connections(&self, mut each: impl FnMut(shape::Connection)) -> Result<(), NoAnswer> {
+    /// Hands everything that lies in the workers' tables to `each`, a slice of one worker at a time, with the tick of then.
+    pub(super) async fn scan(
+        &self,
+        mut each: impl FnMut(&Inner, &[Connection], u32, usize),
+    ) -> Result<(), NoAnswer> {
         let count = self.inner().workers.len();
         for worker in 0..count {
             let interview = self.interview(worker);
             let (mut from, mut room) = (0, Vec::with_capacity(SLICE));
             loop {
-                let answer = interview.ask(from, room).await?;
-                {
-                    let inner = self.inner();
-                    let shown =
-                        answer.connections.iter().filter_map(|c| inner.connection(c, answer.now.up, worker));
-                    shown.for_each(&mut each);
-                }
+                let answer = interview.ask(Task::List, from, room).await?;
+                each(&self.inner(), &answer.connections, answer.now.up, worker);
                 let Some(next) = answer.next else { break };
                 (from, room) = (next, answer.connections);
                 room.clear();
@@ -104,48 +107,105 @@ impl Live {
         }
         Ok(())
     }
+
+    /// Hands every connection that the filter lets through to `each`, tombstones included, what has expired or ended left
+    /// out.
+    pub async fn connections(
+        &self,
+        filter: &Filter,
+        mut each: impl FnMut(shape::Connection),
+    ) -> Result<(), NoAnswer> {
+        self.scan(|inner, connections, now, worker| {
+            let shown = connections.iter().filter_map(|c| inner.connection(c, now, worker));
+            shown.filter(|shown| filter.holds(inner, shown)).for_each(&mut each);
+        })
+        .await
+    }
+
+    /// Disconnects every live connection that the filter lets through: inbound ones become tombstones, which no rollback
+    /// takes back, outbound ones are gone. How many.
+    pub async fn disconnect(&self, filter: &Filter) -> Result<u64, NoAnswer> {
+        let mut chosen: Vec<Vec<Connection>> = Vec::new();
+        self.scan(|inner, connections, now, worker| {
+            chosen.resize_with(chosen.len().max(worker + 1), Vec::new);
+            let is_chosen = |c: &&Connection| {
+                inner
+                    .connection(c, now, worker)
+                    .is_some_and(|shown| !shown.tombstone && filter.holds(inner, &shown))
+            };
+            chosen[worker].extend(connections.iter().filter(is_chosen));
+        })
+        .await?;
+        let mut ended = 0;
+        for (worker, chosen) in chosen.iter().enumerate() {
+            let interview = self.interview(worker);
+            for slice in chosen.chunks(SLICE) {
+                ended += u64::from(interview.ask(Task::End, 0, slice.to_vec()).await?.ended);
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+/// What a snapshot makes of an entry, judging it again where that is due: live, a tombstone, or `None` if it has ended.
+pub(super) fn is_live(connection: &Connection, snapshot: &Snapshot) -> Option<bool> {
+    let Connection { entry, remote, .. } = connection;
+    let binding = snapshot.bindings().get(entry.addr.slot())?;
+    match standing(entry, binding, snapshot) {
+        Standing::Ended => None,
+        Standing::Live => Some(true),
+        Standing::Tombstone => Some(false),
+        Standing::Rejudge => {
+            let query = opening_query(entry, *remote);
+            let judgement = snapshot.policy(binding).judge(snapshot, binding.vpc, &query);
+            Some(matches!(judgement, Judgement::Allow(_)))
+        }
+    }
 }
 
 impl Inner {
     /// A connection as it stands under the present policy; `None` if that has ended it.
     fn connection(&self, connection: &Connection, now: u32, worker: usize) -> Option<shape::Connection> {
-        let Connection { entry, remote } = connection;
-        let snapshot = self.publisher.current();
-        let binding = snapshot.bindings().get(entry.addr.slot())?;
-        let tombstone = match standing(entry, binding, snapshot) {
-            Standing::Ended => return None,
-            Standing::Live => false,
-            Standing::Tombstone => true,
-            Standing::Rejudge => {
-                let judgement =
-                    snapshot.policy(binding).judge(snapshot, binding.vpc, &opening_query(entry, *remote));
-                !matches!(judgement, Judgement::Allow(_))
-            }
-        };
-        let number = entry.protocol();
-        let has_ports = proto::has_ports(number);
-        let is_icmp = number == if entry.is_v6() { proto::ICMPV6 } else { proto::ICMP };
-        let rule = entry.rule().get().and_then(|rule| self.committer.compiler().rule_name(rule));
-        Some(shape::Connection {
-            nic: self.committer.nic_name(binding.nic)?.to_string(),
-            opened: if entry.is_inbound() { "inbound" } else { "outbound" }.to_owned(),
-            protocol: protocol::name(number).map_or_else(|| number.to_string(), str::to_owned),
-            local: addr_from_bits(binding.addr, binding.is_v6()).to_string(),
-            local_port: has_ports.then_some((entry.ports >> 16) as u16),
-            remote: addr_from_bits(*remote, entry.is_v6()).to_string(),
-            remote_port: has_ports.then_some(entry.ports as u16),
-            state: entry.state().name().to_owned(),
-            tombstone,
-            expires_in: f64::from(entry.deadline.wrapping_sub(now))
-                / f64::from(engine::time::TICKS_PER_SECOND),
-            rule: rule.map(|rule| rule.to_string()),
-            worker,
-            icmp: is_icmp.then_some(shape::Icmp {
-                identifier: (entry.ports >> 16) as u16,
-                kind: (entry.syn_seq >> 8) as u8,
-                code: entry.syn_seq as u8,
-            }),
-            generation: entry.stamp.0,
-        })
+        let is_live = is_live(connection, self.publisher.current())?;
+        let mut shown = describe(&self.committer, self.publisher.current(), connection, now, worker)?;
+        shown.tombstone = !is_live;
+        Some(shown)
     }
+}
+
+/// A connection by names, as if it were live.
+pub(super) fn describe(
+    committer: &Committer,
+    snapshot: &Snapshot,
+    connection: &Connection,
+    now: u32,
+    worker: usize,
+) -> Option<shape::Connection> {
+    let Connection { entry, remote, .. } = connection;
+    let binding = snapshot.bindings().get(entry.addr.slot())?;
+    let number = entry.protocol();
+    let has_ports = proto::has_ports(number);
+    let is_icmp = number == if entry.is_v6() { proto::ICMPV6 } else { proto::ICMP };
+    let rule = entry.rule().get().and_then(|rule| committer.compiler().rule_name(rule));
+    Some(shape::Connection {
+        nic: committer.nic_name(binding.nic)?.to_string(),
+        opened: if entry.is_inbound() { "inbound" } else { "outbound" }.to_owned(),
+        protocol: protocol::name(number).map_or_else(|| number.to_string(), str::to_owned),
+        local: addr_from_bits(binding.addr, binding.is_v6()).to_string(),
+        local_port: has_ports.then_some((entry.ports >> 16) as u16),
+        remote: addr_from_bits(*remote, entry.is_v6()).to_string(),
+        remote_port: has_ports.then_some(entry.ports as u16),
+        state: entry.state().name().to_owned(),
+        tombstone: false,
+        expires_in: f64::from(entry.deadline.wrapping_sub(now)) / f64::from(engine::time::TICKS_PER_SECOND),
+        rule: rule.map(|rule| rule.to_string()),
+        worker,
+        icmp: is_icmp.then_some(shape::Icmp {
+            identifier: (entry.ports >> 16) as u16,
+            kind: (entry.syn_seq >> 8) as u8,
+            code: entry.syn_seq as u8,
+        }),
+        generation: entry.stamp.0,
+    })
 }

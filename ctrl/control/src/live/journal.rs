@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Generation;
 
 use super::{Live, NoAnswer, Refused};
-use crate::api::shape::{Confirmation, Receipt, Record, State};
+use crate::api::shape::{Confirmation, Health, Receipt, Record, State};
 use crate::commit::{Committer, KEPT_GENERATIONS, NoSuchGeneration};
 use crate::model::Policy;
 use crate::store::Past;
@@ -149,6 +149,19 @@ impl Live {
                 Some(worker) if begin.elapsed() > patience => return Err(NoAnswer { worker }),
                 Some(_) => tokio::time::sleep(Duration::from_millis(2)).await,
             }
+        }
+    }
+
+    /// Whether all workers follow.
+    pub fn health(&self) -> Health {
+        let inner = self.inner();
+        let epoch = inner.publisher.epoch();
+        let lagging: Vec<usize> =
+            (0..inner.workers.len()).filter(|id| !inner.publisher.acknowledged(*id, epoch)).collect();
+        Health {
+            status: if lagging.is_empty() { "ok" } else { "lagging" }.to_owned(),
+            generation: inner.committer.generation().0,
+            lagging,
         }
     }
 

@@ -1,9 +1,11 @@
 //! What changes of the policy do to entries: where an entry stands, and how the table follows (semantics 5).
 
 use super::{Entry, FREE, FlowIndex, Shard};
+use crate::Generation;
 use crate::classify::Judgement;
 use crate::judge::opening_query;
 use crate::snapshot::{Binding, Snapshot};
+use crate::time::Now;
 use crate::wheel::Class;
 
 /// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
@@ -71,6 +73,38 @@ impl Shard {
         entry.set_dead(true);
         entry.stamp = snapshot.generation;
         self.refile(flow, Class::Tombstone);
+    }
+
+    /// See [`crate::burst::Firewall::disconnect`].
+    pub fn disconnect(
+        &mut self,
+        flow: FlowIndex,
+        listed: &Entry,
+        remote: u128,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> bool {
+        let Some(entry) = self.entries.get(flow.0 as usize) else { return false };
+        let is_it = entry.has_key(listed.addr, listed.remote, listed.ports, listed.key_meta())
+            && entry.is_inbound() == listed.is_inbound()
+            && self.remote(flow) == remote;
+        if !is_it || self.is_expired(flow, now) {
+            return false;
+        }
+        let entry = *self.entry(flow);
+        match standing(&entry, snapshot.binding(entry.addr), snapshot) {
+            Standing::Ended | Standing::Tombstone => return false,
+            Standing::Live | Standing::Rejudge if !entry.is_inbound() => self.end(flow, snapshot),
+            Standing::Live | Standing::Rejudge => {
+                self.count_live(flow, snapshot, -1);
+                let entry = &mut self.entries[flow.0 as usize];
+                entry.set_dead(true);
+                // Before any generation, so that no rollback reaches it.
+                entry.stamp = Generation(0);
+                self.refile(flow, Class::Tombstone);
+            }
+        }
+        true
     }
 
     /// Marks an inbound connection that today's rules allow again.

@@ -1,0 +1,56 @@
+//! Requests about connections.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Json, Response};
+
+use super::Failed;
+use super::change::{bad_request, internal};
+use super::shape::Count;
+use crate::live::{Filter, Live, WrittenFilter};
+
+type Asked = Result<Query<WrittenFilter>, QueryRejection>;
+
+fn filter(asked: Asked) -> Result<Filter, Failed> {
+    let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
+    Ok(Filter::read(&written)?)
+}
+
+pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, Failed> {
+    let filter = filter(asked)?;
+    // Text at once: a million connections as values would take several times its room.
+    let listing = tokio::spawn(async move {
+        let mut text = vec![b'['];
+        let listed = live.connections(&filter, |connection| {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            // Writing to a vector does not fail, and every key is a text.
+            let _ = serde_json::to_writer(&mut text, &connection);
+        });
+        listed.await.map(|()| {
+            text.push(b']');
+            text
+        })
+    });
+    let text = listing.await.map_err(internal)??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
+    let filter = filter(asked)?;
+    let mut count = 0;
+    live.connections(&filter, |_| count += 1).await?;
+    Ok(Json(Count { count }))
+}
+
+pub(super) async fn flush(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
+    let says_all = asked.as_ref().is_ok_and(|Query(written)| written.all);
+    let filter = filter(asked)?;
+    if filter.is_open() && !says_all {
+        return Err(bad_request("no filter is given; allowed: a filter, or all=true for every connection"));
+    }
+    let count = tokio::spawn(async move { live.disconnect(&filter).await }).await.map_err(internal)??;
+    Ok(Json(Count { count }))
+}
