@@ -30,6 +30,7 @@ impl<'a> Lane<'a> {
         Ok(lane)
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<Option<Merged<'a>>, BadCapture> {
         let following = match &mut self.packets {
             Some(packets) => packets.next()?,
@@ -55,6 +56,7 @@ impl<'a> Merge<'a> {
         Ok(Merge { inside: Lane::new(inside, Side::Inside)?, outside: Lane::new(outside, Side::Outside)? })
     }
 
+    #[inline]
     fn inside_is_next(&self) -> bool {
         match (&self.inside.next, &self.outside.next) {
             (Some(inside), Some(outside)) => inside.at_ns <= outside.at_ns,

@@ -15,6 +15,7 @@ use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
 use engine::io::{BURST, Frame};
+use engine::lane::Lane;
 use engine::snapshot::Snapshot;
 
 use crate::cli;
@@ -125,8 +126,11 @@ impl Replay {
                 self.firewall.begin(&self.snapshot);
             }
             let now = self.firewall.now(merged.at_ns);
-            let lane = self.firewall.read(&mut frame, merged.side, self.snapshot.tunnels, now);
-            batch.push(frame, lane);
+            batch.lanes.push(Lane::default());
+            if let Some(lane) = batch.lanes.last_mut() {
+                self.firewall.read_into(&mut frame, merged.side, self.snapshot.tunnels, now, lane);
+            }
+            batch.frames.push(frame);
         }
         self.judge(&mut batch)?;
         for event in events {

@@ -1,0 +1,109 @@
+//! pcapng's blocks.
+
+use pcap_parser::Linktype;
+use pcap_parser::pcapng::{Block, parse_block_be, parse_block_le};
+
+use super::Record;
+use super::stamp::Resolution;
+
+/// pcapng's packet block of old, without interface descriptions worth the name.
+const OBSOLETE_PACKET_BLOCK: u32 = 2;
+const ENHANCED_PACKET_BLOCK: u32 = 6;
+/// Of an enhanced packet block: header and the length behind the packet.
+const HEADER: usize = 28;
+const FRAMING: usize = HEADER + 4;
+
+/// What is known of the section that is being read.
+#[derive(Default)]
+pub struct Section {
+    big_endian: bool,
+    interfaces: Vec<Interface>,
+}
+
+#[derive(Clone, Copy)]
+struct Interface {
+    resolution: Resolution,
+    /// Seconds to add to every stamp.
+    offset: i64,
+}
+
+/// What is said of any link type but Ethernet.
+pub fn link_type_refused(link_type: Linktype) -> String {
+    format!("link type {} found; allowed: 1 (Ethernet)", link_type.0)
+}
+
+impl Section {
+    /// An enhanced packet block without options, with the block's length: nearly every block of every capture. `None` leaves
+    /// all others, and any that is odd, to [`Section::any_block`].
+    #[inline]
+    pub fn plain_packet<'a>(&self, data: &'a [u8]) -> Option<(Record<'a>, usize)> {
+        let header: &[u8; HEADER] = data.first_chunk()?;
+        let word = |at: usize| self.number([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (length, captured) = (word(4) as usize, word(20) as usize);
+        if word(0) != ENHANCED_PACKET_BLOCK || length != FRAMING + captured.next_multiple_of(4) {
+            return None;
+        }
+        let closing = data.get(..length)?.last_chunk::<4>()?;
+        if self.number(*closing) as usize != length {
+            return None;
+        }
+        let interface = self.interfaces.get(word(8) as usize)?;
+        let units = u64::from(word(12)) << 32 | u64::from(word(16));
+        let stamp = interface.resolution.stamp(units, interface.offset);
+        Some(((&data[HEADER..HEADER + captured], word(24), stamp), length))
+    }
+
+    #[inline]
+    fn number(&self, bytes: [u8; 4]) -> u32 {
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    /// Any block, with its length: the packet that it holds, or what it is refused for. `index` is the next packet's.
+    #[cold]
+    pub fn any_block<'a>(
+        &mut self,
+        data: &'a [u8],
+        index: u64,
+    ) -> Result<(Option<Record<'a>>, usize), String> {
+        let parsed = if self.big_endian { parse_block_be(data) } else { parse_block_le(data) };
+        let Ok((rest, block)) = parsed else {
+            return Err(format!("truncated: the block behind packet {index} is not whole"));
+        };
+        Ok((self.read(block, index)?, data.len() - rest.len()))
+    }
+
+    fn read<'a>(&mut self, block: Block<'a>, index: u64) -> Result<Option<Record<'a>>, String> {
+        match block {
+            Block::SectionHeader(section) => {
+                *self = Section { big_endian: section.big_endian(), interfaces: Vec::new() };
+                Ok(None)
+            }
+            Block::InterfaceDescription(description) => {
+                if description.linktype != Linktype::ETHERNET {
+                    return Err(link_type_refused(description.linktype));
+                }
+                let Some(resolution) = Resolution::of(description.if_tsresol) else {
+                    return Err("time resolution finer than 64 bits can count".to_owned());
+                };
+                self.interfaces.push(Interface { resolution, offset: description.if_tsoffset });
+                Ok(None)
+            }
+            Block::EnhancedPacket(packet) => {
+                let Some(interface) = self.interfaces.get(packet.if_id as usize) else {
+                    return Err(format!("packet {index} is of no described interface"));
+                };
+                let Some(data) = packet.data.get(..packet.caplen as usize) else {
+                    return Err(format!("truncated: packet {index} is not whole"));
+                };
+                let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
+                let stamp = interface.resolution.stamp(units, interface.offset);
+                Ok(Some((data, packet.origlen, stamp)))
+            }
+            Block::SimplePacket(_) => Err("a simple packet block, which has no timestamp".to_owned()),
+            Block::Unknown(block) if block.block_type == OBSOLETE_PACKET_BLOCK => {
+                Err("a packet block of the obsolete kind; allowed: enhanced packet blocks".to_owned())
+            }
+            _ => Ok(None),
+        }
+    }
+}
