@@ -22,7 +22,7 @@ pub(super) struct Era {
     flushed: BTreeSet<Key>,
     /// NICs whose inbound connections are judged again.
     rejudged: BTreeSet<Key>,
-    /// NICs that it flushed, judged again, made, ended or gave other addresses.
+    /// NICs that it flushed, judged again, made or ended, or from which it took an address.
     touched: BTreeSet<Key>,
     /// The generation that a rollback goes back to.
     back_to: Option<u32>,
@@ -72,13 +72,13 @@ impl Era {
         let mut era = Era { policy: Arc::new(policy.clone()), ..Era::default() };
         for (key, nic) in &policy.nics {
             let old = self.nics.get(key).filter(|_| !change.ended.contains(key));
+            if old.is_none() {
+                era.touched.insert(key.clone());
+            }
             era.nics.insert(key.clone(), old.copied().unwrap_or_else(&mut fresh));
             for address in nic.all_addresses() {
                 let place = (key.clone(), address);
                 let kept = old.and(self.places.get(&place)).copied();
-                if kept.is_none() {
-                    era.touched.insert(key.clone());
-                }
                 // An address may be listed as fixed and as allowed: it is one.
                 era.places.entry(place).or_insert_with(|| kept.unwrap_or_else(&mut fresh));
             }
@@ -97,9 +97,13 @@ impl Era {
     }
 
     /// The generation that goes back to `eras[to]` (5.7): its policy, its NICs and its addresses; no flush; who was touched
-    /// since is judged again. What is gone for so long that no connection can be left of it (`is_over`) gives way to
-    /// a namesake that is there.
-    pub fn back(eras: &[Era], to: u32, is_over: impl Fn(u32) -> bool) -> Era {
+    /// since is judged again. What is gone for so long that no connection can be left of it (`is_over`) does not come back:
+    /// a namesake that is there stays, else it is made anew.
+    pub fn back(eras: &[Era], to: u32, is_over: impl Fn(u32) -> bool, numbers: &mut u32) -> Era {
+        let mut fresh = || {
+            *numbers += 1;
+            *numbers
+        };
         let touched: BTreeSet<Key> =
             eras[to as usize + 1..].iter().flat_map(|era| era.touched.iter().cloned()).collect();
         let (then, present) = (&eras[to as usize], &eras[eras.len() - 1]);
@@ -112,20 +116,16 @@ impl Era {
             back_to: Some(to),
             ..Era::default()
         };
-        for (key, number) in &mut era.nics {
-            let stays = |nic: &Nic| nic.vpc == then.policy.nics[key].vpc;
-            if let Some(namesake) = present.nics.get(key).filter(|_| stays(&present.policy.nics[key]))
-                && is_over(*number)
-            {
-                *number = *namesake;
-            }
+        for (key, number) in era.nics.iter_mut().filter(|(_, number)| is_over(**number)) {
+            let stays = |nic: &&Nic| nic.vpc == then.policy.nics[key].vpc;
+            let namesake = present.policy.nics.get(key).filter(stays).and(present.nics.get(key));
+            *number = namesake.copied().unwrap_or_else(&mut fresh);
         }
         for ((key, address), place) in &mut era.places {
-            if let Some(namesake) = present.place(key, *address)
-                && present.nics[key] == era.nics[key]
-                && (then.nics[key] != era.nics[key] || is_over(*place))
-            {
-                *place = namesake;
+            if then.nics[key] != era.nics[key] || is_over(*place) {
+                let namesake = present.place(key, *address);
+                let of_same = namesake.filter(|_| present.nics.get(key) == era.nics.get(key));
+                *place = of_same.unwrap_or_else(&mut fresh);
             }
         }
         era.held = era.places.values().copied().collect();

@@ -107,6 +107,8 @@ pub struct View {
     pub tombstone: bool,
     /// When it ends.
     pub deadline_ns: u64,
+    /// The oracle's number for the NIC's address: one that came back is another (5.5).
+    pub place: u32,
 }
 
 /// A firewall on paper.
@@ -225,7 +227,7 @@ impl Oracle {
         let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment];
         let longest = longest.into_iter().max().unwrap_or_default().as_nanos() as u64;
         let is_over = |number| self.gone.get(&number).is_some_and(|since| ns - since > 2 * longest);
-        let next = Era::back(&self.eras, to, is_over);
+        let next = Era::back(&self.eras, to, is_over, &mut self.numbers);
         self.follows(next, ns)
     }
 
@@ -252,10 +254,7 @@ impl Oracle {
 
     /// The firewall has given up a connection for another.
     pub fn evicted(&mut self, view: &View) {
-        let is_it = |tuple: &Tuple, connection: &Connection| {
-            connection.deadline == view.deadline_ns && tuple.id() == view.id
-        };
-        self.connections.retain(|tuple, connection| !is_it(tuple, connection));
+        self.connections.retain(|tuple, _| tuple.place != view.place || tuple.id() != view.id);
     }
 
     /// The first moment from `ns` on that is not within half a second behind a deadline.
@@ -291,6 +290,7 @@ impl Oracle {
                 confirmed: connection.kind.is_confirmed(),
                 tombstone: connection.is_tombstone(),
                 deadline_ns: connection.deadline,
+                place: tuple.place,
             });
         }
         views.sort();

@@ -58,17 +58,17 @@ impl World<'_> {
         self.bounds(worker)?;
         // The worker has let go of what it judged by, and holds the next generation if there is one.
         let generation = self.farm.workers()[worker].reader().read().generation.0;
-        let mut expected = self.oracle.connections(worker, generation, self.now_ns, true);
         let (got, ended) = self.listed(worker, &answer)?;
         self.figures.most("most connections of a worker", got.len() as u64);
+        let mut expected = self.oracle.connections(worker, generation, self.now_ns, true);
         let gone = |view: &View| got.binary_search_by(|other| other.id.cmp(&view.id)).is_err();
-        let missing: Vec<View> = expected.iter().filter(|view| gone(view)).cloned().collect();
+        let mut missing: Vec<View> = expected.iter().filter(|view| gone(view)).cloned().collect();
+        expected.retain(|view| !missing.contains(view));
+        missing.append(&mut self.missing_of_ended(worker, generation, ended)?);
         if !missing.is_empty() {
-            self.justify_evictions(worker, judged, before.as_ref(), &missing)?;
-            expected.retain(|view| !missing.contains(view));
+            self.justify_eviction(worker, judged, before.as_ref(), &missing)?;
             missing.iter().for_each(|view| self.oracle.evicted(view));
         }
-        self.compare_ended(worker, generation, judged, before.as_ref(), ended)?;
         // A later fragment says what its first said when that was judged.
         let is_refused = |seen: &&Seen| {
             seen.verdict.reason == Reason::TableFull && seen.fragment != engine::lane::Fragment::Later
@@ -92,29 +92,24 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a change has ended stays until its deadline, for a rollback, or until a full table needs its place.
-    fn compare_ended(
+    /// What a change has ended stays until its deadline, for a rollback, or until a full table needs its place: those that are not
+    /// there any more.
+    fn missing_of_ended(
         &mut self,
         worker: usize,
         generation: u32,
-        judged: &[Seen],
-        before: Option<&Before>,
         mut ended: Vec<View>,
-    ) -> Result<(), Failure> {
-        for view in self.oracle.connections(worker, generation, self.now_ns, false) {
-            let is_it = |other: &View| other.id == view.id && is_due_with(other, &view);
-            if let Some(at) = ended.iter().position(is_it) {
-                ended.swap_remove(at);
-                continue;
-            }
-            let has_newcomer = judged.iter().any(|seen| seen.verdict.reason == Reason::New);
-            if !has_newcomer || before.is_none_or(|before| before.len < self.shard_config(worker).capacity) {
-                return fail("eviction", format!("the engine lost what a change had ended: {view:#?}"));
-            }
-            self.figures.count("evicted ended");
-            self.oracle.evicted(&view);
-        }
-        if ended.is_empty() { Ok(()) } else { fail("table", format!("the engine has ended {ended:#?}")) }
+    ) -> Result<Vec<View>, Failure> {
+        let mut missing = self.oracle.connections(worker, generation, self.now_ns, false);
+        // Of several with the same name, ended one after the other, the first is due first to both.
+        missing.sort_by_key(|view| view.deadline_ns);
+        ended.sort_by_key(|view| view.deadline_ns);
+        missing.retain(|view| {
+            let is_it = |other: &View| other.id == view.id && is_due_with(other, view);
+            let found = ended.iter().position(is_it);
+            found.map(|at| ended.remove(at)).is_none()
+        });
+        if ended.is_empty() { Ok(missing) } else { fail("table", format!("the engine has ended {ended:#?}")) }
     }
 
     /// What a worker answered, as the oracle would say it: live, and ended by a change. Deadlines are those of the engine's ticks.
@@ -124,7 +119,7 @@ impl World<'_> {
         }
         let now = self.now_ns / TICK_NS;
         let (mut live, mut ended) = (Vec::new(), Vec::new());
-        for Connection { entry, remote } in &answer.connections {
+        for Connection { entry, remote, .. } in &answer.connections {
             let (nic, is_another, place) = {
                 let snapshot = self.farm.workers()[worker].reader().read();
                 let binding = snapshot.binding(entry.addr);
@@ -149,6 +144,7 @@ impl World<'_> {
                 confirmed: entry.state().class() == Class::Confirmed,
                 tombstone: place == Standing::Tombstone,
                 deadline_ns: (now + ticks) * TICK_NS,
+                place: 0,
             });
         }
         live.sort();
@@ -156,7 +152,7 @@ impl World<'_> {
     }
 
     /// A connection that the oracle has and the engine has not: a full table gave it up, for a newcomer, in the order of 6.1.
-    fn justify_evictions(
+    fn justify_eviction(
         &mut self,
         worker: usize,
         judged: &[Seen],
@@ -168,20 +164,20 @@ impl World<'_> {
             return fail("eviction", format!("for {newcomers} newcomers the engine lost {missing:#?}"));
         };
         let config = self.shard_config(worker);
-        let unconfirmed = |view: &&View| !view.confirmed && !view.tombstone;
-        let rivals = before.views.iter().filter(unconfirmed).count() as u32;
+        let rivals = before.views.iter().filter(|view| !view.confirmed && !view.tombstone).count() as u32;
         let is_full = before.len == config.capacity;
         // An entry that has expired or was ended would have been the first to go.
         let has_better = config.capacity <= SMALL && before.len as usize > before.views.len();
-        let at_share = rivals >= config.unconfirmed;
-        let was_there = before.views.iter().any(|view| view.id == victim.id);
-        let (kind, is_right) = match victim {
-            // Under the generation of that poll it had ended; since then a rollback would have brought it back.
-            _ if !was_there => ("evicted ended", is_full),
-            View { tombstone: true, .. } => ("evicted tombstones", is_full && !has_better && rivals == 0),
-            View { confirmed: true, .. } => ("evicted confirmed", false),
-            _ if at_share => ("evicted unconfirmed at their share", true),
-            _ => ("evicted unconfirmed", is_full && !has_better),
+        // As it stood under the generation of that poll.
+        let was = before.views.iter().find(|view| (&view.id, view.place) == (&victim.id, victim.place));
+        let (kind, is_right) = match was {
+            None => ("evicted ended", is_full),
+            Some(View { tombstone: true, .. }) => {
+                ("evicted tombstones", is_full && !has_better && rivals == 0)
+            }
+            Some(View { confirmed: true, .. }) => ("evicted confirmed", false),
+            Some(_) if rivals >= config.unconfirmed => ("evicted unconfirmed at their share", true),
+            Some(_) => ("evicted unconfirmed", is_full && !has_better),
         };
         self.figures.count(kind);
         self.tell(|| format!("   {kind}: {:?}", victim.id));
@@ -276,8 +272,8 @@ fn same(expected: &[View], got: &[View]) -> Result<(), Failure> {
             return fail("table", format!("the engine has {view:#?}"));
         };
         let expected = &expected[at];
-        let but_for_ticks = View { deadline_ns: expected.deadline_ns, ..view.clone() };
-        if !is_due_with(view, expected) || but_for_ticks != *expected {
+        let View { deadline_ns, place, .. } = *expected;
+        if !is_due_with(view, expected) || (View { deadline_ns, place, ..view.clone() }) != *expected {
             return fail("table", format!("expected {expected:#?}\ngot {view:#?}"));
         }
     }
