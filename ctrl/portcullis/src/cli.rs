@@ -1,8 +1,12 @@
 //! The command line (interfaces page, "The program").
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::failure::{Failure, print};
 
 /// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
 #[derive(Debug, Parser)]
@@ -38,6 +42,13 @@ pub enum Command {
     Export(Client),
     /// Show the running appliance's state
     Show(Show),
+    /// List, count, disconnect or watch connections
+    Connections(Connections),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which
+        shell: Shell,
+    },
     /// Say how a packet would be judged as the first of a connection, and why
     Explain(Explain),
     /// Run captures through the firewall, on the captures' own clock
@@ -215,6 +226,98 @@ pub struct Show {
     /// Where
     #[command(flatten)]
     pub client: Client,
+}
+
+/// `connections`
+#[derive(Debug, Args)]
+pub struct Connections {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: ConnectionsCommand,
+}
+
+/// What is done with connections.
+#[derive(Debug, Subcommand)]
+pub enum ConnectionsCommand {
+    /// List them
+    List(Selection),
+    /// Count them
+    Count(Selection),
+    /// Disconnect live ones: inbound ones stay shut until their timeout, outbound ones are gone
+    Flush {
+        /// Which
+        #[command(flatten)]
+        selection: Selection,
+        /// Every connection, if nothing else is said
+        #[arg(long)]
+        all: bool,
+    },
+    /// List them again and again
+    Watch {
+        /// Which
+        #[command(flatten)]
+        selection: Selection,
+        /// Seconds from one listing to the next
+        #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
+        interval: f64,
+    },
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "allowed: 0.1 to 3600 seconds".to_owned())
+}
+
+/// Which connections: those that fit everything that is said.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Of this NIC: its name, or project/name
+    #[arg(long)]
+    pub nic: Option<String>,
+    /// Of NICs in this VPC
+    #[arg(long)]
+    pub vpc: Option<String>,
+    /// With this address of the NIC, or one in this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub local: Option<String>,
+    /// With this address of the other side, or one in this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub remote: Option<String>,
+    /// Of this protocol, by name or number
+    #[arg(long)]
+    pub protocol: Option<String>,
+    /// In this state
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Opened `inbound` or `outbound`
+    #[arg(long)]
+    pub opened: Option<String>,
+    /// Tombstones alone (or, with `false`, live ones alone)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub tombstone: Option<bool>,
+    /// Let in by this rule: group#position
+    #[arg(long)]
+    pub rule: Option<String>,
+    /// Opened or last judged at this generation or later
+    #[arg(long, value_name = "GENERATION")]
+    pub since: Option<u32>,
+    /// Of this worker
+    #[arg(long)]
+    pub worker: Option<usize>,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `completion`
+pub fn completion(shell: Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut script);
+    print(&String::from_utf8_lossy(&script), false);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The side of the wire that a frame comes from.

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         Command::Wait(args) => client::wait(&args),
         Command::Export(args) => client::export(&args),
         Command::Show(args) => client::show(&args),
+        Command::Connections(args) => client::connections(&args),
+        Command::Completion { shell } => cli::completion(shell),
         Command::Explain(args) => explain::run(&args),
         Command::Replay(args) => replay::run(&args),
     };

@@ -1,5 +1,6 @@
 //! Commands that talk to the running appliance.
 
+mod connections;
 mod http;
 pub mod table;
 
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{self, Output, Subject};
 use crate::failure::{Failure, print};
+pub use connections::connections;
 use http::{Answer, encoded, request, request_if};
 
 /// Exit status of what was refused, and of `diff` where there are differences.

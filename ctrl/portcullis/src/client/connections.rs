@@ -1,0 +1,75 @@
+//! `connections`: listed, counted, disconnected and watched, by what they have in common.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use control::api::shape::{Connection, Count};
+use hyper::Method;
+
+use super::http::{encoded, request};
+use super::{parsed, print_answer, table};
+use crate::cli::{self, ConnectionsCommand, Output, Selection};
+use crate::failure::{Failure, print};
+
+/// `connections`
+pub fn connections(args: &cli::Connections) -> Result<ExitCode, Failure> {
+    match &args.command {
+        ConnectionsCommand::List(selection) => list(selection),
+        ConnectionsCommand::Count(selection) => {
+            let body = ask(selection, Method::GET, "/count", "")?;
+            print_answer(&body, selection.output, |body| Ok(format!("{}\n", parsed::<Count>(body)?.count)))
+        }
+        ConnectionsCommand::Flush { selection, all } => {
+            let body = ask(selection, Method::POST, "/flush", if *all { "&all=true" } else { "" })?;
+            print_answer(&body, selection.output, |body| {
+                Ok(format!("{} connections disconnected\n", parsed::<Count>(body)?.count))
+            })
+        }
+        ConnectionsCommand::Watch { selection, interval } => {
+            watch(selection, Duration::from_secs_f64(*interval))
+        }
+    }
+}
+
+fn list(selection: &Selection) -> Result<ExitCode, Failure> {
+    let body = ask(selection, Method::GET, "", "")?;
+    print_answer(&body, selection.output, |body| Ok(table::connections(&parsed::<Vec<Connection>>(body)?)))
+}
+
+/// Again and again, until it is interrupted or the appliance is gone.
+fn watch(selection: &Selection, interval: Duration) -> Result<ExitCode, Failure> {
+    loop {
+        if selection.output == Output::Table {
+            // Home, and what was there is gone.
+            print("\x1b[H\x1b[2J", false);
+        }
+        list(selection)?;
+        std::thread::sleep(interval);
+    }
+}
+
+fn ask(selection: &Selection, method: Method, path: &str, more: &str) -> Result<Vec<u8>, Failure> {
+    let target = format!("/v1/connections{path}?{}{more}", query(selection));
+    Ok(request(&selection.client.socket, method, &target, Vec::new())?.success()?.to_vec())
+}
+
+fn query(selection: &Selection) -> String {
+    let texts = [
+        ("nic", &selection.nic),
+        ("vpc", &selection.vpc),
+        ("local", &selection.local),
+        ("remote", &selection.remote),
+        ("protocol", &selection.protocol),
+        ("state", &selection.state),
+        ("opened", &selection.opened),
+        ("rule", &selection.rule),
+    ];
+    let texts = texts.into_iter().filter_map(|(key, value)| Some((key, encoded(value.as_ref()?))));
+    let others = [
+        ("tombstone", selection.tombstone.map(|on| on.to_string())),
+        ("since", selection.since.map(|generation| generation.to_string())),
+        ("worker", selection.worker.map(|worker| worker.to_string())),
+    ];
+    let others = others.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    texts.chain(others).map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("&")
+}

@@ -1,0 +1,110 @@
+//! Connections of a running appliance: listed, counted, previewed, disconnected.
+
+mod appliance;
+
+use appliance::*;
+use serde_json::{Value, json};
+use testkit::frame::*;
+use testkit::pcap::{self, Format};
+
+/// Ten connections to port 22 opened, one ping, one query of the instance's own.
+fn with_connections() -> Appliance {
+    let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", "net_pcap1,rx_pcap=IN,tx_pcap=OUT");
+    let mut outside: Vec<_> = (0..10)
+        .map(|n| tcp(format!("198.51.100.9:{}", 40_000 + n).as_str(), "10.5.6.7:22").syn().frame())
+        .collect();
+    outside.push(echo_request("203.0.113.5", "10.5.6.7", 7, 1).frame());
+    let inside = vec![udp("10.5.6.7:5000", "198.51.100.9:53").payload("query").frame()];
+    for (name, frames) in [("inside", inside), ("outside", outside)] {
+        pcap::write(setup.path(&format!("{name}.pcap")), Format::MICRO, &pcap::records(0, frames)).unwrap();
+    }
+    let appliance = setup.fill("inside", "outside").start(POLICY);
+    appliance.wait_for_counters("all frames", |c| c["reasons"]["new"] == 12);
+    appliance
+}
+
+fn count(appliance: &Appliance, filter: &[&str]) -> String {
+    appliance.text([&["connections", "count"][..], filter].concat()).trim().to_owned()
+}
+
+#[test]
+fn connections_are_listed_and_counted_by_what_they_have_in_common() {
+    let appliance = with_connections();
+    for (filter, expected) in [
+        (&[][..], "12"),
+        (&["--nic", "web-1", "--vpc", "prod"], "12"),
+        (&["--nic", "web-2"], "0"),
+        (&["--protocol", "tcp", "--state", "syn-sent", "--rule", "sg-AB#0"], "10"),
+        (&["--opened", "outbound"], "1"),
+        (&["--remote", "203.0.113.0/24"], "1"),
+        (&["--remote", "198.51.100.9", "--protocol", "17"], "1"),
+        (&["--tombstone"], "0"),
+        (&["--since", "2"], "0"),
+    ] {
+        assert_eq!(count(&appliance, filter), expected, "{filter:?}");
+    }
+    let listed: Vec<Value> =
+        serde_json::from_str(&appliance.text(["connections", "list", "--protocol", "icmp", "-o", "json"]))
+            .unwrap();
+    assert_eq!((&listed[0]["remote"], &listed[0]["state"]), (&json!("203.0.113.5"), &json!("icmp")));
+    let refused = appliance.client(["connections", "list", "--state", "open"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("state: open; allowed: syn-sent, syn-received"), "{error}");
+    appliance.end();
+}
+
+#[test]
+fn a_dry_run_names_what_a_change_would_disconnect_and_a_limit_refuses_it() {
+    let appliance = with_connections();
+    let changed = POLICY.replace("ports: 22", "ports: 23");
+    let (status, receipt, _) = appliance.apply(&changed, &["--dry-run"]);
+    assert_eq!((status, &receipt["state"], &receipt["disconnected"]), (0, &json!("dry-run"), &json!(11)));
+    let affected = &receipt["affected"];
+    assert_eq!(affected["by_nic"], json!({"web-1": 11}));
+    assert_eq!(affected["by_rule"], json!({"sg-AB#0": 10, "sg-AB#1": 1}));
+    assert_eq!(affected["connections"].as_array().unwrap().len(), 11);
+    assert_eq!(count(&appliance, &["--tombstone"]), "0");
+    let (status, receipt, error) = appliance.apply(&changed, &["--max-disconnect", "10"]);
+    assert_eq!((status, &receipt["disconnected"]), (2, &json!(11)));
+    assert!(error.contains("it would disconnect 11 live connections; allowed: at most 10"), "{error}");
+    let (status, receipt, _) = appliance.apply(&changed, &["--max-disconnect", "11"]);
+    assert_eq!(
+        (status, &receipt["state"], &receipt["disconnected"]),
+        (0, &json!("acknowledged"), &json!(11))
+    );
+    assert_eq!(count(&appliance, &["--tombstone"]), "11");
+    let back: Value =
+        serde_json::from_str(&appliance.text(["rollback", "1", "--dry-run", "-o", "json"])).unwrap();
+    assert_eq!(back["affected"]["revived"], 11);
+    appliance.text(["rollback", "1"]);
+    assert_eq!(count(&appliance, &["--tombstone", "false"]), "12");
+    appliance.end();
+}
+
+#[test]
+fn connections_are_disconnected_by_hand_and_no_rollback_brings_them_back() {
+    let appliance = with_connections();
+    let refused = appliance.client(["connections", "flush"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("no filter is given; allowed"));
+    assert_eq!(
+        appliance.text(["connections", "flush", "--protocol", "tcp"]),
+        "10 connections disconnected\n"
+    );
+    assert_eq!((count(&appliance, &["--tombstone"]), count(&appliance, &[])), ("10".into(), "12".into()));
+    appliance.text(["connections", "flush", "--opened", "outbound"]);
+    assert_eq!(count(&appliance, &[]), "11");
+    appliance.apply(&POLICY.replace("ports: 22", "ports: 23"), &[]);
+    appliance.text(["rollback", "1"]);
+    assert_eq!(count(&appliance, &["--tombstone"]), "10");
+    assert_eq!(appliance.text(["connections", "flush", "--all"]), "1 connections disconnected\n");
+    appliance.end();
+}
+
+#[test]
+fn shells_are_told_how_to_complete() {
+    let script = std::process::Command::new(PORTCULLIS).args(["completion", "bash"]).output().unwrap();
+    assert!(script.status.success());
+    assert!(String::from_utf8(script.stdout).unwrap().contains("rollback"));
+}
