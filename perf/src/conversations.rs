@@ -41,22 +41,65 @@ pub struct Conversations {
     pub policy: PathBuf,
 }
 
+/// What the captures are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// pcap, nanoseconds.
+    Pcap,
+    /// pcapng, one interface of nanoseconds, packets without options.
+    Pcapng,
+}
+
+impl Encoding {
+    fn file_header(self) -> Vec<u8> {
+        match self {
+            Encoding::Pcap => pcap::encode(Format::NANO, &[]),
+            Encoding::Pcapng => {
+                // A section of unknown length; an Ethernet interface with the option `if_tsresol`.
+                let section = [0x0A0D_0D0A, 28, 0x1A2B_3C4D, 1, u32::MAX, u32::MAX, 28];
+                let interface = [1, 32, 1, 0, 9 | 1 << 16, 9, 0, 32];
+                section.iter().chain(&interface).flat_map(|word: &u32| word.to_le_bytes()).collect()
+            }
+        }
+    }
+
+    /// What stands around a frame of this length, which is a multiple of 4.
+    fn around(self, length: u32) -> (Vec<u32>, Vec<u32>) {
+        match self {
+            Encoding::Pcap => (vec![0, 0, length, length], vec![]),
+            Encoding::Pcapng => (vec![6, length + 32, 0, 0, 0, length, length], vec![length + 32]),
+        }
+    }
+
+    fn stamp(self, record: &mut [u8], time_ns: u64) {
+        let (at, high, low) = match self {
+            Encoding::Pcap => (0, time_ns / 1_000_000_000, time_ns % 1_000_000_000),
+            Encoding::Pcapng => (12, time_ns >> 32, time_ns & 0xFFFF_FFFF),
+        };
+        record[at..at + 4].copy_from_slice(&(high as u32).to_le_bytes());
+        record[at + 4..at + 8].copy_from_slice(&(low as u32).to_le_bytes());
+    }
+}
+
 /// One side's capture under way.
 struct Side {
+    encoding: Encoding,
     file: BufWriter<File>,
-    /// Record header and frame, all of it but the numbers.
+    /// A frame with what stands around it, all of it but the numbers.
     record: Vec<u8>,
+    /// Where the frame begins.
+    frame_at: usize,
 }
 
 impl Side {
-    fn new(path: &Path, frame: Vec<u8>) -> io::Result<Side> {
+    fn new(path: &Path, encoding: Encoding, frame: &[u8]) -> io::Result<Side> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        file.write_all(&pcap::encode(Format::NANO, &[]))?;
-        let mut record = vec![0; 16];
-        record[8..12].copy_from_slice(&(frame.len() as u32).to_le_bytes());
-        record[12..16].copy_from_slice(&(frame.len() as u32).to_le_bytes());
-        record.extend(frame);
-        Ok(Side { file, record })
+        file.write_all(&encoding.file_header())?;
+        let bytes = |words: Vec<u32>| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let (before, behind) = encoding.around(frame.len() as u32);
+        let (before, behind) = (bytes(before), bytes(behind));
+        let frame_at = before.len();
+        Ok(Side { encoding, file, record: [&before, frame, &behind].concat(), frame_at })
     }
 
     /// Writes the frame of a client (its address at `at` in the frame, its port at `port_at`).
@@ -67,10 +110,8 @@ impl Side {
         client: u32,
         segment: Segment,
     ) -> io::Result<()> {
-        let r = &mut self.record;
-        r[..4].copy_from_slice(&((time_ns / 1_000_000_000) as u32).to_le_bytes());
-        r[4..8].copy_from_slice(&((time_ns % 1_000_000_000) as u32).to_le_bytes());
-        let frame = &mut r[16..];
+        self.encoding.stamp(&mut self.record, time_ns);
+        let frame = &mut self.record[self.frame_at..];
         frame[at..at + 4].copy_from_slice(&(0x0A40_0000 + client / 16).to_be_bytes());
         frame[port_at..port_at + 2].copy_from_slice(&(1024 + (client % 16) as u16).to_be_bytes());
         frame[38..42].copy_from_slice(&segment.seq.to_be_bytes());
@@ -82,7 +123,7 @@ impl Side {
         frame[24..26].fill(0);
         let sum = checksum(&[&frame[14..34]]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        self.file.write_all(r)
+        self.file.write_all(&self.record)
     }
 }
 
@@ -100,7 +141,7 @@ const OF_CLIENT: (usize, usize) = (26, 34);
 const OF_SERVER: (usize, usize) = (30, 36);
 
 /// Writes about `packets` packets of `clients` connections into a directory.
-pub fn write(directory: &Path, packets: u64, clients: u32) -> io::Result<Conversations> {
+pub fn write(directory: &Path, encoding: Encoding, packets: u64, clients: u32) -> io::Result<Conversations> {
     let paths = Conversations {
         inside: directory.join("inside.pcap"),
         outside: directory.join("outside.pcap"),
@@ -109,8 +150,8 @@ pub fn write(directory: &Path, packets: u64, clients: u32) -> io::Result<Convers
     std::fs::write(&paths.policy, POLICY)?;
     let (client, server) = ("10.64.0.0:1024", format!("{SERVER_V4}:443"));
     let payload = [b'x'; PAYLOAD as usize];
-    let mut inside = Side::new(&paths.inside, tcp(&*server, client).payload(payload).frame())?;
-    let mut outside = Side::new(&paths.outside, tcp(client, &*server).payload(payload).frame())?;
+    let mut inside = Side::new(&paths.inside, encoding, &tcp(&*server, client).payload(payload).frame())?;
+    let mut outside = Side::new(&paths.outside, encoding, &tcp(client, &*server).payload(payload).frame())?;
     let mut time_ns = EPOCH_NS;
     let mut tick = || {
         time_ns += STEP_NS;
@@ -147,7 +188,7 @@ mod tests {
     fn every_packet_is_of_64_bytes_and_stamped_behind_the_one_before() {
         let directory = std::env::temp_dir().join(format!("perf-conversations-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let paths = write(&directory, 10_000, 100).unwrap();
+        let paths = write(&directory, Encoding::Pcap, 10_000, 100).unwrap();
         let (inside, outside) = (pcap::read(&paths.inside).unwrap().1, pcap::read(&paths.outside).unwrap().1);
         std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!((inside.len(), outside.len()), (5_000, 5_000));
