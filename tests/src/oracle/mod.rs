@@ -14,6 +14,7 @@
 mod change;
 mod connection;
 mod era;
+mod fragments;
 mod read;
 mod rules;
 mod tcp;
@@ -30,6 +31,7 @@ use engine::{Direction, Side};
 
 use connection::{Connection, Tuple};
 use era::Era;
+use fragments::{FragmentKey, Remembered};
 use read::{ARP, Bytes, Fragment, IPV4, IPV6, Ip, Link, Tag, Tunnel};
 
 /// How late the end of a connection may be (4.2).
@@ -54,7 +56,7 @@ pub struct Verdict {
     pub ambiguous: bool,
     /// Its connection belongs to another worker than the one that judged it.
     pub stray: bool,
-    /// It follows a first fragment that should be known, but was said not to be.
+    /// It follows a first fragment that another worker knows, but was said not to.
     pub forgotten: bool,
 }
 
@@ -135,30 +137,6 @@ pub struct Oracle {
     /// Expired connections, whose worker was not polled since.
     unfound: Vec<(Tuple, usize)>,
     fragments: BTreeMap<FragmentKey, Remembered>,
-}
-
-/// "Remembered by (NIC, direction, source, destination, protocol, id)" (4.6).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct FragmentKey {
-    place: u32,
-    inside: bool,
-    src: IpAddr,
-    dst: IpAddr,
-    protocol: u8,
-    id: u32,
-}
-
-/// The verdict on a first fragment.
-#[derive(Clone, Debug)]
-struct Remembered {
-    outcome: Outcome,
-    until: u64,
-    /// Where the L4 header ends, counted from behind the fragment header.
-    headers: usize,
-    /// Whether a flush forgets it.
-    flushable: bool,
-    /// The generation it was judged under.
-    era: usize,
 }
 
 /// A verdict before anybody asked who observes.
@@ -463,63 +441,6 @@ impl Oracle {
         self.remember(side, ip, &outcome);
         outcome
     }
-
-    /// "Its verdict is remembered … for 5 s from then" (4.6).
-    fn remember(&mut self, side: Side, ip: &Ip<'_>, outcome: &Outcome) {
-        if ip.fragment != Fragment::First {
-            return;
-        }
-        let place = outcome.nic.as_ref().and_then(|nic| self.place(nic, side, ip));
-        let Some(place) = place else { return };
-        let until = self.now + self.config.timeouts.fragment.as_nanos() as u64;
-        let headers = ip.headers_behind_fragment();
-        // "A flush forgets the fragments of inbound connections and of drops" (4.6).
-        let flushable = outcome.inbound || !outcome.passes();
-        let first = Remembered { outcome: outcome.clone(), until, headers, flushable, era: self.era };
-        self.fragments.insert(fragment_key(place, side, ip), first);
-    }
-
-    /// The number of the NIC's address in a packet.
-    fn place(&self, nic: &Key, side: Side, ip: &Ip<'_>) -> Option<u32> {
-        self.eras[self.era].place(nic, if side == Side::Inside { ip.src } else { ip.dst })
-    }
-
-    /// "Later fragments follow it" (4.6).
-    fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
-        let unknown = Outcome::of("fragment-no-first", Some(nic));
-        let Some(place) = self.place(&nic.key, side, ip) else { return unknown };
-        let Some(first) = self.fragments.get(&fragment_key(place, side, ip)) else { return unknown };
-        let mut since = self.eras[..=self.era].iter().skip(first.era + 1);
-        let forgets = |era: &Era| {
-            era.forgets(&nic.key) || self.refusal == Some("fragment-no-first") && era.may_forget()
-        };
-        if self.now >= first.until || first.flushable && since.any(forgets) {
-            return unknown;
-        }
-        let of = first.outcome.of.as_ref().and_then(|tuple| self.connections.get_mut(tuple).zip(Some(tuple)));
-        if let Some((connection, tuple)) = of {
-            connection.follow(&self.eras, self.era, &tuple.nic);
-            // "A tombstone and the NIC's end forget theirs" (4.6): what has passed of it.
-            if connection.is_tombstone() && first.outcome.passes() {
-                return unknown;
-            }
-        }
-        if self.refusal == Some("fragment-no-first") {
-            self.forgotten = true;
-            return unknown;
-        }
-        match first {
-            // The rule of a denied first is the one that denies what follows.
-            first if !first.outcome.passes() => first.outcome.clone(),
-            first if offset < first.headers => Outcome::of("malformed", Some(nic)),
-            _ => Outcome::of("fragment", Some(nic)),
-        }
-    }
-}
-
-fn fragment_key(place: u32, side: Side, ip: &Ip<'_>) -> FragmentKey {
-    let protocol = if ip.v6 { ip.fragment_protocol } else { ip.protocol };
-    FragmentKey { place, inside: side == Side::Inside, src: ip.src, dst: ip.dst, protocol, id: ip.id }
 }
 
 fn is_grey(deadline: u64, now: u64) -> bool {

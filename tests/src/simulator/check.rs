@@ -2,6 +2,7 @@
 
 use control::compile::shard_config;
 use crossbeam::channel::{Receiver, bounded};
+use engine::cells::Cells;
 use engine::conntrack::{ShardConfig, Standing, standing};
 use engine::time::TICK_NS;
 use engine::wheel::Class;
@@ -223,25 +224,27 @@ impl World<'_> {
             }
         }
         let nics = self.farm.committer.registry().names.len() as u32;
-        let mut handoff_full = 0;
         for (worker, cells) in self.farm.cells().iter().enumerate() {
-            let full = cells.total(nics, Reason::HandoffFull);
             let all: u64 = Reason::ALL.iter().map(|reason| cells.total(nics, *reason)).sum();
-            if all != totals[worker] + full {
-                return fail(
-                    "counters",
-                    format!("worker {worker} counts {all}, not {}", totals[worker] + full),
-                );
+            let expected = totals[worker] + cells.total(nics, Reason::HandoffFull);
+            if all != expected {
+                return fail("counters", format!("worker {worker} counts {all}, not {expected}"));
             }
-            handoff_full += full;
         }
         // In the queues, in the rings, or accounted for.
         let alive = self.farm.alive().load(std::sync::atomic::Ordering::Relaxed) as u64;
-        let all = totals.iter().sum::<u64>() + handoff_full + alive;
+        let all = totals.iter().sum::<u64>() + self.handoff_full() + alive;
         if all != self.sent.len() as u64 {
             return fail("counters", format!("{} frames arrived, {all} are accounted for", self.sent.len()));
         }
         Ok(())
+    }
+
+    /// Frames lost between workers so far.
+    pub(super) fn handoff_full(&self) -> u64 {
+        let of = |cells: &Cells, direction| cells.get(NicSlot::NONE, direction, Reason::HandoffFull);
+        let cells = self.farm.cells().iter();
+        cells.map(|cells| of(cells, Direction::Inbound) + of(cells, Direction::Outbound)).sum()
     }
 
     /// At the end every frame has been given back.
@@ -250,8 +253,7 @@ impl World<'_> {
         if alive > 0 {
             return fail("memory", format!("{alive} frames were not given back"));
         }
-        let lost = self.sent.iter().filter(|sent| !sent.judged).count();
-        self.figures.add("handoff-full", lost as u64);
+        self.figures.add("handoff-full", self.handoff_full());
         Ok(())
     }
 }

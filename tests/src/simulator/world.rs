@@ -358,10 +358,12 @@ impl<'s> World<'s> {
             original_len: self.sent[*id].original_len,
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
         });
-        // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged.
+        // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
+        // and a first that was lost on its way had been noted there in place of another.
         let timeout = self.setup.config.timeouts.fragment.as_nanos() as u64;
         let is_stalled = self.stalled_ns.is_some_and(|at| self.now_ns - at < timeout + GRACE_NS);
-        let got = Verdict { forgotten: expected.forgotten && is_stalled, ..self.named(side, verdict) };
+        let forgotten = expected.forgotten && (is_stalled || self.handoff_full() > 0);
+        let got = Verdict { forgotten, ..self.named(side, verdict) };
         self.figures.add("fragments lost on a long way", u64::from(got.forgotten));
         let at = (self.now_ns - START_NS) as f64 / 1e9;
         self.tell(|| format!("   {at:.6} worker {worker}: frame {id}: {}", brief(&got)));

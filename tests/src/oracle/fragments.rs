@@ -1,0 +1,108 @@
+//! What is remembered of first fragments, for those behind them (semantics 4.6).
+
+use std::net::IpAddr;
+
+use control::model::{Key, Nic};
+use engine::Side;
+
+use super::era::Era;
+use super::read::{Fragment, Ip};
+use super::{Oracle, Outcome};
+
+/// "Remembered by (NIC, direction, source, destination, protocol, id)" (4.6).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct FragmentKey {
+    place: u32,
+    inside: bool,
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: u8,
+    id: u32,
+    /// Who judged the first. Of two datagrams that have all of this in common at once, each worker may know its own.
+    worker: usize,
+}
+
+/// The verdict on a first fragment.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
+    outcome: Outcome,
+    pub until: u64,
+    /// Where the L4 header ends, counted from behind the fragment header.
+    headers: usize,
+    /// Whether a flush forgets it.
+    flushable: bool,
+    /// The generation it was judged under.
+    era: usize,
+}
+
+impl Oracle {
+    /// "Its verdict is remembered … for 5 s from then" (4.6).
+    pub(super) fn remember(&mut self, side: Side, ip: &Ip<'_>, outcome: &Outcome) {
+        if ip.fragment != Fragment::First {
+            return;
+        }
+        let key = outcome.nic.as_ref().and_then(|nic| self.fragment_key(nic, side, ip));
+        let Some(key) = key else { return };
+        let until = self.now + self.config.timeouts.fragment.as_nanos() as u64;
+        let headers = ip.headers_behind_fragment();
+        // "A flush forgets the fragments of inbound connections and of drops" (4.6).
+        let flushable = outcome.inbound || !outcome.passes();
+        let first = Remembered { outcome: outcome.clone(), until, headers, flushable, era: self.era };
+        self.fragments.insert(key, first);
+    }
+
+    /// "Later fragments follow it" (4.6).
+    pub(super) fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
+        let unknown = Outcome::of("fragment-no-first", Some(nic));
+        let Some(key) = self.fragment_key(&nic.key, side, ip) else { return unknown };
+        let first = match self.known(nic, &key) {
+            Some(first) => first,
+            None => {
+                let others = (0..self.workers.len()).filter(|worker| *worker != key.worker);
+                let keys = others.map(|worker| FragmentKey { worker, ..key.clone() }).collect::<Vec<_>>();
+                let known = keys.iter().filter_map(|key| self.known(nic, key));
+                let Some(newest) = known.max_by_key(|first| first.until) else { return unknown };
+                if self.refusal == Some("fragment-no-first") {
+                    self.forgotten = true;
+                    return unknown;
+                }
+                newest
+            }
+        };
+        match first {
+            // The rule of a denied first is the one that denies what follows.
+            first if !first.outcome.passes() => first.outcome,
+            first if offset < first.headers => Outcome::of("malformed", Some(nic)),
+            _ => Outcome::of("fragment", Some(nic)),
+        }
+    }
+
+    /// What is remembered under a key and not forgotten.
+    fn known(&mut self, nic: &Nic, key: &FragmentKey) -> Option<Remembered> {
+        let first = self.fragments.get(key)?;
+        let mut since = self.eras[..=self.era].iter().skip(first.era + 1);
+        let forgets = |era: &Era| {
+            era.forgets(&nic.key) || self.refusal == Some("fragment-no-first") && era.may_forget()
+        };
+        if self.now >= first.until || first.flushable && since.any(forgets) {
+            return None;
+        }
+        if let Some(tuple) = &first.outcome.of
+            && let Some(connection) = self.connections.get_mut(tuple)
+        {
+            connection.follow(&self.eras, self.era, &tuple.nic);
+            // "A tombstone and the NIC's end forget theirs" (4.6): what has passed of it.
+            if connection.is_tombstone() && first.outcome.passes() {
+                return None;
+            }
+        }
+        Some(first.clone())
+    }
+
+    fn fragment_key(&self, nic: &Key, side: Side, ip: &Ip<'_>) -> Option<FragmentKey> {
+        let place = self.eras[self.era].place(nic, if side == Side::Inside { ip.src } else { ip.dst })?;
+        let protocol = if ip.v6 { ip.fragment_protocol } else { ip.protocol };
+        let (inside, worker) = (side == Side::Inside, self.worker);
+        Some(FragmentKey { place, inside, src: ip.src, dst: ip.dst, protocol, id: ip.id, worker })
+    }
+}
