@@ -17,11 +17,13 @@
 //! - An address of a NIC is unicast; it may be both its fixed and its allowed address (to give it a second MAC).
 //! - The group `default` is materialised for a project with a NIC and for one whose rules refer to it.
 
+mod edit;
 mod events;
 mod read;
 mod resolve;
 mod rule;
 
+pub use edit::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put, remove};
 pub use events::{Event, parse_events};
 
 use crate::model::Policy;

@@ -1,5 +1,6 @@
 //! A policy back into a document.
 
+use crate::document::ObjectKey;
 use crate::model::{
     Action, AddressGroup, AllowedAddress, Direction, Ethertypes, Key, MAX_PRIORITY, Mode, Nic, Policy,
     Remote, Rule, SecurityGroup, Segment, Vpc, protocol,
@@ -29,6 +30,31 @@ pub fn export(policy: &Policy) -> String {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(&document, options)
         .expect("texts, numbers, lists and mappings serialise")
+}
+
+/// One object as it stands in its section; `None` if it is not there.
+///
+/// # Panics
+/// Never, as [`export`].
+pub fn export_object(policy: &Policy, object: &ObjectKey) -> Option<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let text = match object {
+        ObjectKey::Vpc(name) => {
+            serde_saphyr::to_string_with_options(&VpcDoc::from(policy.vpcs.get(name)?), options)
+        }
+        ObjectKey::AddressGroup(key) => {
+            let group = AddressGroupDoc::from(policy.address_groups.get(key)?);
+            serde_saphyr::to_string_with_options(&group, options)
+        }
+        ObjectKey::SecurityGroup(key) => {
+            let group = SecurityGroupDoc::from(policy.security_groups.get(key)?);
+            serde_saphyr::to_string_with_options(&group, options)
+        }
+        ObjectKey::Nic(key) => {
+            serde_saphyr::to_string_with_options(&NicDoc::from(policy.nics.get(key)?), options)
+        }
+    };
+    Some(text.expect("texts, numbers, lists and mappings serialise"))
 }
 
 #[derive(Serialize)]

@@ -1,5 +1,7 @@
 //! The command line (interfaces page, "The program").
 
+mod edits;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +9,7 @@ use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::failure::{Failure, print};
+pub use edits::{Edit, GroupCommand, NicCommand, RuleCommand};
 
 /// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
 #[derive(Debug, Parser)]
@@ -42,6 +45,24 @@ pub enum Command {
     Export(Client),
     /// Show the running appliance's state
     Show(Show),
+    /// Add, replace or delete a security group
+    Group {
+        /// What to do
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Add, replace or delete one rule
+    Rule {
+        /// What to do
+        #[command(subcommand)]
+        command: RuleCommand,
+    },
+    /// Add, replace or delete a NIC
+    Nic {
+        /// What to do
+        #[command(subcommand)]
+        command: NicCommand,
+    },
     /// List, count, disconnect or watch connections
     Connections(Connections),
     /// Print a completion script for a shell

@@ -9,6 +9,9 @@
 //! | … `&file=NAME` | what diagnostics call the document |
 //! | … `&confirm=SECONDS` | it rolls back by itself unless it is confirmed in time |
 //! | `GET /v1/policy` | the present policy as a document; its `ETag` is the generation |
+//! | `PATCH /v1/policy` with a partial document | its objects are added, or replace those of their names; nothing is removed |
+//! | `GET`, `PUT`, `DELETE /v1/vpcs/NAME`, `/v1/{address-groups,security-groups,nics}/PROJECT/NAME` | one object, as it stands in a document |
+//! | `POST /v1/security-groups/PROJECT/NAME/rules`, `PUT`, `DELETE …/rules/POSITION` | one rule |
 //! | `POST /v1/rollback?generation=N` | [`shape::Receipt`]: the policy is that of generation N (semantics 5.7) |
 //! | `POST /v1/confirm` | [`shape::Record`] of the change that stays |
 //! | `GET /v1/history` | [`shape::Record`]s, the newest first |
@@ -31,6 +34,7 @@
 
 mod change;
 mod connections;
+mod objects;
 pub mod shape;
 mod socket;
 
@@ -124,6 +128,7 @@ pub fn router(live: Live) -> Router {
         .route("/v1/counters", get(|State(live): State<Live>| async move { Json(live.counters()) }))
         .route("/v1/workers", get(|State(live): State<Live>| async move { Json(live.workers().await) }))
         .route("/v1/snapshot", get(|State(live): State<Live>| async move { Json(live.snapshot()) }))
+        .merge(objects::routes())
         .fallback(|| async { Failed::new(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async {
             Failed::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")

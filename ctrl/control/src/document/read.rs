@@ -84,7 +84,7 @@ fn each<'t, T>(
     node.list(what)?.iter().map(read).collect()
 }
 
-fn vpc(node: &Node) -> Result<DraftVpc<'_>, Fault> {
+pub(super) fn vpc(node: &Node) -> Result<DraftVpc<'_>, Fault> {
     let fields = node.fields(&["name", "segment", "peers"])?;
     let at = fields.required("name")?;
     let name = name_of(at)?;
@@ -110,7 +110,7 @@ fn segment_of(node: &Node) -> Result<Segment, Fault> {
     }
 }
 
-fn address_group(node: &Node) -> Result<DraftAddressGroup<'_>, Fault> {
+pub(super) fn address_group(node: &Node) -> Result<DraftAddressGroup<'_>, Fault> {
     let fields = node.fields(&["name", "project", "description", "addresses"])?;
     let (at, key) = key_of(&fields)?;
     let description = description_of(&fields)?;
@@ -118,7 +118,7 @@ fn address_group(node: &Node) -> Result<DraftAddressGroup<'_>, Fault> {
     Ok(DraftAddressGroup { at, key, description, prefixes })
 }
 
-fn security_group(node: &Node) -> Result<DraftSecurityGroup<'_>, Fault> {
+pub(super) fn security_group(node: &Node) -> Result<DraftSecurityGroup<'_>, Fault> {
     let fields = node.fields(&["name", "project", "description", "rules"])?;
     let (at, key) = key_of(&fields)?;
     let description = description_of(&fields)?;
@@ -127,7 +127,7 @@ fn security_group(node: &Node) -> Result<DraftSecurityGroup<'_>, Fault> {
     Ok(DraftSecurityGroup { at, key, description, rules })
 }
 
-fn nic(node: &Node) -> Result<DraftNic<'_>, Fault> {
+pub(super) fn nic(node: &Node) -> Result<DraftNic<'_>, Fault> {
     let fields = node.fields(&[
         "name",
         "project",

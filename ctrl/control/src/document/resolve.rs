@@ -207,6 +207,12 @@ fn add_implied_defaults(policy: &mut Policy) {
     }
 }
 
+/// The same after an edit: those that nothing needs any more go.
+pub(super) fn settle_implied_defaults(policy: &mut Policy) {
+    policy.security_groups.retain(|_, group| !group.implied);
+    add_implied_defaults(policy);
+}
+
 /// Every name that one object uses for another.
 fn check_references(draft: &Draft<'_>, policy: &Policy, faults: &mut Faults) {
     for rule in draft.security_groups.iter().flat_map(|group| &group.rules) {

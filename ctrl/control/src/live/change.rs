@@ -154,6 +154,8 @@ pub enum Refused {
     NoGeneration(NoSuchGeneration),
     /// An object that is not there.
     NotFound(String),
+    /// Others need what an edit would take away.
+    InUse(String),
     /// What an edit asks for makes no valid policy.
     Invalid(String),
     /// A worker does not say what the change would do to its connections.
@@ -189,7 +191,7 @@ impl std::fmt::Display for Refused {
             }
             Refused::NoGeneration(error) => error.fmt(f),
             Refused::NotFound(what) => write!(f, "there is no {what}"),
-            Refused::Invalid(what) => f.write_str(what),
+            Refused::InUse(what) | Refused::Invalid(what) => f.write_str(what),
             Refused::NoAnswer(error) => error.fmt(f),
             Refused::Store(error) => write!(f, "the store does not take the change: {error}"),
         }

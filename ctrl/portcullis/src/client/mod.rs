@@ -1,6 +1,7 @@
 //! Commands that talk to the running appliance.
 
 mod connections;
+mod edits;
 mod http;
 pub mod table;
 
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::{self, Output, Subject};
 use crate::failure::{Failure, print};
 pub use connections::connections;
+pub use edits::{group, nic, rule};
 use http::{Answer, encoded, request, request_if};
 
 /// Exit status of what was refused, and of `diff` where there are differences.

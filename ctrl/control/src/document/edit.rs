@@ -1,0 +1,284 @@
+//! Edits: objects put into a policy that is in force, taken out of it, rules one by one.
+//!
+//! What is put in is read and checked as in a whole document, together with whatever of the policy it could clash with, and no
+//! more: the rules of other groups, say, do not matter to a NIC. What is valid by itself and with those is valid in the
+//! whole, since the rest was before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Limits;
+use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, DraftVpc};
+use super::resolve::{resolve, settle_implied_defaults};
+use super::rule::{DraftRule, rule};
+use crate::model::{Key, Policy, Remote, SecurityGroup, Vpc};
+use crate::source::{Diagnostic, Fault, Node, Pos, Value, parse_yaml};
+
+/// An object of a policy, by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectKey {
+    /// A VPC.
+    Vpc(Arc<str>),
+    /// An address group.
+    AddressGroup(Key),
+    /// A security group.
+    SecurityGroup(Key),
+    /// A NIC.
+    Nic(Key),
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ObjectKey::Vpc(name) => write!(f, "VPC {name:?}"),
+            ObjectKey::AddressGroup(key) => write!(f, "address group {:?}", key.to_string()),
+            ObjectKey::SecurityGroup(key) => write!(f, "security group {:?}", key.to_string()),
+            ObjectKey::Nic(key) => write!(f, "NIC {:?}", key.to_string()),
+        }
+    }
+}
+
+/// Why an edit is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EditError {
+    /// What was given makes no sense, here.
+    Bad(Diagnostic),
+    /// What it is about is not there.
+    NotFound(String),
+    /// Others need what it would take away.
+    InUse(String),
+}
+
+impl From<Diagnostic> for EditError {
+    fn from(diagnostic: Diagnostic) -> EditError {
+        EditError::Bad(diagnostic)
+    }
+}
+
+/// Stands where an object of the present policy has no text.
+static NOWHERE: Node = Node { at: Pos::START, value: Value::Null };
+
+/// The policy with the objects of a partial document in it: new ones added, those of the same name replaced, nothing taken
+/// away. `file` is how diagnostics name the text.
+pub fn merge(present: &Policy, text: &str, file: &str, limits: &Limits) -> Result<Policy, EditError> {
+    let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
+    let in_file = |fault: Fault| fault.in_tree(&root, file);
+    let draft = if matches!(root.value, Value::Null) {
+        Draft::default()
+    } else {
+        read::read(&root).map_err(in_file)?
+    };
+    Ok(merged(present, draft, limits).map_err(in_file)?)
+}
+
+/// The same for one object, which is given as it would stand in its section and must bear this name.
+pub fn put(present: &Policy, key: &ObjectKey, text: &str, limits: &Limits) -> Result<Policy, EditError> {
+    let file = &key.to_string();
+    let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
+    let in_file = |fault: Fault| fault.in_tree(&root, file);
+    let mut draft = Draft::default();
+    let found = match key {
+        ObjectKey::Vpc(_) => {
+            draft.vpcs.push(read::vpc(&root).map_err(in_file)?);
+            ObjectKey::Vpc(draft.vpcs[0].name.clone())
+        }
+        ObjectKey::AddressGroup(_) => {
+            draft.address_groups.push(read::address_group(&root).map_err(in_file)?);
+            ObjectKey::AddressGroup(draft.address_groups[0].key.clone())
+        }
+        ObjectKey::SecurityGroup(_) => {
+            draft.security_groups.push(read::security_group(&root).map_err(in_file)?);
+            ObjectKey::SecurityGroup(draft.security_groups[0].key.clone())
+        }
+        ObjectKey::Nic(_) => {
+            draft.nics.push(read::nic(&root).map_err(in_file)?);
+            ObjectKey::Nic(draft.nics[0].key.clone())
+        }
+    };
+    if found != *key {
+        let message = format!("the object is the {found}; allowed: the one that is asked for");
+        return Err(Diagnostic::whole_file(file, message).into());
+    }
+    Ok(merged(present, draft, limits).map_err(in_file)?)
+}
+
+/// The policy without an object that nothing else needs.
+pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
+    let mut policy = present.clone();
+    let was_there = match key {
+        ObjectKey::Vpc(name) => policy.vpcs.remove(name).is_some(),
+        ObjectKey::AddressGroup(key) => policy.address_groups.remove(key).is_some(),
+        // An implied group is nobody's to take away.
+        ObjectKey::SecurityGroup(key) => {
+            policy.security_groups.remove(key).is_some_and(|group| !group.implied)
+        }
+        ObjectKey::Nic(key) => policy.nics.remove(key).is_some(),
+    };
+    if !was_there {
+        return Err(EditError::NotFound(key.to_string()));
+    }
+    if let ObjectKey::Vpc(name) = key {
+        for vpc in policy.vpcs.values_mut() {
+            vpc.peers.remove(name);
+        }
+    }
+    settle_implied_defaults(&mut policy);
+    if let Some(user) = user_of_missing(&policy, key) {
+        return Err(EditError::InUse(format!(
+            "the {key} is used by the {user}; allowed: one that nothing uses"
+        )));
+    }
+    Ok(policy)
+}
+
+/// Who names an object that is not there any more.
+fn user_of_missing(policy: &Policy, gone: &ObjectKey) -> Option<ObjectKey> {
+    let ruled = |wanted: &Remote| {
+        let names = |group: &&SecurityGroup| group.rules.iter().any(|rule| rule.remote == *wanted);
+        policy.security_groups.values().find(names).map(|group| ObjectKey::SecurityGroup(group.key.clone()))
+    };
+    match gone {
+        ObjectKey::Vpc(name) => {
+            policy.nics.values().find(|nic| nic.vpc == *name).map(|nic| ObjectKey::Nic(nic.key.clone()))
+        }
+        ObjectKey::AddressGroup(key) => ruled(&Remote::AddressGroup(key.clone())),
+        // A group `default` that the policy still needs is implied again.
+        ObjectKey::SecurityGroup(key) if policy.security_groups.contains_key(key) => None,
+        ObjectKey::SecurityGroup(key) => {
+            let user = policy.nics.values().find(|nic| nic.security_groups.contains(key));
+            user.map(|nic| ObjectKey::Nic(nic.key.clone())).or_else(|| ruled(&Remote::Group(key.clone())))
+        }
+        ObjectKey::Nic(_) => None,
+    }
+}
+
+/// What is done to a group's list of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleEdit {
+    /// A rule at the end of the list.
+    Add(String),
+    /// A rule in the place of that at the position.
+    Set(usize, String),
+    /// No rule at the position; those behind it move up.
+    Delete(usize),
+}
+
+/// The policy with a group's rules edited.
+pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) -> Result<Policy, EditError> {
+    let object = ObjectKey::SecurityGroup(key.clone());
+    let group = present.security_groups.get(key).ok_or_else(|| EditError::NotFound(object.to_string()))?;
+    let text = match edit {
+        RuleEdit::Add(text) | RuleEdit::Set(_, text) => text,
+        RuleEdit::Delete(_) => "",
+    };
+    let file = &format!("rule of {key}");
+    let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
+    let in_file = |fault: Fault| fault.in_tree(&root, file);
+    let mut draft = group_draft(group);
+    match edit {
+        RuleEdit::Add(_) => draft.rules.push(rule(&root, key).map_err(in_file)?),
+        RuleEdit::Set(at, _) | RuleEdit::Delete(at) if *at >= draft.rules.len() => {
+            return Err(EditError::NotFound(format!("rule {key}#{at}")));
+        }
+        RuleEdit::Set(at, _) => draft.rules[*at] = rule(&root, key).map_err(in_file)?,
+        RuleEdit::Delete(at) => drop(draft.rules.remove(*at)),
+    }
+    let draft = Draft { security_groups: vec![draft], ..Draft::default() };
+    Ok(merged(present, draft, limits).map_err(in_file)?)
+}
+
+/// The policy with the objects of the draft in it.
+fn merged(present: &Policy, draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault> {
+    let vpcs: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
+    let address_groups: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
+    let security_groups: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
+    let nics: Vec<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
+    let found = resolve(with_context(present, draft), limits)?;
+    let mut policy = present.clone();
+    if !vpcs.is_empty() {
+        // All of them: a peering has two ends.
+        policy.vpcs = found.vpcs;
+    }
+    take(&mut policy.address_groups, found.address_groups, &address_groups);
+    take(&mut policy.security_groups, found.security_groups, &security_groups);
+    take(&mut policy.nics, found.nics, &nics);
+    settle_implied_defaults(&mut policy);
+    Ok(policy)
+}
+
+fn take<K: Ord + Clone, V>(into: &mut BTreeMap<K, V>, mut from: BTreeMap<K, V>, keys: &[K]) {
+    for key in keys {
+        if let Some(value) = from.remove(key) {
+            into.insert(key.clone(), value);
+        }
+    }
+}
+
+/// The draft with what it may clash with or refer to.
+fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
+    fn missing<'m, K: Ord, V>(all: &'m BTreeMap<K, V>, is_there: impl Fn(&K) -> bool) -> Vec<&'m V> {
+        all.iter().filter(|(key, _)| !is_there(key)).map(|(_, value)| value).collect()
+    }
+    if !draft.vpcs.is_empty() || !draft.nics.is_empty() {
+        let edited: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
+        let vpcs = missing(&present.vpcs, |name| edited.contains(name));
+        draft.vpcs.extend(vpcs.into_iter().map(|vpc| vpc_draft(vpc, &edited)));
+        let edited: std::collections::BTreeSet<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
+        let nics = missing(&present.nics, |key| edited.contains(key));
+        draft.nics.extend(nics.into_iter().map(|nic| nic_draft(nic)));
+    }
+    let edited: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
+    let groups = missing(&present.security_groups, |key| edited.contains(key));
+    let stub = |group: &SecurityGroup| DraftSecurityGroup { rules: Vec::new(), ..group_head(group) };
+    draft.security_groups.extend(groups.into_iter().filter(|group| !group.implied).map(stub));
+    let edited: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
+    let lists = missing(&present.address_groups, |key| edited.contains(key));
+    draft.address_groups.extend(lists.into_iter().map(|list| DraftAddressGroup {
+        at: &NOWHERE,
+        key: list.key.clone(),
+        description: String::new(),
+        prefixes: Vec::new(),
+    }));
+    draft
+}
+
+fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> DraftVpc<'static> {
+    // What an edited VPC says of its peers counts for both ends.
+    let peers = vpc.peers.iter().filter(|peer| !edited.contains(peer));
+    DraftVpc {
+        at: &NOWHERE,
+        name: vpc.name.clone(),
+        segment: (&NOWHERE, vpc.segment),
+        peers: peers.map(|peer| (&NOWHERE, peer.clone())).collect(),
+    }
+}
+
+fn nic_draft(nic: &crate::model::Nic) -> DraftNic<'static> {
+    DraftNic {
+        at: &NOWHERE,
+        key: nic.key.clone(),
+        description: String::new(),
+        vpc: (&NOWHERE, nic.vpc.clone()),
+        mac: nic.mac,
+        addresses: nic.addresses.iter().map(|address| (&NOWHERE, *address)).collect(),
+        allowed_addresses: nic.allowed_addresses.iter().map(|address| (&NOWHERE, *address)).collect(),
+        security_groups: Some(Vec::new()),
+        max_connections: None,
+        mode: None,
+    }
+}
+
+fn group_head(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
+    DraftSecurityGroup {
+        at: &NOWHERE,
+        key: group.key.clone(),
+        description: group.description.clone(),
+        rules: Vec::new(),
+    }
+}
+
+fn group_draft(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
+    let rules =
+        group.rules.iter().map(|rule| DraftRule { at: &NOWHERE, rule: rule.clone(), reference: None });
+    DraftSecurityGroup { rules: rules.collect(), ..group_head(group) }
+}

@@ -1,0 +1,93 @@
+//! Single edits of a running appliance's policy.
+
+mod appliance;
+
+use appliance::*;
+use serde_json::{Value, json};
+
+fn quiet() -> Appliance {
+    Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1").start(POLICY)
+}
+
+fn receipt(appliance: &Appliance, args: &[&str]) -> Value {
+    serde_json::from_str(&appliance.text([args, &["-o", "json"]].concat())).unwrap()
+}
+
+fn refused(appliance: &Appliance, args: &[&str]) -> String {
+    let output = appliance.client(args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn groups_rules_and_nics_are_edited_one_by_one() {
+    let appliance = quiet();
+    let done = receipt(&appliance, &["group", "add", "p/db", "--description", "stores"]);
+    assert_eq!((&done["state"], &done["added"]), (&json!("acknowledged"), &json!(["p/db"])));
+    receipt(&appliance, &["rule", "add", "p/db", "{direction: inbound, protocol: tcp, ports: 5432}"]);
+    receipt(&appliance, &["rule", "set", "p/db#0", "{direction: inbound, protocol: tcp, ports: 5433}"]);
+    let done = receipt(
+        &appliance,
+        &[
+            "nic",
+            "add",
+            "p/db-1",
+            "--vpc",
+            "prod",
+            "--address",
+            "10.5.6.8",
+            "--group",
+            "db",
+            "--max-connections",
+            "9",
+        ],
+    );
+    assert_eq!((&done["added"], &done["flushed"]), (&json!(["p/db-1"]), &json!(["p/db-1"])));
+    let exported = appliance.text(["export"]);
+    assert!(exported.contains("5433") && exported.contains("max_connections: 9"), "{exported}");
+    // What edits made is a document that changes nothing.
+    let (status, again, _) = appliance.apply(&exported, &[]);
+    assert_eq!((status, &again["state"]), (0, &json!("unchanged")));
+
+    let nic = appliance.setup.write(
+        "nic.yaml",
+        "name: db-1\nproject: p\nvpc: prod\naddresses: [10.5.6.9]\nsecurity_groups: [db]\n",
+    );
+    let done = receipt(&appliance, &["nic", "set", "p/db-1", nic.to_str().unwrap()]);
+    assert_eq!((&done["changed"], &done["flushed"]), (&json!(["p/db-1"]), &json!([])));
+    let done = receipt(&appliance, &["rule", "delete", "p/db#0", "--dry-run"]);
+    assert_eq!((&done["state"], &done["flushed"]), (&json!("dry-run"), &json!(["p/db-1"])));
+    receipt(&appliance, &["rule", "delete", "p/db#0"]);
+    receipt(&appliance, &["nic", "delete", "p/db-1"]);
+    let done = receipt(&appliance, &["group", "delete", "p/db"]);
+    assert_eq!(done["removed"], json!(["p/db"]));
+    appliance.end();
+}
+
+#[test]
+fn bad_edits_are_refused_whole() {
+    let appliance = quiet();
+    for (args, expected) in [
+        (&["group", "add", "sg-AB"][..], "sg-AB is there already; `set` replaces it"),
+        (&["group", "delete", "sg-AB"], "the security group \"sg-AB\" is used by the NIC \"web-1\"; allowed"),
+        (&["group", "delete", "nope"], "there is no security group \"nope\""),
+        (&["rule", "add", "sg-AB", "{direction: up}"], "rule of sg-AB:1:13: direction: "),
+        (&["rule", "delete", "sg-AB#9"], "there is no rule sg-AB#9"),
+        (&["rule", "delete", "sg-AB"], "allowed: GROUP#POSITION"),
+        (
+            &["nic", "add", "x", "--vpc", "prod", "--address", "10.5.6.7"],
+            "10.5.6.7 is an address of the NIC \"web-1\"",
+        ),
+        (&["nic", "add", "x", "--vpc", "none"], "\"none\" is no VPC; allowed: prod"),
+        (
+            &["rule", "add", "sg-AB", "{direction: inbound}", "--if-generation", "7"],
+            "generation 1 now, not 7",
+        ),
+        (&["group", "add", "a/b/c"], "allowed: NAME or PROJECT/NAME"),
+    ] {
+        let error = refused(&appliance, args);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    assert_eq!(appliance.show("snapshot")["generation"], 1);
+    appliance.end();
+}
