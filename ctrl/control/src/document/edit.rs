@@ -216,7 +216,7 @@ fn take<K: Ord + Clone, V>(into: &mut BTreeMap<K, V>, mut from: BTreeMap<K, V>, 
 
 /// The draft with what it may clash with or refer to.
 fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
-    fn missing<'m, K: Ord, V>(all: &'m BTreeMap<K, V>, is_there: impl Fn(&K) -> bool) -> Vec<&'m V> {
+    fn missing<K: Ord, V>(all: &BTreeMap<K, V>, is_there: impl Fn(&K) -> bool) -> Vec<&V> {
         all.iter().filter(|(key, _)| !is_there(key)).map(|(_, value)| value).collect()
     }
     if !draft.vpcs.is_empty() || !draft.nics.is_empty() {
