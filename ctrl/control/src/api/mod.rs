@@ -37,6 +37,7 @@ mod connections;
 mod objects;
 pub mod shape;
 mod socket;
+mod tcp;
 
 use std::future::IntoFuture;
 
@@ -50,6 +51,7 @@ use axum::routing::{get, post};
 use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
 use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
+pub use tcp::{Tcp, TcpError};
 
 /// Where documents are applied and exported.
 pub const POLICY: &str = "/v1/policy";

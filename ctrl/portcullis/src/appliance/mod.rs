@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::api::{self, Socket};
+use control::api::{self, Socket, Tcp, TcpError};
 use control::config::{Config, Source};
 use control::document::Parsed;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
@@ -56,12 +56,16 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         Signals::new().map_err(Failure::runtime)?
     };
     let socket = Socket::bind(&config.api.socket).map_err(Failure::runtime)?;
+    let tcp = Tcp::bind(&config.api).map_err(|error| match error {
+        TcpError::Input(message) => Failure::input(message),
+        TcpError::Address(message) => Failure::runtime(message),
+    })?;
     // Before DPDK starts threads of its own.
     cores.keep_to_control();
     let policy_file = args.policy.as_deref().filter(|_| config.source() == Source::File);
     let beginning = begin_with(config.clone(), policy, args.policy.as_deref())?;
     let dataplane = Dataplane::open(&config, &cores)?;
-    dataplane.run(beginning, policy_file, &socket, runtime, signals)
+    dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals)
 }
 
 /// The first policy, from the store or the file.
@@ -102,9 +106,6 @@ fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
         }
         _ => {}
     }
-    if config.api.listen.is_some() {
-        warn!("api.listen is not used by this version: the API is on its unix socket only");
-    }
 }
 
 /// DPDK with its ports, and who gets which queue.
@@ -132,7 +133,7 @@ impl Dataplane {
         self,
         beginning: Beginning,
         policy_file: Option<&Path>,
-        socket: &Socket,
+        doors: &Doors,
         runtime: Runtime,
         signals: Signals,
     ) -> Result<ExitCode, Failure> {
@@ -148,7 +149,7 @@ impl Dataplane {
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
         ready(&live, cores.workers.len());
 
-        let result = runtime.block_on(supervise(&live, socket, &mut workers, signals, watch));
+        let result = runtime.block_on(supervise(&live, doors, &mut workers, signals, watch));
         tell_supervisor("STOPPING=1");
         let stuck = workers.stop();
         print(&format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())), false);
@@ -168,6 +169,25 @@ impl Dataplane {
     }
 }
 
+/// Where clients come in.
+struct Doors {
+    socket: Socket,
+    tcp: Option<Tcp>,
+}
+
+impl Doors {
+    /// Serves clients at all of them; ends when one of them fails.
+    async fn serve(&self, live: &Live) -> std::io::Result<()> {
+        match &self.tcp {
+            None => api::serve(&self.socket, live.clone()).await,
+            Some(tcp) => tokio::select! {
+                ended = api::serve(&self.socket, live.clone()) => ended,
+                ended = tcp.serve(live.clone()) => ended,
+            },
+        }
+    }
+}
+
 /// Frames move: says so.
 fn ready(live: &Live, workers: usize) {
     let plural = if workers == 1 { "" } else { "s" };
@@ -179,7 +199,7 @@ fn ready(live: &Live, workers: usize) {
 /// Serves clients and the policy file until a signal or a failure ends it.
 async fn supervise(
     live: &Live,
-    socket: &Socket,
+    doors: &Doors,
     workers: &mut Workers,
     mut signals: Signals,
     file: Option<(std::path::PathBuf, std::io::Result<Watch>)>,
@@ -195,7 +215,7 @@ async fn supervise(
         tokio::spawn(reload::serve(live.clone(), path, again.clone()));
         tokio::spawn(reload::watch(watch, again.clone()));
     }
-    let serve = api::serve(socket, live.clone());
+    let serve = doors.serve(live);
     tokio::pin!(serve);
     let mut tick = interval(WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,7 +228,7 @@ async fn supervise(
             },
             failed = &mut serve => {
                 let reason = failed.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
-                return Err(Failure::runtime(format!("the API on {} failed: {reason}", socket.path().display())));
+                return Err(Failure::runtime(format!("the API failed: {reason}")));
             }
             _ = tick.tick() => {
                 if !workers.watch() {
