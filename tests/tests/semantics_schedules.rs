@@ -1,8 +1,9 @@
 //! What runs of the simulator came down to: orders of events that nobody thinks of.
 
-use engine::Side::Inside;
+use engine::Side::{Inside, Outside};
 use testkit::frame::*;
 use testkit::scenario::{Scenario, one, policy, rule};
+use testkit::sim::{Farm, Steering};
 
 #[test]
 fn share_6_1_a_connection_that_opens_afresh_in_its_place_keeps_within_the_share_too() {
@@ -71,4 +72,47 @@ fn undo_5_7_what_a_rollback_takes_back_of_a_nic_that_it_ends_stays_taken_back() 
     s.rollback(without);
     s.rollback(with);
     assert_eq!(s.outside(datagram()), "established");
+}
+
+#[test]
+fn fragments_4_6_a_malformed_first_leads_nobodys_fragments_astray_between_workers() {
+    let mut config = control::config::Config::default();
+    config.conntrack.capacity = 1000;
+    for id in 1..30 {
+        let datagram = udp("198.51.100.9:1000", "10.0.0.1:53").id(id).payload(vec![7; 200]);
+        let pieces = datagram.fragments(100);
+        let mut farm = Farm::new(&config, &one(&[rule::DNS]), 4, 64, Steering::Rss);
+        let malformed = datagram.clone().lie_length(3).fragments(100).remove(0);
+        let verdicts = [&pieces[0], &malformed, &pieces[1]].map(|frame| {
+            let id = farm.arrive(Outside, frame);
+            farm.drain();
+            farm.verdict(id)
+        });
+        assert_eq!(verdicts, ["new by web#0", "malformed", "fragment"], "identification {id}");
+    }
+}
+
+#[test]
+fn fragments_4_6_two_vpcs_datagrams_that_look_alike_keep_apart_between_workers() {
+    let mut config = control::config::Config::default();
+    config.conntrack.capacity = 1000;
+    let document = one(&[rule::DNS]).replace(
+        "[{name: prod, segment: {untagged: true}}]",
+        "[{name: prod, segment: {vlan: 100}}, {name: test, segment: {vlan: 101}}]",
+    ) + "  - {name: b, vpc: test, addresses: [10.0.0.1], security_groups: [web]}\n";
+    for id in 1..30 {
+        let pieces = |vlan, port| {
+            let datagram = udp(("198.51.100.9", port), "10.0.0.1:53").id(id).payload(vec![7; 200]);
+            datagram.vlan(vlan).fragments(100)
+        };
+        let (one, other) = (pieces(100, 1000), pieces(101, 2001));
+        let mut farm = Farm::new(&config, &document, 4, 64, Steering::Rss);
+        let verdicts = [&one[0], &other[0], &one[1], &other[1]].map(|frame| {
+            let id = farm.arrive(Outside, frame);
+            farm.drain();
+            farm.verdict(id)
+        });
+        let expected = ["new by web#0", "new by web#0", "fragment", "fragment"];
+        assert_eq!(verdicts, expected, "identification {id}");
+    }
 }

@@ -9,7 +9,7 @@
 use crate::fragments::Recent;
 use crate::lane::{Fragment, Lane, Stage, What};
 use crate::quote;
-use crate::{proto, time};
+use crate::{SegmentKey, proto, time};
 
 /// The 16 bits that the RSS key repeats.
 pub const RSS_PATTERN: u16 = 0x6D5A;
@@ -46,7 +46,8 @@ fn hashes_ports(protocol: u8) -> bool {
     matches!(protocol, proto::TCP | proto::UDP | proto::SCTP)
 }
 
-type PacketKey = (u128, u128, u32, u8);
+/// Two VPCs may use the same addresses, so the segment is part of it.
+type PacketKey = (SegmentKey, u128, u128, u32, u8);
 
 /// One worker's knowledge of who owns what.
 pub struct Router {
@@ -94,13 +95,17 @@ impl Router {
         if lane.fragment == Fragment::Whole {
             return self.owner(lane, bytes);
         }
-        let key = (lane.src, lane.dst, lane.frag_id, lane.frag_proto);
+        let key = (lane.segment, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
         let hash =
             fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
         if lane.fragment == Fragment::Later {
             return self.firsts.recall(hash, &key, lane.now.tick).copied().unwrap_or(self.me);
         }
         let owner = self.owner(lane, bytes);
+        if matches!(lane.what, What::Malformed | What::Nd) {
+            // What is `malformed` is not remembered (semantics 4.6): whatever follows it, follows another one.
+            return owner;
+        }
         // One tick longer than the owner remembers the verdict: it is the owner that says when it is forgotten.
         let deadline = lane.now.up.wrapping_add(fragment_timeout).wrapping_add(time::TICKS_PER_SECOND);
         self.firsts.remember(hash, key, owner, deadline);

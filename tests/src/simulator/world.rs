@@ -6,7 +6,7 @@ use std::fmt::Write;
 use engine::lane::{Fragment, Lane};
 use engine::verdict::Verdict as Judged;
 use engine::worker::Tap;
-use engine::{Generation, NicSlot, Side};
+use engine::{Generation, NicSlot, Reason, Side};
 
 use super::figures::Figures;
 use super::plan::{Arriving, Op, Setup};
@@ -74,8 +74,8 @@ pub(super) struct World<'s> {
     polled_ns: Vec<u64>,
     /// By queue and side the frames that wait to be received.
     waiting: Vec<[VecDeque<usize>; 2]>,
-    /// When a frame was last judged that had waited long for its owner.
-    stalled_ns: Option<u64>,
+    /// When a frame was last judged that had waited long for its owner, or a forged first fragment.
+    misled_ns: Option<u64>,
     /// By queue, worker and side the last whole frame judged.
     order: BTreeMap<(usize, usize, bool), usize>,
 }
@@ -97,7 +97,7 @@ impl<'s> World<'s> {
             parked: vec![false; *workers],
             polled_ns: vec![START_NS; *workers],
             waiting: vec![Default::default(); *workers],
-            stalled_ns: None,
+            misled_ns: None,
             order: BTreeMap::new(),
         }
     }
@@ -346,8 +346,9 @@ impl<'s> World<'s> {
             return fail("twice", format!("frame {id} is judged twice"));
         }
         let (side, queue) = (sent.side, sent.queue);
-        if self.now_ns - sent.received_ns > STALL_NS {
-            self.stalled_ns = Some(self.now_ns);
+        let is_forged = verdict.reason == Reason::Spoofed && *fragment == Fragment::First;
+        if self.now_ns - sent.received_ns > STALL_NS || is_forged {
+            self.misled_ns = Some(self.now_ns);
         }
         let reason = verdict.reason.name();
         let expected = self.oracle.judge(&Sight {
@@ -359,10 +360,10 @@ impl<'s> World<'s> {
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
         });
         // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
-        // and a first that was lost on its way had been noted there in place of another.
+        // and a first that was lost on its way, or forged, was noted there in place of another.
         let timeout = self.setup.config.timeouts.fragment.as_nanos() as u64;
-        let is_stalled = self.stalled_ns.is_some_and(|at| self.now_ns - at < timeout + GRACE_NS);
-        let forgotten = expected.forgotten && (is_stalled || self.handoff_full() > 0);
+        let is_misled = self.misled_ns.is_some_and(|at| self.now_ns - at < timeout + GRACE_NS);
+        let forgotten = expected.forgotten && (is_misled || self.handoff_full() > 0);
         let got = Verdict { forgotten, ..self.named(side, verdict) };
         self.figures.add("fragments lost on a long way", u64::from(got.forgotten));
         let at = (self.now_ns - START_NS) as f64 / 1e9;
