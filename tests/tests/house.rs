@@ -225,6 +225,11 @@ fn every_numbered_sentence_has_a_test_that_is_there() {
 }
 
 #[test]
+fn every_fault_to_be_planted_has_its_place() {
+    succeeds("scripts/mutants", "--static");
+}
+
+#[test]
 fn every_reason_is_documented() {
     let page = read(&root().join("docs/interfaces.md"));
     for reason in engine::Reason::ALL {

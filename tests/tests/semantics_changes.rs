@@ -461,11 +461,11 @@ fn identity_5_5_an_address_taken_away_ends_its_connections_also_if_it_comes_back
     let mut s = Scenario::new(&two("10.0.0.1, 10.0.0.2"));
     s.inside(udp("10.0.0.2:7", "192.0.2.1:7"));
     s.inside(udp("10.0.0.1:7", "192.0.2.1:7"));
-    s.apply(&two("10.0.0.1"));
+    s.apply(&two("10.0.0.2"));
     assert_eq!(s.connections().len(), 1);
     s.apply(&two("10.0.0.1, 10.0.0.2"));
-    assert_eq!(s.outside(udp("192.0.2.1:7", "10.0.0.2:7")), "no-rule");
-    assert_eq!(s.outside(udp("192.0.2.1:7", "10.0.0.1:7")), "established");
+    assert_eq!(s.outside(udp("192.0.2.1:7", "10.0.0.1:7")), "no-rule");
+    assert_eq!(s.outside(udp("192.0.2.1:7", "10.0.0.2:7")), "established");
 }
 
 #[test]

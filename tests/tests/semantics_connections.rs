@@ -199,6 +199,7 @@ fn deadlines_4_2_are_set_anew_by_accepted_packets_of_either_side_and_by_no_dropp
     assert!(s.connections()[0].ends_with("established 600.0"));
     s.at(300.0);
     assert_eq!(s.outside(tcp(c, w).seq(900_000).ack(5001)), "invalid");
+    assert_eq!(s.inside(tcp(w, c).fin().seq(900_000).ack(1001)), "invalid");
     assert!(s.connections()[0].ends_with("established 500.0"));
 }
 

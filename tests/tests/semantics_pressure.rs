@@ -107,6 +107,11 @@ fn room_6_1_then_of_an_unconfirmed_one_the_oldest_first() {
     assert_eq!(clients(&mut s), [1, 3, 4, 5], "2 was the oldest unconfirmed");
     assert_eq!(s.outside(query(6)), "new by web#0");
     assert_eq!(clients(&mut s), [1, 4, 5, 6]);
+    let mut s = with_capacity(3);
+    for n in 1..=5 {
+        s.outside(query(n));
+    }
+    assert_eq!(clients(&mut s), [3, 4, 5], "in the order in which they came, of one moment");
 }
 
 #[test]

@@ -53,6 +53,13 @@ fn related_4_5_an_error_from_inside_quotes_what_was_sent_to_the_nics_side() {
 #[test]
 fn related_4_5_the_nics_address_in_the_quote_is_the_errors() {
     assert_eq!(established().outside(icmp_error(ROUTER, "10.0.0.3", 3, 4, &servers())), "invalid");
+    let mut s = established();
+    s.connect(C, "10.0.0.3:22");
+    assert_eq!(
+        s.outside(icmp_error(ROUTER, "10.0.0.3", 3, 4, &servers())),
+        "invalid",
+        "though it has one like it"
+    );
     assert_eq!(established().inside(icmp_error("10.0.0.3", ROUTER, 3, 3, &clients())), "invalid");
 }
 

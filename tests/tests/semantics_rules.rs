@@ -341,7 +341,7 @@ fn default_3_7_is_what_the_document_says_where_it_defines_it() {
 /// So many rules, alternately of both directions.
 fn many_rules(count: usize) -> String {
     let rule = |n: usize| {
-        let direction = if n % 2 == 0 { "inbound" } else { "outbound" };
+        let direction = if n.is_multiple_of(2) { "inbound" } else { "outbound" };
         format!("{{direction: {direction}, protocol: tcp, ports: {}}}", n + 1)
     };
     let rules: Vec<String> = (0..count).map(rule).collect();
