@@ -1,5 +1,6 @@
 //! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp counter.
 
+pub mod commits;
 pub mod conversations;
 pub mod floor;
 pub mod memory;
