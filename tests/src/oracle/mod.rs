@@ -107,6 +107,8 @@ pub struct View {
     pub confirmed: bool,
     /// Whether it is disconnected.
     pub tombstone: bool,
+    /// Whether it would be, judged now: "what judging now would give" (5.4).
+    pub refused: bool,
     /// When it ends.
     pub deadline_ns: u64,
     /// The oracle's number for the NIC's address: one that came back is another (5.5).
@@ -261,12 +263,17 @@ impl Oracle {
                 continue;
             }
             connection.follow(&self.eras, now, &tuple.nic);
+            let policy = &self.eras[now].policy;
+            let is_due = held && connection.fate.rejudge;
+            let say = || rules::say(policy, &policy.nics[&tuple.nic], &connection.opening);
+            let refused = is_due && !matches!(say(), rules::Say::Allowed(_));
             views.push(View {
                 id: tuple.id(),
                 inbound: connection.is_inbound(),
                 state: connection.kind.name(),
                 confirmed: connection.kind.is_confirmed(),
                 tombstone: connection.is_tombstone(),
+                refused: refused || connection.is_tombstone(),
                 deadline_ns: connection.deadline,
                 place: tuple.place,
             });

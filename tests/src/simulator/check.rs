@@ -3,7 +3,9 @@
 use control::compile::shard_config;
 use crossbeam::channel::{Receiver, bounded};
 use engine::cells::Cells;
+use engine::classify::Judgement;
 use engine::conntrack::{ShardConfig, Standing, standing};
+use engine::judge::opening_query;
 use engine::time::TICK_NS;
 use engine::wheel::Class;
 use engine::worker::{Answer, Connection, Question, Task};
@@ -121,14 +123,20 @@ impl World<'_> {
         let now = self.now_ns / TICK_NS;
         let (mut live, mut ended) = (Vec::new(), Vec::new());
         for Connection { entry, remote, .. } in &answer.connections {
-            let (nic, is_another, place) = {
-                let snapshot = self.farm.workers()[worker].reader().read();
-                let binding = snapshot.binding(entry.addr);
-                (binding.nic, binding.id != entry.addr, standing(entry, binding, snapshot))
-            };
-            if is_another {
+            let snapshot = self.farm.workers()[worker].reader().read();
+            let binding = snapshot.binding(entry.addr);
+            if binding.id != entry.addr {
                 continue;
             }
+            let (nic, place) = (binding.nic, standing(entry, binding, snapshot));
+            let judged_now = || {
+                let query = opening_query(entry, *remote);
+                snapshot.policy(binding).judge(snapshot, binding.vpc, &query)
+            };
+            let refused = match place {
+                Standing::Rejudge => !matches!(judged_now(), Judgement::Allow(_)),
+                place => place == Standing::Tombstone,
+            };
             let ticks = u64::from(entry.deadline.wrapping_sub(answer.now.tick));
             let committer = &self.farm.committer;
             let list = if place == Standing::Ended { &mut ended } else { &mut live };
@@ -144,6 +152,7 @@ impl World<'_> {
                 state: entry.state().name(),
                 confirmed: entry.state().class() == Class::Confirmed,
                 tombstone: place == Standing::Tombstone,
+                refused,
                 deadline_ns: (now + ticks) * TICK_NS,
                 place: 0,
             });
@@ -274,8 +283,10 @@ fn same(expected: &[View], got: &[View]) -> Result<(), Failure> {
             return fail("table", format!("the engine has {view:#?}"));
         };
         let expected = &expected[at];
-        let View { deadline_ns, place, .. } = *expected;
-        if !is_due_with(view, expected) || (View { deadline_ns, place, ..view.clone() }) != *expected {
+        // Whether it has been judged already, where it is due, may differ: whether it is refused may not.
+        let View { deadline_ns, place, tombstone, .. } = *expected;
+        let view_then = View { deadline_ns, place, tombstone, ..view.clone() };
+        if !is_due_with(view, expected) || view_then != *expected {
             return fail("table", format!("expected {expected:#?}\ngot {view:#?}"));
         }
     }
