@@ -66,6 +66,22 @@ fn a_stamp_that_runs_back_is_judged_at_its_predecessors_time_and_told_as_it_is()
     );
 }
 
+#[test]
+fn the_grace_for_older_connections_ends_at_its_time_however_close_the_packets_lie_in_the_file() {
+    let setup = Setup::new();
+    setup.write("policy.yaml", POLICY.replace("protocol: udp, ports: 53", "protocol: tcp, ports: 53"));
+    setup.write("grace.toml", "[conntrack]\npickup_grace = 10\n");
+    let frames = (0u16..).zip([0, 9_900, 10_000, 100_000]).map(|(n, milliseconds)| {
+        let segment = tcp(("192.0.2.9", 4000 + n), "10.5.6.7:53").seq(1).ack(1).frame();
+        Record::new(milliseconds * 1_000_000, segment)
+    });
+    setup.write("o.pcap", pcap::encode(Format::MICRO, &frames.collect::<Vec<_>>()));
+    assert_eq!(
+        setup.verdicts(&["--config", "grace.toml", "--outside", "o.pcap"]),
+        ["outside 0 0.0 new", "outside 1 9.9 new", "outside 2 10.0 invalid", "outside 3 100.0 invalid"]
+    );
+}
+
 /// The policy with another port.
 fn closed() -> String {
     POLICY.replace("ports: 53", "ports: 54")

@@ -77,6 +77,8 @@ struct Replay {
     committer: Committer,
     snapshot: Box<Snapshot>,
     firewall: Firewall,
+    /// Until then segments of older connections may open them: no batch goes beyond it.
+    grace_end_ns: u64,
     output: Output,
 }
 
@@ -88,16 +90,17 @@ impl Replay {
         output: Output,
     ) -> Result<Replay, Failure> {
         let start_ns = merge.peek_ns().unwrap_or(0);
+        let grace_end_ns = start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64);
         let firewall = FirewallConfig {
             shard: control::compile::shard_config(&config, 0, 1),
             // No secret: the same capture gives the same verdicts, even where a full table has to choose.
             secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
-            grace_end_ns: start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64),
+            grace_end_ns,
         };
         let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
-        let mut replay = Replay { committer, snapshot, firewall, output };
+        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output };
         replay.commit(policy, start_ns)?;
         Ok(replay)
     }
@@ -112,8 +115,13 @@ impl Replay {
     fn play(&mut self, mut merge: Merge<'_>, events: Vec<Event>) -> Result<(), Failure> {
         let mut events = events.into_iter().peekable();
         let mut batch = Batch::default();
+        let mut begun_ns = 0;
         while let Some(next_ns) = merge.peek_ns() {
-            if events.peek().is_some_and(|event| event.at_ns <= next_ns) || batch.frames.len() == BURST {
+            let ends_grace = begun_ns < self.grace_end_ns && self.grace_end_ns <= next_ns;
+            if events.peek().is_some_and(|event| event.at_ns <= next_ns)
+                || batch.frames.len() == BURST
+                || ends_grace
+            {
                 self.judge(&mut batch)?;
             }
             while let Some(event) = events.next_if(|event| event.at_ns <= next_ns) {
@@ -122,6 +130,7 @@ impl Replay {
             let Some(merged) = merge.next().map_err(Failure::input)? else { break };
             let mut frame = CapturedFrame(merged);
             if batch.frames.is_empty() {
+                begun_ns = merged.at_ns;
                 self.firewall.now(merged.at_ns);
                 self.firewall.begin(&self.snapshot);
             }
