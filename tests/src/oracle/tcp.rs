@@ -349,12 +349,17 @@ impl Tcp {
             return true;
         }
         let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
-        let oldest_ack = r.end.wrapping_sub(s.maxwin.max(66_000));
         // "A first fragment is checked by its sequence number alone and taken to reach the end of the receiver's window."
         upto(segment.seq, s.maxend)
             && (segment.first_fragment
                 || upto(s.end.wrapping_sub(r.maxwin), segment.end())
-                    && (!segment.has(ACK) || upto(segment.ack, r.end) && upto(oldest_ack, segment.ack)))
+                    && (!segment.has(ACK) || self.acknowledges(who, segment)))
+    }
+
+    /// Whether a segment acknowledges what its receiver has sent, and not too long ago.
+    fn acknowledges(&self, who: Who, segment: &Segment) -> bool {
+        let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
+        upto(segment.ack, r.end) && upto(r.end.wrapping_sub(s.maxwin.max(66_000)), segment.ack)
     }
 
     /// Takes a segment in, if it is inside.
@@ -369,12 +374,14 @@ impl Tcp {
             _ => 0,
         };
         let window = u32::from(segment.window) << shift;
+        // That of a first fragment is not asked for; one that would not be let pass elsewhere moves nothing here.
+        let counts = segment.has(ACK)
+            && (!segment.first_fragment || !self.checks(check) || self.acknowledges(who, segment));
         let sender = &mut self.sides[who as usize];
         // "It then moves S.end, S.maxwin and R.maxend."
         sender.end = later(sender.end, if segment.first_fragment { sender.maxend } else { segment.end() });
         sender.maxwin = sender.maxwin.max(window);
-        // The acknowledgment of a first fragment was not checked, so it moves nothing.
-        if segment.has(ACK) && !segment.first_fragment {
+        if counts {
             self.acknowledge(who, segment, window);
         }
         true
