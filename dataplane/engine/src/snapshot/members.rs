@@ -78,8 +78,8 @@ mod tests {
         let before = members.clone();
         members.add(7, false, two.clone());
         members.remove(7, false, &one);
-        assert_eq!(before.of(7, false), std::slice::from_ref(&one));
-        assert_eq!(members.of(7, false), std::slice::from_ref(&two));
+        assert_eq!(before.of(7, false), [one.clone()]);
+        assert_eq!(members.of(7, false), [two.clone()]);
         assert!(members.of(7, true).is_empty());
         members.remove(7, false, &two);
         members.remove(7, false, &two);
