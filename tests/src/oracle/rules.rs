@@ -38,12 +38,8 @@ pub(super) fn vpc_of(policy: &Policy, segment: Segment) -> Option<&Vpc> {
 /// The NIC that has an address in a VPC. Of several that list it, "the one whose MAC (its own or the entry's) the frame
 /// bears …: if that names none or several, the first by name" (2.5).
 pub(super) fn owner<'p>(policy: &'p Policy, vpc: &str, address: IpAddr, mac: [u8; 6]) -> Option<&'p Nic> {
-    let holders: Vec<&Nic> = policy
-        .nics
-        .values()
-        .map(AsRef::as_ref)
-        .filter(|nic: &&Nic| &*nic.vpc == vpc && has(nic, address))
-        .collect();
+    let holders: Vec<&Nic> =
+        policy.nics.values().map(AsRef::as_ref).filter(|nic: &&Nic| &*nic.vpc == vpc && has(nic, address)).collect();
     let bears = |nic: &&&Nic| {
         let own = nic.mac.map(|mac| mac.bytes());
         own == Some(mac) || entry_mac(nic, address) == Some(mac)
