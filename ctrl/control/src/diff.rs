@@ -4,7 +4,6 @@
 //! says of each whether it also *means* something else. A new description or another order of rules is a change
 //! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
 
-use crate::delta::both;
 use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -84,25 +83,23 @@ impl Diff {
 
     fn compare<K: Ord + Clone, V: Compare>(
         &mut self,
-        old: &BTreeMap<K, Arc<V>>,
-        new: &BTreeMap<K, Arc<V>>,
+        old: &BTreeMap<K, V>,
+        new: &BTreeMap<K, V>,
         object: fn(K) -> Object,
     ) {
-        both(old, new, |key, old, new| {
-            let kind = match (old, new) {
-                // Most objects are the very same.
-                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => return,
+        for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+            let kind = match (old.get(key), new.get(key)) {
                 (Some(old), Some(new)) => match old.compare(new) {
-                    Likeness::Same => return,
+                    Likeness::Same => continue,
                     Likeness::SameMeaning => Kind::Changed { meaning: false },
                     Likeness::Different => Kind::Changed { meaning: true },
                 },
                 (Some(old), None) if old.is_written() => Kind::Removed,
                 (None, Some(new)) if new.is_written() => Kind::Added,
-                _ => return,
+                _ => continue,
             };
             self.add(object(key.clone()), kind);
-        });
+        }
     }
 }
 

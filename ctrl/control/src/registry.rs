@@ -44,8 +44,6 @@ pub struct Registry {
     /// Addresses by place, of those there and gone.
     pub addresses: Vec<IpAddr>,
     gone: VecDeque<Gone>,
-    /// Those that the engine has not been told of.
-    newly_gone: Vec<Gone>,
     ended: VecDeque<Ended>,
     free_addresses: Vec<AddrId>,
     free_nics: Vec<NicSlot>,
@@ -78,7 +76,6 @@ impl Registry {
             names: vec![None],
             addresses: Vec::new(),
             gone: VecDeque::new(),
-            newly_gone: Vec::new(),
             ended: VecDeque::new(),
             free_addresses: Vec::new(),
             free_nics: Vec::new(),
@@ -128,11 +125,7 @@ impl Registry {
     pub fn delete(&mut self, key: &Key, generation: Generation, now_ns: u64) {
         let Some(mut identity) = self.nics.remove(key) else { return };
         let (nic, ids) = (identity.slot, identity.end(generation));
-        for id in ids {
-            let gone = Gone { id, nic, since_ns: now_ns };
-            self.gone.push_back(gone);
-            self.newly_gone.push(gone);
-        }
+        self.gone.extend(ids.into_iter().map(|id| Gone { id, nic, since_ns: now_ns }));
         self.ended.push_back(Ended { key: key.clone(), identity, since_ns: now_ns });
     }
 
@@ -160,9 +153,7 @@ impl Registry {
             }
             if let Some(id) = identity.take_away(address, generation) {
                 moved = true;
-                let gone = Gone { id, nic: identity.slot, since_ns: now_ns };
-                self.gone.push_back(gone);
-                self.newly_gone.push(gone);
+                self.gone.push_back(Gone { id, nic: identity.slot, since_ns: now_ns });
             }
         }
         for address in addresses {
@@ -220,9 +211,9 @@ impl Registry {
         self.former(key, to).is_some()
     }
 
-    /// Addresses taken away since this was last asked. One may have come back since.
-    pub fn take_newly_gone(&mut self) -> Vec<Gone> {
-        std::mem::take(&mut self.newly_gone)
+    /// Addresses taken away whose connections may still lie in the tables.
+    pub fn gone(&self) -> impl Iterator<Item = &Gone> {
+        self.gone.iter()
     }
 
     /// A NIC's name by its place.

@@ -112,7 +112,7 @@ impl Live {
                 members.entry(group).or_default().push(nic.key.to_string());
             }
         }
-        let group = |group: &std::sync::Arc<model::SecurityGroup>| {
+        let group = |group: &model::SecurityGroup| {
             let inbound =
                 group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
             shape::Group {
