@@ -116,3 +116,18 @@ fn fragments_4_6_two_vpcs_datagrams_that_look_alike_keep_apart_between_workers()
         assert_eq!(verdicts, expected, "identification {id}");
     }
 }
+
+#[test]
+fn undo_5_7_an_address_that_is_another_again_is_there_though_no_document_differs() {
+    let with = |addresses: &str| policy(&[("web", &[rule::OUT])], &[("a", addresses, &["web"])]);
+    let (first, both) = (with("10.0.0.1"), with("10.0.0.1, 10.0.0.2"));
+    let mut s = Scenario::new(&first);
+    let without = s.generation();
+    s.apply(&both);
+    let with = s.generation();
+    s.rollback(without);
+    // The address is given anew, and then is the one that it was.
+    s.apply(&both);
+    s.rollback(with);
+    assert_eq!(s.inside(udp("10.0.0.2:1000", "198.51.100.9:53")), "new by web#0");
+}
