@@ -131,3 +131,18 @@ fn undo_5_7_an_address_that_is_another_again_is_there_though_no_document_differs
     s.rollback(with);
     assert_eq!(s.inside(udp("10.0.0.2:1000", "198.51.100.9:53")), "new by web#0");
 }
+
+#[test]
+fn settings_2_8_link_local_frames_pass_before_anybody_looks_for_tunnels_in_them() {
+    let document = one(&[rule::OUT]).replace("untagged: true", "vni: 5001");
+    let mut s = Scenario::with("[policy]\npass_link_local = true\n", &document);
+    let bridges = Mac([1, 0x80, 0xc2, 0, 0, 2]);
+    // No VXLAN header in it.
+    let frame = udp("192.0.2.1:1000", "192.0.2.2:4789").payload([0; 3]);
+    assert_eq!(s.inside(frame.clone()), "malformed");
+    assert_eq!(s.inside(frame.clone().dst_mac(bridges)), "control");
+    // A second tag that is cut: the link header itself.
+    let mut cut = frame.dst_mac(bridges).vlan(1).vlan(2).frame();
+    cut.truncate(20);
+    assert_eq!(s.bytes(Inside, cut), "malformed");
+}

@@ -47,8 +47,8 @@ fn resolve_rare<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'
     let settings = &snapshot.settings;
     let done = |reason| Step::Done(Verdict::nobody(reason));
     match lane.what {
-        What::LinkCut => return done(Reason::Malformed),
         _ if lane.link_local && settings.pass_link_local => return done(Reason::Control),
+        What::LinkCut => return done(Reason::Malformed),
         What::BadSegment => return Step::Done(unknown_segment(snapshot)),
         What::Underlay => return done(Reason::Control),
         _ => {}

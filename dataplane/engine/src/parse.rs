@@ -138,7 +138,11 @@ fn link(data: &[u8], wire_len: usize, lane: &mut Lane) -> What {
     let (ethertype, at) = if ethertype == VLAN || ethertype == QINQ {
         match tag(data, ethertype, lane) {
             Ok(inner) => (inner, 18),
-            Err(what) => return what,
+            Err(what) => {
+                // A cut link header is malformed wherever the frame goes; a tunnel's is behind this.
+                lane.link_local &= what != What::LinkCut;
+                return what;
+            }
         }
     } else {
         (ethertype, 14)
