@@ -3,7 +3,7 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `meta` | `schema`, `generation`, `next_id`, `digest`, `unconfirmed` | JSON |
-//! | `objects` | kind and name | [`Row`] as JSON: a stable id, the generation that last changed it, the object |
+//! | `objects` | kind and name | a row as JSON: a stable id, the generation that last changed it, the object |
 //! | `history` | generation | [`Past`] as JSON: who, when and what, and what it replaced |
 //!
 //! A change is one transaction: after a crash the file holds the last generation that was acknowledged or the one on its
