@@ -57,15 +57,17 @@ fn net_memif_carries_frames_through_between_two_processes() {
         let payload = vec![n as u8; usize::from(n) % 1400];
         udp(format!("10.5.6.7:{}", 5000 + n).as_str(), "198.51.100.9:53").payload(payload).frame()
     };
+    // Fewer in all than the rings' 1,024 slots: testpmd sends them at once, and drops what a ring does not take whose other end is
+    // waiting for its core.
     let sent: Vec<_> = (0..600).map(mine).collect();
     let setup = &appliance.setup;
     let (read, written) = (setup.path("read.pcap"), setup.path("written.pcap"));
-    let frames = (0..400).map(stray).chain(sent.iter().cloned()).chain((0..100).map(stray));
+    let frames = (0..200).map(stray).chain(sent.iter().cloned()).chain((0..100).map(stray));
     pcap::write(&read, Format::MICRO, &pcap::records(0, frames)).unwrap();
     let peer = Process::start(peer(&testpmd, [&inside, &outside], &read, &written)).unwrap();
-    let counters = appliance.wait_for_counters("all frames", |c| c["packets"]["in"] == 1100);
+    let counters = appliance.wait_for_counters("all frames", |c| c["packets"]["in"] == 900);
     assert_adds_up(&counters);
-    assert_eq!(counters["reasons"], json!({"new": 600, "unknown-source": 500}));
+    assert_eq!(counters["reasons"], json!({"new": 600, "unknown-source": 300}));
     // The peer that leaves frees the shared memory: first it, then the appliance, as the driver wants it.
     wait_for("the last frame at the peer", || {
         appliance.show("counters")["ports"]
