@@ -155,7 +155,7 @@ impl Live {
         let Parts { committer, publisher, workers, population, ports, start, governing_file, store } = parts;
         let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
         let contents = contents.flatten().unwrap_or_default();
-        let journal = Journal::new(&committer, &contents.history);
+        let journal = Journal::new(&committer, &contents);
         let inner = Inner {
             committer,
             publisher,

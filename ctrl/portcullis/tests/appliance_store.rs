@@ -137,7 +137,9 @@ fn a_confirmation_is_awaited_across_a_restart() {
     let appliance = start(appliance.kill());
     std::thread::sleep(Duration::from_millis(2300));
     assert_eq!(port(&appliance), 25);
-    assert_eq!(history(&appliance)[0]["confirmation"], "confirmed");
+    let records = history(&appliance);
+    assert_eq!(records[0]["confirmation"], "confirmed");
+    assert_eq!((&records[2]["generation"], &records[2]["confirmation"]), (&json!(2), &json!("taken-back")));
     // Its time ran out while nobody ran: it is taken back at the next start.
     appliance.apply(&with_port(26), &["--confirm", "1"]);
     let setup = appliance.kill();

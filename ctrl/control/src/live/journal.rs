@@ -9,7 +9,7 @@ use super::{Live, NoAnswer, Refused};
 use crate::api::shape::{Confirmation, Health, Receipt, Record, State};
 use crate::commit::{Committer, KEPT_GENERATIONS, NoSuchGeneration};
 use crate::model::Policy;
-use crate::store::Past;
+use crate::store::Contents;
 
 /// Seconds since 1970, to the microsecond.
 pub(super) fn unix_seconds() -> f64 {
@@ -71,10 +71,17 @@ pub(super) struct Journal {
 
 impl Journal {
     /// With the generations that a store remembers, and the one that the appliance starts with.
-    pub fn new(committer: &Committer, past: &[Past]) -> Journal {
-        let mut records: VecDeque<Record> = past.iter().map(|past| past.record.clone()).collect();
-        // Workers start with it: none of them judges by another.
-        records.iter_mut().for_each(|record| record.state = State::Acknowledged);
+    pub fn new(committer: &Committer, contents: &Contents) -> Journal {
+        let mut records: VecDeque<Record> = contents.history.iter().map(|past| past.record.clone()).collect();
+        let awaited = contents.awaited.map(|awaited| awaited.generation);
+        for record in &mut records {
+            // Workers start with it: none of them judges by another.
+            record.state = State::Acknowledged;
+            // What took its place is written down, and not in its own record.
+            if record.confirmation == Some(Confirmation::Awaited) && awaited != Some(record.generation) {
+                record.confirmation = Some(Confirmation::TakenBack);
+            }
+        }
         let generation = committer.generation().0;
         if records.back().is_none_or(|record| record.generation != generation) {
             records.push_back(start_record(generation));
@@ -133,21 +140,16 @@ impl Live {
         inner.journal.records.iter().rev().cloned().collect()
     }
 
-    /// Waits until every worker judges by a generation, which may be yet to come. Not in time: a worker that does not
-    /// answer, or a generation that nobody has made.
+    /// Waits until every worker judges by a generation, which may be yet to come; if nobody makes it in time, for no longer.
     pub async fn wait_acknowledged(&self, generation: u32, patience: Duration) -> Result<(), NoAnswer> {
         let begin = Instant::now();
         loop {
-            let waiting_for = {
-                let inner = self.inner();
-                let epoch = inner.publisher.epoch();
-                let behind = (0..inner.workers.len()).find(|id| !inner.publisher.acknowledged(*id, epoch));
-                (inner.committer.generation().0 < generation).then_some(0).or(behind)
-            };
-            match waiting_for {
-                None => return Ok(()),
-                Some(worker) if begin.elapsed() > patience => return Err(NoAnswer { worker }),
-                Some(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            let Health { generation: present, lagging, .. } = self.health();
+            match lagging.first() {
+                None if present >= generation => return Ok(()),
+                Some(worker) if begin.elapsed() > patience => return Err(NoAnswer { worker: *worker }),
+                None if begin.elapsed() > patience => return Ok(()),
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connections::{describe, is_live};
-use super::{Admitted, Live, NoAnswer};
+use super::{Admitted, Live, Refused};
 use crate::api::shape::{self, Affected};
 
 /// Connections that a preview names; it counts all.
@@ -28,15 +28,15 @@ pub struct Preview {
 
 impl Live {
     /// Looks at every connection under the present snapshot and under the one that the change would make.
-    pub(super) async fn foresee(&self, admitted: &Admitted, now_ns: u64) -> Result<Preview, NoAnswer> {
+    pub(super) async fn foresee(&self, admitted: &Admitted, now_ns: u64) -> Result<Preview, Refused> {
         // A copy of the control side makes the change for itself: what it would publish is what a commit publishes.
         let (mut committer, epoch) = {
             let inner = self.inner();
             (inner.committer.clone(), inner.publisher.epoch())
         };
         let mut preview = Preview::default();
-        let Ok(commit) = committer.carry_out(admitted.prepared.clone(), now_ns) else { return Ok(preview) };
-        let then = commit.snapshot;
+        let commit = committer.carry_out(admitted.prepared.clone(), now_ns);
+        let then = commit.map_err(|_| Refused::Exhausted)?.snapshot;
         self.scan(|inner, connections, now, worker| {
             debug_assert!(inner.publisher.epoch() == epoch, "changes take turns");
             let present = inner.publisher.current();
