@@ -138,27 +138,12 @@ pub struct Check {
 pub struct Apply {
     /// Policy document
     pub file: PathBuf,
-    /// Only say what would change
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Roll back by itself unless `confirm` comes within so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub confirm: Option<u64>,
-    /// Refuse (exit status 2) if more live connections than this would be disconnected
-    #[arg(long, value_name = "N")]
-    pub max_disconnect: Option<u64>,
-    /// Refuse (exit status 2) unless this is the present generation
-    #[arg(long, value_name = "GENERATION")]
-    pub if_generation: Option<u32>,
     /// Accept a document that is empty, or has no NICs where there were some
     #[arg(long)]
     pub allow_empty: bool,
-    /// How to print the receipt
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
-    /// Where
+    /// How
     #[command(flatten)]
-    pub client: Client,
+    pub edit: Edit,
 }
 
 /// `diff`
@@ -179,18 +164,9 @@ pub struct Diff {
 pub struct Rollback {
     /// The generation, as `history` lists it
     pub generation: u32,
-    /// Only say what would change
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Refuse (exit status 2) if more live connections than this would be disconnected
-    #[arg(long, value_name = "N")]
-    pub max_disconnect: Option<u64>,
-    /// How to print the receipt
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
-    /// Where
+    /// How
     #[command(flatten)]
-    pub client: Client,
+    pub edit: Edit,
 }
 
 /// `confirm`, `history`

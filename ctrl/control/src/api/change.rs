@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
@@ -53,40 +54,52 @@ fn if_generation(headers: &HeaderMap) -> Result<Option<u32>, Failed> {
         .map_err(|_| bad_request(format!("If-Match: {text}; allowed: a generation in quotes, or *")))
 }
 
-/// Makes a change as the query and the headers want it.
-pub(super) async fn make(
-    live: Live,
-    target: Target,
-    query: &ChangeQuery,
-    headers: &HeaderMap,
-    Peer(who): Peer,
-) -> Result<Json<Receipt>, Failed> {
-    if query.confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
-        return Err(bad_request(format!("confirm: allowed: 1 to {MAX_CONFIRM} seconds")));
-    }
-    let change = Change {
-        dry_run: query.dry_run,
-        max_disconnect: query.max_disconnect,
-        allow_empty: query.allow_empty || !matches!(target, Target::Document(_)),
-        confirm: query.confirm.map(Duration::from_secs),
-        if_generation: if_generation(headers)?,
-        ..Change::new(target, Author::client(who))
-    };
-    // On a task of its own: a client that hangs up must not leave a change without its end.
-    let applied = tokio::spawn(async move { live.apply(change).await }).await;
-    Ok(Json(applied.map_err(internal)??))
+/// A change that somebody asks for, but for what it leads to.
+pub(super) struct Wish {
+    pub live: Live,
+    pub query: ChangeQuery,
+    if_generation: Option<u32>,
+    who: String,
 }
 
-pub(super) async fn apply(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    query: Result<Query<ChangeQuery>, QueryRejection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Receipt>, Failed> {
-    let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
-    let file = query.file.clone().unwrap_or_else(|| "document".to_owned());
-    let limits = live.config().policy.limits;
+impl FromRequestParts<Live> for Wish {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Wish, Failed> {
+        let query = Query::try_from_uri(&parts.uri)
+            .map_err(|error: QueryRejection| bad_request(error.body_text()))?;
+        let ConnectInfo(Peer(who)) = ConnectInfo::from_request_parts(parts, live)
+            .await
+            .map_err(|error| internal(error.body_text()))?;
+        let if_generation = if_generation(&parts.headers)?;
+        Ok(Wish { live: live.clone(), query: query.0, if_generation, who })
+    }
+}
+
+impl Wish {
+    /// Makes the change.
+    pub async fn make(self, target: Target) -> Result<Json<Receipt>, Failed> {
+        let Wish { live, query, if_generation, who } = self;
+        if query.confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
+            return Err(bad_request(format!("confirm: allowed: 1 to {MAX_CONFIRM} seconds")));
+        }
+        let change = Change {
+            dry_run: query.dry_run,
+            max_disconnect: query.max_disconnect,
+            allow_empty: query.allow_empty || !matches!(target, Target::Document(_)),
+            confirm: query.confirm.map(Duration::from_secs),
+            if_generation,
+            ..Change::new(target, Author::client(who))
+        };
+        // On a task of its own: a client that hangs up must not leave a change without its end.
+        let applied = tokio::spawn(async move { live.apply(change).await }).await;
+        Ok(Json(applied.map_err(internal)??))
+    }
+}
+
+pub(super) async fn apply(wish: Wish, body: Bytes) -> Result<Json<Receipt>, Failed> {
+    let file = wish.query.file.clone().unwrap_or_else(|| "document".to_owned());
+    let limits = wish.live.config().policy.limits;
     // A large document takes a while to read: not on the thread that everybody else waits for.
     let read = tokio::task::spawn_blocking(move || {
         let Ok(text) = std::str::from_utf8(&body) else {
@@ -98,27 +111,21 @@ pub(super) async fn apply(
         .await
         .map_err(internal)?
         .map_err(|error| Failed::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
-    make(live, Target::Document(document), &query, &headers, peer).await
+    wish.make(Target::Document(document)).await
 }
 
-pub(super) async fn rollback(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    query: Result<Query<ChangeQuery>, QueryRejection>,
-    headers: HeaderMap,
-) -> Result<Json<Receipt>, Failed> {
-    let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
-    let Some(generation) = query.generation else {
+pub(super) async fn rollback(wish: Wish) -> Result<Json<Receipt>, Failed> {
+    let Some(generation) = wish.query.generation else {
         return Err(bad_request("generation: missing; allowed: a generation of the history"));
     };
-    make(live, Target::Generation(generation), &query, &headers, peer).await
+    wish.make(Target::Generation(generation)).await
 }
 
 pub(super) async fn confirm(State(live): State<Live>) -> Result<Json<Record>, Failed> {
     Ok(Json(live.confirm().await?))
 }
 
-fn document(text: String, generation: u32) -> Response {
+pub(super) fn document(text: String, generation: u32) -> Response {
     let headers =
         [(header::CONTENT_TYPE, "application/yaml".to_owned()), (header::ETAG, format!("\"{generation}\""))];
     (headers, text).into_response()

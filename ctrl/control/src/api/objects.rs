@@ -1,23 +1,22 @@
 //! Requests about single objects: each a change like any other, through the same engine, with the same receipt.
 
-use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{delete, get, patch, post};
+use std::collections::HashMap;
 
-use super::change::{ChangeQuery, bad_request, make};
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::response::{Json, Response};
+use axum::routing::{get, patch, post, put};
+
+use super::change::{Wish, bad_request, document};
 use super::shape::Receipt;
-use super::{Failed, POLICY, Peer};
-use crate::document::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put, remove};
+use super::{Failed, POLICY};
+use crate::document::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put as put_object, remove};
 use crate::export::export_object;
-use crate::live::{Edit, Live, Refused, Target};
-use crate::model::Key;
+use crate::live::{Live, Refused, Target};
+use crate::model::{Key, Policy};
 use crate::name;
 
-/// What every handler here is given.
-type Asked = Result<Query<ChangeQuery>, QueryRejection>;
 type Changed = Result<Json<Receipt>, Failed>;
 
 impl From<EditError> for Refused {
@@ -32,182 +31,92 @@ impl From<EditError> for Refused {
 
 /// Their paths.
 pub(super) fn routes() -> Router<Live> {
-    Router::new()
+    let object = || get(show).put(set).delete(delete);
+    let routes = Router::new()
         .route(POLICY, patch(merge_document))
-        .route("/v1/vpcs/{name}", get(show_vpc).put(put_vpc).delete(delete_vpc))
-        .route("/v1/{kind}/{project}/{name}", get(show).put(put_object).delete(delete_object))
+        .route("/v1/vpcs/{name}", object())
         .route("/v1/security-groups/{project}/{name}/rules", post(add_rule))
-        .route("/v1/security-groups/{project}/{name}/rules/{position}", delete(delete_rule).put(set_rule))
+        .route("/v1/security-groups/{project}/{name}/rules/{position}", put(set_rule).delete(delete_rule));
+    ["address-groups", "security-groups", "nics"]
+        .into_iter()
+        .fold(routes, |routes, kind| routes.route(&format!("/v1/{kind}/{{project}}/{{name}}"), object()))
 }
 
-/// The object that a path names.
-fn object(kind: &str, project: &str, name: &str) -> Result<ObjectKey, Failed> {
-    let key = key(project, name)?;
-    match kind {
-        "address-groups" => Ok(ObjectKey::AddressGroup(key)),
-        "security-groups" => Ok(ObjectKey::SecurityGroup(key)),
-        "nics" => Ok(ObjectKey::Nic(key)),
-        _ => Err(Failed::new(StatusCode::NOT_FOUND, "there is no such path")),
+/// The object that a path names; of a rule, its group.
+struct Named(ObjectKey);
+
+impl FromRequestParts<Live> for Named {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Named, Failed> {
+        let path = Path::<HashMap<String, String>>::from_request_parts(parts, live).await;
+        let Path(path) = path.map_err(|error| bad_request(error.body_text()))?;
+        let part = |what: &str| {
+            let text = path.get(what).map(String::as_str).unwrap_or_default();
+            name::check(text)
+                .map(|()| text.to_owned())
+                .map_err(|why| bad_request(format!("{what}: {text:?} {why}; allowed: a name")))
+        };
+        let kind = parts.uri.path().split('/').nth(2).unwrap_or_default();
+        if kind == "vpcs" {
+            return Ok(Named(ObjectKey::Vpc(part("name")?.into())));
+        }
+        let key = Key::new(part("project")?, part("name")?);
+        Ok(Named(match kind {
+            "address-groups" => ObjectKey::AddressGroup(key),
+            "security-groups" => ObjectKey::SecurityGroup(key),
+            _ => ObjectKey::Nic(key),
+        }))
     }
 }
 
-fn key(project: &str, name: &str) -> Result<Key, Failed> {
-    let checked = |what: &str, text: &str| {
-        name::check(text).map_err(|why| bad_request(format!("{what}: {text:?} {why}; allowed: a name")))
-    };
-    checked("project", project)?;
-    checked("name", name)?;
-    Ok(Key::new(project, name))
+impl Wish {
+    /// Makes the edit.
+    async fn edit(self, edit: impl FnOnce(&Policy) -> Result<Policy, EditError> + Send + 'static) -> Changed {
+        self.make(Target::Edited(Box::new(|present| Ok(edit(present)?)))).await
+    }
 }
 
-fn vpc(name: &str) -> Result<ObjectKey, Failed> {
-    name::check(name).map_err(|why| bad_request(format!("name: {name:?} {why}; allowed: a name")))?;
-    Ok(ObjectKey::Vpc(name.into()))
+async fn merge_document(wish: Wish, text: String) -> Changed {
+    let limits = wish.live.config().policy.limits;
+    wish.edit(move |present| merge(present, &text, "document", &limits)).await
 }
 
-/// Makes the edit.
-async fn edit(live: Live, peer: Peer, asked: Asked, headers: &HeaderMap, edit: Edit) -> Changed {
-    let Query(query) = asked.map_err(|error| bad_request(error.body_text()))?;
-    make(live, Target::Edited(edit), &query, headers, peer).await
-}
-
-fn shown(live: &Live, object: &ObjectKey) -> Result<Response, Failed> {
+async fn show(State(live): State<Live>, Named(object): Named) -> Result<Response, Failed> {
     let (policy, generation) = live.policy_and_generation();
-    let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(object.to_string()))?;
-    let headers =
-        [(header::CONTENT_TYPE, "application/yaml".to_owned()), (header::ETAG, format!("\"{generation}\""))];
-    Ok((headers, text).into_response())
+    let text = export_object(&policy, &object).ok_or_else(|| Refused::NotFound(object.to_string()))?;
+    Ok(document(text, generation))
 }
 
-async fn merge_document(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    asked: Asked,
-    headers: HeaderMap,
-    text: String,
-) -> Changed {
-    let limits = live.config().policy.limits;
-    let change = move |present: &_| Ok(merge(present, &text, "document", &limits)?);
-    edit(live, peer, asked, &headers, Box::new(change)).await
+async fn set(wish: Wish, Named(object): Named, text: String) -> Changed {
+    let limits = wish.live.config().policy.limits;
+    wish.edit(move |present| put_object(present, &object, &text, &limits)).await
 }
 
-async fn show_vpc(State(live): State<Live>, Path(name): Path<String>) -> Result<Response, Failed> {
-    shown(&live, &vpc(&name)?)
+async fn delete(wish: Wish, Named(object): Named) -> Changed {
+    wish.edit(move |present| remove(present, &object)).await
 }
 
-async fn show(
-    State(live): State<Live>,
-    Path((kind, project, name)): Path<(String, String, String)>,
-) -> Result<Response, Failed> {
-    shown(&live, &object(&kind, &project, &name)?)
+/// The position of a rule, beside its group.
+#[derive(serde::Deserialize)]
+struct Place {
+    position: usize,
 }
 
-async fn put_this(
-    live: Live,
-    peer: Peer,
-    asked: Asked,
-    headers: &HeaderMap,
-    object: ObjectKey,
-    text: String,
-) -> Changed {
-    let limits = live.config().policy.limits;
-    let change = move |present: &_| Ok(put(present, &object, &text, &limits)?);
-    edit(live, peer, asked, headers, Box::new(change)).await
+async fn rules(wish: Wish, Named(object): Named, what: RuleEdit) -> Changed {
+    let ObjectKey::SecurityGroup(group) = object else { return Err(bad_request("rules are a group's")) };
+    let limits = wish.live.config().policy.limits;
+    wish.edit(move |present| edit_rule(present, &group, &what, &limits)).await
 }
 
-async fn put_vpc(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(name): Path<String>,
-    asked: Asked,
-    headers: HeaderMap,
-    text: String,
-) -> Changed {
-    put_this(live, peer, asked, &headers, vpc(&name)?, text).await
+async fn add_rule(wish: Wish, group: Named, text: String) -> Changed {
+    rules(wish, group, RuleEdit::Add(text)).await
 }
 
-async fn put_object(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((kind, project, name)): Path<(String, String, String)>,
-    asked: Asked,
-    headers: HeaderMap,
-    text: String,
-) -> Changed {
-    put_this(live, peer, asked, &headers, object(&kind, &project, &name)?, text).await
+async fn set_rule(wish: Wish, group: Named, Path(place): Path<Place>, text: String) -> Changed {
+    rules(wish, group, RuleEdit::Set(place.position, text)).await
 }
 
-async fn delete_this(
-    live: Live,
-    peer: Peer,
-    asked: Asked,
-    headers: &HeaderMap,
-    object: ObjectKey,
-) -> Changed {
-    edit(live, peer, asked, headers, Box::new(move |present| Ok(remove(present, &object)?))).await
-}
-
-async fn delete_vpc(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(name): Path<String>,
-    asked: Asked,
-    headers: HeaderMap,
-) -> Changed {
-    delete_this(live, peer, asked, &headers, vpc(&name)?).await
-}
-
-async fn delete_object(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((kind, project, name)): Path<(String, String, String)>,
-    asked: Asked,
-    headers: HeaderMap,
-) -> Changed {
-    delete_this(live, peer, asked, &headers, object(&kind, &project, &name)?).await
-}
-
-async fn rules(
-    live: Live,
-    peer: Peer,
-    asked: Asked,
-    headers: &HeaderMap,
-    group: Key,
-    what: RuleEdit,
-) -> Changed {
-    let limits = live.config().policy.limits;
-    let change = move |present: &_| Ok(edit_rule(present, &group, &what, &limits)?);
-    edit(live, peer, asked, headers, Box::new(change)).await
-}
-
-async fn add_rule(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((project, name)): Path<(String, String)>,
-    asked: Asked,
-    headers: HeaderMap,
-    text: String,
-) -> Changed {
-    rules(live, peer, asked, &headers, key(&project, &name)?, RuleEdit::Add(text)).await
-}
-
-async fn set_rule(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((project, name, position)): Path<(String, String, usize)>,
-    asked: Asked,
-    headers: HeaderMap,
-    text: String,
-) -> Changed {
-    rules(live, peer, asked, &headers, key(&project, &name)?, RuleEdit::Set(position, text)).await
-}
-
-async fn delete_rule(
-    State(live): State<Live>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((project, name, position)): Path<(String, String, usize)>,
-    asked: Asked,
-    headers: HeaderMap,
-) -> Changed {
-    rules(live, peer, asked, &headers, key(&project, &name)?, RuleEdit::Delete(position)).await
+async fn delete_rule(wish: Wish, group: Named, Path(place): Path<Place>) -> Changed {
+    rules(wish, group, RuleEdit::Delete(place.position)).await
 }

@@ -45,8 +45,8 @@ pub struct Receipt {
     pub rejudged: Vec<String>,
     /// NICs that end with it, and all of their connections.
     pub ended: Vec<String>,
-    /// Live connections that it disconnects: inbound ones of flushed NICs, all of ended ones. Counted one by one where
-    /// `affected` stands beside, else by the NICs' counters; those that re-judging disconnects follow in the history.
+    /// Live connections that it disconnects. Where `affected` stands beside, all of them, counted one by one; else the inbound
+    /// ones of flushed and ended NICs, by the NICs' counters, and those that re-judging disconnects follow in the history.
     pub disconnected: u64,
     /// Microseconds from the validated document to the publication; null if nothing was published.
     pub publish_us: Option<u64>,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Client, Output};
 
-/// What all edits have in common.
+/// What all changes have in common.
 #[derive(Debug, Args)]
 pub struct Edit {
     /// Only say what would change

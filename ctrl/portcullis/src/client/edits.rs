@@ -7,8 +7,8 @@ use control::model::Key;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::http::{encoded, request, request_if};
-use super::{document, print_change};
+use super::http::{encoded, request};
+use super::{change, document};
 use crate::cli::{Edit, GroupCommand, NicCommand, RuleCommand};
 use crate::failure::Failure;
 
@@ -61,7 +61,7 @@ pub fn nic(command: &NicCommand) -> Result<ExitCode, Failure> {
 pub fn rule(command: &RuleCommand) -> Result<ExitCode, Failure> {
     match command {
         RuleCommand::Add { group, rule, edit } => {
-            let path = format!("{}/rules", path("security-groups", group)?);
+            let path = format!("{}/rules?", path("security-groups", group)?);
             change(Method::POST, &path, rule.clone().into_bytes(), edit)
         }
         RuleCommand::Set { place, rule, edit } => {
@@ -90,7 +90,7 @@ fn rule_path(place: &str) -> Result<String, Failure> {
         .rsplit_once('#')
         .filter(|(_, position)| position.parse::<usize>().is_ok())
         .ok_or_else(|| Failure::input(format!("{place:?}; allowed: GROUP#POSITION")))?;
-    Ok(format!("{}/rules/{position}", path("security-groups", group)?))
+    Ok(format!("{}/rules/{position}?", path("security-groups", group)?))
 }
 
 /// A new object; one that is there is not replaced.
@@ -106,25 +106,13 @@ fn add(kind: &str, name: &str, mut object: Value, edit: &Edit) -> Result<ExitCod
     if let Value::Object(object) = &mut object {
         object.extend(head);
     }
-    change(Method::PUT, &path, object.to_string().into_bytes(), edit)
+    change(Method::PUT, &(path + "?"), object.to_string().into_bytes(), edit)
 }
 
 fn set(kind: &str, name: &str, file: &Path, edit: &Edit) -> Result<ExitCode, Failure> {
-    change(Method::PUT, &path(kind, name)?, document(file)?, edit)
+    change(Method::PUT, &(path(kind, name)? + "?"), document(file)?, edit)
 }
 
 fn delete(kind: &str, name: &str, edit: &Edit) -> Result<ExitCode, Failure> {
-    change(Method::DELETE, &path(kind, name)?, Vec::new(), edit)
-}
-
-fn change(method: Method, path: &str, body: Vec<u8>, edit: &Edit) -> Result<ExitCode, Failure> {
-    let wishes = [
-        edit.dry_run.then(|| "dry_run=true".to_owned()),
-        edit.confirm.map(|seconds| format!("confirm={seconds}")),
-        edit.max_disconnect.map(|most| format!("max_disconnect={most}")),
-    ];
-    let wishes: Vec<String> = wishes.into_iter().flatten().collect();
-    let target = format!("{path}?{}", wishes.join("&"));
-    let answer = request_if(&edit.client.socket, method, &target, body, edit.if_generation)?;
-    print_change(answer, edit.output)
+    change(Method::DELETE, &(path(kind, name)? + "?"), Vec::new(), edit)
 }

@@ -30,33 +30,27 @@ type Table = fn(&[u8]) -> Result<String, Failure>;
 /// `apply`
 pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
     let mut target = target_of(&args.file);
-    if args.dry_run {
-        target.push_str("&dry_run=true");
-    }
     if args.allow_empty {
         target.push_str("&allow_empty=true");
     }
-    if let Some(most) = args.max_disconnect {
-        target.push_str(&format!("&max_disconnect={most}"));
-    }
-    if let Some(seconds) = args.confirm {
-        target.push_str(&format!("&confirm={seconds}"));
-    }
-    let body = document(&args.file)?;
-    let answer = request_if(&args.client.socket, Method::POST, &target, body, args.if_generation)?;
-    print_change(answer, args.output)
+    change(Method::POST, &target, document(&args.file)?, &args.edit)
 }
 
 /// `rollback`
 pub fn rollback(args: &cli::Rollback) -> Result<ExitCode, Failure> {
-    let mut target = format!("/v1/rollback?generation={}", args.generation);
-    if args.dry_run {
-        target.push_str("&dry_run=true");
-    }
-    if let Some(most) = args.max_disconnect {
-        target.push_str(&format!("&max_disconnect={most}"));
-    }
-    print_change(request(&args.client.socket, Method::POST, &target, Vec::new())?, args.output)
+    let target = format!("/v1/rollback?generation={}", args.generation);
+    change(Method::POST, &target, Vec::new(), &args.edit)
+}
+
+/// Asks for a change with these wishes, and prints what became of it. `target` has a query already.
+fn change(method: Method, target: &str, body: Vec<u8>, edit: &cli::Edit) -> Result<ExitCode, Failure> {
+    let wishes = [
+        edit.dry_run.then(|| "&dry_run=true".to_owned()),
+        edit.confirm.map(|seconds| format!("&confirm={seconds}")),
+        edit.max_disconnect.map(|most| format!("&max_disconnect={most}")),
+    ];
+    let target = wishes.into_iter().flatten().fold(target.to_owned(), |target, wish| target + &wish);
+    print_change(request_if(&edit.client.socket, method, &target, body, edit.if_generation)?, edit.output)
 }
 
 /// `confirm`
