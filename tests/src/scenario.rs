@@ -136,7 +136,7 @@ impl Scenario {
         self.firewall.begin(&self.snapshot);
         self.firewall.settle_timers(&self.snapshot, now);
         let key = control::model::Key::in_default(nic);
-        let identity = &self.committer.registry().nics[&key];
+        let identity = self.committer.registry().nic(&key).expect("the NIC is there");
         self.firewall.cells().live_under(identity.slot, identity.live_epoch())
     }
 

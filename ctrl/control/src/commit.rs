@@ -3,17 +3,18 @@
 //! [`Committer`] knows the present policy and its identities and touches no worker: who runs workers publishes what
 //! it yields (`replay` to itself, the appliance to its workers through RCU).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use engine::snapshot::{Builder, Members, NewBinding, NicRecord, Snapshot};
-use engine::{AddrId, Generation, NicSlot, SegmentKey, addr_bits};
+use engine::snapshot::Snapshot;
+use engine::{AddrId, Generation, NicSlot};
 
-use crate::compile::{Compiler, engine_settings};
+use crate::compile::Compiler;
 use crate::config::Config;
 use crate::delta::Delta;
 use crate::diff::diff;
-use crate::model::{Key, Mac, Mode, Policy, Segment};
+use crate::draft::{Change, Drafter};
+use crate::model::{Key, Policy};
 use crate::plan::{Plan, plan, same_nic};
 use crate::registry::{Exhausted, Registry};
 
@@ -28,6 +29,7 @@ pub struct Committer {
     generation: Generation,
     last_ending: Generation,
     compiler: Compiler,
+    drafter: Drafter,
     registry: Registry,
     /// What the last commits replaced, the newest last.
     deltas: VecDeque<Arc<Delta>>,
@@ -112,10 +114,6 @@ pub struct Commit {
     pub plan: Plan,
 }
 
-fn mac_number(mac: Mac) -> u64 {
-    engine::lane::mac_bits(mac.bytes())
-}
-
 impl Committer {
     /// The empty policy, as generation 0.
     pub fn new(config: Config) -> Committer {
@@ -126,6 +124,7 @@ impl Committer {
             .unwrap_or_default();
         Committer {
             registry: Registry::new(longest.as_nanos() as u64),
+            drafter: Drafter::new(&config),
             config,
             policy: Policy::default(),
             generation: Generation(0),
@@ -177,19 +176,20 @@ impl Committer {
 
     /// The snapshot of the empty policy, for workers to start with.
     pub fn initial(&self) -> Snapshot {
-        Builder::new(Generation(0), engine_settings(&self.config)).build(&[])
+        Drafter::new(&self.config).initial()
     }
 
     /// What applying `new` would do.
     pub fn plan(&self, new: &Policy) -> Plan {
-        plan(&self.policy, new, &self.config.policy)
+        plan(&self.policy, new, &Delta::between(&self.policy, new), &self.config.policy)
     }
 
     /// Works a change out, and refuses what cannot be numbered: nothing is touched yet.
-    pub fn prepare(&self, new: Policy) -> Result<Prepared, Exhausted> {
-        let plan = self.plan(&new);
-        self.make_room(&new)?;
+    pub fn prepare(&self, mut new: Policy) -> Result<Prepared, Exhausted> {
+        new.share_with(&self.policy);
         let delta = Arc::new(Delta::between(&self.policy, &new));
+        let plan = plan(&self.policy, &new, &delta, &self.config.policy);
+        self.make_room(&new)?;
         Ok(Prepared { policy: new, plan, delta, back_to: None })
     }
 
@@ -210,7 +210,7 @@ impl Committer {
         let ends = match back_to {
             None => {
                 self.registry.recycle(now_ns);
-                self.move_identities(&policy, &plan, now_ns)?
+                self.move_identities(&policy, &plan, &delta, now_ns)?
             }
             Some(to) => {
                 self.bring_identities_back(&policy, &plan, to, now_ns)?;
@@ -223,9 +223,15 @@ impl Committer {
         if self.deltas.len() == KEPT_GENERATIONS {
             self.deltas.pop_front();
         }
-        self.deltas.push_back(delta);
         self.policy = policy;
-        let snapshot = Box::new(self.compile());
+        let change = Change {
+            policy: &self.policy,
+            delta: &delta,
+            generation: self.generation,
+            last_ending: self.last_ending,
+        };
+        let snapshot = Box::new(self.drafter.update(&change, &mut self.compiler, &mut self.registry));
+        self.deltas.push_back(delta);
         Ok(Commit { snapshot, plan })
     }
 
@@ -267,8 +273,7 @@ impl Committer {
             };
             moved || self.registry.can_bring_back(key, to)
         };
-        let is_touched =
-            |key: &Key| self.registry.nics.get(key).is_none_or(|identity| identity.touched_since(to));
+        let is_touched = |key: &Key| self.registry.nic(key).is_none_or(|identity| identity.touched_since(to));
         let plan = Plan {
             diff: diff(&self.policy, &then),
             ended: self.policy.nics.keys().filter(|key| is_other(key)).cloned().collect(),
@@ -294,7 +299,7 @@ impl Committer {
         let most = (1 << AddrId::SLOT_BITS) - 1;
         // All of them anew is the worst case.
         if self.registry.names.len() + new.nics.len() > engine::cells::MAX_NICS
-            && new.nics.keys().any(|key| !self.registry.nics.contains_key(key))
+            && new.nics.keys().any(|key| self.registry.nic(key).is_none())
             || addresses + self.registry.addresses.len() > 2 * most
         {
             return Err(Exhausted);
@@ -303,28 +308,39 @@ impl Committer {
     }
 
     /// Creates, deletes and re-addresses NICs, and notes their flushes. True if connections end or are disconnected by it.
-    fn move_identities(&mut self, new: &Policy, plan: &Plan, now_ns: u64) -> Result<bool, Exhausted> {
+    fn move_identities(
+        &mut self,
+        new: &Policy,
+        plan: &Plan,
+        delta: &Delta,
+        now_ns: u64,
+    ) -> Result<bool, Exhausted> {
         let generation = self.generation;
         for key in &plan.ended {
             self.registry.delete(key, generation, now_ns);
         }
-        let mut ends = !plan.ended.is_empty() || !plan.flushed.is_empty();
-        for (key, nic) in &new.nics {
-            let is_old = self.policy.nics.get(key).is_some_and(|old| same_nic(old, nic));
-            if !is_old {
-                self.registry.create(key, generation)?;
+        for key in &plan.flushed {
+            if let Some(identity) = self.registry.nic_mut(key) {
+                identity.flush_at(generation);
             }
-            if let Some(identity) = self.registry.nics.get_mut(key) {
-                if is_old && plan.flushed.contains(key) {
-                    identity.flush_at(generation);
-                }
+        }
+        for key in &plan.rejudged {
+            if let Some(identity) = self.registry.nic_mut(key) {
+                identity.rejudge_at(generation);
+            }
+        }
+        let mut ends = !plan.ended.is_empty() || !plan.flushed.is_empty();
+        for (key, _) in &delta.nics {
+            let Some(nic) = new.nics.get(key) else { continue };
+            if self.registry.nic(key).is_none() {
+                let identity = self.registry.create(key, generation)?;
                 if plan.rejudged.contains(key) {
                     identity.rejudge_at(generation);
                 }
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
             let moved = self.registry.readdress(key, &addresses, None, (generation, now_ns))?;
-            if moved && let Some(identity) = self.registry.nics.get_mut(key) {
+            if moved && let Some(identity) = self.registry.nic_mut(key) {
                 identity.touch(generation);
             }
             ends |= moved;
@@ -348,82 +364,17 @@ impl Committer {
             }
         }
         for (key, nic) in &then.nics {
-            if !self.registry.bring_back(key, to, generation, now_ns) && !self.registry.nics.contains_key(key)
-            {
+            if !self.registry.bring_back(key, to, generation, now_ns) && self.registry.nic(key).is_none() {
                 self.registry.create(key, generation)?;
             }
-            if plan.rejudged.contains(key)
-                && let Some(identity) = self.registry.nics.get_mut(key)
-            {
-                identity.roll_back(to, generation, now_ns);
+            if plan.rejudged.contains(key) {
+                self.registry.roll_back(key, to, generation, now_ns);
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
             self.registry.readdress(key, &addresses, Some(to), (generation, now_ns))?;
         }
         self.registry.roll_back_ended(to, generation, now_ns);
         Ok(())
-    }
-
-    /// The snapshot of the present policy.
-    fn compile(&mut self) -> Snapshot {
-        let mut builder = Builder::new(self.generation, engine_settings(&self.config));
-        builder.last_ending(self.last_ending);
-        let policy = &self.policy;
-        for (name, vpc) in &policy.vpcs {
-            let id = self.compiler.vpc(name);
-            let reach = vpc.peers.iter().map(|peer| self.compiler.vpc(peer)).collect();
-            let segment = match vpc.segment {
-                Segment::Untagged => SegmentKey::UNTAGGED,
-                Segment::Vlan(vlan) => SegmentKey::vlan(vlan),
-                Segment::Vni(vni) => SegmentKey::vni(vni),
-            };
-            builder.vpc(id, segment, reach);
-        }
-        let compiled = self.compiler.policies(policy);
-        let mut ids = HashMap::new();
-        for (groups, policy) in compiled {
-            ids.insert(groups, builder.policy(policy));
-        }
-        let mut order = Vec::new();
-        let mut members = Members::default();
-        for (key, nic) in &policy.nics {
-            let Some(identity) = self.registry.nics.get(key) else { continue };
-            let vpc = self.compiler.vpc(&nic.vpc);
-            let observe = nic.mode.unwrap_or(self.config.policy.mode) == Mode::Observe;
-            builder.nic(
-                identity.slot,
-                NicRecord {
-                    vpc,
-                    max_connections: nic.max_connections.unwrap_or(u32::MAX),
-                    observe,
-                    undone: identity.undone(),
-                },
-            );
-            let groups: Arc<[_]> = nic.security_groups.iter().map(|g| self.compiler.group(g)).collect();
-            for (address, place) in &identity.addresses {
-                let (addr, v6) = addr_bits(*address);
-                let allowed = nic.allowed_addresses.iter().find(|a| a.address == *address);
-                builder.bind(NewBinding {
-                    id: place.id,
-                    addr,
-                    v6,
-                    allowed: !nic.addresses.contains(address),
-                    mac: allowed.and_then(|a| a.mac).map(mac_number),
-                    nic: identity.slot,
-                    nic_mac: nic.mac.map(mac_number),
-                    flush: identity.flush(),
-                    rejudge: identity.rejudge,
-                    policy: ids[&nic.security_groups],
-                });
-                order.push(place.id);
-                members.add(addr, v6, vpc, groups.clone());
-            }
-        }
-        for gone in self.registry.gone() {
-            builder.bind_gone(gone.id, gone.nic);
-        }
-        builder.members(Arc::new(members));
-        builder.build(&order)
     }
 
     /// The name of a NIC by its place.
@@ -433,6 +384,6 @@ impl Committer {
 
     /// A NIC's place by its key.
     pub fn nic_slot(&self, key: &Key) -> Option<NicSlot> {
-        self.registry.nics.get(key).map(|identity| identity.slot)
+        self.registry.nic(key).map(|identity| identity.slot)
     }
 }

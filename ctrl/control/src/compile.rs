@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::classify::{self, Policy as Compiled};
+use engine::classify;
 use engine::conntrack::{ShardConfig, Timeouts};
 use engine::time::TICK_NS;
 use engine::{GroupId, RuleId, VpcId, addr_bits, proto};
@@ -58,7 +58,7 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
     }
 }
 
-/// Numbers for names, which stay the same as long as the appliance runs, and the policies compiled so far.
+/// Numbers for names, which stay the same as long as the appliance runs, and the rules lowered so far.
 #[derive(Clone, Default)]
 pub struct Compiler {
     groups: HashMap<Key, GroupId>,
@@ -66,9 +66,7 @@ pub struct Compiler {
     rules: HashMap<(GroupId, usize), RuleId>,
     /// By [`RuleId`]: `group#position`.
     rule_names: Vec<Arc<str>>,
-    /// Of the present generation: an unchanged list of unchanged groups is not compiled again.
-    policies: HashMap<Vec<Arc<Vec<classify::Rule>>>, Arc<Compiled>>,
-    /// The rules of each group as last compiled, shared so that comparing them is cheap.
+    /// The rules of each group as last compiled.
     lowered: HashMap<Key, Arc<Vec<classify::Rule>>>,
 }
 
@@ -102,28 +100,35 @@ impl Compiler {
         })
     }
 
-    /// Lowers the rules of every group of `policy`.
-    fn lower_all(&mut self, policy: &Policy) {
-        let mut lowered = HashMap::with_capacity(policy.security_groups.len());
-        for (key, group) in &policy.security_groups {
-            let id = self.group(key);
-            let rules: Vec<_> = group
-                .rules
-                .iter()
-                .enumerate()
-                .map(|(position, rule)| {
-                    let rule_id = self.rule(id, key, position);
-                    self.lower(rule, rule_id, policy)
-                })
-                .collect();
-            // The old vector itself where nothing changed: the policies are found by it.
-            let rules = match self.lowered.get(key) {
-                Some(old) if **old == rules => old.clone(),
-                _ => Arc::new(rules),
-            };
-            lowered.insert(key.clone(), rules);
+    /// The rules of a group, as the engine takes them.
+    pub fn lowered(&mut self, key: &Key, policy: &Policy) -> Arc<Vec<classify::Rule>> {
+        if let Some(rules) = self.lowered.get(key) {
+            return rules.clone();
         }
-        self.lowered = lowered;
+        let id = self.group(key);
+        let rules = policy.security_groups.get(key).map_or(&[][..], |group| &group.rules);
+        let rules: Vec<_> = rules
+            .iter()
+            .enumerate()
+            .map(|(position, rule)| {
+                let rule_id = self.rule(id, key, position);
+                self.lower(rule, rule_id, policy)
+            })
+            .collect();
+        let rules = Arc::new(rules);
+        self.lowered.insert(key.clone(), rules.clone());
+        rules
+    }
+
+    /// A group's rules, or what they name, are not what they were.
+    pub fn forget(&mut self, key: &Key) {
+        self.lowered.remove(key);
+    }
+
+    /// The same numbers, and no rules lowered so far.
+    #[cfg(debug_assertions)]
+    pub fn without_memory(&self) -> Compiler {
+        Compiler { lowered: HashMap::new(), ..self.clone() }
     }
 
     fn lower(&mut self, rule: &Rule, id: RuleId, policy: &Policy) -> classify::Rule {
@@ -157,29 +162,5 @@ impl Compiler {
             deny: rule.action == Action::Deny,
             priority: rule.priority,
         }
-    }
-
-    /// The compiled policies of every list of groups that some NIC has, by that list.
-    pub fn policies(&mut self, policy: &Policy) -> HashMap<Vec<Key>, Arc<Compiled>> {
-        self.lower_all(policy);
-        let mut by_list: HashMap<Vec<Key>, Arc<Compiled>> = HashMap::new();
-        let mut by_rules = HashMap::new();
-        for nic in policy.nics.values() {
-            if by_list.contains_key(&nic.security_groups) {
-                continue;
-            }
-            let rules: Vec<_> =
-                nic.security_groups.iter().filter_map(|key| self.lowered.get(key).cloned()).collect();
-            let compiled = match self.policies.get(&rules) {
-                Some(compiled) => compiled.clone(),
-                None => Arc::new(Compiled::compile(
-                    &rules.iter().flat_map(|r| r.iter().cloned()).collect::<Vec<_>>(),
-                )),
-            };
-            by_rules.insert(rules, compiled.clone());
-            by_list.insert(nic.security_groups.clone(), compiled);
-        }
-        self.policies = by_rules;
-        by_list
     }
 }

@@ -1,6 +1,7 @@
 //! What a commit changed, as it was before: enough to take the policy back a generation, and small where little changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,19 +15,48 @@ pub type Before<K, V> = Vec<(K, Option<V>)>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// VPCs.
-    pub vpcs: Before<Arc<str>, Vpc>,
+    pub vpcs: Before<Arc<str>, Arc<Vpc>>,
     /// Address groups.
-    pub address_groups: Before<Key, AddressGroup>,
+    pub address_groups: Before<Key, Arc<AddressGroup>>,
     /// Security groups.
-    pub security_groups: Before<Key, SecurityGroup>,
+    pub security_groups: Before<Key, Arc<SecurityGroup>>,
     /// NICs.
-    pub nics: Before<Key, Nic>,
+    pub nics: Before<Key, Arc<Nic>>,
 }
 
-fn before<K: Ord + Clone, V: Clone + PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Before<K, V> {
-    let keys: BTreeSet<&K> = old.keys().chain(new.keys()).collect();
-    let differs = |key: &&K| old.get(*key) != new.get(*key);
-    keys.into_iter().filter(differs).map(|key| (key.clone(), old.get(key).cloned())).collect()
+fn before<K: Ord + Clone, V: PartialEq>(
+    old: &BTreeMap<K, Arc<V>>,
+    new: &BTreeMap<K, Arc<V>>,
+) -> Before<K, Arc<V>> {
+    let mut before = Vec::new();
+    both(old, new, |key, old, new| match (old, new) {
+        // Most objects are the very same.
+        (Some(old), Some(new)) if Arc::ptr_eq(old, new) || old == new => {}
+        (old, _) => before.push((key.clone(), old.cloned())),
+    });
+    before
+}
+
+/// Every key of two maps, in order, with what either has there.
+pub(crate) fn both<'m, K: Ord, V>(
+    old: &'m BTreeMap<K, V>,
+    new: &'m BTreeMap<K, V>,
+    mut each: impl FnMut(&'m K, Option<&'m V>, Option<&'m V>),
+) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let was = if order.is_le() { old.next() } else { None };
+        let is = if order.is_ge() { new.next() } else { None };
+        if let Some((key, _)) = was.or(is) {
+            each(key, was.map(|(_, value)| value), is.map(|(_, value)| value));
+        }
+    }
 }
 
 fn restore<K: Ord + Clone, V: Clone>(objects: &mut BTreeMap<K, V>, before: &Before<K, V>) {

@@ -4,6 +4,7 @@
 //! says of each whether it also *means* something else. A new description or another order of rules is a change
 //! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
 
+use crate::delta::both;
 use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -83,23 +84,25 @@ impl Diff {
 
     fn compare<K: Ord + Clone, V: Compare>(
         &mut self,
-        old: &BTreeMap<K, V>,
-        new: &BTreeMap<K, V>,
+        old: &BTreeMap<K, Arc<V>>,
+        new: &BTreeMap<K, Arc<V>>,
         object: fn(K) -> Object,
     ) {
-        for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
-            let kind = match (old.get(key), new.get(key)) {
+        both(old, new, |key, old, new| {
+            let kind = match (old, new) {
+                // Most objects are the very same.
+                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => return,
                 (Some(old), Some(new)) => match old.compare(new) {
-                    Likeness::Same => continue,
+                    Likeness::Same => return,
                     Likeness::SameMeaning => Kind::Changed { meaning: false },
                     Likeness::Different => Kind::Changed { meaning: true },
                 },
                 (Some(old), None) if old.is_written() => Kind::Removed,
                 (None, Some(new)) if new.is_written() => Kind::Added,
-                _ => continue,
+                _ => return,
             };
             self.add(object(key.clone()), kind);
-        }
+        });
     }
 }
 

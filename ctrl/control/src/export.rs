@@ -17,15 +17,19 @@ use serde_saphyr::{FlowMap, FlowSeq};
 /// Never: the serialiser refuses only kinds of values that a policy has not got.
 pub fn export(policy: &Policy) -> String {
     let document = Document {
-        vpcs: policy.vpcs.values().map(VpcDoc::from).collect(),
-        address_groups: policy.address_groups.values().map(AddressGroupDoc::from).collect(),
+        vpcs: policy.vpcs.values().map(|object| VpcDoc::from(&**object)).collect(),
+        address_groups: policy
+            .address_groups
+            .values()
+            .map(|object| AddressGroupDoc::from(&**object))
+            .collect(),
         security_groups: policy
             .security_groups
             .values()
             .filter(|group| !group.implied)
-            .map(SecurityGroupDoc::from)
+            .map(|object| SecurityGroupDoc::from(&**object))
             .collect(),
-        nics: policy.nics.values().map(NicDoc::from).collect(),
+        nics: policy.nics.values().map(|object| NicDoc::from(&**object)).collect(),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(&document, options)
@@ -40,18 +44,18 @@ pub fn export_object(policy: &Policy, object: &ObjectKey) -> Option<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = match object {
         ObjectKey::Vpc(name) => {
-            serde_saphyr::to_string_with_options(&VpcDoc::from(policy.vpcs.get(name)?), options)
+            serde_saphyr::to_string_with_options(&VpcDoc::from(&**policy.vpcs.get(name)?), options)
         }
         ObjectKey::AddressGroup(key) => {
-            let group = AddressGroupDoc::from(policy.address_groups.get(key)?);
+            let group = AddressGroupDoc::from(&**policy.address_groups.get(key)?);
             serde_saphyr::to_string_with_options(&group, options)
         }
         ObjectKey::SecurityGroup(key) => {
-            let group = SecurityGroupDoc::from(policy.security_groups.get(key)?);
+            let group = SecurityGroupDoc::from(&**policy.security_groups.get(key)?);
             serde_saphyr::to_string_with_options(&group, options)
         }
         ObjectKey::Nic(key) => {
-            serde_saphyr::to_string_with_options(&NicDoc::from(policy.nics.get(key)?), options)
+            serde_saphyr::to_string_with_options(&NicDoc::from(&**policy.nics.get(key)?), options)
         }
     };
     Some(text.expect("texts, numbers, lists and mappings serialise"))

@@ -10,6 +10,7 @@ pub mod config;
 pub mod delta;
 pub mod diff;
 pub mod document;
+mod draft;
 pub mod export;
 pub mod init;
 pub mod live;

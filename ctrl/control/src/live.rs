@@ -371,10 +371,10 @@ impl Inner {
 
     /// Who loses connections, with the flush epochs under which they opened.
     fn epochs_to_end(&self, plan: &Plan) -> Vec<(NicSlot, Generation)> {
-        let nics = &self.committer.registry().nics;
+        let nics = self.committer.registry();
         let keys = plan.flushed.iter().chain(&plan.ended);
         let mut epochs: Vec<_> =
-            keys.filter_map(|key| nics.get(key)).map(|nic| (nic.slot, nic.live_epoch())).collect();
+            keys.filter_map(|key| nics.nic(key)).map(|nic| (nic.slot, nic.live_epoch())).collect();
         // A NIC that moves to another VPC is ended and flushed.
         epochs.sort_unstable();
         epochs.dedup();

@@ -18,16 +18,42 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// A whole policy: what one document says, no more and no less. The default is the empty one.
+///
+/// Objects are shared: the policy after an edit has those of the one before, so that what did not change is told by where it
+/// lies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The VPCs by name; they belong to no project.
-    pub vpcs: BTreeMap<Arc<str>, Vpc>,
+    pub vpcs: BTreeMap<Arc<str>, Arc<Vpc>>,
     /// The address groups.
-    pub address_groups: BTreeMap<Key, AddressGroup>,
+    pub address_groups: BTreeMap<Key, Arc<AddressGroup>>,
     /// The security groups, with the `default` of every project that has or uses one.
-    pub security_groups: BTreeMap<Key, SecurityGroup>,
+    pub security_groups: BTreeMap<Key, Arc<SecurityGroup>>,
     /// The NICs.
-    pub nics: BTreeMap<Key, Nic>,
+    pub nics: BTreeMap<Key, Arc<Nic>>,
+}
+
+impl Policy {
+    /// Takes the objects of another policy in place of equal ones.
+    pub fn share_with(&mut self, other: &Policy) {
+        share(&mut self.vpcs, &other.vpcs);
+        share(&mut self.address_groups, &other.address_groups);
+        share(&mut self.security_groups, &other.security_groups);
+        share(&mut self.nics, &other.nics);
+    }
+}
+
+fn share<K: Ord, V: PartialEq>(mine: &mut BTreeMap<K, Arc<V>>, others: &BTreeMap<K, Arc<V>>) {
+    let mut others = others.iter().peekable();
+    for (key, value) in mine {
+        while others.next_if(|(other, _)| *other < key).is_some() {}
+        if let Some((_, other)) = others.next_if(|(other, _)| *other == key)
+            && !Arc::ptr_eq(other, value)
+            && other == value
+        {
+            *value = other.clone();
+        }
+    }
 }
 
 /// What tells a VPC's frames apart on the wire.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{FlushScope, InboundFlush, OnFlush, PolicySettings};
+use crate::delta::Delta;
 use crate::diff::{Diff, diff};
-use crate::model::{Direction, Key, Nic, Policy, Remote, SecurityGroup};
+use crate::model::{AddressGroup, Direction, Key, Nic, Policy, Remote, SecurityGroup};
 
 /// The effect of a change.
 #[derive(Clone, Debug, Default)]
@@ -26,67 +27,84 @@ pub fn same_nic(old: &Nic, new: &Nic) -> bool {
     old.vpc == new.vpc
 }
 
-/// Members by group.
-fn members(policy: &Policy) -> BTreeMap<&Key, BTreeMap<&Key, &Nic>> {
-    let mut members: BTreeMap<&Key, BTreeMap<&Key, &Nic>> = BTreeMap::new();
-    for (key, nic) in &policy.nics {
-        for group in &nic.security_groups {
-            members.entry(group).or_default().insert(key, nic);
-        }
+/// A NIC that the change touches, before and after.
+struct Touched<'c> {
+    key: &'c Key,
+    old: Option<&'c Nic>,
+    new: Option<&'c Nic>,
+}
+
+impl<'c> Touched<'c> {
+    /// Groups that it joins or leaves.
+    fn moves(&self) -> impl Iterator<Item = &'c Key> {
+        let groups = |nic: Option<&'c Nic>| nic.map_or(&[][..], |nic| &nic.security_groups);
+        let (was, is) = (groups(self.old), groups(self.new));
+        // Another NIC of the same name has left all of them, and this one has joined.
+        let is_same = self.is_same();
+        let left = was.iter().filter(move |group| !is_same || !is.contains(group));
+        left.chain(is.iter().filter(move |group| !is_same || !was.contains(group)))
     }
-    members
+
+    fn is_same(&self) -> bool {
+        matches!((self.old, self.new), (Some(old), Some(new)) if same_nic(old, new))
+    }
+
+    /// Groups that it stays in and brings other addresses to.
+    fn readdresses(&self) -> impl Iterator<Item = &'c Key> {
+        let addresses = |nic: &Nic| nic.all_addresses().collect::<BTreeSet<IpAddr>>();
+        let pair = self
+            .old
+            .zip(self.new)
+            .filter(|(old, new)| (&old.vpc, addresses(old)) != (&new.vpc, addresses(new)));
+        pair.into_iter().flat_map(|(old, new)| {
+            old.security_groups.iter().filter(|group| new.security_groups.contains(group))
+        })
+    }
 }
 
-/// What a member brings into a group as a remote.
-fn reachable_as(nic: &Nic) -> (&Arc<str>, BTreeSet<IpAddr>) {
-    (&nic.vpc, nic.all_addresses().collect())
-}
-
-/// The plan that turns `old` into `new`.
-pub fn plan(old: &Policy, new: &Policy, settings: &PolicySettings) -> Plan {
+/// The plan that turns `old` into `new`, whose differences are these. What did not change is looked at once, at most.
+pub fn plan(old: &Policy, new: &Policy, delta: &Delta, settings: &PolicySettings) -> Plan {
     let mut plan = Plan { diff: diff(old, new), ..Plan::default() };
     if plan.diff.is_empty() {
         return plan;
     }
-    plan.ended = old
+    let touched: Vec<Touched<'_>> = delta
         .nics
         .iter()
-        .filter(|(key, nic)| new.nics.get(*key).is_none_or(|now| !same_nic(nic, now)))
-        .map(|(key, _)| key.clone())
+        .map(|(key, _)| Touched {
+            key,
+            old: old.nics.get(key).map(Arc::as_ref),
+            new: new.nics.get(key).map(Arc::as_ref),
+        })
         .collect();
-    let (before, after) = (members(old), members(new));
-    let empty = BTreeMap::new();
-    let groups: BTreeSet<&Key> = old.security_groups.keys().chain(new.security_groups.keys()).collect();
+    plan.ended = touched.iter().filter(|t| t.old.is_some() && !t.is_same()).map(|t| t.key.clone()).collect();
+    // Groups all of whose members are flushed.
+    let mut flushing: BTreeSet<&Key> = delta
+        .security_groups
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| rules_changed(old.security_groups.get(*key), new.security_groups.get(*key), settings))
+        .collect();
     // Groups whose addresses, as others' remotes, are not what they were.
-    let mut moved = BTreeSet::new();
-    for group in groups {
-        let (was, is) = (before.get(group).unwrap_or(&empty), after.get(group).unwrap_or(&empty));
-        let rules_changed =
-            rules_changed(old.security_groups.get(group), new.security_groups.get(group), settings);
-        let movers: BTreeSet<&Key> = was
-            .keys()
-            .chain(is.keys())
-            .filter(|key| match (was.get(**key), is.get(**key)) {
-                (Some(old), Some(new)) => !same_nic(old, new),
-                _ => true,
-            })
-            .copied()
-            .collect();
-        let flushed: BTreeSet<&Key> =
-            if rules_changed || !movers.is_empty() && settings.flush_scope == FlushScope::Group {
-                was.keys().chain(is.keys()).copied().collect()
-            } else {
-                movers.clone()
-            };
-        plan.flushed.extend(flushed.into_iter().filter(|key| new.nics.contains_key(*key)).cloned());
-        let addresses_moved = was
-            .iter()
-            .any(|(key, nic)| is.get(key).is_some_and(|now| reachable_as(nic) != reachable_as(now)));
-        if !movers.is_empty() || addresses_moved {
-            moved.insert(group);
+    let mut moved: BTreeSet<&Key> = BTreeSet::new();
+    for nic in &touched {
+        moved.extend(nic.moves());
+        moved.extend(nic.readdresses());
+        match settings.flush_scope {
+            FlushScope::Group => flushing.extend(nic.moves()),
+            FlushScope::Joined if nic.moves().next().is_some() && nic.new.is_some() => {
+                plan.flushed.insert(nic.key.clone());
+            }
+            FlushScope::Joined => {}
         }
     }
-    plan.rejudged = rejudged(old, new, &moved);
+    if !flushing.is_empty() {
+        let is_in = |nic: &Nic| nic.security_groups.iter().any(|group| flushing.contains(group));
+        let after = new.nics.iter().filter(|(_, nic)| is_in(nic)).map(|(key, _)| key);
+        let before = touched.iter().filter(|t| t.new.is_some() && t.old.is_some_and(is_in)).map(|t| t.key);
+        plan.flushed.extend(after.chain(before).cloned());
+    }
+    plan.rejudged = rejudged(old, new, delta, &moved);
     match settings.on_flush {
         OnFlush::Rejudge => plan.rejudged.append(&mut plan.flushed),
         OnFlush::Tombstone => {
@@ -98,12 +116,12 @@ pub fn plan(old: &Policy, new: &Policy, settings: &PolicySettings) -> Plan {
 }
 
 fn rules_changed(
-    old: Option<&SecurityGroup>,
-    new: Option<&SecurityGroup>,
+    old: Option<&Arc<SecurityGroup>>,
+    new: Option<&Arc<SecurityGroup>>,
     settings: &PolicySettings,
 ) -> bool {
-    let relevant = |group: Option<&SecurityGroup>| {
-        let mut rules = group.map(SecurityGroup::meaning).unwrap_or_default();
+    let relevant = |group: Option<&Arc<SecurityGroup>>| {
+        let mut rules = group.map(|group| group.meaning()).unwrap_or_default();
         if settings.inbound_flush == InboundFlush::InboundRules {
             rules.retain(|rule| rule.direction == Direction::Inbound);
         }
@@ -113,40 +131,60 @@ fn rules_changed(
 }
 
 /// NICs, there before and after, with an inbound rule that rests on something that is not what it was.
-fn rejudged(old: &Policy, new: &Policy, moved: &BTreeSet<&Key>) -> BTreeSet<Key> {
-    let lists_changed: BTreeSet<&Key> = new
+fn rejudged(old: &Policy, new: &Policy, delta: &Delta, moved: &BTreeSet<&Key>) -> BTreeSet<Key> {
+    let prefixes = |group: &Arc<AddressGroup>| group.prefixes.iter().copied().collect::<BTreeSet<_>>();
+    let lists_changed: BTreeSet<&Key> = delta
         .address_groups
         .iter()
-        .filter(|(key, group)| {
-            let prefixes =
-                |g: &crate::model::AddressGroup| g.prefixes.iter().copied().collect::<BTreeSet<_>>();
-            old.address_groups.get(*key).is_none_or(|before| prefixes(before) != prefixes(group))
-        })
         .map(|(key, _)| key)
+        .filter(|key| {
+            old.address_groups.get(*key).map(prefixes) != new.address_groups.get(*key).map(prefixes)
+        })
         .collect();
-    let peers_changed: BTreeSet<&Arc<str>> = new
+    let peers_changed: BTreeSet<&Arc<str>> = delta
         .vpcs
         .iter()
-        .filter(|(name, vpc)| old.vpcs.get(*name).is_none_or(|before| before.peers != vpc.peers))
         .map(|(name, _)| name)
-        .collect();
-    let rests_on_change = |nic: &Nic| {
-        nic.security_groups
-            .iter()
-            .filter_map(|key| new.security_groups.get(key))
-            .flat_map(|group| &group.rules)
-            .filter(|rule| rule.direction == Direction::Inbound)
-            .any(|rule| match &rule.remote {
-                Remote::Group(key) => moved.contains(key) || peers_changed.contains(&nic.vpc),
-                Remote::AddressGroup(key) => lists_changed.contains(key),
-                Remote::Any | Remote::Prefix(_) => false,
-            })
-    };
-    new.nics
-        .iter()
-        .filter(|(key, nic)| {
-            old.nics.get(*key).is_some_and(|before| same_nic(before, nic)) && rests_on_change(nic)
+        .filter(|name| {
+            let peers = |policy: &Policy| policy.vpcs.get(*name).map(|vpc| vpc.peers.clone());
+            peers(old) != peers(new)
         })
-        .map(|(key, _)| key.clone())
-        .collect()
+        .collect();
+    if moved.is_empty() && lists_changed.is_empty() && peers_changed.is_empty() {
+        return BTreeSet::new();
+    }
+    // What the inbound rules of each group rest on, once for all of its members.
+    let mut rests_on: BTreeMap<&Key, Rests> = BTreeMap::new();
+    for (key, group) in &new.security_groups {
+        let mut rests = Rests::default();
+        for rule in group.rules.iter().filter(|rule| rule.direction == Direction::Inbound) {
+            match &rule.remote {
+                Remote::Group(key) => {
+                    rests.on_groups = true;
+                    rests.on_change |= moved.contains(key);
+                }
+                Remote::AddressGroup(key) => rests.on_change |= lists_changed.contains(key),
+                Remote::Any | Remote::Prefix(_) => {}
+            }
+        }
+        if rests.on_groups || rests.on_change {
+            rests_on.insert(key, rests);
+        }
+    }
+    let rests_on_change = |nic: &Nic| {
+        let is_peering_changed = peers_changed.contains(&nic.vpc);
+        let groups = nic.security_groups.iter().filter_map(|group| rests_on.get(group));
+        groups.into_iter().any(|rests| rests.on_change || is_peering_changed && rests.on_groups)
+    };
+    let stays = |key: &Key, nic: &Nic| old.nics.get(key).is_some_and(|before| same_nic(before, nic));
+    let nics = new.nics.iter().filter(|(key, nic)| rests_on_change(nic) && stays(key, nic));
+    nics.map(|(key, _)| key.clone()).collect()
+}
+
+#[derive(Clone, Copy, Default)]
+struct Rests {
+    /// On the members of some group.
+    on_groups: bool,
+    /// On something that is not what it was.
+    on_change: bool,
 }

@@ -3,7 +3,7 @@
 //! A place that is given back is not handed out again before every connection that may still name it has run out. Until
 //! then a rollback may bring its holder back, with the connections that it had (semantics 5.7).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,8 +37,11 @@ struct Ended {
 /// All of them.
 #[derive(Clone)]
 pub struct Registry {
-    /// NICs of the present generation.
-    pub nics: HashMap<Key, Identity>,
+    /// NICs of the present generation. Whatever writes to one notes it in `moved`.
+    nics: HashMap<Key, Identity>,
+    /// NICs that are not what they were when [`Registry::take_moved`] was last asked: come, gone, another of the same name, with
+    /// other places for their addresses or other epochs.
+    moved: BTreeSet<Key>,
     /// Names by place, of NICs there and gone.
     pub names: Vec<Option<Arc<str>>>,
     /// Addresses by place, of those there and gone.
@@ -73,6 +76,7 @@ impl Registry {
     pub fn new(longest_ns: u64) -> Registry {
         Registry {
             nics: HashMap::new(),
+            moved: BTreeSet::new(),
             names: vec![None],
             addresses: Vec::new(),
             gone: VecDeque::new(),
@@ -89,8 +93,8 @@ impl Registry {
         now_ns.saturating_sub(since_ns) > 2 * self.longest_ns
     }
 
-    /// Gives back the places whose last connection has run out by `now_ns`, and forgets what no connection minds any
-    /// more.
+    /// Gives back the places whose last connection has run out by `now_ns`, and forgets whom no
+    /// connection minds any more.
     pub fn recycle(&mut self, now_ns: u64) {
         while let Some(gone) = self.gone.front().copied().filter(|gone| self.is_over(gone.since_ns, now_ns)) {
             let (slot, incarnation) = (gone.id.slot() as u32, gone.id.0 >> AddrId::SLOT_BITS);
@@ -103,8 +107,28 @@ impl Registry {
             self.free_nics.push(slot);
             self.ended.pop_front();
         }
-        let oldest_ns = now_ns.saturating_sub(2 * self.longest_ns);
-        self.nics.values_mut().for_each(|identity| identity.forget_before(oldest_ns));
+    }
+
+    /// A NIC.
+    pub fn nic(&self, key: &Key) -> Option<&Identity> {
+        self.nics.get(key)
+    }
+
+    /// A NIC that is to become another: the engine will be told of it.
+    pub fn nic_mut(&mut self, key: &Key) -> Option<&mut Identity> {
+        let identity = self.nics.get_mut(key)?;
+        self.moved.insert(key.clone());
+        Some(identity)
+    }
+
+    /// NICs that the engine is to be told of since this was last asked.
+    pub fn take_moved(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Addresses that were taken away, whose connections may still lie in the tables.
+    pub fn gone(&self) -> impl Iterator<Item = &Gone> {
+        self.gone.iter()
     }
 
     /// A new NIC, created by `generation`.
@@ -118,12 +142,14 @@ impl Registry {
             None => return Err(Exhausted),
         };
         self.names[slot.0 as usize] = Some(key.to_string().into());
+        self.moved.insert(key.clone());
         Ok(self.nics.entry(key.clone()).insert_entry(Identity::new(slot, generation)).into_mut())
     }
 
     /// Ends a NIC with all its addresses.
     pub fn delete(&mut self, key: &Key, generation: Generation, now_ns: u64) {
         let Some(mut identity) = self.nics.remove(key) else { return };
+        self.moved.insert(key.clone());
         let (nic, ids) = (identity.slot, identity.end(generation));
         self.gone.extend(ids.into_iter().map(|id| Gone { id, nic, since_ns: now_ns }));
         self.ended.push_back(Ended { key: key.clone(), identity, since_ns: now_ns });
@@ -146,13 +172,13 @@ impl Registry {
             gone.iter().position(|gone| gone.id == id)
         };
         let before: Vec<IpAddr> = identity.addresses.keys().copied().collect();
-        let mut moved = false;
+        let (mut moved, mut is_other) = (false, false);
         for address in before {
             if addresses.contains(&address) && former(&self.gone, identity, &address).is_none() {
                 continue;
             }
             if let Some(id) = identity.take_away(address, generation) {
-                moved = true;
+                (moved, is_other) = (true, true);
                 self.gone.push_back(Gone { id, nic: identity.slot, since_ns: now_ns });
             }
         }
@@ -174,9 +200,13 @@ impl Registry {
                 return Err(Exhausted);
             };
             self.addresses[id.slot()] = *address;
+            is_other = true;
             identity.addresses.insert(*address, Address { id, since: generation });
         }
         identity.trim();
+        if is_other {
+            self.moved.insert(key.clone());
+        }
         Ok(moved)
     }
 
@@ -187,11 +217,21 @@ impl Registry {
         self.delete(key, generation, now_ns);
         let Some(Ended { mut identity, .. }) = self.ended.remove(at) else { return false };
         identity.begin(generation);
+        self.moved.insert(key.clone());
         self.nics.insert(key.clone(), identity);
         true
     }
 
-    /// Takes back what changes after `to` did to the connections of NICs that are not there: a later rollback may bring them back.
+    /// Takes back what changes after `to` did to the connections of a NIC.
+    pub fn roll_back(&mut self, key: &Key, to: Generation, by: Generation, now_ns: u64) {
+        let oldest_ns = now_ns.saturating_sub(2 * self.longest_ns);
+        if let Some(identity) = self.nic_mut(key) {
+            identity.forget_before(oldest_ns);
+            identity.roll_back(to, by, now_ns);
+        }
+    }
+
+    /// The same for NICs that are not there: a later rollback may bring them back.
     pub fn roll_back_ended(&mut self, to: Generation, by: Generation, now_ns: u64) {
         for Ended { identity, .. } in self.ended.iter_mut().filter(|ended| ended.identity.touched_since(to)) {
             identity.roll_back(to, by, now_ns);
@@ -209,11 +249,6 @@ impl Registry {
     /// True if [`Registry::bring_back`] would bring a deleted NIC back.
     pub fn can_bring_back(&self, key: &Key, to: Generation) -> bool {
         self.former(key, to).is_some()
-    }
-
-    /// Addresses taken away whose connections may still lie in the tables.
-    pub fn gone(&self) -> impl Iterator<Item = &Gone> {
-        self.gone.iter()
     }
 
     /// A NIC's name by its place.

@@ -173,11 +173,11 @@ prop_compose! {
         for (index, name) in (1u16..).zip(&names) {
             let segment = if tunnels { Segment::Vni(u32::from(index) - 1) } else { Segment::Vlan(index) };
             let peers = names.iter().filter(|peer| peered && *peer != name).cloned().collect();
-            policy.vpcs.insert(name.clone(), Vpc { name: name.clone(), segment, peers });
+            policy.vpcs.insert(name.clone(), Vpc { name: name.clone(), segment, peers }.into());
         }
         for (key, (description, prefixes)) in address_groups {
             let group = AddressGroup { key: key.clone(), description, prefixes: prefixes.into_iter().collect() };
-            policy.address_groups.insert(key, group);
+            policy.address_groups.insert(key, group.into());
         }
         let keys: Vec<Key> = security_groups.keys().cloned().collect();
         let address_keys: Vec<Key> = policy.address_groups.keys().cloned().collect();
@@ -198,7 +198,7 @@ prop_compose! {
                     rules.push(rule);
                 }
             }
-            policy.security_groups.insert(key.clone(), SecurityGroup { key, description, rules, implied: false });
+            policy.security_groups.insert(key.clone(), SecurityGroup { key, description, rules, implied: false }.into());
         }
         let mut next = 0x0a00_0000u32;
         for (key, (description, mac, addresses, allowed, groups, max_connections, mode)) in nics {
@@ -223,8 +223,8 @@ prop_compose! {
                 key: key.clone(),
             };
             let default = Key::default_group_of(&key.project);
-            policy.security_groups.entry(default).or_insert_with(|| SecurityGroup::implied_default(&key.project));
-            policy.nics.insert(key, nic);
+            policy.security_groups.entry(default).or_insert_with(|| SecurityGroup::implied_default(&key.project).into());
+            policy.nics.insert(key, nic.into());
         }
         policy
     }
@@ -246,7 +246,7 @@ proptest! {
     fn rules_in_another_order_mean_the_same(policy in valid_policy()) {
         let mut turned = policy.clone();
         for group in turned.security_groups.values_mut() {
-            group.rules.reverse();
+            std::sync::Arc::make_mut(group).rules.reverse();
         }
         let diff = diff(&policy, &turned);
         prop_assert!(!diff.changes_meaning());
@@ -385,10 +385,10 @@ fn the_implied_default_group_is_nobodys_change() {
 #[test]
 fn the_meaning_of_a_group_is_a_set() {
     let group = policy(BASE).security_groups.remove(&Key::in_default("g")).expect("the group");
-    let mut turned = group.clone();
+    let mut turned = SecurityGroup::clone(&group);
     turned.rules.reverse();
     turned.rules[0].description = "x".into();
-    assert_ne!(group, turned);
+    assert_ne!(*group, turned);
     assert_eq!(group.meaning(), turned.meaning());
     assert_eq!(group.meaning().len(), 2);
     assert_eq!(BTreeSet::from_iter(group.rules.iter().map(Rule::meaning)), group.meaning());

@@ -19,7 +19,7 @@ fn policy(text: &str) -> Policy {
 /// The rules of a document's only group `g`.
 fn rules(rules: &str) -> Vec<Rule> {
     let mut policy = policy(&format!("security_groups:\n  - name: g\n    rules: {rules}\n"));
-    policy.security_groups.remove(&Key::in_default("g")).map(|group| group.rules).unwrap_or_default()
+    policy.security_groups.remove(&Key::in_default("g")).map(|group| group.rules.clone()).unwrap_or_default()
 }
 
 fn rule(text: &str) -> Rule {
@@ -212,7 +212,7 @@ fn the_group_default_is_there_from_the_first_nic_of_a_project() {
     let key = Key::default_group_of(&blue);
     assert_eq!(policy.security_groups.len(), 1);
     let group = &policy.security_groups[&key];
-    assert_eq!(*group, SecurityGroup::implied_default(&blue));
+    assert_eq!(**group, SecurityGroup::implied_default(&blue));
     assert_eq!(group.rules[0].remote, Remote::Group(key));
     assert_eq!(group.rules[1].remote, Remote::Any);
     assert_eq!(group.rules[1].direction, Direction::Outbound);

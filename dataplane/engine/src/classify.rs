@@ -80,6 +80,7 @@ pub enum Field {
 }
 
 /// Bit vectors over the ranges of a key: range `i` begins at `starts[i]`.
+#[derive(PartialEq, Eq)]
 struct Ranges<K> {
     starts: Box<[K]>,
     sets: Box<[u64]>,
@@ -110,6 +111,7 @@ impl<K: Copy + Ord> Ranges<K> {
 }
 
 /// Rules of one direction and family.
+#[derive(PartialEq, Eq)]
 struct Table {
     words: usize,
     rules: Box<[RuleId]>,
@@ -123,6 +125,7 @@ struct Table {
     ports: Vec<Ranges<u16>>,
 }
 
+#[derive(PartialEq, Eq)]
 enum Remotes {
     V4(Ranges<u32>),
     V6(Ranges<u128>),
@@ -313,6 +316,7 @@ impl Remote {
 }
 
 /// The rules of one ordered list of groups, compiled: shared by every NIC with that list.
+#[derive(PartialEq, Eq)]
 pub struct Policy {
     /// By direction, then family.
     tables: [[Table; 2]; 2],

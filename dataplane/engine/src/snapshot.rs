@@ -6,8 +6,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod compare;
+mod draft;
+mod members;
+
 use crate::classify::Policy;
-use crate::{AddrId, FlushEpoch, Generation, GroupId, NicSlot, PolicyId, SegmentKey, VpcId};
+use crate::{AddrId, FlushEpoch, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
+
+pub use draft::Draft;
+pub use members::{Members, Membership};
 
 /// No MAC is demanded.
 pub const ANY_MAC: u64 = u64::MAX;
@@ -109,7 +116,7 @@ impl Binding {
 }
 
 /// What is known of a NIC beyond its bindings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicRecord {
     /// Its VPC.
     pub vpc: VpcId,
@@ -152,23 +159,14 @@ impl NicRecord {
 }
 
 /// What one VPC's NICs reach.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VpcRecord {
     /// Itself and its peers, sorted.
     pub reach: Vec<VpcId>,
 }
 
-/// The groups of an address's holder in one VPC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Membership {
-    /// The holder's VPC.
-    pub vpc: VpcId,
-    /// The holder's groups.
-    pub groups: Arc<[GroupId]>,
-}
-
 /// Settings that change what passes (semantics 2.8, 2.6).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Frames of nobody's VPC pass.
     pub pass_unknown_segment: bool,
@@ -189,6 +187,7 @@ pub struct Settings {
 }
 
 /// The whole policy of one generation.
+#[derive(Clone)]
 pub struct Snapshot {
     /// Its number.
     pub generation: Generation,
@@ -208,30 +207,12 @@ pub struct Snapshot {
     /// Policies by [`PolicyId`], shared with other generations.
     pub policies: Vec<Arc<Policy>>,
     /// Whose groups an address is in, over all VPCs. Shared with other generations where nothing changed.
-    pub members: Arc<Members>,
-}
-
-/// Memberships by address.
-#[derive(Default)]
-pub struct Members {
-    by_addr: HashMap<(u128, bool), Vec<Membership>, ahash::RandomState>,
-}
-
-impl Members {
-    /// Notes that a holder of the address is in these groups.
-    pub fn add(&mut self, addr: u128, v6: bool, vpc: VpcId, groups: Arc<[GroupId]>) {
-        self.by_addr.entry((addr, v6)).or_default().push(Membership { vpc, groups });
-    }
-
-    /// All memberships of an address.
-    #[inline]
-    pub fn of(&self, addr: u128, v6: bool) -> &[Membership] {
-        self.by_addr.get(&(addr, v6)).map_or(&[], Vec::as_slice)
-    }
+    pub members: Members,
 }
 
 /// (VPC, address) → place: open addressing, at most half full. The operator chooses its content, so its hash needs
 /// no secret.
+#[derive(Clone)]
 struct AddressIndex {
     slots: Box<[u32]>,
     mask: usize,
@@ -365,7 +346,7 @@ impl Snapshot {
     }
 }
 
-/// One address of a NIC, as given to [`Builder::bind`].
+/// One address of a NIC, as given to [`Draft::bind`].
 #[derive(Clone, Copy, Debug)]
 pub struct NewBinding {
     /// Which it is.
@@ -388,148 +369,4 @@ pub struct NewBinding {
     pub rejudge: Generation,
     /// The NIC's rules.
     pub policy: PolicyId,
-}
-
-/// Puts a snapshot together.
-pub struct Builder {
-    snapshot: Snapshot,
-}
-
-impl Builder {
-    /// An empty policy: nothing has a VPC.
-    pub fn new(generation: Generation, settings: Settings) -> Builder {
-        let snapshot = Snapshot {
-            generation,
-            last_ending: generation,
-            settings,
-            tunnels: false,
-            vlans: vec![NOWHERE; 4096].into_boxed_slice(),
-            vnis: HashMap::default(),
-            vpcs: Vec::new(),
-            places: AddressIndex::new(0),
-            bindings: Vec::new(),
-            nics: vec![NicRecord::empty()],
-            policies: Vec::new(),
-            members: Arc::default(),
-        };
-        Builder { snapshot }
-    }
-
-    /// A VPC with its segment, itself and its peers in reach. Its number must not skip any by more than the VPCs that
-    /// follow.
-    pub fn vpc(&mut self, id: VpcId, segment: SegmentKey, mut reach: Vec<VpcId>) {
-        let s = &mut self.snapshot;
-        if s.vpcs.len() <= id.0 as usize {
-            s.vpcs.resize_with(id.0 as usize + 1, VpcRecord::default);
-        }
-        reach.push(id);
-        reach.sort_unstable();
-        s.vpcs[id.0 as usize] = VpcRecord { reach };
-        if segment.is_vni() {
-            s.tunnels = true;
-            s.vnis.insert(segment.0, id);
-        } else {
-            s.vlans[segment.0 as usize] = id.0;
-        }
-    }
-
-    /// A policy; its number.
-    pub fn policy(&mut self, policy: Arc<Policy>) -> PolicyId {
-        self.snapshot.policies.push(policy);
-        PolicyId(self.snapshot.policies.len() as u32 - 1)
-    }
-
-    /// A NIC's record.
-    pub fn nic(&mut self, slot: NicSlot, record: NicRecord) {
-        let nics = &mut self.snapshot.nics;
-        if nics.len() <= slot.0 as usize {
-            nics.resize_with(slot.0 as usize + 1, NicRecord::empty);
-        }
-        nics[slot.0 as usize] = record;
-    }
-
-    fn place(&mut self, id: AddrId) -> &mut Binding {
-        let bindings = &mut self.snapshot.bindings;
-        if bindings.len() <= id.slot() {
-            bindings.resize_with(id.slot() + 1, Binding::empty);
-        }
-        &mut bindings[id.slot()]
-    }
-
-    /// An address of a NIC whose record is there already.
-    pub fn bind(&mut self, new: NewBinding) {
-        let record = self.snapshot.nic(new.nic);
-        let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
-        let rolled_back = !record.undone.is_empty();
-        let flags = [
-            (new.v6, flag::V6),
-            (observe, flag::OBSERVE),
-            (new.allowed, flag::ALLOWED),
-            (limited, flag::LIMITED),
-            (rolled_back, flag::ROLLED_BACK),
-        ]
-        .into_iter()
-        .fold(0, |all, (on, bit)| if on { all | bit } else { all });
-        *self.place(new.id) = Binding {
-            addr: new.addr,
-            mac: new.mac.or(new.nic_mac).unwrap_or(ANY_MAC),
-            nic_mac: new.nic_mac.unwrap_or(ANY_MAC),
-            id: new.id,
-            vpc,
-            nic: new.nic,
-            flush: new.flush,
-            rejudge: new.rejudge,
-            policy: new.policy,
-            next: NOWHERE,
-            flags,
-        };
-    }
-
-    /// An address that was taken away from a NIC not longer ago than a connection can live.
-    pub fn bind_gone(&mut self, id: AddrId, nic: NicSlot) {
-        *self.place(id) = Binding { id, nic, ..Binding::empty() };
-    }
-
-    /// Memberships of all addresses.
-    pub fn members(&mut self, members: Arc<Members>) {
-        self.snapshot.members = members;
-    }
-
-    /// Says which was the last generation that ended connections, where it is not this one: workers that have adopted
-    /// it need not look through theirs again.
-    pub fn last_ending(&mut self, generation: Generation) {
-        self.snapshot.last_ending = generation;
-    }
-
-    /// The snapshot. `order` are the places' ids in the order of their NICs' names, in which holders of one address are
-    /// looked at.
-    pub fn build(mut self, order: &[AddrId]) -> Snapshot {
-        let s = &mut self.snapshot;
-        s.places = AddressIndex::new(order.len());
-        for id in order {
-            let (vpc, addr, v6) = {
-                let b = &s.bindings[id.slot()];
-                (b.vpc, b.addr, b.is_v6())
-            };
-            let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
-                s.places.insert(vpc, addr, id.slot() as u32);
-                continue;
-            };
-            let mut last = first;
-            while s.bindings[last as usize].next != NOWHERE {
-                last = s.bindings[last as usize].next;
-            }
-            s.bindings[last as usize].next = id.slot() as u32;
-        }
-        let mut filters = vec![0; s.nics.len()];
-        for id in order {
-            let b = &s.bindings[id.slot()];
-            filters[b.nic.0 as usize] |= filter_bit(b.addr);
-        }
-        for id in order {
-            let b = &mut s.bindings[id.slot()];
-            b.flags |= filters[b.nic.0 as usize];
-        }
-        self.snapshot
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use control::config::{FlushScope, InboundFlush, PolicySettings};
-use control::model::{Direction, Key, Nic, Policy, Remote, SecurityGroup};
+use control::model::{Direction, Key, Nic, Policy, Remote};
 
 use super::rules;
 
@@ -62,7 +62,7 @@ pub(super) fn change(old: &Policy, new: &Policy, settings: &PolicySettings) -> C
 
 /// The same NIC in the new policy: "a NIC made anew, … or moved to another VPC, inherits none" (5.5).
 fn stays<'p>(nic: &Nic, new: &'p Policy) -> Option<&'p Nic> {
-    new.nics.get(&nic.key).filter(|after| after.vpc == nic.vpc)
+    new.nics.get(&nic.key).map(AsRef::as_ref).filter(|after| after.vpc == nic.vpc)
 }
 
 fn members<'p>(policy: &'p Policy, group: &Key) -> BTreeSet<&'p Key> {
@@ -72,7 +72,7 @@ fn members<'p>(policy: &'p Policy, group: &Key) -> BTreeSet<&'p Key> {
 /// "Rules are compared by what they match, as a set: order, descriptions and spelling (`0.0.0.0/0` or IPv4 from everyone)
 /// are no change" (5.1).
 fn rules_of(policy: &Policy, group: &Key, outbound_too: bool) -> BTreeSet<String> {
-    let rules = policy.security_groups.get(group).map_or(&[][..], |group: &SecurityGroup| &group.rules);
+    let rules = policy.security_groups.get(group).map_or(&[][..], |group| &group.rules);
     rules
         .iter()
         .filter(|rule| outbound_too || rule.direction == Direction::Inbound)

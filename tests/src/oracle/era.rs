@@ -117,7 +117,7 @@ impl Era {
             ..Era::default()
         };
         for (key, number) in era.nics.iter_mut().filter(|(_, number)| is_over(**number)) {
-            let stays = |nic: &&Nic| nic.vpc == then.policy.nics[key].vpc;
+            let stays = |nic: &&std::sync::Arc<Nic>| nic.vpc == then.policy.nics[key].vpc;
             let namesake = present.policy.nics.get(key).filter(stays).and(present.nics.get(key));
             *number = namesake.copied().unwrap_or_else(&mut fresh);
         }

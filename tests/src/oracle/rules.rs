@@ -32,14 +32,18 @@ pub(super) enum Say {
 }
 
 pub(super) fn vpc_of(policy: &Policy, segment: Segment) -> Option<&Vpc> {
-    policy.vpcs.values().find(|vpc| vpc.segment == segment)
+    policy.vpcs.values().map(AsRef::as_ref).find(|vpc: &&Vpc| vpc.segment == segment)
 }
 
 /// The NIC that has an address in a VPC. Of several that list it, "the one whose MAC (its own or the entry's) the frame
 /// bears …: if that names none or several, the first by name" (2.5).
 pub(super) fn owner<'p>(policy: &'p Policy, vpc: &str, address: IpAddr, mac: [u8; 6]) -> Option<&'p Nic> {
-    let holders: Vec<&Nic> =
-        policy.nics.values().filter(|nic| &*nic.vpc == vpc && has(nic, address)).collect();
+    let holders: Vec<&Nic> = policy
+        .nics
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|nic: &&Nic| &*nic.vpc == vpc && has(nic, address))
+        .collect();
     let bears = |nic: &&&Nic| {
         let own = nic.mac.map(|mac| mac.bytes());
         own == Some(mac) || entry_mac(nic, address) == Some(mac)
@@ -128,7 +132,7 @@ pub(super) fn remote(policy: &Policy, nic: &Nic, remote: &Remote) -> Vec<Prefix>
 }
 
 fn members<'p>(policy: &'p Policy, group: &'p Key) -> impl Iterator<Item = &'p Nic> {
-    policy.nics.values().filter(move |nic| nic.security_groups.contains(group))
+    policy.nics.values().map(AsRef::as_ref).filter(move |nic| nic.security_groups.contains(group))
 }
 
 /// "The judged NIC's own or peered with it (one hop)" (3.5).

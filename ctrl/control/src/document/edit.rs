@@ -118,8 +118,8 @@ pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
         return Err(EditError::NotFound(key.to_string()));
     }
     if let ObjectKey::Vpc(name) = key {
-        for vpc in policy.vpcs.values_mut() {
-            vpc.peers.remove(name);
+        for vpc in policy.vpcs.values_mut().filter(|vpc| vpc.peers.contains(name)) {
+            Arc::make_mut(vpc).peers.remove(name);
         }
     }
     settle_implied_defaults(&mut policy);
@@ -134,7 +134,7 @@ pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
 /// Who names an object that is not there any more.
 fn user_of_missing(policy: &Policy, gone: &ObjectKey) -> Option<ObjectKey> {
     let ruled = |wanted: &Remote| {
-        let names = |group: &&SecurityGroup| group.rules.iter().any(|rule| rule.remote == *wanted);
+        let names = |group: &&Arc<SecurityGroup>| group.rules.iter().any(|rule| rule.remote == *wanted);
         policy.security_groups.values().find(names).map(|group| ObjectKey::SecurityGroup(group.key.clone()))
     };
     match gone {
@@ -229,8 +229,7 @@ fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
     }
     let edited: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
     let groups = missing(&present.security_groups, |key| edited.contains(key));
-    let stub = |group: &SecurityGroup| DraftSecurityGroup { rules: Vec::new(), ..group_head(group) };
-    draft.security_groups.extend(groups.into_iter().filter(|group| !group.implied).map(stub));
+    draft.security_groups.extend(groups.into_iter().filter(|group| !group.implied).map(|g| group_head(g)));
     let edited: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
     let lists = missing(&present.address_groups, |key| edited.contains(key));
     draft.address_groups.extend(lists.into_iter().map(|list| DraftAddressGroup {

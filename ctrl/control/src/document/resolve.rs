@@ -15,10 +15,10 @@ use std::sync::Arc;
 pub(super) fn resolve(draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault> {
     let mut faults = Faults::default();
     let mut policy = Policy {
-        vpcs: vpcs(&draft.vpcs, &mut faults),
-        address_groups: address_groups(&draft, &mut faults),
-        security_groups: security_groups(&draft.security_groups, limits, &mut faults),
-        nics: nics(&draft.nics, limits, &mut faults),
+        vpcs: shared(vpcs(&draft.vpcs, &mut faults)),
+        address_groups: shared(address_groups(&draft, &mut faults)),
+        security_groups: shared(security_groups(&draft.security_groups, limits, &mut faults)),
+        nics: shared(nics(&draft.nics, limits, &mut faults)),
     };
     add_implied_defaults(&mut policy);
     check_references(&draft, &policy, &mut faults);
@@ -27,6 +27,10 @@ pub(super) fn resolve(draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault
         None => Ok(policy),
         Some(fault) => Err(fault),
     }
+}
+
+fn shared<K: Ord, V>(objects: BTreeMap<K, V>) -> BTreeMap<K, Arc<V>> {
+    objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect()
 }
 
 /// Keeps the first fault in the order of the document.
@@ -203,14 +207,21 @@ fn add_implied_defaults(policy: &mut Policy) {
     let wanted: BTreeSet<Key> = of_nics.chain(remotes).collect();
     for key in wanted {
         let group = SecurityGroup::implied_default(&key.project);
-        policy.security_groups.entry(key).or_insert(group);
+        policy.security_groups.entry(key).or_insert_with(|| Arc::new(group));
     }
 }
 
 /// The same after an edit: those that nothing needs any more go.
 pub(super) fn settle_implied_defaults(policy: &mut Policy) {
+    let before = policy.security_groups.clone();
     policy.security_groups.retain(|_, group| !group.implied);
     add_implied_defaults(policy);
+    // Those that stay are the very ones that were there.
+    for (key, group) in policy.security_groups.iter_mut().filter(|(_, group)| group.implied) {
+        if let Some(same) = before.get(key).filter(|same| *same == group) {
+            *group = same.clone();
+        }
+    }
 }
 
 /// Every name that one object uses for another.

@@ -112,7 +112,7 @@ impl Live {
                 members.entry(group).or_default().push(nic.key.to_string());
             }
         }
-        let group = |group: &model::SecurityGroup| {
+        let group = |group: &std::sync::Arc<model::SecurityGroup>| {
             let inbound =
                 group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
             shape::Group {
@@ -213,7 +213,7 @@ impl Inner {
     }
 
     fn nic(&self, nic: &model::Nic) -> shape::Nic {
-        let identity = self.committer.registry().nics.get(&nic.key);
+        let identity = self.committer.registry().nic(&nic.key);
         let mode = nic.mode.unwrap_or(self.committer.config().policy.mode);
         shape::Nic {
             nic: nic.key.to_string(),

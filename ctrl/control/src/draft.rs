@@ -1,0 +1,309 @@
+//! What workers read, kept up to date: each commit changes what it touches, and a copy of the rest is published with it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use engine::classify::Policy as Compiled;
+use engine::snapshot::{Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
+use engine::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId, addr_bits};
+
+use crate::compile::{Compiler, engine_settings};
+use crate::config::Config;
+use crate::delta::Delta;
+use crate::model::{Key, Mac, Mode, Nic, Policy, Remote, Segment};
+use crate::registry::{Identity, Registry};
+
+fn mac_number(mac: Mac) -> u64 {
+    engine::lane::mac_bits(mac.bytes())
+}
+
+/// The policy of one ordered list of groups, shared by the NICs that have it.
+#[derive(Clone)]
+struct List {
+    id: PolicyId,
+    users: usize,
+}
+
+/// What lies in the draft because of a NIC.
+#[derive(Clone)]
+struct Drafted {
+    slot: NicSlot,
+    addresses: Vec<Place>,
+    membership: Membership,
+    groups: Vec<Key>,
+}
+
+/// An address in the draft.
+#[derive(Clone, Copy)]
+struct Place {
+    id: AddrId,
+    address: IpAddr,
+    is_allowed: bool,
+}
+
+/// The engine's draft, and what is known of what lies in it.
+#[derive(Clone)]
+pub(crate) struct Drafter {
+    draft: Draft,
+    default_mode: Mode,
+    lists: HashMap<Vec<Key>, List>,
+    /// Lists by the groups in them.
+    lists_of: HashMap<Key, HashSet<Vec<Key>>>,
+    free: Vec<PolicyId>,
+    policies: u32,
+    nics: HashMap<Key, Drafted>,
+}
+
+/// The parts that a commit has at hand.
+pub(crate) struct Change<'c> {
+    pub policy: &'c Policy,
+    pub delta: &'c Delta,
+    pub generation: Generation,
+    pub last_ending: Generation,
+}
+
+impl Drafter {
+    /// Of the empty policy.
+    pub fn new(config: &Config) -> Drafter {
+        Drafter::with(engine_settings(config), config.policy.mode)
+    }
+
+    fn with(settings: Settings, default_mode: Mode) -> Drafter {
+        Drafter {
+            draft: Draft::new(settings),
+            default_mode,
+            lists: HashMap::new(),
+            lists_of: HashMap::new(),
+            free: Vec::new(),
+            policies: 0,
+            nics: HashMap::new(),
+        }
+    }
+
+    /// The snapshot of the empty policy.
+    pub fn initial(&self) -> Snapshot {
+        self.draft.clone().publish(Generation(0), Generation(0), Vec::new)
+    }
+
+    /// Brings the draft up to date; the snapshot to publish.
+    pub fn update(
+        &mut self,
+        change: &Change<'_>,
+        compiler: &mut Compiler,
+        registry: &mut Registry,
+    ) -> Snapshot {
+        let Change { policy, delta, .. } = change;
+        if !delta.vpcs.is_empty() {
+            self.draw_vpcs(policy, compiler);
+        }
+        self.recompile(policy, delta, compiler);
+        // A NIC may be another though its document is the same, and its document another though it is the same.
+        let mut keys = registry.take_moved();
+        keys.extend(delta.nics.iter().map(|(key, _)| key.clone()));
+        self.redraw(&keys, policy, compiler, registry);
+        let snapshot = self.publish(change);
+        #[cfg(debug_assertions)]
+        {
+            let afresh = self.afresh(change, compiler, registry);
+            assert_eq!(snapshot.difference(&afresh), None, "a draft kept up to date, and one made afresh");
+        }
+        snapshot
+    }
+
+    /// What [`Drafter::update`] must come to, made of nothing but the policy and the registry.
+    #[cfg(debug_assertions)]
+    fn afresh(&self, change: &Change<'_>, compiler: &Compiler, registry: &Registry) -> Snapshot {
+        let mut drafter = Drafter::with(self.draft.settings().clone(), self.default_mode);
+        let mut compiler = compiler.without_memory();
+        drafter.draw_vpcs(change.policy, &mut compiler);
+        for gone in registry.gone() {
+            drafter.draft.unbind(gone.id, gone.nic);
+        }
+        drafter.redraw(change.policy.nics.keys(), change.policy, &mut compiler, registry);
+        drafter.publish(change)
+    }
+
+    fn publish(&mut self, change: &Change<'_>) -> Snapshot {
+        let nics = &self.nics;
+        self.draft.publish(change.generation, change.last_ending, || in_order(nics))
+    }
+
+    fn draw_vpcs(&mut self, policy: &Policy, compiler: &mut Compiler) {
+        let vpcs: Vec<(VpcId, SegmentKey, Vec<VpcId>)> = policy
+            .vpcs
+            .iter()
+            .map(|(name, vpc)| {
+                let segment = match vpc.segment {
+                    Segment::Untagged => SegmentKey::UNTAGGED,
+                    Segment::Vlan(vlan) => SegmentKey::vlan(vlan),
+                    Segment::Vni(vni) => SegmentKey::vni(vni),
+                };
+                let reach = vpc.peers.iter().map(|peer| compiler.vpc(peer)).collect();
+                (compiler.vpc(name), segment, reach)
+            })
+            .collect();
+        self.draft.vpcs(vpcs);
+    }
+
+    /// Compiles the policies of lists that hold a group whose rules, or what they name, have changed.
+    fn recompile(&mut self, policy: &Policy, delta: &Delta, compiler: &mut Compiler) {
+        let mut changed: BTreeSet<&Key> = delta.security_groups.iter().map(|(key, _)| key).collect();
+        if !delta.address_groups.is_empty() {
+            let names = |remote: &Remote| match remote {
+                Remote::AddressGroup(key) => delta.address_groups.iter().any(|(changed, _)| changed == key),
+                _ => false,
+            };
+            let groups = policy.security_groups.iter();
+            let resting = groups.filter(|(_, group)| group.rules.iter().any(|rule| names(&rule.remote)));
+            changed.extend(resting.map(|(key, _)| key));
+        }
+        changed.iter().for_each(|key| compiler.forget(key));
+        let lists: BTreeSet<&Vec<Key>> =
+            changed.iter().filter_map(|key| self.lists_of.get(*key)).flatten().collect();
+        for list in lists {
+            self.draft.policy(self.lists[list].id, Arc::new(compile(list, policy, compiler)));
+        }
+    }
+
+    /// Takes what these NICs had out of the draft, and puts in what they have. First the one for all, then the other: places
+    /// pass from one to another.
+    fn redraw<'k>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'k Key> + Clone,
+        policy: &Policy,
+        compiler: &mut Compiler,
+        registry: &Registry,
+    ) {
+        let taken: Vec<Drafted> =
+            keys.clone().into_iter().filter_map(|key| self.take_out(key, registry.nic(key))).collect();
+        for key in keys {
+            if let (Some(nic), Some(identity)) = (policy.nics.get(key), registry.nic(key)) {
+                let drafted = self.put_in(nic, identity, policy, compiler);
+                self.nics.insert(key.clone(), drafted);
+            }
+        }
+        // After the new lists are joined, so that one which stays is not compiled again.
+        for Drafted { groups, .. } in &taken {
+            self.leave(groups);
+        }
+    }
+
+    /// Takes a NIC out; what `now` still has stays in its place until it is put in again.
+    fn take_out(&mut self, key: &Key, now: Option<&Identity>) -> Option<Drafted> {
+        let drafted = self.nics.remove(key)?;
+        if now.is_none_or(|now| now.slot != drafted.slot) {
+            self.draft.nic(drafted.slot, NicRecord::empty());
+        }
+        for Place { id, address, .. } in &drafted.addresses {
+            let (addr, v6) = addr_bits(*address);
+            self.draft.members().remove(addr, v6, &drafted.membership);
+            if now.and_then(|now| now.addresses.get(address)).is_none_or(|place| place.id != *id) {
+                self.draft.unbind(*id, drafted.slot);
+            }
+        }
+        Some(drafted)
+    }
+
+    fn put_in(
+        &mut self,
+        nic: &Nic,
+        identity: &Identity,
+        policy: &Policy,
+        compiler: &mut Compiler,
+    ) -> Drafted {
+        let vpc = compiler.vpc(&nic.vpc);
+        let record = NicRecord {
+            vpc,
+            max_connections: nic.max_connections.unwrap_or(u32::MAX),
+            observe: nic.mode.unwrap_or(self.default_mode) == Mode::Observe,
+            undone: identity.undone(),
+        };
+        self.draft.nic(identity.slot, record);
+        let policy = self.join(&nic.security_groups, policy, compiler);
+        let groups = nic.security_groups.iter().map(|group| compiler.group(group)).collect();
+        let membership = Membership { vpc, groups };
+        let mut addresses = Vec::with_capacity(identity.addresses.len());
+        for (address, place) in &identity.addresses {
+            let (addr, v6) = addr_bits(*address);
+            let binding = NewBinding {
+                id: place.id,
+                addr,
+                v6,
+                allowed: !nic.addresses.contains(address),
+                mac: mac_of(nic, address),
+                nic: identity.slot,
+                nic_mac: nic.mac.map(mac_number),
+                flush: identity.flush(),
+                rejudge: identity.rejudge,
+                policy,
+            };
+            self.draft.bind(binding);
+            self.draft.members().add(addr, v6, membership.clone());
+            addresses.push(Place { id: place.id, address: *address, is_allowed: binding.allowed });
+        }
+        Drafted { slot: identity.slot, addresses, membership, groups: nic.security_groups.clone() }
+    }
+
+    fn join(&mut self, groups: &Vec<Key>, policy: &Policy, compiler: &mut Compiler) -> PolicyId {
+        if let Some(list) = self.lists.get_mut(groups) {
+            list.users += 1;
+            return list.id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.policies += 1;
+            PolicyId(self.policies - 1)
+        });
+        self.draft.policy(id, Arc::new(compile(groups, policy, compiler)));
+        self.lists.insert(groups.clone(), List { id, users: 1 });
+        for group in groups {
+            self.lists_of.entry(group.clone()).or_default().insert(groups.clone());
+        }
+        id
+    }
+
+    fn leave(&mut self, groups: &Vec<Key>) {
+        let Some(list) = self.lists.get_mut(groups) else { return };
+        list.users -= 1;
+        if list.users > 0 {
+            return;
+        }
+        self.free.push(list.id);
+        self.lists.remove(groups);
+        for group in groups {
+            if let Some(lists) = self.lists_of.get_mut(group) {
+                lists.remove(groups);
+                if lists.is_empty() {
+                    self.lists_of.remove(group);
+                }
+            }
+        }
+    }
+}
+
+fn mac_of(nic: &Nic, address: &IpAddr) -> Option<u64> {
+    let entry = nic.allowed_addresses.iter().find(|entry| entry.address == *address);
+    entry.and_then(|entry| entry.mac).map(mac_number)
+}
+
+fn compile(groups: &[Key], policy: &Policy, compiler: &mut Compiler) -> Compiled {
+    let mut rules = Vec::new();
+    for group in groups {
+        rules.extend_from_slice(&compiler.lowered(group, policy));
+    }
+    Compiled::compile(&rules)
+}
+
+/// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5).
+fn in_order(nics: &HashMap<Key, Drafted>) -> Vec<AddrId> {
+    let mut order = Vec::with_capacity(nics.len());
+    let mut shared = Vec::new();
+    for (key, drafted) in nics {
+        for Place { id, is_allowed, .. } in &drafted.addresses {
+            if *is_allowed { shared.push((key, *id)) } else { order.push(*id) }
+        }
+    }
+    shared.sort_unstable();
+    order.extend(shared.into_iter().map(|(_, id)| id));
+    order
+}

@@ -1,0 +1,186 @@
+//! The next generation in the making: the present one, changed where it differs.
+
+use std::sync::Arc;
+
+use super::{
+    ANY_MAC, AddressIndex, Binding, Members, NOWHERE, NewBinding, NicRecord, Settings, Snapshot, VpcRecord,
+    filter_bit, flag,
+};
+use crate::classify::Policy;
+use crate::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
+
+/// Flags that belong to the index of all addresses and not to a binding alone.
+const FILTER_BITS: u32 = u32::MAX << flag::FILTER;
+
+/// What the control side changes and publishes copies of: a commit costs what it changes, and a copy of a few flat tables.
+#[derive(Clone)]
+pub struct Draft {
+    snapshot: Snapshot,
+    /// An address has come or gone since the index was made.
+    is_index_stale: bool,
+}
+
+impl Draft {
+    /// An empty policy: nothing has a VPC.
+    pub fn new(settings: Settings) -> Draft {
+        let snapshot = Snapshot {
+            generation: Generation(0),
+            last_ending: Generation(0),
+            settings,
+            tunnels: false,
+            vlans: vec![NOWHERE; 4096].into_boxed_slice(),
+            vnis: super::HashMap::default(),
+            vpcs: Vec::new(),
+            places: AddressIndex::new(0),
+            bindings: Vec::new(),
+            nics: vec![NicRecord::empty()],
+            policies: Vec::new(),
+            members: Members::default(),
+        };
+        Draft { snapshot, is_index_stale: false }
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.snapshot.settings
+    }
+
+    /// All VPCs, each with its segment and its peers; those before are forgotten.
+    pub fn vpcs(&mut self, vpcs: impl IntoIterator<Item = (VpcId, SegmentKey, Vec<VpcId>)>) {
+        let s = &mut self.snapshot;
+        s.vlans.fill(NOWHERE);
+        s.vnis.clear();
+        s.vpcs.clear();
+        s.tunnels = false;
+        for (id, segment, mut reach) in vpcs {
+            if s.vpcs.len() <= id.0 as usize {
+                s.vpcs.resize_with(id.0 as usize + 1, VpcRecord::default);
+            }
+            reach.push(id);
+            reach.sort_unstable();
+            s.vpcs[id.0 as usize] = VpcRecord { reach };
+            if segment.is_vni() {
+                s.tunnels = true;
+                s.vnis.insert(segment.0, id);
+            } else {
+                s.vlans[segment.0 as usize] = id.0;
+            }
+        }
+    }
+
+    /// What stands under a policy's number. Numbers are dense.
+    pub fn policy(&mut self, id: PolicyId, policy: Arc<Policy>) {
+        let policies = &mut self.snapshot.policies;
+        match policies.get_mut(id.0 as usize) {
+            Some(place) => *place = policy,
+            None => policies.push(policy),
+        }
+    }
+
+    /// A NIC's record.
+    pub fn nic(&mut self, slot: NicSlot, record: NicRecord) {
+        let nics = &mut self.snapshot.nics;
+        if nics.len() <= slot.0 as usize {
+            nics.resize_with(slot.0 as usize + 1, NicRecord::empty);
+        }
+        nics[slot.0 as usize] = record;
+    }
+
+    fn place(&mut self, id: AddrId) -> &mut Binding {
+        let bindings = &mut self.snapshot.bindings;
+        if bindings.len() <= id.slot() {
+            bindings.resize_with(id.slot() + 1, Binding::empty);
+        }
+        &mut bindings[id.slot()]
+    }
+
+    /// An address of a NIC whose record is there already.
+    pub fn bind(&mut self, new: NewBinding) {
+        let record = self.snapshot.nic(new.nic);
+        let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
+        let rolled_back = !record.undone.is_empty();
+        let flags = [
+            (new.v6, flag::V6),
+            (observe, flag::OBSERVE),
+            (new.allowed, flag::ALLOWED),
+            (limited, flag::LIMITED),
+            (rolled_back, flag::ROLLED_BACK),
+        ]
+        .into_iter()
+        .fold(0, |all, (on, bit)| if on { all | bit } else { all });
+        let place = self.place(new.id);
+        let is_there = place.id == new.id
+            && !place.is_gone()
+            && (place.vpc, place.addr, place.is_allowed()) == (vpc, new.addr, new.allowed);
+        let (next, filter) = if is_there { (place.next, place.flags & FILTER_BITS) } else { (NOWHERE, 0) };
+        *place = Binding {
+            addr: new.addr,
+            mac: new.mac.or(new.nic_mac).unwrap_or(ANY_MAC),
+            nic_mac: new.nic_mac.unwrap_or(ANY_MAC),
+            id: new.id,
+            vpc,
+            nic: new.nic,
+            flush: new.flush,
+            rejudge: new.rejudge,
+            policy: new.policy,
+            next,
+            flags: flags | filter,
+        };
+        self.is_index_stale |= !is_there;
+    }
+
+    /// An address that was taken away from a NIC: connections of it may still lie in the tables.
+    pub fn unbind(&mut self, id: AddrId, nic: NicSlot) {
+        *self.place(id) = Binding { id, nic, ..Binding::empty() };
+        self.is_index_stale = true;
+    }
+
+    /// Memberships of all addresses.
+    pub fn members(&mut self) -> &mut Members {
+        &mut self.snapshot.members
+    }
+
+    /// A generation's snapshot. `last_ending` is the last generation that ended connections: workers that have adopted it
+    /// need not look through theirs again. `order` yields every bound address, holders of one and the same in the order in which
+    /// they are looked at.
+    pub fn publish(
+        &mut self,
+        generation: Generation,
+        last_ending: Generation,
+        order: impl FnOnce() -> Vec<AddrId>,
+    ) -> Snapshot {
+        if self.is_index_stale {
+            self.index(&order());
+            self.is_index_stale = false;
+        }
+        (self.snapshot.generation, self.snapshot.last_ending) = (generation, last_ending);
+        self.snapshot.clone()
+    }
+
+    fn index(&mut self, order: &[AddrId]) {
+        let s = &mut self.snapshot;
+        s.places = AddressIndex::new(order.len());
+        let mut filters = vec![0; s.nics.len()];
+        for id in order {
+            let b = &mut s.bindings[id.slot()];
+            b.next = NOWHERE;
+            filters[b.nic.0 as usize] |= filter_bit(b.addr);
+        }
+        for id in order {
+            let (vpc, addr, v6) = {
+                let b = &mut s.bindings[id.slot()];
+                b.flags = b.flags & !FILTER_BITS | filters[b.nic.0 as usize];
+                (b.vpc, b.addr, b.is_v6())
+            };
+            let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
+                s.places.insert(vpc, addr, id.slot() as u32);
+                continue;
+            };
+            let mut last = first;
+            while s.bindings[last as usize].next != NOWHERE {
+                last = s.bindings[last as usize].next;
+            }
+            s.bindings[last as usize].next = id.slot() as u32;
+        }
+    }
+}
