@@ -44,6 +44,11 @@ struct rte_mbuf *shim_pktmbuf_alloc(struct rte_mempool *pool)
 	return rte_pktmbuf_alloc(pool);
 }
 
+int shim_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int n)
+{
+	return rte_pktmbuf_alloc_bulk(pool, frames, n);
+}
+
 void shim_pktmbuf_free(struct rte_mbuf *m)
 {
 	rte_pktmbuf_free(m);

@@ -50,6 +50,7 @@ uint16_t shim_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 
 /* Buffers. */
 struct rte_mbuf *shim_pktmbuf_alloc(struct rte_mempool *pool);
+int shim_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int n); /* all or none */
 void shim_pktmbuf_free(struct rte_mbuf *m);
 void shim_pktmbuf_free_bulk(struct rte_mbuf **frames, unsigned int n);
 char *shim_pktmbuf_prepend(struct rte_mbuf *m, uint16_t len);

@@ -17,7 +17,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["engine", "rcu"]),
     ("portcullis", &["pmd", "control", "engine", "rcu"]),
     ("testkit", &["engine", "control", "rcu"]),
-    ("perf", &["control", "engine", "pmd", "rcu", "testkit"]),
+    ("pktgen", &["pmd", "engine"]),
+    ("perf", &["control", "engine", "pktgen", "pmd", "rcu", "testkit"]),
 ];
 
 /// Those that must build, be fuzzed and replay where there is no DPDK, whatever they import indirectly.

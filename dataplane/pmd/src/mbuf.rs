@@ -82,6 +82,28 @@ impl Mbuf {
         true
     }
 
+    /// Makes `bytes` the whole frame; false, and nothing changed, if the frame is segmented or shared, or its buffer has no room
+    /// for them. Costs a copy and no call, so that a generator can fill frame after frame.
+    #[inline]
+    pub fn fill(&mut self, bytes: &[u8]) -> bool {
+        let view = self.view_mut();
+        let room = usize::from(view.buf_len).saturating_sub(usize::from(view.data_off));
+        let shared = view.refcnt != 1
+            || view.ol_flags & (dpdk_sys::SHIM_MBUF_INDIRECT | dpdk_sys::SHIM_MBUF_EXTERNAL) != 0;
+        if (bytes.len() > room) | (view.nb_segs != 1) | shared {
+            return false;
+        }
+        // Both fit: `buf_len` is a u16.
+        view.data_len = bytes.len() as u16;
+        view.pkt_len = bytes.len() as u32;
+        // SAFETY: `room` bytes from `data_off` on lie in this mbuf's own buffer, which nobody else uses (checked above).
+        unsafe {
+            let data = view.buf_addr.cast::<u8>().add(usize::from(view.data_off));
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        }
+        true
+    }
+
     /// Makes `tail` the frame's last segments; gives it back if there would be too many.
     pub fn chain(&mut self, tail: Self) -> Result<(), Self> {
         // SAFETY: both are live chains of ours; on success the tail belongs to the head, so it is not dropped.

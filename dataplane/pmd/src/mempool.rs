@@ -4,7 +4,8 @@ use std::ffi::{CString, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use dpdk_sys::rte_mempool;
+use dpdk_sys::{rte_mbuf, rte_mempool};
+use engine::io::Burst;
 
 use crate::capture::quietly;
 use crate::eal::{self, Eal};
@@ -81,6 +82,23 @@ impl Mempool {
             let raw = dpdk_sys::shim_pktmbuf_alloc(self.inner.as_ptr());
             NonNull::new(raw).map(|raw| Mbuf::from_raw(raw))
         }
+    }
+
+    /// Appends `count` empty buffers to `burst`, or as many as it has room for: all of them in one call. Returns how many: none
+    /// if the pool has not that many left.
+    #[inline]
+    pub fn alloc_bulk(&self, burst: &mut Burst<Mbuf>, count: usize) -> usize {
+        let (len, count) = (burst.len(), count.min(burst.remaining_capacity()));
+        // SAFETY: the burst has room for `count` more behind its `len`, and an `Mbuf` is a transparent pointer. The pool lives as
+        // long as `inner`; on success (0) all `count` places hold fresh buffers that are ours alone, and otherwise none is kept.
+        unsafe {
+            let room = burst.as_mut_ptr().add(len).cast::<*mut rte_mbuf>();
+            if dpdk_sys::shim_pktmbuf_alloc_bulk(self.inner.as_ptr(), room, count as u32) != 0 {
+                return 0;
+            }
+            burst.set_len(len + count);
+        }
+        count
     }
 }
 

@@ -296,6 +296,29 @@ fn an_empty_pool_gives_none_and_a_returned_buffer_is_given_again() {
 }
 
 #[test]
+fn buffers_come_in_bulk_all_or_none_and_are_filled_in_place() {
+    let eal = start(&[]);
+    let small = Mempool::new(&eal, "small", 100, 256).unwrap();
+    let mut burst = Burst::new();
+    assert_eq!((small.alloc_bulk(&mut burst, 40), burst.len(), small.in_use()), (40, 40, 40));
+    // A burst has room for so many only; a pool that has too few gives none.
+    assert_eq!((small.alloc_bulk(&mut burst, 40), burst.len()), (24, 64));
+    assert_eq!((small.alloc_bulk(&mut Burst::new(), 37), small.in_use()), (0, 64));
+
+    let frame = &mut burst[0];
+    assert!(frame.fill(&[7; 256]) && frame.fill(&[8; 100]));
+    assert_eq!((frame.captured(), frame.head()), (100, &[8; 100][..]));
+    assert!(!frame.fill(&[9; 257]), "no room");
+    assert_eq!(frame.head(), &[8; 100]);
+    let mut tail = small.alloc().unwrap();
+    assert!(tail.append(&[1; 10]) && frame.chain(tail).is_ok());
+    assert!(!frame.fill(&[9; 10]), "segmented");
+    assert_eq!(frame.captured(), 110);
+    drop(burst);
+    assert_eq!(small.in_use(), 0);
+}
+
+#[test]
 fn queues_of_one_port_work_on_registered_threads_of_their_own() {
     let eal = start(&["net_ring0"]);
     let pool = pool(&eal);
