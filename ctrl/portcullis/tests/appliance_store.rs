@@ -2,11 +2,13 @@
 
 mod appliance;
 
+use std::hash::{BuildHasher, RandomState};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use appliance::*;
 use serde_json::{Value, json};
+use testkit::rng::Rng;
 
 /// With the store, and the policy file to fill it with.
 fn command(setup: &Setup) -> Command {
@@ -76,10 +78,16 @@ fn a_restart_knows_the_policy_its_generation_and_the_way_back() {
     assert!(finished.stderr.contains("DIFFERS from the store"), "{}", finished.stderr);
 }
 
-/// `STORE_KILLS=200` kills it more often.
+/// `STORE_KILLS=200` kills it more often, `STORE_SEED=N` at the moments of an earlier run.
 #[test]
 fn a_kill_at_any_moment_leaves_a_generation_whole() {
-    let kills = std::env::var("STORE_KILLS").map_or(4, |n| n.parse().unwrap());
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    let kills = number("STORE_KILLS").unwrap_or(4) as u16;
+    let seed = number("STORE_SEED").unwrap_or_else(|| RandomState::new().hash_one(kills));
+    eprintln!("STORE_SEED={seed}");
+    let mut moments = Rng::new(seed);
+    // Changes that were acknowledged, and those that the kill overtook after they were durable.
+    let (mut told, mut untold) = (0, 0);
     let mut appliance = start(stored(POLICY));
     for round in 0..kills {
         let socket = appliance.setup.socket();
@@ -102,7 +110,7 @@ fn a_kill_at_any_moment_leaves_a_generation_whole() {
             }
             acknowledged
         });
-        std::thread::sleep(Duration::from_millis(60 + u64::from(round) * 47 % 400));
+        std::thread::sleep(Duration::from_micros(moments.below(460_000) as u64));
         let setup = appliance.kill();
         let acknowledged = client.join().unwrap();
         appliance = start(setup);
@@ -114,7 +122,10 @@ fn a_kill_at_any_moment_leaves_a_generation_whole() {
             acknowledged == Some(found) || found == in_flight || acknowledged.is_none() && found.0 == first,
             "acknowledged {acknowledged:?}, found {found:?}"
         );
+        told += known - first;
+        untold += u32::from(found == in_flight);
     }
+    eprintln!("{kills} kills, {told} changes acknowledged, {untold} durable before anybody was told");
     appliance.end();
 }
 
