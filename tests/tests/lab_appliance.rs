@@ -2,20 +2,13 @@
 
 mod common;
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
-use common::{Scratch, number, portcullis, run, stdout_of};
-use rustix::thread::sched_getaffinity;
-use testkit::lab::{
-    At, CLIENT_V4, CLIENT_V6, Direction, INSIDE, Lab, OUTSIDE, Probe, Process, SERVER_V4, SERVER_V6,
-};
+use common::number;
+use common::rig::{LATE, Rig};
+use testkit::lab::{At, CLIENT_V4, CLIENT_V6, Direction, Probe, SERVER_V4, SERVER_V6};
 
 const SOON: Duration = Duration::from_secs(2);
-/// Until the test gives up on what should come at once.
-const LATE: Duration = Duration::from_secs(30);
 
 const PING: &str = "{ direction: inbound, protocol: icmp, icmp_type: 8, icmp_code: 0 }";
 const PING6: &str = "{ direction: inbound, protocol: icmpv6, icmp_type: 128, ethertype: IPv6 }";
@@ -25,101 +18,17 @@ const BULK_TCP: &str = "{ direction: inbound, protocol: tcp, ports: 5201 }";
 const BULK_UDP: &str = "{ direction: inbound, protocol: udp, ports: 5201 }";
 const OUT: &str = "{ direction: outbound }";
 
-/// The lab with an appliance at work in it.
-struct Rig {
-    appliance: Process,
-    lab: Lab,
-    scratch: Scratch,
+/// Under these rules for the server; `None`, said aloud, where there can be no lab.
+fn start(name: &str, rules: &[&str]) -> Option<Rig> {
+    Rig::start(name, "[conntrack]\ncapacity = 65536", &document(rules))
 }
 
-impl Rig {
-    /// Under these rules for the server; `None`, said aloud, where there can be no lab.
-    fn start(name: &str, rules: &[&str]) -> Option<Rig> {
-        if let Some(reason) = Lab::missing() {
-            eprintln!("skipped: {reason}");
-            return None;
-        }
-        let (lab, scratch) = (Lab::new().unwrap(), Scratch::new(name));
-        // The last core of those that this process may use: the first is for the kernels at both ends.
-        let cores = sched_getaffinity(None).unwrap();
-        let core = (0..1024).rev().find(|&core| cores.is_set(core)).unwrap();
-        let config = format!(
-            r#"
-[eal]
-args = ["--no-pci", "--no-huge", "-m", "256", "--no-telemetry", "--file-prefix={prefix}",
-    "--vdev=net_af_packet0,iface={INSIDE}", "--vdev=net_af_packet1,iface={OUTSIDE}"]
-[[wire]]
-name = "lab"
-inside = "net_af_packet0"
-outside = "net_af_packet1"
-[workers]
-cores = [{core}]
-[conntrack]
-capacity = 65536
-[api]
-socket = "{socket}"
-"#,
-            prefix = lab.name(),
-            socket = scratch.path("api.sock"),
-        );
-        let config = scratch.write("portcullis.toml", &config);
-        let policy = scratch.write("policy.yaml", &document(rules));
-        let binary = portcullis().to_str().unwrap();
-        let appliance =
-            lab.spawn(At::Appliance, [binary, "run", "--config", &config, "--policy", &policy]).unwrap();
-        let mut rig = Rig { appliance, lab, scratch };
-        rig.wait_until_ready();
-        Some(rig)
-    }
-
-    fn wait_until_ready(&mut self) {
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            let socket = self.scratch.path("api.sock");
-            if run(&["show", "snapshot", "--socket", &socket]).status.success() {
-                return;
-            }
-            let said = || format!("{}{}", self.appliance.stdout(), self.appliance.stderr());
-            assert!(Instant::now() < until, "not ready after 10 s:\n{}", said());
-            if !self.appliance.is_running() {
-                panic!("the appliance ended:\n{}{}", self.appliance.stdout(), self.appliance.stderr());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn ask(&self, arguments: &[&str]) -> String {
-        let socket = self.scratch.path("api.sock");
-        stdout_of(&[arguments, &["--socket", &socket, "-o", "json"]].concat())
-    }
-
-    fn apply(&self, rules: &[&str]) -> String {
-        let document = self.scratch.write("next.yaml", &document(rules));
-        self.ask(&["apply", &document])
-    }
-
-    /// A bulk transfer between a server there and a client here, to its end.
-    fn bulk(&self, from: At, to: (At, &str), options: &[&str]) {
-        let server = self.lab.iperf3_server(to.0, 5201).unwrap();
-        let transfer = self.lab.iperf3(from, to.1, 5201, options).unwrap();
-        transfer
-            .finish(LATE)
-            .unwrap()
-            .success()
-            .unwrap_or_else(|error| panic!("{to:?} {options:?}: {error}"));
-        drop(server);
-    }
-
-    /// Ends the appliance as an operator does; what it counted must add up.
-    fn end(self) {
-        let counters = self.ask(&["show", "counters"]);
-        let [seen, passed, dropped] = ["in", "pass", "drop"].map(|key| number(&counters, key));
-        assert!(seen > 0 && seen == passed + dropped, "{counters}");
-        let before = Instant::now();
-        let finished = self.appliance.terminate(LATE).unwrap().success().unwrap();
-        assert!(before.elapsed() < Duration::from_secs(1), "SIGTERM took {:?}", before.elapsed());
-        assert!(finished.stdout.contains("established"), "no counters at the end:\n{}", finished.stdout);
-    }
+/// A bulk transfer between a server there and a client here, to its end.
+fn bulk(rig: &Rig, from: At, to: (At, &str), options: &[&str]) {
+    let server = rig.lab.iperf3_server(to.0, 5201).unwrap();
+    let transfer = rig.lab.iperf3(from, to.1, 5201, options).unwrap();
+    transfer.finish(LATE).unwrap().success().unwrap_or_else(|error| panic!("{to:?} {options:?}: {error}"));
+    drop(server);
 }
 
 /// The lab's server with one group of these rules.
@@ -142,7 +51,7 @@ nics:
 
 #[test]
 fn pings_and_udp_pass_both_ways_and_families() {
-    let Some(rig) = Rig::start("pings", &[PING, PING6, DNS, OUT]) else { return };
+    let Some(rig) = start("pings", &[PING, PING6, DNS, OUT]) else { return };
     for (from, to) in
         [(At::Client, SERVER_V4), (At::Client, SERVER_V6), (At::Server, CLIENT_V4), (At::Server, CLIENT_V6)]
     {
@@ -166,16 +75,16 @@ fn pings_and_udp_pass_both_ways_and_families() {
 
 #[test]
 fn bulk_transfers_pass_both_ways_and_families() {
-    let Some(rig) = Rig::start("bulk", &[BULK_TCP, BULK_UDP, OUT]) else { return };
+    let Some(rig) = start("bulk", &[BULK_TCP, BULK_UDP, OUT]) else { return };
     for (from, to) in [
         (At::Client, (At::Server, SERVER_V4)),
         (At::Client, (At::Server, SERVER_V6)),
         (At::Server, (At::Client, CLIENT_V4)),
         (At::Server, (At::Client, CLIENT_V6)),
     ] {
-        rig.bulk(from, to, &["-n", "20M"]);
-        rig.bulk(from, to, &["-n", "20M", "-R"]);
-        rig.bulk(from, to, &["-u", "-b", "20M", "-t", "1"]);
+        bulk(&rig, from, to, &["-n", "20M"]);
+        bulk(&rig, from, to, &["-n", "20M", "-R"]);
+        bulk(&rig, from, to, &["-u", "-b", "20M", "-t", "1"]);
     }
     let counters = rig.ask(&["show", "counters"]);
     assert!(number(&counters, "established") > 50_000, "{counters}");
@@ -184,7 +93,7 @@ fn bulk_transfers_pass_both_ways_and_families() {
 
 #[test]
 fn a_rule_taken_away_cuts_the_session_it_let_in_and_nothing_that_the_server_opened() {
-    let Some(rig) = Rig::start("flush", &[SSH, BULK_TCP, OUT]) else { return };
+    let Some(rig) = start("flush", &[SSH, BULK_TCP, OUT]) else { return };
     let lab = &rig.lab;
     let _ssh = lab.echo_server(At::Server, 22).unwrap();
     let _outer = lab.echo_server(At::Client, 443).unwrap();
@@ -203,7 +112,7 @@ fn a_rule_taken_away_cuts_the_session_it_let_in_and_nothing_that_the_server_open
     let connections = rig.ask(&["show", "connections"]);
     assert!(connections.contains(r#""local_port":22"#) && !connections.contains(r#""tombstone":true"#));
 
-    let receipt = rig.apply(&[BULK_TCP, OUT]);
+    let receipt = rig.apply(&document(&[BULK_TCP, OUT]));
     assert!(receipt.contains(r#""state":"acknowledged""#), "{receipt}");
     assert!(receipt.contains(r#""flushed":["server"]"#), "{receipt}");
     assert_eq!(number(&receipt, "disconnected"), 2, "{receipt}");
@@ -236,7 +145,7 @@ fn a_rule_taken_away_cuts_the_session_it_let_in_and_nothing_that_the_server_open
     assert!(number(&counters, "tombstone") > 0 && number(&counters, "no-rule") > 0, "{counters}");
 
     // The rule is back: the tuple of the old session stays held off, others are free.
-    rig.apply(&[SSH, BULK_TCP, OUT]);
+    rig.apply(&document(&[SSH, BULK_TCP, OUT]));
     assert!(!sessions[0].echo(b"again", Duration::from_millis(800)).unwrap());
     let mut anew = lab.connect(At::Client, (SERVER_V4, 22), SOON).unwrap();
     assert!(anew.echo(b"hello", SOON).unwrap());
@@ -245,7 +154,7 @@ fn a_rule_taken_away_cuts_the_session_it_let_in_and_nothing_that_the_server_open
 
 #[test]
 fn what_is_denied_does_not_leave() {
-    let Some(rig) = Rig::start("denied", &[SSH]) else { return };
+    let Some(rig) = start("denied", &[SSH]) else { return };
     let lab = &rig.lab;
     let _server = lab.echo_server(At::Server, 22).unwrap();
     let _other = lab.echo_server(At::Server, 23).unwrap();

@@ -12,6 +12,8 @@ use std::{
 
 use testkit::lab::Process;
 
+pub mod rig;
+
 /// The binary: `PORTCULLIS_BIN` (set by `scripts/test`), else one built now, so that it is never an old one.
 pub fn portcullis() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
