@@ -261,10 +261,12 @@ impl Args {
     pub fn spec(&self) -> Spec {
         let stateful = self.mode == ModeName::Stateful;
         let udp = self.udp.unwrap_or(if stateful { 0.0 } else { 1.0 });
-        let ends = self.count.is_some()
-            || self.connections.is_some()
-            || self.captures.plays() && self.captures.loops > 0;
-        let default = || (!ends).then_some(Duration::from_secs(10));
+        let ends = self.count.is_some() || self.connections.is_some();
+        let default = || match self.captures.plays() && self.captures.loops > 0 {
+            // It ends by itself.
+            true => Some(Duration::MAX),
+            false => (!ends).then_some(Duration::from_secs(10)),
+        };
         Spec {
             mode: if stateful { Mode::Stateful } else { Mode::Stateless },
             flows: self.flows,

@@ -52,8 +52,7 @@ const V4_TCP: &[Mutation] = &[
     |f| f.bytes[f.l4 + 13] = flags::SYN | flags::ACK,
     |f| f.bytes[f.l4 + 13] = flags::RST,
     |f| f.set16(f.ip + 6, 100),    // a fragment whose first is unknown
-    |f| f.set16(f.ip + 6, 0x2000), // a first fragment too short for its header
-    |f| f.tiny_first_fragment(),
+    |f| f.tiny_first_fragment(),   // a first fragment too short for its header
     |f| f.set16(f.ip - 2, 0x88B5), // no IP
     |f| f.icmp_v4(0),              // an echo reply that nobody asked for
     |f| f.icmp_v4(3),              // an error about nothing

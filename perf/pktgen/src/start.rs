@@ -1,5 +1,6 @@
 //! From the arguments to the exit status.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl Failure {
 pub fn start(args: &Args) -> Result<u8, Failure> {
     let plan = Plan::new(args.spec()).map_err(Failure::input)?;
     if args.print_policy {
-        print!("{}", pktgen::policy::policy(&plan));
+        print(&pktgen::policy::policy(&plan));
         return Ok(0);
     }
     let search = search(args, &plan)?;
@@ -64,10 +65,15 @@ pub fn start(args: &Args) -> Result<u8, Failure> {
     let report =
         if args.dry_run { job.over_cable(args, &monitor)? } else { job.over_devices(args, &monitor)? };
     match args.output {
-        OutputName::Json => println!("{}", serde_json::to_string(&report).map_err(Failure::runtime)?),
-        OutputName::Table => print!("{}", output::table(&report)),
+        OutputName::Json => print(&(serde_json::to_string(&report).map_err(Failure::runtime)? + "\n")),
+        OutputName::Table => print(&output::table(&report)),
     }
     Ok(u8::from(args.max_loss.is_some_and(|most| report.loss > most)))
+}
+
+/// To standard output. A reader that has gone away is no failure of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What a generating thread does.
