@@ -11,6 +11,7 @@ pub mod delta;
 pub mod diff;
 pub mod document;
 mod draft;
+pub mod explain;
 pub mod export;
 pub mod init;
 pub mod live;

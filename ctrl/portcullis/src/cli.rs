@@ -280,6 +280,12 @@ pub struct Selection {
     /// With this address of the other side, or one in this prefix
     #[arg(long, value_name = "PREFIX")]
     pub remote: Option<String>,
+    /// With this port of the NIC's
+    #[arg(long, value_name = "PORT")]
+    pub local_port: Option<u16>,
+    /// With this port of the other side
+    #[arg(long, value_name = "PORT")]
+    pub remote_port: Option<u16>,
     /// Of this protocol, by name or number
     #[arg(long)]
     pub protocol: Option<String>,
@@ -330,11 +336,11 @@ pub enum From {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("subject").required(true).args(["description", "packet", "pcap"])))]
 pub struct Explain {
-    /// Policy document
+    /// Policy document; without one the running appliance is asked, about the policy in force
     #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
+    pub policy: Option<PathBuf>,
     /// Configuration (TOML), for its quotas and settings
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "policy")]
     pub config: Option<PathBuf>,
     /// The judged NIC: its name, or project/name. A frame finds its own; with this, another one is an error
     #[arg(long, value_name = "NIC", required_unless_present_any = ["packet", "pcap"])]
@@ -357,6 +363,9 @@ pub struct Explain {
     /// How to print the verdict
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `replay`

@@ -2,35 +2,124 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
+use super::body::Text;
+use super::refusals::{Absent, BadDocument, Guards, Senseless, Unanswered};
 use super::shape::{Receipt, Record};
-use super::{Failed, Peer};
+use super::written::Document;
+use super::{Failed, POLICY, Peer};
 use crate::document::parse_policy;
 use crate::export::export;
 use crate::live::{Author, Change, LONGEST_CONFIRMATION, Live, Target};
 
 /// The longest time that a change may await its confirmation, in seconds.
 const MAX_CONFIRM: u64 = LONGEST_CONFIRMATION.as_secs();
-/// How long a request waits for the workers.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How long a request waits for the workers, in seconds.
+const MAX_WAIT: u64 = 60;
 
-/// How a change is made.
-#[derive(Debug, Default, Deserialize)]
+/// How an edit is made.
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct ChangeQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct EditQuery {
+    /// Only tell what would happen.
     dry_run: bool,
+    /// Refuse to disconnect more live connections than this.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
     max_disconnect: Option<u64>,
-    allow_empty: bool,
+    /// Roll back by itself unless it is confirmed within so many seconds.
+    #[param(value_type = u64, required = false, minimum = 1, maximum = 86_400)]
     confirm: Option<u64>,
+}
+
+/// How a document is applied.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DocumentQuery {
+    /// Only tell what would happen.
+    dry_run: bool,
+    /// Refuse to disconnect more live connections than this.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
+    max_disconnect: Option<u64>,
+    /// Roll back by itself unless it is confirmed within so many seconds.
+    #[param(value_type = u64, required = false, minimum = 1, maximum = 86_400)]
+    confirm: Option<u64>,
+    /// Accept an empty document, or one without NICs where there are some.
+    allow_empty: bool,
+    /// What refusals call the document.
+    #[param(value_type = String, required = false)]
     file: Option<String>,
-    generation: Option<u32>,
+}
+
+/// How a rollback is made.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RollbackQuery {
+    /// The generation to go back to, one of the history.
+    #[param(example = 1, maximum = 4_294_967_295_u32)]
+    generation: u32,
+    /// Only tell what would happen.
+    #[serde(default)]
+    dry_run: bool,
+    /// Refuse to disconnect more live connections than this.
+    #[param(value_type = u64, required = false, maximum = 9_007_199_254_740_991_u64)]
+    max_disconnect: Option<u64>,
+    /// Roll back by itself unless it is confirmed within so many seconds.
+    #[param(value_type = u64, required = false, minimum = 1, maximum = 86_400)]
+    confirm: Option<u64>,
+}
+
+/// What all changes have in common.
+pub(super) trait Manner {
+    /// Whether it is a dry run, what it may disconnect at most, how long it awaits its confirmation in seconds.
+    fn common(&self) -> (bool, Option<u64>, Option<u64>);
+
+    /// Whether nothing may be left.
+    fn allows_empty(&self) -> bool {
+        true
+    }
+}
+
+impl Manner for EditQuery {
+    fn common(&self) -> (bool, Option<u64>, Option<u64>) {
+        (self.dry_run, self.max_disconnect, self.confirm)
+    }
+}
+
+impl Manner for DocumentQuery {
+    fn common(&self) -> (bool, Option<u64>, Option<u64>) {
+        (self.dry_run, self.max_disconnect, self.confirm)
+    }
+
+    fn allows_empty(&self) -> bool {
+        self.allow_empty
+    }
+}
+
+impl Manner for RollbackQuery {
+    fn common(&self) -> (bool, Option<u64>, Option<u64>) {
+        (self.dry_run, self.max_disconnect, self.confirm)
+    }
+}
+
+/// The header of a change that is meant for one generation alone.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by hand: see `if_generation`")]
+pub(super) struct IfMatch {
+    /// A generation in quotes: refused unless it is the present one. `*` is any.
+    #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"(0|[1-9][0-9]{0,8})")$"#)]
+    generation: Option<String>,
 }
 
 pub(super) fn bad_request(error: impl ToString) -> Failed {
@@ -55,17 +144,17 @@ fn if_generation(headers: &HeaderMap) -> Result<Option<u32>, Failed> {
 }
 
 /// A change that somebody asks for, but for what it leads to.
-pub(super) struct Wish {
+pub(super) struct Wish<Q> {
     pub live: Live,
-    pub query: ChangeQuery,
+    pub query: Q,
     if_generation: Option<u32>,
     who: String,
 }
 
-impl FromRequestParts<Live> for Wish {
+impl<Q: DeserializeOwned + Send> FromRequestParts<Live> for Wish<Q> {
     type Rejection = Failed;
 
-    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Wish, Failed> {
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Wish<Q>, Failed> {
         let query = Query::try_from_uri(&parts.uri)
             .map_err(|error: QueryRejection| bad_request(error.body_text()))?;
         let ConnectInfo(Peer(who)) = ConnectInfo::from_request_parts(parts, live)
@@ -76,18 +165,19 @@ impl FromRequestParts<Live> for Wish {
     }
 }
 
-impl Wish {
+impl<Q: Manner> Wish<Q> {
     /// Makes the change.
     pub async fn make(self, target: Target) -> Result<Json<Receipt>, Failed> {
         let Wish { live, query, if_generation, who } = self;
-        if query.confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
+        let (dry_run, max_disconnect, confirm) = query.common();
+        if confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
             return Err(bad_request(format!("confirm: allowed: 1 to {MAX_CONFIRM} seconds")));
         }
         let change = Change {
-            dry_run: query.dry_run,
-            max_disconnect: query.max_disconnect,
-            allow_empty: query.allow_empty || !matches!(target, Target::Document(_)),
-            confirm: query.confirm.map(Duration::from_secs),
+            dry_run,
+            max_disconnect,
+            allow_empty: query.allows_empty(),
+            confirm: confirm.map(Duration::from_secs),
             if_generation,
             ..Change::new(target, Author::client(who))
         };
@@ -97,15 +187,20 @@ impl Wish {
     }
 }
 
-pub(super) async fn apply(wish: Wish, body: Bytes) -> Result<Json<Receipt>, Failed> {
+/// Makes a document the policy
+///
+/// As a whole, in one transaction: what the document lacks is removed. JSON or YAML, whatever the content type says.
+#[utoipa::path(
+    post, path = POLICY, tag = "policy", params(DocumentQuery, IfMatch),
+    request_body(content((Document = "application/json"), (Document = "application/yaml"))),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument)
+)]
+pub(super) async fn apply(wish: Wish<DocumentQuery>, Text(text): Text) -> Result<Json<Receipt>, Failed> {
     let file = wish.query.file.clone().unwrap_or_else(|| "document".to_owned());
     let limits = wish.live.config().policy.limits;
     // A large document takes a while to read: not on the thread that everybody else waits for.
     let read = tokio::task::spawn_blocking(move || {
-        let Ok(text) = std::str::from_utf8(&body) else {
-            return Err(format!("{file}: the document is no UTF-8; allowed: text in UTF-8"));
-        };
-        parse_policy(text, &file, &limits).map_err(|diagnostic| diagnostic.to_string())
+        parse_policy(&text, &file, &limits).map_err(|diagnostic| diagnostic.to_string())
     });
     let document = read
         .await
@@ -114,13 +209,23 @@ pub(super) async fn apply(wish: Wish, body: Bytes) -> Result<Json<Receipt>, Fail
     wish.make(Target::Document(document)).await
 }
 
-pub(super) async fn rollback(wish: Wish) -> Result<Json<Receipt>, Failed> {
-    let Some(generation) = wish.query.generation else {
-        return Err(bad_request("generation: missing; allowed: a generation of the history"));
-    };
+/// Goes back to the policy of an earlier generation
+///
+/// What only later changes disconnected is live again (semantics 5.7).
+#[utoipa::path(
+    post, path = "/v1/rollback", tag = "generations", params(RollbackQuery, IfMatch),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards)
+)]
+pub(super) async fn rollback(wish: Wish<RollbackQuery>) -> Result<Json<Receipt>, Failed> {
+    let generation = wish.query.generation;
     wish.make(Target::Generation(generation)).await
 }
 
+/// Keeps the change that awaits its confirmation
+#[utoipa::path(
+    post, path = "/v1/confirm", tag = "generations",
+    responses((status = 200, description = "The change that stays", body = Record), Guards)
+)]
 pub(super) async fn confirm(State(live): State<Live>) -> Result<Json<Record>, Failed> {
     Ok(Json(live.confirm().await?))
 }
@@ -131,37 +236,78 @@ pub(super) fn document(text: String, generation: u32) -> Response {
     (headers, text).into_response()
 }
 
+/// The present policy as a document
+///
+/// Applying it changes nothing.
+#[utoipa::path(
+    get, path = POLICY, tag = "policy",
+    responses((
+        status = 200, description = "The document", body = Document, content_type = "application/yaml",
+        headers(("ETag" = String, description = "The generation, in quotes"))
+    ))
+)]
 pub(super) async fn policy(State(live): State<Live>) -> Response {
     let (policy, generation) = live.policy_and_generation();
     document(export(&policy), generation)
 }
 
 /// Which generation, as the path says.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "extracted as a number: this is its description")]
+pub(super) struct GenerationPath {
+    /// Its number.
+    #[param(example = 1, maximum = 4_294_967_295_u32)]
+    generation: u32,
+}
+
 type Asked = Result<Path<u32>, PathRejection>;
 
 fn asked(path: Asked) -> Result<u32, Failed> {
     path.map(|Path(generation)| generation).map_err(|error| bad_request(error.body_text()))
 }
 
+/// The policy of a generation as a document
+#[utoipa::path(
+    get, path = "/v1/generations/{generation}/policy", tag = "generations", params(GenerationPath),
+    responses(
+        (
+            status = 200, description = "The document", body = Document, content_type = "application/yaml",
+            headers(("ETag" = String, description = "The generation, in quotes"))
+        ),
+        Senseless, Absent
+    )
+)]
 pub(super) async fn policy_at(State(live): State<Live>, path: Asked) -> Result<Response, Failed> {
     let generation = asked(path)?;
     Ok(document(export(&live.policy_at(generation)?), generation))
 }
 
 /// Whether to wait.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
+    /// Answer when every worker judges by it.
+    #[param(value_type = Wait, required = false, inline)]
     wait: Option<Wait>,
+    /// For so many seconds at most; 60 if left out.
+    #[param(value_type = u64, required = false, maximum = 60)]
+    timeout: Option<u64>,
 }
 
 /// For what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Wait {
     Acknowledged,
 }
 
+/// One generation of the history
+#[utoipa::path(
+    get, path = "/v1/generations/{generation}", tag = "generations", params(GenerationPath, WaitQuery),
+    responses((status = 200, description = "Its record", body = Record), Senseless, Absent, Unanswered)
+)]
 pub(super) async fn generation(
     State(live): State<Live>,
     path: Asked,
@@ -169,8 +315,12 @@ pub(super) async fn generation(
 ) -> Result<Json<Record>, Failed> {
     let generation = asked(path)?;
     let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
+    if query.timeout.is_some_and(|seconds| seconds > MAX_WAIT) {
+        return Err(bad_request(format!("timeout: allowed: 0 to {MAX_WAIT} seconds")));
+    }
     if query.wait == Some(Wait::Acknowledged) {
-        live.wait_acknowledged(generation, MAX_WAIT).await?;
+        let patience = Duration::from_secs(query.timeout.unwrap_or(MAX_WAIT));
+        live.wait_acknowledged(generation, patience).await?;
     }
     Ok(Json(live.record(generation)?))
 }

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Json, Response};
 
 use super::Failed;
 use super::change::{bad_request, internal};
-use super::shape::Count;
+use super::refusals::{Senseless, Unanswered};
+use super::shape::{Connection, Count};
 use crate::live::{Filter, Live, WrittenFilter};
 
 type Asked = Result<Query<WrittenFilter>, QueryRejection>;
@@ -17,6 +18,11 @@ fn filter(asked: Asked) -> Result<Filter, Failed> {
     Ok(Filter::read(&written)?)
 }
 
+/// Connections and tombstones that fit
+#[utoipa::path(
+    get, path = "/v1/connections", tag = "connections", params(WrittenFilter),
+    responses((status = 200, description = "Those that fit", body = Vec<Connection>), Senseless, Unanswered)
+)]
 pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, Failed> {
     let filter = filter(asked)?;
     // Text at once: a million connections as values would take several times its room.
@@ -38,6 +44,11 @@ pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Respo
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
+/// How many connections and tombstones fit
+#[utoipa::path(
+    get, path = "/v1/connections/count", tag = "connections", params(WrittenFilter),
+    responses((status = 200, description = "How many", body = Count), Senseless, Unanswered)
+)]
 pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
     let filter = filter(asked)?;
     let mut count = 0;
@@ -45,6 +56,14 @@ pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json
     Ok(Json(Count { count }))
 }
 
+/// Disconnects live connections that fit
+///
+/// Inbound ones become tombstones, which no rollback takes back; outbound ones are gone. Without any other condition `all=true`
+/// must be given.
+#[utoipa::path(
+    post, path = "/v1/connections/flush", tag = "connections", params(WrittenFilter),
+    responses((status = 200, description = "How many were disconnected", body = Count), Senseless, Unanswered)
+)]
 pub(super) async fn flush(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
     let says_all = asked.as_ref().is_ok_and(|Query(written)| written.all);
     let filter = filter(asked)?;

@@ -15,13 +15,15 @@
 //! | `POST /v1/rollback?generation=N` | [`shape::Receipt`]: the policy is that of generation N (semantics 5.7) |
 //! | `POST /v1/confirm` | [`shape::Record`] of the change that stays |
 //! | `GET /v1/history` | [`shape::Record`]s, the newest first |
-//! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it |
+//! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it, `&timeout=SECONDS` no later |
 //! | `GET /v1/generations/N/policy` | the policy of a generation as a document |
 //! | `GET /v1/nics`, `groups`, `connections`, `counters`, `workers`, `snapshot` | what `show` shows |
-//! | `GET /v1/connections?nic=…` | those that fit: `nic`, `vpc`, `local`, `remote`, `protocol`, `state`, `opened`, `tombstone`, `rule`, `since`, `worker` |
+//! | `GET /v1/connections?nic=…` | those that fit: `nic`, `vpc`, `local`, `remote`, `local_port`, `remote_port`, `protocol`, `state`, `opened`, `tombstone`, `rule`, `since`, `worker` |
 //! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
 //! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
+//! | `POST /v1/explain` with [`shape::Question`] as its body | [`shape::Explanation`]: how a packet would be judged, and why |
 //! | `GET /healthz` | [`shape::Health`]; 200 as long as the control side answers |
+//! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
 //!
 //! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.
 //!
@@ -32,12 +34,18 @@
 //!
 //! Handlers run on the control side's thread and never make a worker wait.
 
+mod body;
 mod change;
 mod connections;
+mod explain;
 mod objects;
+mod openapi;
+mod refusals;
 pub mod shape;
 mod socket;
 mod tcp;
+mod views;
+pub mod written;
 
 use std::future::IntoFuture;
 
@@ -46,9 +54,11 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
+pub use openapi::openapi;
 use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
 pub use tcp::{Tcp, TcpError};
@@ -112,25 +122,31 @@ async fn add_notice(State(live): State<Live>, mut response: Response) -> Respons
     response
 }
 
+/// Every path that is described, with what serves it.
+fn described() -> OpenApiRouter<Live> {
+    OpenApiRouter::new()
+        .routes(routes!(change::policy, change::apply))
+        .routes(routes!(change::rollback))
+        .routes(routes!(change::confirm))
+        .routes(routes!(views::history))
+        .routes(routes!(change::generation))
+        .routes(routes!(change::policy_at))
+        .routes(routes!(views::nics))
+        .routes(routes!(views::groups))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::count))
+        .routes(routes!(connections::flush))
+        .routes(routes!(explain::explain))
+        .routes(routes!(views::health))
+        .routes(routes!(views::counters))
+        .routes(routes!(views::workers))
+        .routes(routes!(views::snapshot))
+        .merge(objects::routes())
+}
+
 /// The whole API.
 pub fn router(live: Live) -> Router {
-    Router::new()
-        .route(POLICY, get(change::policy).post(change::apply))
-        .route("/v1/rollback", post(change::rollback))
-        .route("/v1/confirm", post(change::confirm))
-        .route("/v1/history", get(|State(live): State<Live>| async move { Json(live.history()) }))
-        .route("/v1/generations/{generation}", get(change::generation))
-        .route("/v1/generations/{generation}/policy", get(change::policy_at))
-        .route("/v1/nics", get(|State(live): State<Live>| async move { Json(live.nics()) }))
-        .route("/v1/groups", get(|State(live): State<Live>| async move { Json(live.groups()) }))
-        .route("/v1/connections", get(connections::list))
-        .route("/v1/connections/count", get(connections::count))
-        .route("/v1/connections/flush", post(connections::flush))
-        .route("/healthz", get(|State(live): State<Live>| async move { Json(live.health()) }))
-        .route("/v1/counters", get(|State(live): State<Live>| async move { Json(live.counters()) }))
-        .route("/v1/workers", get(|State(live): State<Live>| async move { Json(live.workers().await) }))
-        .route("/v1/snapshot", get(|State(live): State<Live>| async move { Json(live.snapshot()) }))
-        .merge(objects::routes())
+    openapi::with_description(described())
         .fallback(|| async { Failed::new(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async {
             Failed::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")

@@ -1,23 +1,28 @@
 //! Requests about single objects: each a change like any other, through the same engine, with the same receipt.
 
-use std::collections::HashMap;
-
-use axum::Router;
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::request::Parts;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::response::{Json, Response};
-use axum::routing::{get, patch, post, put};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::change::{Wish, bad_request, document};
+use super::body::Text;
+use super::change::{EditQuery, IfMatch, Wish, bad_request, document};
+use super::refusals::{Absent, BadDocument, Guards, Senseless};
 use super::shape::Receipt;
+use super::written::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
 use super::{Failed, POLICY};
-use crate::document::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put as put_object, remove};
+use crate::document::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put, remove};
 use crate::export::export_object;
 use crate::live::{Live, Refused, Target};
 use crate::model::{Key, Policy};
 use crate::name;
 
 type Changed = Result<Json<Receipt>, Failed>;
+/// What a path's parameters say.
+type Asked<P> = Result<Path<P>, PathRejection>;
 
 impl From<EditError> for Refused {
     fn from(error: EditError) -> Refused {
@@ -30,93 +35,229 @@ impl From<EditError> for Refused {
 }
 
 /// Their paths.
-pub(super) fn routes() -> Router<Live> {
-    let object = || get(show).put(set).delete(delete);
-    let routes = Router::new()
-        .route(POLICY, patch(merge_document))
-        .route("/v1/vpcs/{name}", object())
-        .route("/v1/security-groups/{project}/{name}/rules", post(add_rule))
-        .route("/v1/security-groups/{project}/{name}/rules/{position}", put(set_rule).delete(delete_rule));
-    ["address-groups", "security-groups", "nics"]
-        .into_iter()
-        .fold(routes, |routes, kind| routes.route(&format!("/v1/{kind}/{{project}}/{{name}}"), object()))
+pub(super) fn routes() -> OpenApiRouter<Live> {
+    OpenApiRouter::new()
+        .routes(routes!(merge_document))
+        .routes(routes!(vpcs::show, vpcs::set, vpcs::delete))
+        .routes(routes!(address_groups::show, address_groups::set, address_groups::delete))
+        .routes(routes!(security_groups::show, security_groups::set, security_groups::delete))
+        .routes(routes!(nics::show, nics::set, nics::delete))
+        .routes(routes!(add_rule))
+        .routes(routes!(set_rule, delete_rule))
 }
 
-/// The object that a path names; of a rule, its group.
-struct Named(ObjectKey);
+/// Names an object.
+trait Place: Sized {
+    fn key(self) -> Result<Key, Failed>;
 
-impl FromRequestParts<Live> for Named {
-    type Rejection = Failed;
-
-    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Named, Failed> {
-        let path = Path::<HashMap<String, String>>::from_request_parts(parts, live).await;
-        let Path(path) = path.map_err(|error| bad_request(error.body_text()))?;
-        let part = |what: &str| {
-            let text = path.get(what).map(String::as_str).unwrap_or_default();
-            name::check(text)
-                .map(|()| text.to_owned())
-                .map_err(|why| bad_request(format!("{what}: {text:?} {why}; allowed: a name")))
-        };
-        let kind = parts.uri.path().split('/').nth(2).unwrap_or_default();
-        if kind == "vpcs" {
-            return Ok(Named(ObjectKey::Vpc(part("name")?.into())));
-        }
-        let key = Key::new(part("project")?, part("name")?);
-        Ok(Named(match kind {
-            "address-groups" => ObjectKey::AddressGroup(key),
-            "security-groups" => ObjectKey::SecurityGroup(key),
-            _ => ObjectKey::Nic(key),
-        }))
+    /// The key of an extracted one.
+    fn asked(path: Asked<Self>) -> Result<Key, Failed> {
+        path.map_err(|error| bad_request(error.body_text()))?.0.key()
     }
 }
 
-impl Wish {
+fn checked(what: &str, text: &str) -> Result<(), Failed> {
+    name::check(text).map_err(|why| bad_request(format!("{what}: {text:?} {why}; allowed: a name")))
+}
+
+/// A VPC's place. VPCs have no project.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct VpcPlace {
+    /// Its name.
+    #[param(example = "web", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
+    name: String,
+}
+
+impl Place for VpcPlace {
+    fn key(self) -> Result<Key, Failed> {
+        checked("name", &self.name)?;
+        Ok(Key::in_default(self.name))
+    }
+}
+
+fn vpc_key(key: Key) -> ObjectKey {
+    ObjectKey::Vpc(key.name)
+}
+
+/// The place of an object in its project.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ObjectPlace {
+    /// Its project.
+    #[param(example = "default", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
+    project: String,
+    /// Its name.
+    #[param(example = "web", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
+    name: String,
+}
+
+impl Place for ObjectPlace {
+    fn key(self) -> Result<Key, Failed> {
+        checked("project", &self.project)?;
+        checked("name", &self.name)?;
+        Ok(Key::new(self.project, self.name))
+    }
+}
+
+impl Wish<EditQuery> {
     /// Makes the edit.
     async fn edit(self, edit: impl FnOnce(&Policy) -> Result<Policy, EditError> + Send + 'static) -> Changed {
         self.make(Target::Edited(Box::new(|present| Ok(edit(present)?)))).await
     }
 }
 
-async fn merge_document(wish: Wish, text: String) -> Changed {
+/// Adds the objects of a document, or replaces those of their names
+///
+/// Nothing is removed.
+#[utoipa::path(
+    patch, path = POLICY, tag = "policy", params(EditQuery, IfMatch),
+    request_body(content((Document = "application/json"), (Document = "application/yaml"))),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument)
+)]
+async fn merge_document(wish: Wish<EditQuery>, Text(text): Text) -> Changed {
     let limits = wish.live.config().policy.limits;
     wish.edit(move |present| merge(present, &text, "document", &limits)).await
 }
 
-async fn show(State(live): State<Live>, Named(object): Named) -> Result<Response, Failed> {
+fn shown(live: &Live, object: &ObjectKey) -> Result<Response, Failed> {
     let (policy, generation) = live.policy_and_generation();
-    let text = export_object(&policy, &object).ok_or_else(|| Refused::NotFound(object.to_string()))?;
+    let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(object.to_string()))?;
     Ok(document(text, generation))
 }
 
-async fn set(wish: Wish, Named(object): Named, text: String) -> Changed {
-    let limits = wish.live.config().policy.limits;
-    wish.edit(move |present| put_object(present, &object, &text, &limits)).await
+/// One kind of objects: shown, set and deleted under one path.
+macro_rules! objects {
+    ($module:ident, $path:literal, $what:literal, $place:ident, $written:ident, $key:expr) => {
+        mod $module {
+            use super::*;
+
+            #[utoipa::path(
+                get, path = $path, tag = "objects", operation_id = concat!("show_", stringify!($module)),
+                summary = concat!("One ", $what, ", as it stands in a document"), params($place),
+                responses(
+                    (
+                        status = 200, description = "The object", body = $written, content_type = "application/yaml",
+                        headers(("ETag" = String, description = "The generation, in quotes"))
+                    ),
+                    Senseless, Absent
+                )
+            )]
+            pub async fn show(
+                State(live): State<Live>,
+                place: Asked<$place>,
+            ) -> Result<Response, Failed> {
+                shown(&live, &$key($place::asked(place)?))
+            }
+
+            #[utoipa::path(
+                put, path = $path, tag = "objects", operation_id = concat!("set_", stringify!($module)),
+                summary = concat!("Puts a ", $what, " in the place of that of its name, or beside the others"),
+                params($place, EditQuery, IfMatch),
+                request_body(content(($written = "application/json"), ($written = "application/yaml"))),
+                responses(
+                    (status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument
+                )
+            )]
+            pub async fn set(
+                wish: Wish<EditQuery>,
+                place: Asked<$place>,
+                Text(text): Text,
+            ) -> Changed {
+                let object = $key($place::asked(place)?);
+                let limits = wish.live.config().policy.limits;
+                wish.edit(move |present| put(present, &object, &text, &limits)).await
+            }
+
+            #[utoipa::path(
+                delete, path = $path, tag = "objects", operation_id = concat!("delete_", stringify!($module)),
+                summary = concat!("Takes a ", $what, " away that nothing uses"), params($place, EditQuery, IfMatch),
+                responses(
+                    (status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards
+                )
+            )]
+            pub async fn delete(wish: Wish<EditQuery>, place: Asked<$place>) -> Changed {
+                let object = $key($place::asked(place)?);
+                wish.edit(move |present| remove(present, &object)).await
+            }
+        }
+    };
 }
 
-async fn delete(wish: Wish, Named(object): Named) -> Changed {
-    wish.edit(move |present| remove(present, &object)).await
+objects!(vpcs, "/v1/vpcs/{name}", "VPC", VpcPlace, Vpc, vpc_key);
+objects!(
+    address_groups,
+    "/v1/address-groups/{project}/{name}",
+    "address group",
+    ObjectPlace,
+    AddressGroup,
+    ObjectKey::AddressGroup
+);
+objects!(
+    security_groups,
+    "/v1/security-groups/{project}/{name}",
+    "security group",
+    ObjectPlace,
+    SecurityGroup,
+    ObjectKey::SecurityGroup
+);
+objects!(nics, "/v1/nics/{project}/{name}", "NIC", ObjectPlace, NicDocument, ObjectKey::Nic);
+
+/// A rule's place: its group, and its position there.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct RulePlace {
+    /// The group's project.
+    #[param(example = "default", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
+    project: String,
+    /// The group's name.
+    #[param(example = "web", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
+    name: String,
+    /// The rule's position in the group, from 0.
+    #[param(example = 0, maximum = 4_294_967_295_u32)]
+    position: u32,
 }
 
-/// The position of a rule, beside its group.
-#[derive(serde::Deserialize)]
-struct Place {
-    position: usize,
+/// The group and position of an extracted place.
+fn rule_place(place: Asked<RulePlace>) -> Result<(Key, usize), Failed> {
+    let Path(RulePlace { project, name, position }) =
+        place.map_err(|error| bad_request(error.body_text()))?;
+    Ok((ObjectPlace { project, name }.key()?, position as usize))
 }
 
-async fn rules(wish: Wish, Named(object): Named, what: RuleEdit) -> Changed {
-    let ObjectKey::SecurityGroup(group) = object else { return Err(bad_request("rules are a group's")) };
+async fn edit_rules(wish: Wish<EditQuery>, group: Key, what: RuleEdit) -> Changed {
     let limits = wish.live.config().policy.limits;
     wish.edit(move |present| edit_rule(present, &group, &what, &limits)).await
 }
 
-async fn add_rule(wish: Wish, group: Named, text: String) -> Changed {
-    rules(wish, group, RuleEdit::Add(text)).await
+/// Adds a rule at the end of a group's list
+#[utoipa::path(
+    post, path = "/v1/security-groups/{project}/{name}/rules", tag = "objects", params(ObjectPlace, EditQuery, IfMatch),
+    request_body(content((Rule = "application/json"), (Rule = "application/yaml"))),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards, BadDocument)
+)]
+async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): Text) -> Changed {
+    let group = ObjectPlace::asked(place)?;
+    edit_rules(wish, group, RuleEdit::Add(text)).await
 }
 
-async fn set_rule(wish: Wish, group: Named, Path(place): Path<Place>, text: String) -> Changed {
-    rules(wish, group, RuleEdit::Set(place.position, text)).await
+/// Puts a rule in the place of another
+#[utoipa::path(
+    put, path = "/v1/security-groups/{project}/{name}/rules/{position}", tag = "objects", params(RulePlace, EditQuery, IfMatch),
+    request_body(content((Rule = "application/json"), (Rule = "application/yaml"))),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards, BadDocument)
+)]
+async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePlace>, Text(text): Text) -> Changed {
+    let (group, position) = rule_place(place)?;
+    edit_rules(wish, group, RuleEdit::Set(position, text)).await
 }
 
-async fn delete_rule(wish: Wish, group: Named, Path(place): Path<Place>) -> Changed {
-    rules(wish, group, RuleEdit::Delete(place.position)).await
+/// Takes a rule away; those behind it move up
+#[utoipa::path(
+    delete, path = "/v1/security-groups/{project}/{name}/rules/{position}", tag = "objects", params(RulePlace, EditQuery, IfMatch),
+    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards)
+)]
+async fn delete_rule(wish: Wish<EditQuery>, place: Asked<RulePlace>) -> Changed {
+    let (group, position) = rule_place(place)?;
+    edit_rules(wish, group, RuleEdit::Delete(position)).await
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Every worker judges by it.
@@ -21,7 +22,7 @@ pub enum State {
 }
 
 /// The receipt of a change. Names are those of objects, `project/name` outside the project `default`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// What became of it.
     pub state: State,
@@ -65,7 +66,7 @@ pub struct Receipt {
 }
 
 /// The connections that a change would disconnect, as they were when the workers were asked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Affected {
     /// Disconnected ones that would be live again: by a rollback.
     pub revived: u64,
@@ -78,7 +79,7 @@ pub struct Affected {
 }
 
 /// When a worker began to judge by a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Acknowledgement {
     /// Which worker.
     pub id: usize,
@@ -87,7 +88,7 @@ pub struct Acknowledgement {
 }
 
 /// What became of a confirmation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Confirmation {
     /// It is awaited.
@@ -99,7 +100,7 @@ pub enum Confirmation {
 }
 
 /// A generation in `history`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// Its number.
     pub generation: u32,
@@ -138,7 +139,7 @@ pub struct Record {
 }
 
 /// A refusal, whatever was asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// One line; of a bad document `file:line:column: what was found and what is allowed`.
     pub error: String,
@@ -148,7 +149,7 @@ pub struct Refusal {
 }
 
 /// Packets. `in` is always `pass` and `drop` together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Packets {
     /// Judged, or dropped on the way to the worker that would have.
     #[serde(rename = "in")]
@@ -162,7 +163,7 @@ pub struct Packets {
 }
 
 /// Packets of one direction of a NIC.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tallied {
     /// How many.
     #[serde(flatten)]
@@ -172,7 +173,7 @@ pub struct Tallied {
 }
 
 /// `show counters`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// The present generation.
     pub generation: u32,
@@ -191,7 +192,7 @@ pub struct Counters {
 }
 
 /// One worker's packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerCounters {
     /// Which worker.
     pub id: usize,
@@ -203,7 +204,7 @@ pub struct WorkerCounters {
 }
 
 /// One NIC's packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NicCounters {
     /// Which; null for packets of no NIC.
     pub nic: Option<String>,
@@ -214,7 +215,7 @@ pub struct NicCounters {
 }
 
 /// What a port's device counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortCounters {
     /// The port.
     pub name: String,
@@ -245,7 +246,7 @@ pub struct PortCounters {
 }
 
 /// One of `show connections`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
     /// Whose it is.
     pub nic: String,
@@ -279,14 +280,14 @@ pub struct Connection {
 }
 
 /// How many connections fit a filter, or were disconnected.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Count {
     /// That many.
     pub count: u64,
 }
 
 /// How the appliance is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`, or `lagging` while some worker does not judge by the present generation yet.
     pub status: String,
@@ -297,7 +298,7 @@ pub struct Health {
 }
 
 /// What tells an ICMP connection from others between the same addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Icmp {
     /// The identifier.
     pub identifier: u16,
@@ -309,7 +310,7 @@ pub struct Icmp {
 }
 
 /// One of `show nics`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nic {
     /// Its name.
     pub nic: String,
@@ -336,7 +337,7 @@ pub struct Nic {
 }
 
 /// One of `show groups`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Group {
     /// Its name.
     pub group: String,
@@ -353,7 +354,7 @@ pub struct Group {
 }
 
 /// One of `show workers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// Which.
     pub id: usize,
@@ -375,7 +376,7 @@ pub struct Worker {
 }
 
 /// `show snapshot`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     /// Its generation.
     pub generation: u32,
@@ -401,4 +402,94 @@ pub struct Snapshot {
     pub in_limbo: usize,
     /// Settings that let pass what the defaults would not (semantics 2.8).
     pub settings: Vec<String>,
+}
+
+/// The side of a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Of the instances.
+    Inside,
+    /// Of the network.
+    Outside,
+}
+
+/// A packet that `explain` is asked about: a description with a NIC, or a frame with the side that it comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Question {
+    /// The judged NIC: its name, or project/name. A frame finds its own; with this, another one is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub nic: Option<String>,
+    /// An opening packet in words, such as `inbound tcp 198.51.100.9:40000 > 10.5.6.7:22`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub description: Option<String>,
+    /// A whole Ethernet frame in hexadecimal digits, with whitespace and colons anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub frame: Option<String>,
+    /// Where the frame comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub from: Option<Side>,
+    /// Bytes that the frame had on the wire, where a capture cut it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, maximum = 4_294_967_295_u32)]
+    pub length: Option<u32>,
+}
+
+/// `explain`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// `pass` or `drop`.
+    pub verdict: String,
+    /// The one reason.
+    pub reason: String,
+    /// The same in words.
+    pub why: String,
+    /// The rule that decides: group#position; null where none does.
+    pub rule: Option<String>,
+    /// What that rule says.
+    pub rule_text: Option<String>,
+    /// For a drop by the rules, those that came nearest to letting it pass.
+    pub nearest: Vec<Near>,
+    /// Where the packet comes from.
+    pub from: Side,
+    /// Whose it is; null where nobody's.
+    pub nic: Option<String>,
+    /// `inbound` or `outbound`, of a NIC.
+    pub direction: Option<String>,
+    /// What the packet is, as far as it could be read.
+    pub packet: String,
+    /// It would drop, and observe mode lets it pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
+    /// The generation that it was judged by.
+    pub generation: u32,
+}
+
+/// A rule that allows, but not this packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Near {
+    /// Its name: group#position.
+    pub rule: String,
+    /// What it says.
+    pub rule_text: String,
+    /// Fields that do not fit.
+    pub mismatch: Vec<String>,
+    /// The same, with what rule and packet have there.
+    pub found: Vec<Mismatch>,
+}
+
+/// A field that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mismatch {
+    /// Its name in documents.
+    pub field: String,
+    /// What the rule has there.
+    pub rule: String,
+    /// What the packet has.
+    pub packet: String,
 }

@@ -8,6 +8,7 @@ use engine::{Direction, NicSlot, Reason};
 use super::{Inner, Live, names};
 use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
+use crate::explain::{Bench, Unexplained};
 use crate::model::{self, Mode, Policy};
 
 /// What one worker counted of one NIC and direction, or a sum of such.
@@ -91,6 +92,15 @@ pub fn notice(live: &Live) -> Option<String> {
 }
 
 impl Live {
+    /// `explain`: by the very snapshot that the workers judge by.
+    pub fn explain(&self, question: &shape::Question) -> Result<shape::Explanation, Unexplained> {
+        let config = self.config();
+        let in_grace = self.shared.start.elapsed() < config.conntrack.pickup_grace;
+        let bench = Bench::new(&config, in_grace);
+        let inner = self.inner();
+        bench.explain(&inner.committer, inner.publisher.current(), question)
+    }
+
     /// `show counters`
     pub fn counters(&self) -> Counters {
         self.inner().counters()

@@ -66,6 +66,8 @@ fn query(selection: &Selection) -> String {
     ];
     let texts = texts.into_iter().filter_map(|(key, value)| Some((key, encoded(value.as_ref()?))));
     let others = [
+        ("local_port", selection.local_port.map(|port| port.to_string())),
+        ("remote_port", selection.remote_port.map(|port| port.to_string())),
         ("tombstone", selection.tombstone.map(|on| on.to_string())),
         ("since", selection.since.map(|generation| generation.to_string())),
         ("worker", selection.worker.map(|worker| worker.to_string())),

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::api::shape::{Receipt, Record, State};
+use control::api::shape::{Explanation, Question, Receipt, Record, State};
 use control::api::{POLICY, shape};
 use control::source::read_file;
 use hyper::{Method, StatusCode};
@@ -107,6 +107,12 @@ pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
     let body = request(&args.socket, Method::GET, POLICY, Vec::new())?.success()?;
     print(&String::from_utf8_lossy(&body), false);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `explain`, by the policy in force
+pub fn explain(args: &cli::Client, question: &Question) -> Result<Explanation, Failure> {
+    let body = serde_json::to_vec(question).map_err(Failure::runtime)?;
+    parsed(&request(&args.socket, Method::POST, "/v1/explain", body)?.success()?)
 }
 
 /// `show`

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::super::Inner;
 use crate::api::shape::Connection;
@@ -15,6 +16,8 @@ pub struct Filter {
     vpc: Option<String>,
     remote: Option<Prefix>,
     local: Option<Prefix>,
+    remote_port: Option<u16>,
+    local_port: Option<u16>,
     protocol: Option<String>,
     state: Option<String>,
     opened: Option<String>,
@@ -25,31 +28,49 @@ pub struct Filter {
 }
 
 /// A filter as it is written: the query of a request.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Written {
     /// A NIC's name, or project/name.
+    #[param(value_type = String, required = false)]
     pub nic: Option<String>,
     /// A VPC's name.
+    #[param(value_type = String, required = false)]
     pub vpc: Option<String>,
     /// A prefix or address of the other side.
+    #[param(value_type = String, required = false)]
     pub remote: Option<String>,
     /// A prefix or address of the NIC.
+    #[param(value_type = String, required = false)]
     pub local: Option<String>,
+    /// A port of the other side.
+    #[param(value_type = u16, required = false, maximum = 65_535)]
+    pub remote_port: Option<u16>,
+    /// A port of the NIC's.
+    #[param(value_type = u16, required = false, maximum = 65_535)]
+    pub local_port: Option<u16>,
     /// By name or number.
+    #[param(value_type = String, required = false)]
     pub protocol: Option<String>,
     /// One of the states.
+    #[param(value_type = String, required = false, pattern = "^(syn-sent|syn-received|established|fin-wait|closing|one-way|two-way|icmp)$")]
     pub state: Option<String>,
     /// `inbound` or `outbound`.
+    #[param(value_type = String, required = false, pattern = "^(inbound|outbound)$")]
     pub opened: Option<String>,
     /// Tombstones alone, or live connections alone.
+    #[param(value_type = bool, required = false)]
     pub tombstone: Option<bool>,
     /// `group#position`
+    #[param(value_type = String, required = false)]
     pub rule: Option<String>,
     /// Last found live, or disconnected, at this generation or later.
+    #[param(value_type = u32, required = false, maximum = 4_294_967_295_u32)]
     pub since: Option<u32>,
     /// A worker's number.
-    pub worker: Option<usize>,
+    #[param(value_type = u32, required = false, maximum = 4_294_967_295_u32)]
+    pub worker: Option<u32>,
     /// Every connection is meant; a flush without any other condition wants it said.
     pub all: bool,
 }
@@ -92,13 +113,15 @@ impl Filter {
             vpc: written.vpc.clone(),
             remote: prefix("remote", &written.remote)?,
             local: prefix("local", &written.local)?,
+            remote_port: written.remote_port,
+            local_port: written.local_port,
             protocol: protocol.transpose()?,
             state: one_of("state", &written.state, &STATES)?,
             opened: one_of("opened", &written.opened, &["inbound", "outbound"])?,
             tombstone: written.tombstone,
             rule: written.rule.clone(),
             since: written.since,
-            worker: written.worker,
+            worker: written.worker.map(|worker| worker as usize),
         })
     }
 
@@ -125,6 +148,8 @@ impl Filter {
             && is(self.opened.as_deref(), connection.opened.as_str())
             && is(self.tombstone.as_ref(), &connection.tombstone)
             && is(self.worker.as_ref(), &connection.worker)
+            && self.remote_port.is_none_or(|port| connection.remote_port == Some(port))
+            && self.local_port.is_none_or(|port| connection.local_port == Some(port))
             && self.since.is_none_or(|since| connection.generation >= since)
             && self.rule.as_ref().is_none_or(|rule| connection.rule.as_ref() == Some(rule))
             && within(&self.remote, &connection.remote)

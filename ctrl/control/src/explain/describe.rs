@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use control::model::{Mac, Nic, Segment, protocol};
+use crate::model::{Mac, Nic, Segment, protocol};
 use engine::{Direction, Side, proto};
 
+use super::Unexplained;
 use super::frame::{self, Ends};
-use crate::failure::Failure;
 
 /// Where a description names no source port, one of the range that clients take theirs from (RFC 6335 §6).
 const SOME_PORT: u16 = 49_152;
@@ -29,8 +29,8 @@ pub struct Described {
 
 impl Described {
     /// Reads a description.
-    pub fn read(text: &str) -> Result<Described, Failure> {
-        let bad = |what: String| Failure::input(format!("{what}; {FORM}"));
+    pub fn read(text: &str) -> Result<Described, Unexplained> {
+        let bad = |what: String| Unexplained::Senseless(format!("{what}; {FORM}"));
         let words: Vec<&str> = text.split_whitespace().collect();
         let [direction, protocol, source, ">", destination, rest @ ..] = words.as_slice() else {
             return Err(bad(format!("{text:?} is no description of a packet")));
@@ -144,7 +144,7 @@ mod tests {
             "inbound icmp 1.1.1.1 > 2.2.2.2 code 1",
             "inbound tcp 1.1.1.1:1 > 2.2.2.2:2 type 8 code 0",
         ] {
-            let refusal = format!("{:?}", Described::read(bad).unwrap_err());
+            let refusal = Described::read(bad).unwrap_err().to_string();
             assert!(refusal.contains("allowed: "), "{bad:?}: {refusal}");
         }
     }

@@ -4,52 +4,16 @@
 
 use std::collections::HashSet;
 
-use control::commit::Committer;
-use control::model::{Key, Policy, Remote, Rule, protocol};
 use engine::classify::{Field, Query};
 use engine::snapshot::{Binding, Snapshot};
 use engine::{RuleId, addr_from_bits, proto};
-use serde_json::{Value, json};
+
+use crate::api::shape::{Mismatch, Near};
+use crate::commit::Committer;
+use crate::model::{Action, Direction, Ethertypes, Key, Policy, Remote, Rule, protocol};
 
 /// Rules that are named at least, if there are as many, and at most, if they are equally near.
 const NEAREST: (usize, usize) = (3, 10);
-
-/// A field that did not fit: its name in documents, what the rule has there, what the packet has.
-pub struct Mismatch {
-    field: &'static str,
-    rule: String,
-    packet: String,
-}
-
-/// A rule that allows, but not this packet.
-pub struct Near {
-    /// Its name: group`#`position.
-    pub rule: String,
-    mismatches: Vec<Mismatch>,
-}
-
-impl Near {
-    /// As programs read it.
-    pub fn json(&self) -> Value {
-        let fields: Vec<_> = self.mismatches.iter().map(|mismatch| mismatch.field).collect();
-        let found: Vec<_> = self
-            .mismatches
-            .iter()
-            .map(|m| json!({ "field": m.field, "rule": m.rule, "packet": m.packet }))
-            .collect();
-        json!({ "rule": self.rule, "mismatch": fields, "found": found })
-    }
-
-    /// The fields as people read them.
-    pub fn told(&self) -> String {
-        let told: Vec<_> = self
-            .mismatches
-            .iter()
-            .map(|m| format!("{} (rule: {}, packet: {})", m.field, m.rule, m.packet))
-            .collect();
-        told.join(", ")
-    }
-}
 
 /// The rules that came nearest: those of this direction that allow, with the fewest fields that do not fit.
 pub fn nearest(committer: &Committer, snapshot: &Snapshot, nic: &Binding, query: &Query) -> Vec<Near> {
@@ -84,9 +48,10 @@ fn near(committer: &Committer, rule: RuleId, fields: &[Option<Field>], query: &Q
     if mismatches.is_empty() {
         // All of it fits, and still a deny rule came first.
         let (own, packet) = (rule.priority.to_string(), "denied by a rule before it".to_owned());
-        mismatches.push(Mismatch { field: "priority", rule: own, packet });
+        mismatches.push(Mismatch { field: "priority".to_owned(), rule: own, packet });
     }
-    Some(Near { rule: name, mismatches })
+    let mismatch = mismatches.iter().map(|mismatch| mismatch.field.clone()).collect();
+    Some(Near { rule_text: rule_text(committer.policy(), &name), rule: name, mismatch, found: mismatches })
 }
 
 fn mismatch(rule: &Rule, field: Option<Field>, query: &Query) -> Mismatch {
@@ -110,7 +75,7 @@ fn mismatch(rule: &Rule, field: Option<Field>, query: &Query) -> Mismatch {
             ("ports", rule.ports.map_or("any".to_owned(), ports_text), query.port.to_string())
         }
     };
-    Mismatch { field, rule, packet }
+    Mismatch { field: field.to_owned(), rule, packet }
 }
 
 /// The rule of that name.
@@ -121,7 +86,6 @@ fn find<'p>(policy: &'p Policy, name: &str) -> Option<&'p Rule> {
 
 /// What a rule says, in one line.
 pub fn rule_text(policy: &Policy, name: &str) -> String {
-    use control::model::{Action, Direction, Ethertypes};
     let Some(rule) = find(policy, name) else { return String::new() };
     let action = if rule.action == Action::Deny { "deny" } else { "allow" };
     let direction = if rule.direction == Direction::Inbound { "inbound" } else { "outbound" };

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use control::model::Segment;
 use engine::proto;
+
+use crate::model::Segment;
 
 /// Who sends a frame to whom.
 pub struct Ends {

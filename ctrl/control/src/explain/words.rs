@@ -1,12 +1,12 @@
 //! A packet and the reason of its verdict, in words. What they say was decided before: by the parser and the judge.
 
-use control::model::{Policy, Segment};
 use engine::io::Frame;
 use engine::lane::{Fragment, Lane, What, flags};
 use engine::verdict::Verdict;
 use engine::{Reason, SegmentKey, Side, addr_from_bits, tcp};
 
 use super::nearest::protocol_text;
+use crate::model::{Policy, Segment};
 
 /// The frame, as far as it could be read, in one line.
 pub fn packet(lane: &Lane, frame: &impl Frame) -> String {

@@ -1,0 +1,276 @@
+//! The verdict on a packet, and why. Described in words or given as bytes, the packet is a frame, and the frame goes the way of
+//! every frame: read, resolved and judged by the firewall of the workers, here with an empty table of connections. Nothing of
+//! what follows decides anything.
+
+mod describe;
+mod frame;
+mod nearest;
+mod words;
+
+use std::fmt;
+use std::sync::Arc;
+
+use engine::burst::{Batch, Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::classify::Query;
+use engine::conntrack::{Secret, ShardConfig};
+use engine::io::Frame;
+use engine::judge::{Step, resolve};
+use engine::snapshot::Snapshot;
+use engine::{Reason, Side};
+
+use crate::api::shape::{self, Explanation, Question};
+use crate::commit::Committer;
+use crate::compile::shard_config;
+use crate::config::Config;
+use crate::model::{Key, Policy};
+use describe::Described;
+
+/// Connections that the table has room for: one packet opens at most one.
+const ROOM: u32 = 64;
+/// NICs that a refusal names at most.
+const NAMED: usize = 10;
+
+/// Why there is no verdict; [`fmt::Display`] gives one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unexplained {
+    /// What is asked makes no sense.
+    Senseless(String),
+    /// The frame is not written as it must be.
+    Frame(String),
+    /// No NIC has the name.
+    NoNic {
+        /// The name.
+        asked: String,
+        /// Some that there are.
+        there: Vec<String>,
+    },
+    /// The packet is another NIC's.
+    OtherNic {
+        /// The one that was asked about.
+        asked: Key,
+        /// Whose it is.
+        told: String,
+    },
+}
+
+impl fmt::Display for Unexplained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unexplained::Senseless(what) => f.write_str(what),
+            Unexplained::Frame(what) => write!(f, "frame: {what}"),
+            Unexplained::NoNic { asked, there } => {
+                write!(f, "no NIC {asked:?}; there are: {}", there.join(", "))
+            }
+            Unexplained::OtherNic { asked, told } => write!(f, "nic {asked}: {told}"),
+        }
+    }
+}
+
+impl std::error::Error for Unexplained {}
+
+/// The frame in question.
+struct Subject {
+    bytes: Vec<u8>,
+    /// Bytes it had on the wire, where a capture cut it.
+    original: usize,
+    side: Side,
+}
+
+impl Frame for Subject {
+    fn head(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn captured(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn wire_len(&self) -> usize {
+        self.original.max(self.bytes.len())
+    }
+}
+
+/// A firewall of its own, with nothing in its table.
+pub struct Bench {
+    firewall: Firewall,
+}
+
+impl Bench {
+    /// With this configuration; `in_grace`: it is so soon after a start that segments in mid-stream may open
+    /// connections. Takes memory of its own: nothing to be done under a lock.
+    pub fn new(config: &Config, in_grace: bool) -> Bench {
+        let shard = shard_config(config, 0, 1);
+        let firewall = FirewallConfig {
+            shard: ShardConfig { capacity: ROOM, unconfirmed: ROOM, ..shard },
+            // One packet meets no bucket that anybody could aim at.
+            secret: Secret::new([0, 0]),
+            // The packet comes at 0.
+            grace_end_ns: u64::from(in_grace),
+        };
+        Bench { firewall: Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new())) }
+    }
+
+    /// The verdict under `snapshot`, which is `committer`'s, told by its names.
+    pub fn explain(
+        mut self,
+        committer: &Committer,
+        snapshot: &Snapshot,
+        question: &Question,
+    ) -> Result<Explanation, Unexplained> {
+        let policy = committer.policy();
+        let wanted = question.nic.as_deref().map(|name| find_nic(policy, name)).transpose()?;
+        let subject = subject(question, policy, wanted.as_ref())?;
+        let explanation = self.judge(committer, snapshot, subject);
+        if let Some(wanted) = wanted {
+            check_nic(&explanation, wanted, question.description.is_some())?;
+        }
+        Ok(explanation)
+    }
+
+    fn judge(&mut self, committer: &Committer, snapshot: &Snapshot, mut subject: Subject) -> Explanation {
+        let side = subject.side;
+        let now = self.firewall.now(0);
+        self.firewall.begin(snapshot);
+        let lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
+        let mut batch = Batch::default();
+        batch.push(subject, lane);
+        self.firewall.judge(snapshot, &mut batch);
+        let (subject, lane, verdict) = (&batch.frames[0], &batch.lanes[0], &batch.verdicts[0]);
+
+        let rules_refused = matches!(verdict.reason, Reason::NoRule | Reason::Denied);
+        let nearest = match resolve(snapshot, lane, &subject.bytes) {
+            Step::Nic(nic) if rules_refused => {
+                let query = Query {
+                    direction: lane.side.direction(),
+                    v6: lane.v6,
+                    protocol: lane.proto,
+                    port: lane.dport,
+                    remote: lane.remote(),
+                };
+                nearest::nearest(committer, snapshot, nic, &query)
+            }
+            _ => Vec::new(),
+        };
+        let policy = committer.policy();
+        let nic = committer.nic_name(verdict.nic);
+        let rule = verdict.rule.get().and_then(|rule| committer.compiler().rule_name(rule));
+        Explanation {
+            verdict: if verdict.passes() { "pass" } else { "drop" }.to_owned(),
+            reason: verdict.reason.name().to_owned(),
+            why: words::why(policy, lane, verdict, nic.as_deref()),
+            rule_text: rule.as_ref().map(|rule| nearest::rule_text(policy, rule)),
+            rule: rule.map(|rule| rule.to_string()),
+            nearest,
+            from: if side == Side::Inside { shape::Side::Inside } else { shape::Side::Outside },
+            direction: nic.as_ref().map(|_| side.direction().name().to_owned()),
+            nic: nic.map(|nic| nic.to_string()),
+            packet: words::packet(lane, subject),
+            observed: verdict.observed,
+            generation: snapshot.generation.0,
+        }
+    }
+}
+
+fn find_nic(policy: &Policy, name: &str) -> Result<Key, Unexplained> {
+    let found = Key::parse(name).filter(|key| policy.nics.contains_key(key));
+    found.ok_or_else(|| Unexplained::NoNic {
+        asked: name.to_owned(),
+        there: policy.nics.keys().take(NAMED).map(ToString::to_string).collect(),
+    })
+}
+
+/// The frame that is asked about.
+fn subject(question: &Question, policy: &Policy, nic: Option<&Key>) -> Result<Subject, Unexplained> {
+    let senseless = |what: &str| Err(Unexplained::Senseless(what.to_owned()));
+    match (question, nic) {
+        (Question { description: Some(text), frame: None, from: None, length: None, .. }, Some(key)) => {
+            described(&Described::read(text)?, policy, key)
+        }
+        (Question { description: Some(_), frame: None, from: None, length: None, .. }, None) => {
+            senseless("nic: missing; allowed beside a description: the name of a NIC")
+        }
+        (Question { description: None, frame: Some(frame), from: Some(side), .. }, _) => {
+            let bytes = hex(frame)?;
+            let original = question.length.map_or(bytes.len(), |length| length as usize);
+            let side = if *side == shape::Side::Inside { Side::Inside } else { Side::Outside };
+            Ok(Subject { bytes, original, side })
+        }
+        (Question { description: None, frame: Some(_), from: None, .. }, _) => {
+            senseless("from: missing; allowed beside a frame: inside, outside")
+        }
+        _ => senseless("allowed: a description with a nic, or a frame with from, and perhaps length and nic"),
+    }
+}
+
+fn described(described: &Described, policy: &Policy, key: &Key) -> Result<Subject, Unexplained> {
+    let nic = &policy.nics[key];
+    let addresses: Vec<_> = nic.all_addresses().map(|address| address.to_string()).collect();
+    if !nic.all_addresses().any(|address| address == described.local()) {
+        return Err(Unexplained::Senseless(format!(
+            "{} is no address of {key}; it has: {}",
+            described.local(),
+            addresses.join(", ")
+        )));
+    }
+    let bytes = described.frame(nic, policy.vpcs[&nic.vpc].segment);
+    Ok(Subject { original: bytes.len(), bytes, side: described.side() })
+}
+
+/// The bytes of an Ethernet frame written as pairs of hexadecimal digits.
+fn hex(text: &str) -> Result<Vec<u8>, Unexplained> {
+    let bad = |what: String| {
+        Unexplained::Frame(format!(
+            "{what}; allowed: pairs of hexadecimal digits, with whitespace and colons anywhere"
+        ))
+    };
+    let mut digits = Vec::with_capacity(text.len());
+    for (at, c) in text.chars().enumerate() {
+        match c.to_digit(16) {
+            Some(digit) => digits.push(digit as u8),
+            None if c == ':' || c.is_whitespace() => {}
+            None => return Err(bad(format!("{c:?} at character {}", at + 1))),
+        }
+    }
+    if digits.is_empty() {
+        return Err(bad("no digits".to_owned()));
+    }
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(bad(format!("{} digits, the last without its pair", digits.len())));
+    }
+    Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// Refuses to explain one NIC's verdict as that of another.
+fn check_nic(explanation: &Explanation, wanted: Key, is_described: bool) -> Result<(), Unexplained> {
+    let told = match &explanation.nic {
+        Some(found) if *found == wanted.to_string() => return Ok(()),
+        None if is_described => return Ok(()),
+        Some(found) => format!("the packet is judged as {found}'s, not {wanted}'s"),
+        None => {
+            format!("the packet is judged as no NIC's: {}: {}", explanation.reason, explanation.why)
+        }
+    };
+    Err(Unexplained::OtherNic { asked: wanted, told })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_digits_may_stand_apart_but_not_alone() {
+        assert_eq!(hex("02:00 0a\n0B").unwrap(), [2, 0, 10, 11]);
+        for (bad, told) in [
+            ("", "no digits"),
+            (" : ", "no digits"),
+            ("020", "3 digits, the last without its pair"),
+            ("02 0g", "'g' at character 5"),
+            ("0x02", "'x' at character 2"),
+        ] {
+            let refusal = hex(bad).unwrap_err().to_string();
+            assert!(refusal.contains(told) && refusal.contains("allowed: "), "{bad:?}: {refusal}");
+        }
+    }
+}
