@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 
-use super::{Failed, MAX_DOCUMENT};
+use super::{Failed, MAX_DOCUMENT, MAX_QUESTION};
 use crate::live::Live;
 
 /// A body as text.
@@ -17,7 +17,7 @@ impl FromRequest<Live> for Text {
         let bytes = Bytes::from_request(request, live).await.map_err(|error| match error.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Failed::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is too long; allowed: {MAX_DOCUMENT} bytes"),
+                format!("the body is too long; allowed: {MAX_DOCUMENT} bytes, for a question {MAX_QUESTION}"),
             ),
             // The client went away in the middle of it.
             _ => Failed::new(StatusCode::BAD_REQUEST, error.body_text()),

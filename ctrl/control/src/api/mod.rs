@@ -54,7 +54,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
@@ -67,8 +67,10 @@ pub use tcp::{Tcp, TcpError};
 pub const POLICY: &str = "/v1/policy";
 /// The header that says which lenient settings are on.
 pub const NOTICE: &str = "portcullis-notice";
-/// The longest document.
+/// The longest document, in bytes.
 const MAX_DOCUMENT: usize = 256 << 20;
+/// The longest question about a packet, in bytes: a frame of any capture fits.
+const MAX_QUESTION: usize = 1 << 20;
 
 /// A refusal on its way out.
 struct Failed(StatusCode, Refusal);
@@ -136,7 +138,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(connections::list))
         .routes(routes!(connections::count))
         .routes(routes!(connections::flush))
-        .routes(routes!(explain::explain))
+        .routes(routes!(explain::explain).layer(DefaultBodyLimit::max(MAX_QUESTION)))
         .routes(routes!(views::health))
         .routes(routes!(views::counters))
         .routes(routes!(views::workers))
