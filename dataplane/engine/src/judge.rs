@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cells::Population;
 use crate::classify::{Judgement, Query};
+use crate::conntrack::hash::NO_HASH;
 use crate::conntrack::{Entry, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, standing};
 use crate::control;
 use crate::fragments::{FragmentKey, Memory, Recent};
@@ -34,6 +35,23 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s
     match snapshot.vpc_of(lane.segment) {
         Some(vpc) => resolve_nic(snapshot, lane, vpc),
         None => Step::Done(unknown_segment(snapshot)),
+    }
+}
+
+/// [`resolve`] cut short for a plain packet of this VPC whose NIC has its address alone, and which is clearly not spoofed. `None`
+/// leaves it to the long way, which says the same and more.
+#[inline(always)]
+pub fn resolve_plain<'s>(snapshot: &'s Snapshot, vpc: VpcId, lane: &Lane) -> Option<&'s Binding> {
+    let (src, dst) = (lane.src as u32, lane.dst as u32);
+    match lane.side {
+        Side::Inside => {
+            let nic = snapshot.sole_holder_v4(vpc, src)?;
+            (nic.mac == lane.src_mac || nic.mac == ANY_MAC).then_some(nic)
+        }
+        Side::Outside => {
+            let nic = snapshot.sole_holder_v4(vpc, dst)?;
+            (!snapshot.may_be_own(nic, u128::from(src))).then_some(nic)
+        }
     }
 }
 
@@ -129,6 +147,24 @@ fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
     u32::from(identifier) << 16 | u32::from(kind) << 8 | u32::from(asked == Direction::Inbound)
 }
 
+/// What is known of a packet ahead of its verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead<'s> {
+    /// Its NIC; `None` where the verdict is there already.
+    pub nic: Option<&'s Binding>,
+    /// Its remote address, if that is an IPv4 one.
+    pub remote: u32,
+    /// The ports of its key.
+    pub ports: u32,
+    /// Its key's hash.
+    pub hash: FlowHash,
+}
+
+impl Ahead<'_> {
+    /// Of a packet that needs no connection.
+    pub const NONE: Ahead<'static> = Ahead { nic: None, remote: 0, ports: 0, hash: NO_HASH };
+}
+
 /// What opens or belongs to connections, on one worker.
 pub struct Judge {
     /// Connections.
@@ -148,16 +184,29 @@ impl Judge {
         Judge { shard, fragments: Recent::new(), population, flow: None, loose_pickup: false }
     }
 
-    /// The key under which a packet's connection is looked up, in two parts: ports and hash, which are worked out ahead,
+    /// What can be worked out before anything is looked up.
     #[inline]
-    pub fn ahead(&self, lane: &Lane, nic: &Binding) -> (u32, FlowHash) {
+    pub fn ahead<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
         let ports = key_ports(lane);
-        (ports, self.shard.hash(nic.id, lane.remote(), ports, lane.proto, lane.v6))
+        let hash = self.shard.hash(nic.id, lane.remote(), ports, lane.proto, lane.v6);
+        Ahead { nic: Some(nic), remote: lane.remote() as u32, ports, hash }
     }
 
-    /// and the whole.
+    /// The same for a plain packet.
+    #[inline(always)]
+    pub fn ahead_plain<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
+        let (sport, dport) = (u32::from(lane.sport), u32::from(lane.dport));
+        let (ports, remote) = match lane.side {
+            Side::Inside => (sport << 16 | dport, lane.dst as u32),
+            Side::Outside => (dport << 16 | sport, lane.src as u32),
+        };
+        Ahead { nic: Some(nic), remote, ports, hash: self.shard.hash_v4(nic.id, remote, ports, lane.proto) }
+    }
+
+    /// The key under which a packet's connection is looked up.
     #[inline]
-    pub fn key(&self, lane: &Lane, nic: &Binding, (ports, hash): (u32, FlowHash)) -> Key {
+    pub fn key(&self, lane: &Lane, nic: &Binding, ahead: &Ahead<'_>) -> Key {
+        let Ahead { ports, hash, .. } = *ahead;
         Key { addr: nic.id, remote: lane.remote(), ports, meta: key_meta(lane.proto, lane.v6), hash }
     }
 
@@ -183,41 +232,38 @@ impl Judge {
         }
     }
 
-    /// The way of nearly every packet, cut short: TCP data or UDP of an IPv4 connection that both sides have confirmed and no
-    /// change has touched. `None` leaves the packet to [`Judge::judge`], which would say the same (the oracle's tests
-    /// run through both). A bare reason comes back in a register, where a verdict would be put together in memory.
+    /// The way of nearly every packet, cut short: plain TCP data or UDP of a connection that both sides have confirmed and no
+    /// change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of those that are
+    /// true here (the oracle's tests run through both).
     #[inline(always)]
     pub fn established(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
         nic: &Binding,
-        (ports, hash): (u32, FlowHash),
+        ahead: &Ahead<'_>,
         hint: u32,
-    ) -> Option<Reason> {
+    ) -> bool {
         let state = match lane.what {
-            What::Tcp if tcp::is_data(lane) => State::Established,
-            What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
-            _ => return None,
+            What::Tcp if lane.flags == flags::ACK => State::Established,
+            What::Ports => State::TwoWay,
+            _ => return false,
         };
-        if lane.v6 {
-            return None;
-        }
-        let flow = self.shard.find_v4(hint, hash, (nic.id, lane.remote() as u32, ports, lane.proto))?;
+        let key = (nic.id, ahead.remote, ahead.ports, lane.proto);
+        let Some(flow) = self.shard.find_v4(hint, ahead.hash, key) else { return false };
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
         if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
-            return None;
+            return false;
         }
         if state == State::Established {
             let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
-            let unchecked = snapshot.settings.no_window_check || entry.is_unchecked();
-            if tcp::data(entry, lane, from, unchecked) != Outcome::Pass {
-                return Some(Reason::Invalid);
+            if !tcp::data(entry, lane, from, snapshot.settings.no_window_check) {
+                return false;
             }
         }
         self.shard.refresh_as(flow, state, lane.now);
-        Some(Reason::Established)
+        true
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.

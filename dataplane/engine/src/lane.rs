@@ -1,5 +1,8 @@
 //! What the parser reads out of one frame: everything that the later passes need but the frame's bytes.
 
+use std::ops::{Deref, DerefMut};
+
+use crate::io::BURST;
 use crate::time::Now;
 use crate::{SegmentKey, Side};
 
@@ -89,7 +92,11 @@ pub const NO_SCALE: u8 = 15;
 ///
 /// Of a tunnelled frame all of it is of the inner packet. `src` and `dst` are IPv4 addresses in the low 32 bits,
 /// or IPv6 ones; of ICMP `sport` is the identifier and `dport` is type × 256 + code.
+///
+/// The order of the fields is that in which a plain packet's are written with the fewest stores: what is read together beside
+/// each other, what is zero in one piece.
 #[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
 pub struct Lane {
     /// Source address.
     pub src: u128,
@@ -99,51 +106,37 @@ pub struct Lane {
     pub src_mac: u64,
     /// Ethernet destination.
     pub dst_mac: u64,
+    /// TCP acknowledgment number.
+    pub ack: u32,
     /// TCP sequence number.
     pub seq: u32,
     /// Sequence number behind the segment's last: SYN and FIN count one each.
     pub seq_end: u32,
-    /// TCP acknowledgment number.
-    pub ack: u32,
-    /// The fragments' common identification.
-    pub frag_id: u32,
-    /// Segment as the frame bears it.
-    pub segment: SegmentKey,
-    /// Where the IP or ARP header begins in the frame.
-    pub l3: u32,
-    /// Where the L4 header begins.
-    pub l4: u32,
     /// Where the IP packet ends; of what is not IP, the frame.
     pub end: u32,
-    /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its
-    /// offset in bytes.
-    pub reach: u32,
-    /// When the packet is judged.
-    pub now: Now,
-    /// Source port or ICMP identifier.
-    pub sport: u16,
     /// Destination port, ICMP type and code, or the ethertype of what is not IP.
     pub dport: u16,
+    /// Source port or ICMP identifier.
+    pub sport: u16,
     /// TCP window, unscaled.
     pub win: u16,
     /// Which wire it came in by.
     pub wire: u16,
-    /// IP protocol.
-    pub proto: u8,
-    /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
-    pub frag_proto: u8,
-    /// What it is.
-    pub what: What,
-    /// Where it came in.
-    pub side: Side,
+    /// When the packet is judged.
+    pub now: Now,
+    /// Where the IP or ARP header begins in the frame.
+    pub l3: u32,
+    /// Where the L4 header begins.
+    pub l4: u32,
+    /// The fragments' common identification.
+    pub frag_id: u32,
+    /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its
+    /// offset in bytes.
+    pub reach: u32,
+    /// Segment as the frame bears it.
+    pub segment: SegmentKey,
     /// IPv6.
     pub v6: bool,
-    /// TCP flags.
-    pub flags: u8,
-    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
-    pub wscale: u8,
-    /// IPv4 time to live or IPv6 hop limit.
-    pub hops: u8,
     /// Whether it is a fragment.
     pub fragment: Fragment,
     /// IPv6: it has a fragment header, be it of a whole packet.
@@ -154,6 +147,74 @@ pub struct Lane {
     pub stage: Stage,
     /// It was read with tunnels in mind.
     pub tunnels: bool,
+    /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
+    pub frag_proto: u8,
+    /// A whole untagged IPv4 packet of TCP without SYN, or of UDP that is not DHCP, not to a link-local MAC: what nearly every
+    /// packet is, and what has short ways all along.
+    pub plain: bool,
+    /// IP protocol.
+    pub proto: u8,
+    /// What it is.
+    pub what: What,
+    /// Where it came in.
+    pub side: Side,
+    /// TCP flags.
+    pub flags: u8,
+    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
+    pub wscale: u8,
+    /// IPv4 time to live or IPv6 hop limit.
+    pub hops: u8,
+}
+
+const _: () = assert!(size_of::<Lane>() == 128);
+
+/// The lanes of a burst, in memory that is used again without being cleared: a lane is 128 bytes, and whoever takes a new one
+/// writes all of it.
+pub struct Lanes {
+    lanes: Box<[Lane; BURST]>,
+    len: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Lanes { lanes: Box::new(std::array::from_fn(|_| Lane::default())), len: 0 }
+    }
+}
+
+impl Lanes {
+    /// `more` lanes more, holding whatever they held before; none beyond [`BURST`].
+    #[inline]
+    pub fn grow(&mut self, more: usize) -> &mut [Lane] {
+        let first = self.len;
+        self.len = BURST.min(first + more);
+        &mut self.lanes[first..self.len]
+    }
+
+    /// Keeps none.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Keeps the first `len` at most.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for Lanes {
+    type Target = [Lane];
+
+    #[inline]
+    fn deref(&self) -> &[Lane] {
+        &self.lanes[..self.len]
+    }
+}
+
+impl DerefMut for Lanes {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Lane] {
+        &mut self.lanes[..self.len]
+    }
 }
 
 impl Lane {

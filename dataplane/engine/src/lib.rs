@@ -9,6 +9,7 @@ pub mod cells;
 pub mod classify;
 pub mod conntrack;
 pub mod control;
+pub mod cpu;
 pub mod fragments;
 pub mod handoff;
 pub mod io;

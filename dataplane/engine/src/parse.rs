@@ -22,55 +22,61 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With `tunnels`, untagged frames
 /// are only what carries tunnels (semantics 2.2).
-#[inline]
+#[inline(always)]
 pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
-    if !tunnels && plain(data, wire_len, side, lane).is_some() {
-        return;
+    if tunnels || plain(data, wire_len, side, lane).is_none() {
+        at_length(data, wire_len, side, tunnels, lane);
     }
+}
+
+#[inline(never)]
+fn at_length(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
     *lane = Lane { side, tunnels, wscale: NO_SCALE, ..Lane::default() };
     lane.what = link(data, wire_len, lane);
 }
 
 /// The commonest frames of all, read in one go: untagged, IPv4 without options, whole, TCP without SYN or UDP that is not
 /// DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads these frames alike (a test
-/// compares the two). Of the instructions for an established packet this saves every eighth.
-#[inline]
+/// compares the two). Fields that lie together are loaded together: that is a third of the instructions less than one by one.
+#[inline(always)]
 fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()> {
-    let h: &[u8; 42] = data.first_chunk()?;
-    let word = |at: usize| u16::from_be_bytes([h[at], h[at + 1]]);
-    let long = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let is_odd = u32::from(word(12) ^ IPV4) | u32::from(h[14] ^ 0x45) | u32::from(word(20) & 0x3FFF);
-    let end = 14 + usize::from(word(16));
-    let dst_mac = mac_bits([h[0], h[1], h[2], h[3], h[4], h[5]]);
+    let h: &[u8; 54] = data.first_chunk()?;
+    let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
+    let dst_mac = word64(h, 0) >> 16;
+    // Ethertype, version and header length; fragment offset and more fragments.
+    let is_odd = (word32(h, 12) >> 8 ^ 0x08_0045) | word32(h, 20) >> 16 & 0x3FFF;
     if is_odd != 0 || end > wire_len || end < 42 || dst_mac & !0xF == LINK_LOCAL_MACS {
         return None;
     }
+    let ports = word32(h, 34);
     let l4 = match h[23] {
-        proto::TCP => plain_tcp(data, end)?,
+        proto::TCP => plain_tcp(h, end.min(data.len()), end)?,
         proto::UDP => {
-            let len = usize::from(word(38));
+            let len = usize::from(u16::from_be_bytes([h[38], h[39]]));
             // DHCP has the ports 67 and 68.
-            if len < 8 || 34 + len > end || word(34) & !7 == 64 {
+            if len < 8 || 34 + len > end || ports >> 16 & !7 == 64 {
                 return None;
             }
             PlainL4 { what: What::Ports, ..PlainL4::default() }
         }
         _ => return None,
     };
+    let addresses = word64(h, 26);
     *lane = Lane {
-        src: u128::from(long(26)),
-        dst: u128::from(long(30)),
-        src_mac: mac_bits([h[6], h[7], h[8], h[9], h[10], h[11]]),
+        src: u128::from(addresses >> 32),
+        dst: u128::from(addresses as u32),
+        src_mac: word64(h, 6) >> 16,
         dst_mac,
+        ack: l4.ack,
         seq: l4.seq,
         seq_end: l4.seq_end,
-        ack: l4.ack,
+        end: end as u32,
+        dport: ports as u16,
+        sport: (ports >> 16) as u16,
+        win: l4.win,
         l3: 14,
         l4: 34,
-        end: end as u32,
-        sport: word(34),
-        dport: word(36),
-        win: l4.win,
+        plain: true,
         proto: h[23],
         what: l4.what,
         side,
@@ -80,6 +86,18 @@ fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()
         ..Lane::default()
     };
     Some(())
+}
+
+/// The big-endian word at a place inside, by one load: put together from bytes, those that two words have in common would be
+/// loaded one by one.
+#[inline(always)]
+fn word32(h: &[u8; 54], at: usize) -> u32 {
+    u32::from_be_bytes(h[at..].first_chunk().copied().unwrap_or_default())
+}
+
+#[inline(always)]
+fn word64(h: &[u8; 54], at: usize) -> u64 {
+    u64::from_be_bytes(h[at..].first_chunk().copied().unwrap_or_default())
 }
 
 /// What TCP has more than ports.
@@ -93,22 +111,23 @@ struct PlainL4 {
     flags: u8,
 }
 
-#[inline]
-fn plain_tcp(data: &[u8], end: usize) -> Option<PlainL4> {
-    let h: &[u8; 54] = data.first_chunk()?;
-    let long = |at: usize| u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]);
-    let payload = 34 + usize::from(h[46] >> 4) * 4;
-    if payload < 54 || payload > end.min(data.len()) || h[47] & flags::SYN != 0 {
+#[inline(always)]
+fn plain_tcp(h: &[u8; 54], captured_end: usize, end: usize) -> Option<PlainL4> {
+    let tail = word32(h, 46);
+    let payload = 34 + (tail >> 28) as usize * 4;
+    let bits = (tail >> 16) as u8;
+    if payload < 54 || payload > captured_end || bits & flags::SYN != 0 {
         return None;
     }
-    let segment_flags = h[47] & (flags::FIN | flags::RST | flags::ACK);
-    let seq = long(38);
+    let segment_flags = bits & (flags::FIN | flags::RST | flags::ACK);
+    let numbers = word64(h, 38);
+    let seq = (numbers >> 32) as u32;
     Some(PlainL4 {
         what: What::Tcp,
         seq,
         seq_end: seq.wrapping_add((end - payload) as u32).wrapping_add(u32::from(segment_flags & flags::FIN)),
-        ack: long(42),
-        win: u16::from_be_bytes([h[48], h[49]]),
+        ack: numbers as u32,
+        win: tail as u16,
         flags: segment_flags,
     })
 }
@@ -498,6 +517,7 @@ mod tests {
                         let mut lane = Lane::default();
                         if plain(&frame[..len], wire_len, Side::Outside, &mut lane).is_some() {
                             short += 1;
+                            lane.plain = false;
                             assert_eq!(
                                 format!("{lane:?}"),
                                 format!("{:?}", by_the_long_way(&frame[..len], wire_len))

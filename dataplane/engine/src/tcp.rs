@@ -99,7 +99,10 @@ pub fn pick_up(entry: &mut Entry, lane: &Lane, from: Who) {
 pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let unchecked = unchecked || entry.is_unchecked();
     match entry.state() {
-        State::Established if is_data(lane) => data(entry, lane, from, unchecked),
+        State::Established if is_data(lane) => match data(entry, lane, from, unchecked) {
+            true => Outcome::Pass,
+            false => Outcome::Invalid,
+        },
         State::SynSent => syn_sent(entry, lane, from),
         state => rare(entry, lane, from, unchecked, state),
     }
@@ -111,17 +114,18 @@ pub fn is_data(lane: &Lane) -> bool {
     lane.flags == flags::ACK && lane.fragment == Fragment::Whole
 }
 
-/// Such a segment on an established connection: what `segment` does, with the four comparisons as one.
-#[inline]
-pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+/// Such a segment on an established connection: what `segment` does, with the four comparisons as one. False if it lies outside
+/// the window, and nothing has changed.
+#[inline(always)]
+pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> bool {
     let (mut sender, mut receiver) = (entry.windows[from], entry.windows[1 - from]);
     // Each difference is negative, modulo 2³², exactly if its bound is overstepped.
     let within = sender.maxend.wrapping_sub(lane.seq)
         | lane.seq_end.wrapping_sub(sender.end.wrapping_sub(receiver.maxwin))
         | receiver.end.wrapping_sub(lane.ack)
         | lane.ack.wrapping_sub(receiver.end.wrapping_sub(sender.maxwin.max(ACK_ROOM)));
-    if (within as i32) < 0 && !unchecked {
-        return Outcome::Invalid;
+    if (within as i32) < 0 && !(unchecked || entry.is_unchecked()) {
+        return false;
     }
     let window = u32::from(lane.win) << entry.scale(from);
     sender.end = later(lane.seq_end, sender.end);
@@ -130,7 +134,7 @@ pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outco
     receiver.maxend = later(lane.ack.wrapping_add(window.max(1)), receiver.maxend);
     entry.windows[from] = sender;
     entry.windows[1 - from].maxend = receiver.maxend;
-    Outcome::Pass
+    true
 }
 
 /// Everything but plain data on an established connection, and the answer to the first SYN.

@@ -8,7 +8,7 @@ use testkit::frame::{Build, tcp};
 use testkit::rng::Rng;
 
 use super::rig::Rig;
-use crate::memory::{Pool, PoolFrame};
+use crate::memory::{PoolFrame, kept};
 
 /// How large a policy is.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +130,7 @@ pub fn open(rig: &Rig, flows: &[Flow]) -> [Vec<PoolFrame>; 2] {
                 sides[*side as usize].push(frame.clone());
             }
             for (side, frames) in [Side::Inside, Side::Outside].into_iter().zip(sides) {
-                let sent = rig.play_once(side, in_order(&Pool::new(&frames)));
+                let sent = rig.play_once(side, kept(&frames));
                 assert_eq!(sent, frames.len() as u64, "step {step} of the handshakes");
             }
         }
@@ -140,14 +140,10 @@ pub fn open(rig: &Rig, flows: &[Flow]) -> [Vec<PoolFrame>; 2] {
     }
     let mut rng = Rng::new(7);
     frames.map(|frames| {
-        let mut frames = in_order(&Pool::new(&frames));
+        let mut frames = kept(&frames);
         for at in (1..frames.len()).rev() {
             frames.swap(at, rng.below(at + 1));
         }
         frames
     })
-}
-
-fn in_order(pool: &Pool) -> Vec<PoolFrame> {
-    (0..pool.len()).map(|at| pool.frame(at)).collect()
 }

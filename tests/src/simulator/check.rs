@@ -185,6 +185,10 @@ impl World<'_> {
             Some(View { tombstone: true, .. }) => {
                 ("evicted tombstones", is_full && !has_better && rivals == 0)
             }
+            // Its judgement is due, and the rules refuse it: a tombstone in all but the packet that would make it one.
+            Some(View { confirmed: true, refused: true, .. }) => {
+                ("evicted refused", is_full && !has_better && rivals == 0)
+            }
             Some(View { confirmed: true, .. }) => ("evicted confirmed", false),
             Some(_) if rivals >= config.unconfirmed => ("evicted unconfirmed at their share", true),
             Some(_) => ("evicted unconfirmed", is_full && !has_better),

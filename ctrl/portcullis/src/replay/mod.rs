@@ -15,7 +15,6 @@ use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
 use engine::io::{BURST, Frame};
-use engine::lane::Lane;
 use engine::snapshot::Snapshot;
 
 use crate::cli;
@@ -135,8 +134,7 @@ impl Replay {
                 self.firewall.begin(&self.snapshot);
             }
             let now = self.firewall.now(merged.at_ns);
-            batch.lanes.push(Lane::default());
-            if let Some(lane) = batch.lanes.last_mut() {
+            if let [lane] = batch.lanes.grow(1) {
                 self.firewall.read_into(&mut frame, merged.side, self.snapshot.tunnels, now, lane);
             }
             batch.frames.push(frame);

@@ -167,6 +167,12 @@ impl Shard {
         }
     }
 
+    /// The same of an IPv4 connection.
+    #[inline(always)]
+    pub fn hash_v4(&self, addr: AddrId, remote: u32, ports: u32, protocol: u8) -> FlowHash {
+        self.secret.v4(addr.0, remote, ports, protocol)
+    }
+
     /// The key of a connection of `addr`.
     #[inline]
     pub fn key(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> Key {

@@ -1,0 +1,128 @@
+//! The floor under every figure of conntrack: a lookup in the real table and nothing else. Hash, index, entry, the key
+//! compared, a deadline written; bursts of 64 with the same looking ahead as the worker's.
+
+use std::sync::Arc;
+
+use engine::cells::{Cells, Population};
+use engine::conntrack::{Entry, FlowHash, NO_HINT, Secret, Shard, State, key_meta};
+use engine::io::BURST;
+use engine::snapshot::Snapshot;
+use engine::time::{Clock, Now};
+use engine::{AddrId, proto};
+
+use crate::rig::{SECRET, cycles, shard_config};
+use crate::world::World;
+
+/// A table, and the keys of its connections in the order in which they are looked up.
+pub struct Bare {
+    shard: Shard,
+    keys: Vec<BareKey>,
+    now: Now,
+}
+
+#[derive(Clone, Copy)]
+struct BareKey {
+    addr: AddrId,
+    remote: u32,
+    ports: u32,
+}
+
+impl Bare {
+    /// The same flows as a rig of this world holds, in a table of the same capacity; `order` is that of the lookups.
+    pub fn new(world: &World, snapshot: &Snapshot, flows: u32, capacity: u32, order: &[u32]) -> Bare {
+        let config = shard_config(capacity);
+        let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
+        let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
+        let mut shard = Shard::new(config, Secret::new(SECRET), now.tick, cells, population);
+        let addresses: Vec<AddrId> = (0..=world.nics).map(|nic| address_of(snapshot, nic)).collect();
+        let key = |flow: u32| {
+            let (remote, port) = World::client(flow);
+            BareKey {
+                addr: addresses[world.nic_of(flow) as usize],
+                remote,
+                ports: 22 << 16 | u32::from(port),
+            }
+        };
+        for flow in 0..flows {
+            let BareKey { addr, remote, ports } = key(flow);
+            let key = shard.key(addr, u128::from(remote), ports, proto::TCP, false);
+            let mut entry = Entry::new(addr, remote, ports, key_meta(proto::TCP, false), true);
+            entry.set_state(State::Established);
+            assert!(shard.admit(&key, entry, snapshot, now).is_some());
+        }
+        Bare { shard, keys: order.iter().map(|flow| key(*flow)).collect(), now }
+    }
+
+    /// Cycles a lookup over so many of them.
+    pub fn run(&mut self, lookups: usize) -> f64 {
+        let mut done = 0;
+        let start = cycles();
+        while done < lookups {
+            for burst in self.keys.chunks(BURST) {
+                let mut hashes = [FlowHash::default(); BURST];
+                for (hash, key) in hashes.iter_mut().zip(burst) {
+                    *hash = self.shard.hash(key.addr, u128::from(key.remote), key.ports, proto::TCP, false);
+                    self.shard.prefetch_index(*hash);
+                }
+                let mut hints = [NO_HINT; BURST];
+                for (hint, hash) in hints.iter_mut().zip(&hashes).take(burst.len()) {
+                    *hint = self.shard.prefetch_entry(*hash);
+                }
+                for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
+                    let key = (key.addr, key.remote, key.ports, proto::TCP);
+                    if let Some(flow) = self.shard.find_v4(*hint, *hash, key) {
+                        self.shard.refresh_as(flow, State::Established, self.now);
+                        done += 1;
+                    }
+                }
+                if done >= lookups {
+                    break;
+                }
+            }
+        }
+        (cycles() - start) as f64 / done as f64
+    }
+}
+
+fn address_of(snapshot: &Snapshot, nic: u32) -> AddrId {
+    let held = snapshot.bindings().iter().find(|binding| binding.addr == u128::from(0x0A00_0000 | nic));
+    held.map_or(engine::conntrack::FREE, |binding| binding.id)
+}
+
+/// How disturbed the machine is: cycles a step of a dependent walk through 8 MiB, which a second-level cache does not
+/// hold. On a quiet machine it is always the same.
+pub struct Calibration {
+    next: Vec<u32>,
+    at: u32,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Calibration {
+    /// Lays out the walk.
+    pub fn new() -> Calibration {
+        const STEPS: u32 = (8 << 20) / 64;
+        // A line a step; one cycle through all of them.
+        let order = crate::memory::shuffled(0..STEPS, 3);
+        let mut next = vec![0; STEPS as usize * 16];
+        for (at, place) in order.iter().enumerate() {
+            next[*place as usize * 16] = order[(at + 1) % order.len()] * 16;
+        }
+        Calibration { next, at: 0 }
+    }
+
+    /// Cycles a step.
+    pub fn run(&mut self) -> f64 {
+        const STEPS: u32 = 100_000;
+        let start = cycles();
+        for _ in 0..STEPS {
+            self.at = self.next[self.at as usize];
+        }
+        std::hint::black_box(self.at);
+        (cycles() - start) as f64 / f64::from(STEPS)
+    }
+}
