@@ -6,8 +6,19 @@
 //!                    └─ Generator: warm_up, measure, trial        several, of the same flows
 //! ```
 //!
-//! [`run`] is generic over [`Port`], so that it runs on DPDK ports ([`DpdkPort`]) and on ports in memory ([`memory`]) alike. The
-//! thread that calls it polls the ports; the loop ([`drive`]) allocates nothing and makes no system call.
+//! ```
+//! use pktgen::{Monitor, Plan, Ports, Spec, plan::Rate};
+//!
+//! let spec = Spec { flows: 100, rate: Rate::Pps(1e6), count: Some(5000), duration: None, ..Spec::default() };
+//! let plan = Plan::new(spec)?;
+//! let (inside, outside) = pktgen::memory::cable(1024);
+//! let report = pktgen::run(&mut Ports::pair(inside, outside), &plan, &Monitor::default());
+//! assert_eq!((report.packets.sent, report.packets.lost), (5000, 0));
+//! # Ok::<(), pktgen::Invalid>(())
+//! ```
+//!
+//! [`run()`] is generic over [`Port`], so that it runs on DPDK ports ([`DpdkPort`]) and on ports in memory ([`memory`]) alike. The
+//! thread that calls it polls the ports; the loop ([`mod@drive`]) allocates nothing.
 //!
 //! Flows have no stored addresses: [`flow`] computes them from a number, and back from a frame. Frames are copies of [`template`]s.
 //! Frames with a payload carry a [`tag`], by which loss, duplicates, order and latency are known to the packet.

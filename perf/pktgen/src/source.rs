@@ -1,4 +1,4 @@
-//! Where frames come from and go to: what [`crate::run`] drives.
+//! Where frames come from and go to: what [`mod@crate::drive`] drives.
 
 use engine::Side;
 use engine::io::Frame;
