@@ -60,6 +60,8 @@ pub struct Measured {
 
 /// How long, in drains, a port may take for what it was given before it is given up.
 const PATIENCE: u32 = 10;
+/// Full bursts that are received of a port before anything is sent: a ring of 1,024.
+const DEEP: usize = 16;
 /// Loops between two looks of the monitor.
 const LOOK: u32 = 256;
 
@@ -160,14 +162,21 @@ pub fn drive<P: Port, S: Source>(
     let mut loops = 0u32;
     loop {
         for &side in ports.sides() {
-            if !source.has_room() {
-                break;
-            }
-            let port = ports.at(side);
-            port.rx(&mut received);
-            if !received.is_empty() {
-                source.receive(is_pair.then_some(side), &mut received, cycles(), &mut counts);
-                port.free(&mut received);
+            // What waits comes before what is sent: whoever is tested has to drop what a full ring does not take.
+            for _ in 0..DEEP {
+                if !source.has_room() {
+                    break;
+                }
+                let port = ports.at(side);
+                port.rx(&mut received);
+                let is_full = received.is_full();
+                if !received.is_empty() {
+                    source.receive(is_pair.then_some(side), &mut received, cycles(), &mut counts);
+                    port.free(&mut received);
+                }
+                if !is_full {
+                    break;
+                }
             }
         }
         let now = cycles();
