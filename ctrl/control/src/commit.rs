@@ -12,8 +12,9 @@ use engine::{AddrId, Generation, NicSlot};
 use crate::compile::Compiler;
 use crate::config::Config;
 use crate::delta::Delta;
-use crate::diff::diff;
+use crate::diff::diff_of;
 use crate::draft::{Change, Drafter};
+use crate::index::Index;
 use crate::model::{Key, Policy};
 use crate::plan::{Plan, plan, same_nic};
 use crate::registry::{Exhausted, Registry};
@@ -26,6 +27,7 @@ pub const KEPT_GENERATIONS: usize = 1024;
 pub struct Committer {
     config: Config,
     policy: Policy,
+    index: Index,
     generation: Generation,
     last_ending: Generation,
     compiler: Compiler,
@@ -127,6 +129,7 @@ impl Committer {
             drafter: Drafter::new(&config),
             config,
             policy: Policy::default(),
+            index: Index::default(),
             generation: Generation(0),
             last_ending: Generation(0),
             compiler: Compiler::default(),
@@ -181,15 +184,19 @@ impl Committer {
 
     /// What applying `new` would do.
     pub fn plan(&self, new: &Policy) -> Plan {
-        plan(&self.policy, new, &Delta::between(&self.policy, new), &self.config.policy)
+        self.plan_of(new, &Delta::between(&self.policy, new))
+    }
+
+    fn plan_of(&self, new: &Policy, delta: &Delta) -> Plan {
+        plan(&self.policy, new, delta, &self.index, &self.config.policy)
     }
 
     /// Works a change out, and refuses what cannot be numbered: nothing is touched yet.
     pub fn prepare(&self, mut new: Policy) -> Result<Prepared, Exhausted> {
         new.share_with(&self.policy);
         let delta = Arc::new(Delta::between(&self.policy, &new));
-        let plan = plan(&self.policy, &new, &delta, &self.config.policy);
-        self.make_room(&new)?;
+        let plan = self.plan_of(&new, &delta);
+        self.make_room(&new, &delta)?;
         Ok(Prepared { policy: new, plan, delta, back_to: None })
     }
 
@@ -197,10 +204,9 @@ impl Committer {
     pub fn prepare_rollback(&mut self, to: Generation, now_ns: u64) -> Result<Prepared, NoRollback> {
         // First, since the plan rests on who can still be brought back.
         self.registry.recycle(now_ns);
-        let (policy, plan) = self.plan_rollback(to)?;
-        self.make_room(&policy)?;
-        let delta = Arc::new(Delta::between(&self.policy, &policy));
-        Ok(Prepared { policy, plan, delta, back_to: Some(to) })
+        let (policy, plan, delta) = self.plan_rollback(to)?;
+        self.make_room(&policy, &delta)?;
+        Ok(Prepared { policy, plan, delta: Arc::new(delta), back_to: Some(to) })
     }
 
     /// Carries out what was prepared from the present generation: what it wants makes the next one.
@@ -224,9 +230,12 @@ impl Committer {
             self.deltas.pop_front();
         }
         self.policy = policy;
+        self.index.update(&delta, &self.policy);
+        debug_assert!(self.index == Index::of(&self.policy), "an index kept up to date, and one made afresh");
         let change = Change {
             policy: &self.policy,
             delta: &delta,
+            index: &self.index,
             generation: self.generation,
             last_ending: self.last_ending,
         };
@@ -264,8 +273,9 @@ impl Committer {
 
     /// What going back to generation `to` would do (semantics 5.7): nothing is flushed; who was touched since is judged
     /// again.
-    pub fn plan_rollback(&self, to: Generation) -> Result<(Policy, Plan), NoSuchGeneration> {
+    fn plan_rollback(&self, to: Generation) -> Result<(Policy, Plan, Delta), NoSuchGeneration> {
         let then = self.policy_at(to)?;
+        let delta = Delta::between(&self.policy, &then);
         let is_other = |key: &Key| {
             let moved = match (self.policy.nics.get(key), then.nics.get(key)) {
                 (Some(now), Some(then)) => !same_nic(now, then),
@@ -275,12 +285,12 @@ impl Committer {
         };
         let is_touched = |key: &Key| self.registry.nic(key).is_none_or(|identity| identity.touched_since(to));
         let plan = Plan {
-            diff: diff(&self.policy, &then),
+            diff: diff_of(&delta, &then),
             ended: self.policy.nics.keys().filter(|key| is_other(key)).cloned().collect(),
             rejudged: then.nics.keys().filter(|key| is_touched(key)).cloned().collect(),
             ..Plan::default()
         };
-        Ok((then, plan))
+        Ok((then, plan, delta))
     }
 
     /// Goes back to the policy of generation `to`, as a new generation: the connections that only later changes
@@ -294,8 +304,8 @@ impl Committer {
     }
 
     /// Refuses what cannot be numbered before anything is touched.
-    fn make_room(&self, new: &Policy) -> Result<(), Exhausted> {
-        let addresses: usize = new.nics.values().map(|nic| nic.all_addresses().count()).sum();
+    fn make_room(&self, new: &Policy, delta: &Delta) -> Result<(), Exhausted> {
+        let addresses = self.index.addresses_after(delta, new);
         let most = (1 << AddrId::SLOT_BITS) - 1;
         // All of them anew is the worst case.
         if self.registry.names.len() + new.nics.len() > engine::cells::MAX_NICS

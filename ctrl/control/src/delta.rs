@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
+use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc};
 
 /// Objects by name as they were before a commit; `None` for one that it added.
 pub type Before<K, V> = Vec<(K, Option<V>)>;
@@ -24,11 +24,11 @@ pub struct Delta {
     pub nics: Before<Key, Arc<Nic>>,
 }
 
-fn before<K: Ord + Clone, V: PartialEq>(
-    old: &BTreeMap<K, Arc<V>>,
-    new: &BTreeMap<K, Arc<V>>,
-) -> Before<K, Arc<V>> {
+fn before<K: Ord + Clone, V: Eq>(old: &Objects<K, V>, new: &Objects<K, V>) -> Before<K, Arc<V>> {
     let mut before = Vec::new();
+    if old.is_same(new) {
+        return before;
+    }
     both(old, new, |key, old, new| match (old, new) {
         // Most objects are the very same.
         (Some(old), Some(new)) if Arc::ptr_eq(old, new) || old == new => {}
@@ -38,7 +38,7 @@ fn before<K: Ord + Clone, V: PartialEq>(
 }
 
 /// Every key of two maps, in order, with what either has there.
-pub(crate) fn both<'m, K: Ord, V>(
+fn both<'m, K: Ord, V>(
     old: &'m BTreeMap<K, V>,
     new: &'m BTreeMap<K, V>,
     mut each: impl FnMut(&'m K, Option<&'m V>, Option<&'m V>),
@@ -59,7 +59,7 @@ pub(crate) fn both<'m, K: Ord, V>(
     }
 }
 
-fn restore<K: Ord + Clone, V: Clone>(objects: &mut BTreeMap<K, V>, before: &Before<K, V>) {
+fn restore<K: Ord + Clone, V: Eq>(objects: &mut Objects<K, V>, before: &Before<K, Arc<V>>) {
     for (key, value) in before {
         match value {
             Some(value) => objects.insert(key.clone(), value.clone()),

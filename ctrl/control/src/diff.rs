@@ -4,7 +4,7 @@
 //! says of each whether it also *means* something else. A new description or another order of rules is a change
 //! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
 
-use crate::delta::both;
+use crate::delta::{Before, Delta};
 use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -84,35 +84,38 @@ impl Diff {
 
     fn compare<K: Ord + Clone, V: Compare>(
         &mut self,
-        old: &BTreeMap<K, Arc<V>>,
+        before: &Before<K, Arc<V>>,
         new: &BTreeMap<K, Arc<V>>,
         object: fn(K) -> Object,
     ) {
-        both(old, new, |key, old, new| {
-            let kind = match (old, new) {
-                // Most objects are the very same.
-                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => return,
+        for (key, old) in before {
+            let kind = match (old, new.get(key)) {
                 (Some(old), Some(new)) => match old.compare(new) {
-                    Likeness::Same => return,
+                    Likeness::Same => continue,
                     Likeness::SameMeaning => Kind::Changed { meaning: false },
                     Likeness::Different => Kind::Changed { meaning: true },
                 },
                 (Some(old), None) if old.is_written() => Kind::Removed,
                 (None, Some(new)) if new.is_written() => Kind::Added,
-                _ => return,
+                _ => continue,
             };
             self.add(object(key.clone()), kind);
-        });
+        }
     }
 }
 
 /// What turns `old` into `new`.
 pub fn diff(old: &Policy, new: &Policy) -> Diff {
+    diff_of(&Delta::between(old, new), new)
+}
+
+/// What a delta turns into `new`.
+pub fn diff_of(delta: &Delta, new: &Policy) -> Diff {
     let mut diff = Diff::default();
-    diff.compare(&old.vpcs, &new.vpcs, Object::Vpc);
-    diff.compare(&old.address_groups, &new.address_groups, Object::AddressGroup);
-    diff.compare(&old.security_groups, &new.security_groups, Object::SecurityGroup);
-    diff.compare(&old.nics, &new.nics, Object::Nic);
+    diff.compare(&delta.vpcs, &new.vpcs, Object::Vpc);
+    diff.compare(&delta.address_groups, &new.address_groups, Object::AddressGroup);
+    diff.compare(&delta.security_groups, &new.security_groups, Object::SecurityGroup);
+    diff.compare(&delta.nics, &new.nics, Object::Nic);
     diff
 }
 

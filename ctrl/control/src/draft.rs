@@ -11,6 +11,7 @@ use engine::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId, addr_bits
 use crate::compile::{Compiler, engine_settings};
 use crate::config::Config;
 use crate::delta::Delta;
+use crate::index::Index;
 use crate::model::{Key, Mac, Mode, Nic, Policy, Remote, Segment};
 use crate::registry::{Identity, Registry};
 
@@ -59,6 +60,7 @@ pub(crate) struct Drafter {
 pub(crate) struct Change<'c> {
     pub policy: &'c Policy,
     pub delta: &'c Delta,
+    pub index: &'c Index,
     pub generation: Generation,
     pub last_ending: Generation,
 }
@@ -97,7 +99,7 @@ impl Drafter {
         if !delta.vpcs.is_empty() {
             self.draw_vpcs(policy, compiler);
         }
-        self.recompile(policy, delta, compiler);
+        self.recompile(change, compiler);
         // A NIC may be another though its document is the same, and its document another though it is the same.
         let mut keys = registry.take_moved();
         keys.extend(delta.nics.iter().map(|(key, _)| key.clone()));
@@ -147,17 +149,11 @@ impl Drafter {
     }
 
     /// Compiles the policies of lists that hold a group whose rules, or what they name, have changed.
-    fn recompile(&mut self, policy: &Policy, delta: &Delta, compiler: &mut Compiler) {
+    fn recompile(&mut self, change: &Change<'_>, compiler: &mut Compiler) {
+        let Change { policy, delta, index, .. } = change;
         let mut changed: BTreeSet<&Key> = delta.security_groups.iter().map(|(key, _)| key).collect();
-        if !delta.address_groups.is_empty() {
-            let names = |remote: &Remote| match remote {
-                Remote::AddressGroup(key) => delta.address_groups.iter().any(|(changed, _)| changed == key),
-                _ => false,
-            };
-            let groups = policy.security_groups.iter();
-            let resting = groups.filter(|(_, group)| group.rules.iter().any(|rule| names(&rule.remote)));
-            changed.extend(resting.map(|(key, _)| key));
-        }
+        let lists = delta.address_groups.iter().map(|(key, _)| Remote::AddressGroup(key.clone()));
+        changed.extend(lists.flat_map(|list| index.referrers(&list)));
         changed.iter().for_each(|key| compiler.forget(key));
         let lists: BTreeSet<&Vec<Key>> =
             changed.iter().filter_map(|key| self.lists_of.get(*key)).flatten().collect();

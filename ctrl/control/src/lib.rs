@@ -13,6 +13,7 @@ pub mod document;
 mod draft;
 pub mod explain;
 pub mod export;
+mod index;
 pub mod init;
 pub mod live;
 pub mod model;

@@ -4,13 +4,15 @@
 //! has one owner, every quota is kept. Nothing in it remembers where in a file it stood.
 
 mod address;
+mod objects;
 mod rule;
 
 pub use crate::name::Key;
 pub use address::{Mac, Prefix};
+pub use objects::Objects;
 pub use rule::{Action, Direction, Ethertypes, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,35 +26,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The VPCs by name; they belong to no project.
-    pub vpcs: BTreeMap<Arc<str>, Arc<Vpc>>,
+    pub vpcs: Objects<Arc<str>, Vpc>,
     /// The address groups.
-    pub address_groups: BTreeMap<Key, Arc<AddressGroup>>,
+    pub address_groups: Objects<Key, AddressGroup>,
     /// The security groups, with the `default` of every project that has or uses one.
-    pub security_groups: BTreeMap<Key, Arc<SecurityGroup>>,
+    pub security_groups: Objects<Key, SecurityGroup>,
     /// The NICs.
-    pub nics: BTreeMap<Key, Arc<Nic>>,
+    pub nics: Objects<Key, Nic>,
 }
 
 impl Policy {
     /// Takes the objects of another policy in place of equal ones.
     pub fn share_with(&mut self, other: &Policy) {
-        share(&mut self.vpcs, &other.vpcs);
-        share(&mut self.address_groups, &other.address_groups);
-        share(&mut self.security_groups, &other.security_groups);
-        share(&mut self.nics, &other.nics);
-    }
-}
-
-fn share<K: Ord, V: PartialEq>(mine: &mut BTreeMap<K, Arc<V>>, others: &BTreeMap<K, Arc<V>>) {
-    let mut others = others.iter().peekable();
-    for (key, value) in mine {
-        while others.next_if(|(other, _)| *other < key).is_some() {}
-        if let Some((_, other)) = others.next_if(|(other, _)| *other == key)
-            && !Arc::ptr_eq(other, value)
-            && other == value
-        {
-            *value = other.clone();
-        }
+        self.vpcs.share_with(&other.vpcs);
+        self.address_groups.share_with(&other.address_groups);
+        self.security_groups.share_with(&other.security_groups);
+        self.nics.share_with(&other.nics);
     }
 }
 

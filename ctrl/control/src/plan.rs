@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config::{FlushScope, InboundFlush, OnFlush, PolicySettings};
 use crate::delta::Delta;
-use crate::diff::{Diff, diff};
+use crate::diff::{Diff, diff_of};
+use crate::index::Index;
 use crate::model::{AddressGroup, Direction, Key, Nic, Policy, Remote, SecurityGroup};
 
 /// The effect of a change.
@@ -62,9 +63,16 @@ impl<'c> Touched<'c> {
     }
 }
 
-/// The plan that turns `old` into `new`, whose differences are these. What did not change is looked at once, at most.
-pub fn plan(old: &Policy, new: &Policy, delta: &Delta, settings: &PolicySettings) -> Plan {
-    let mut plan = Plan { diff: diff(old, new), ..Plan::default() };
+/// The plan that turns `old`, of which the index is, into `new`, whose differences are these. What did not change and is not touched
+/// is not looked at.
+pub(crate) fn plan(
+    old: &Policy,
+    new: &Policy,
+    delta: &Delta,
+    index: &Index,
+    settings: &PolicySettings,
+) -> Plan {
+    let mut plan = Plan { diff: diff_of(delta, new), ..Plan::default() };
     if plan.diff.is_empty() {
         return plan;
     }
@@ -100,11 +108,13 @@ pub fn plan(old: &Policy, new: &Policy, delta: &Delta, settings: &PolicySettings
     }
     if !flushing.is_empty() {
         let is_in = |nic: &Nic| nic.security_groups.iter().any(|group| flushing.contains(group));
-        let after = new.nics.iter().filter(|(_, nic)| is_in(nic)).map(|(key, _)| key);
-        let before = touched.iter().filter(|t| t.new.is_some() && t.old.is_some_and(is_in)).map(|t| t.key);
-        plan.flushed.extend(after.chain(before).cloned());
+        let is_touched = |key: &Key| delta.nics.binary_search_by(|(touched, _)| touched.cmp(key)).is_ok();
+        let stay = flushing.iter().flat_map(|group| index.members(group)).filter(|key| !is_touched(key));
+        let come = touched.iter().filter(|t| t.new.is_some_and(is_in)).map(|t| t.key);
+        let leave = touched.iter().filter(|t| t.new.is_some() && t.old.is_some_and(is_in)).map(|t| t.key);
+        plan.flushed.extend(stay.chain(come).chain(leave).cloned());
     }
-    plan.rejudged = rejudged(old, new, delta, &moved);
+    plan.rejudged = rejudged(old, new, delta, index, &moved);
     match settings.on_flush {
         OnFlush::Rejudge => plan.rejudged.append(&mut plan.flushed),
         OnFlush::Tombstone => {
@@ -131,7 +141,13 @@ fn rules_changed(
 }
 
 /// NICs, there before and after, with an inbound rule that rests on something that is not what it was.
-fn rejudged(old: &Policy, new: &Policy, delta: &Delta, moved: &BTreeSet<&Key>) -> BTreeSet<Key> {
+fn rejudged(
+    old: &Policy,
+    new: &Policy,
+    delta: &Delta,
+    index: &Index,
+    moved: &BTreeSet<&Key>,
+) -> BTreeSet<Key> {
     let prefixes = |group: &Arc<AddressGroup>| group.prefixes.iter().copied().collect::<BTreeSet<_>>();
     let lists_changed: BTreeSet<&Key> = delta
         .address_groups
@@ -153,9 +169,18 @@ fn rejudged(old: &Policy, new: &Policy, delta: &Delta, moved: &BTreeSet<&Key>) -
     if moved.is_empty() && lists_changed.is_empty() && peers_changed.is_empty() {
         return BTreeSet::new();
     }
+    // Groups that may rest on what is not what it was: as they were, or as they are written now.
+    let mut groups: BTreeSet<&Key> = delta.security_groups.iter().map(|(key, _)| key).collect();
+    if peers_changed.is_empty() {
+        groups.extend(moved.iter().flat_map(|key| index.referrers(&Remote::Group((*key).clone()))));
+        let lists = lists_changed.iter().map(|key| Remote::AddressGroup((*key).clone()));
+        groups.extend(lists.flat_map(|list| index.referrers(&list)));
+    } else {
+        groups.extend(new.security_groups.keys());
+    }
     // What the inbound rules of each group rest on, once for all of its members.
     let mut rests_on: BTreeMap<&Key, Rests> = BTreeMap::new();
-    for (key, group) in &new.security_groups {
+    for (key, group) in groups.into_iter().filter_map(|key| new.security_groups.get_key_value(key)) {
         let mut rests = Rests::default();
         for rule in group.rules.iter().filter(|rule| rule.direction == Direction::Inbound) {
             match &rule.remote {
@@ -177,8 +202,11 @@ fn rejudged(old: &Policy, new: &Policy, delta: &Delta, moved: &BTreeSet<&Key>) -
         groups.into_iter().any(|rests| rests.on_change || is_peering_changed && rests.on_groups)
     };
     let stays = |key: &Key, nic: &Nic| old.nics.get(key).is_some_and(|before| same_nic(before, nic));
-    let nics = new.nics.iter().filter(|(key, nic)| rests_on_change(nic) && stays(key, nic));
-    nics.map(|(key, _)| key.clone()).collect()
+    let members = rests_on.keys().flat_map(|group| index.members(group));
+    let nics = members.chain(delta.nics.iter().map(|(key, _)| key));
+    let resting =
+        nics.filter(|key| new.nics.get(*key).is_some_and(|nic| rests_on_change(nic) && stays(key, nic)));
+    resting.cloned().collect()
 }
 
 #[derive(Clone, Copy, Default)]

@@ -200,7 +200,8 @@ const ONE_NIC: &str = "vpcs: [{ name: v, segment: { vlan: 1 } }]\nnics:\n  - ";
 #[test]
 fn a_nic_without_groups_is_in_default_and_one_with_an_empty_list_in_none() {
     let default = Key::in_default("default");
-    let nic = |text: &str| policy(&format!("{ONE_NIC}{text}")).nics.into_values().next().expect("one NIC");
+    let nic =
+        |text: &str| policy(&format!("{ONE_NIC}{text}")).nics.values().next().cloned().expect("one NIC");
     assert_eq!(nic("{ name: n, vpc: v }").security_groups, [default]);
     assert!(nic("{ name: n, vpc: v, security_groups: [] }").security_groups.is_empty());
 }

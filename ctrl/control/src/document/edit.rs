@@ -4,14 +4,15 @@
 //! more: the rules of other groups, say, do not matter to a NIC. What is valid by itself and with those is valid in the
 //! whole, since the rest was before.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Limits;
 use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, DraftVpc};
 use super::resolve::{resolve, settle_implied_defaults};
 use super::rule::{DraftRule, rule};
-use crate::model::{Key, Policy, Remote, SecurityGroup, Vpc};
+use crate::model::{Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
 use crate::source::{Diagnostic, Fault, Node, Pos, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
@@ -122,7 +123,9 @@ pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
             Arc::make_mut(vpc).peers.remove(name);
         }
     }
-    settle_implied_defaults(&mut policy);
+    if let ObjectKey::SecurityGroup(key) | ObjectKey::Nic(key) = key {
+        settle_implied_defaults(&mut policy, &BTreeSet::from([key.project.clone()]));
+    }
     if let Some(user) = user_of_missing(&policy, key) {
         return Err(EditError::InUse(format!(
             "the {key} is used by the {user}; allowed: one that nothing uses"
@@ -193,20 +196,21 @@ fn merged(present: &Policy, draft: Draft<'_>, limits: &Limits) -> Result<Policy,
     let address_groups: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
     let security_groups: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
     let nics: Vec<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
-    let found = resolve(with_context(present, draft), limits)?;
+    let projects = security_groups.iter().chain(&nics).map(|key| key.project.clone()).collect();
+    let mut found = resolve(with_context(present, draft), limits)?;
     let mut policy = present.clone();
     if !vpcs.is_empty() {
         // All of them: a peering has two ends.
         policy.vpcs = found.vpcs;
     }
-    take(&mut policy.address_groups, found.address_groups, &address_groups);
-    take(&mut policy.security_groups, found.security_groups, &security_groups);
-    take(&mut policy.nics, found.nics, &nics);
-    settle_implied_defaults(&mut policy);
+    take(&mut policy.address_groups, &mut found.address_groups, &address_groups);
+    take(&mut policy.security_groups, &mut found.security_groups, &security_groups);
+    take(&mut policy.nics, &mut found.nics, &nics);
+    settle_implied_defaults(&mut policy, &projects);
     Ok(policy)
 }
 
-fn take<K: Ord + Clone, V>(into: &mut BTreeMap<K, V>, mut from: BTreeMap<K, V>, keys: &[K]) {
+fn take<K: Ord + Clone, V: Eq>(into: &mut Objects<K, V>, from: &mut Objects<K, V>, keys: &[K]) {
     for key in keys {
         if let Some(value) = from.remove(key) {
             into.insert(key.clone(), value);
@@ -216,29 +220,66 @@ fn take<K: Ord + Clone, V>(into: &mut BTreeMap<K, V>, mut from: BTreeMap<K, V>, 
 
 /// The draft with what it may clash with or refer to.
 fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
-    fn missing<K: Ord, V>(all: &BTreeMap<K, V>, is_there: impl Fn(&K) -> bool) -> Vec<&V> {
-        all.iter().filter(|(key, _)| !is_there(key)).map(|(_, value)| value).collect()
-    }
     if !draft.vpcs.is_empty() || !draft.nics.is_empty() {
+        draft.nics.extend(nics_beside(present, &draft).map(|nic| nic_draft(nic)).collect::<Vec<_>>());
         let edited: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
-        let vpcs = missing(&present.vpcs, |name| edited.contains(name));
-        draft.vpcs.extend(vpcs.into_iter().map(|vpc| vpc_draft(vpc, &edited)));
-        let edited: std::collections::BTreeSet<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
-        let nics = missing(&present.nics, |key| edited.contains(key));
-        draft.nics.extend(nics.into_iter().map(|nic| nic_draft(nic)));
+        let vpcs = present.vpcs.values().filter(|vpc| !edited.contains(&vpc.name));
+        draft.vpcs.extend(vpcs.map(|vpc| vpc_draft(vpc, &edited)));
     }
-    let edited: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
-    let groups = missing(&present.security_groups, |key| edited.contains(key));
-    draft.security_groups.extend(groups.into_iter().filter(|group| !group.implied).map(|g| group_head(g)));
-    let edited: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
-    let lists = missing(&present.address_groups, |key| edited.contains(key));
-    draft.address_groups.extend(lists.into_iter().map(|list| DraftAddressGroup {
+    let rules = draft.security_groups.iter().flat_map(|group| &group.rules);
+    let mut groups: BTreeSet<Key> = BTreeSet::new();
+    let mut lists: BTreeSet<Key> = BTreeSet::new();
+    for rule in rules {
+        match &rule.rule.remote {
+            Remote::Group(key) => drop(groups.insert(key.clone())),
+            Remote::AddressGroup(key) => drop(lists.insert(key.clone())),
+            Remote::Any | Remote::Prefix(_) => {}
+        }
+    }
+    groups.extend(
+        draft.nics.iter().flat_map(|nic| nic.security_groups.iter().flatten()).map(|(_, key)| key.clone()),
+    );
+    let edited: BTreeSet<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
+    let groups = named(&present.security_groups, groups, &edited);
+    draft.security_groups.extend(groups.filter(|group| !group.implied).map(|group| group_head(group)));
+    let edited: BTreeSet<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
+    let lists = named(&present.address_groups, lists, &edited);
+    draft.address_groups.extend(lists.map(|list| DraftAddressGroup {
         at: &NOWHERE,
         key: list.key.clone(),
         description: String::new(),
         prefixes: Vec::new(),
     }));
     draft
+}
+
+/// Objects of these names that are not edited; if one is not there at all, every object, for the message to name what is.
+fn named<'p, V: Eq>(
+    present: &'p Objects<Key, V>,
+    mut names: BTreeSet<Key>,
+    edited: &BTreeSet<Key>,
+) -> impl Iterator<Item = &'p Arc<V>> {
+    let is_known = |key: &Key| present.contains_key(key) || edited.contains(key);
+    // A project's group `default` is implied where it is named.
+    let is_implied = |key: &Key| *key == Key::default_group_of(&key.project);
+    if !names.iter().all(|key| is_known(key) || is_implied(key)) {
+        names = present.keys().cloned().collect();
+    }
+    names.retain(|key| !edited.contains(key));
+    names.into_iter().filter_map(|key| present.get(&key))
+}
+
+/// NICs that are not edited and may own what the draft's NICs claim; where a VPC is edited, whose peers are others then, all.
+fn nics_beside<'p>(present: &'p Policy, draft: &Draft<'_>) -> impl Iterator<Item = &'p Arc<Nic>> + use<'p> {
+    let edited: BTreeSet<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
+    let fixed = draft.nics.iter().flat_map(|nic| &nic.addresses).map(|(_, address)| *address);
+    let allowed =
+        draft.nics.iter().flat_map(|nic| &nic.allowed_addresses).map(|(_, allowed)| allowed.address);
+    let claimed: BTreeSet<IpAddr> = fixed.chain(allowed).collect();
+    let are_all = !draft.vpcs.is_empty();
+    let may_own = move |nic: &Nic| are_all || nic.all_addresses().any(|address| claimed.contains(&address));
+    let others = present.nics.iter().filter(move |(key, nic)| !edited.contains(*key) && may_own(nic));
+    others.map(|(_, nic)| nic)
 }
 
 fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> DraftVpc<'static> {
@@ -252,7 +293,7 @@ fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> DraftVpc<'static> {
     }
 }
 
-fn nic_draft(nic: &crate::model::Nic) -> DraftNic<'static> {
+fn nic_draft(nic: &Nic) -> DraftNic<'static> {
     DraftNic {
         at: &NOWHERE,
         key: nic.key.clone(),

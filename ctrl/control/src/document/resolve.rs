@@ -2,7 +2,7 @@
 
 use super::Limits;
 use super::read::{Draft, DraftNic, DraftSecurityGroup, DraftVpc};
-use crate::model::{AddressGroup, Key, Nic, Policy, Remote, SecurityGroup, Segment, Vpc};
+use crate::model::{AddressGroup, Key, Nic, Objects, Policy, Remote, SecurityGroup, Segment, Vpc};
 use crate::source::{Fault, Node};
 use ahash::AHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub(super) fn resolve(draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault
     }
 }
 
-fn shared<K: Ord, V>(objects: BTreeMap<K, V>) -> BTreeMap<K, Arc<V>> {
+fn shared<K: Ord, V: Eq>(objects: BTreeMap<K, V>) -> Objects<K, V> {
     objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect()
 }
 
@@ -211,17 +211,35 @@ fn add_implied_defaults(policy: &mut Policy) {
     }
 }
 
-/// The same after an edit: those that nothing needs any more go.
-pub(super) fn settle_implied_defaults(policy: &mut Policy) {
-    let before = policy.security_groups.clone();
-    policy.security_groups.retain(|_, group| !group.implied);
-    add_implied_defaults(policy);
-    // Those that stay are the very ones that were there.
-    for (key, group) in policy.security_groups.iter_mut().filter(|(_, group)| group.implied) {
-        if let Some(same) = before.get(key).filter(|same| *same == group) {
-            *group = same.clone();
+/// The same after an edit of objects of these projects: those that nothing needs any more go.
+pub(super) fn settle_implied_defaults(policy: &mut Policy, projects: &BTreeSet<Arc<str>>) {
+    for project in projects {
+        let key = Key::default_group_of(project);
+        match policy.security_groups.get(&key).map(|group| group.implied) {
+            None if is_default_wanted(policy, &key) => {
+                policy.security_groups.insert(key, Arc::new(SecurityGroup::implied_default(project)));
+            }
+            Some(true) if !is_default_wanted(policy, &key) => {
+                policy.security_groups.remove(&key);
+            }
+            _ => {}
         }
     }
+}
+
+/// True if a project has a NIC, or a rule that refers to its group `default`.
+fn is_default_wanted(policy: &Policy, default: &Key) -> bool {
+    fn of_project<'m, V>(all: &'m BTreeMap<Key, V>, default: &Key) -> impl Iterator<Item = &'m V> {
+        let (project, first) = (default.project.clone(), Key::new(default.project.clone(), ""));
+        let from_there = all.range(first..).take_while(move |(key, _)| key.project == project);
+        from_there.map(|(_, value)| value)
+    }
+    let names_it = |group: &Arc<SecurityGroup>| {
+        let mut remotes = group.rules.iter().map(|rule| &rule.remote);
+        !group.implied && remotes.any(|remote| matches!(remote, Remote::Group(key) if key == default))
+    };
+    of_project(&policy.nics, default).next().is_some()
+        || of_project(&policy.security_groups, default).any(names_it)
 }
 
 /// Every name that one object uses for another.

@@ -20,6 +20,11 @@ pub use filter::{BadFilter, Filter, Written};
 
 /// Places that a worker looks at between two bursts: some ten microseconds of its time.
 const SLICE: usize = 512;
+/// How long a scan takes at least for each connection that a worker tells of. Telling costs it some 20 ns: so it loses about
+/// one and a half in a hundred packets at full rate while it is asked, and not the more the faster it answers.
+const PACE: Duration = Duration::from_nanos(1300);
+/// What a scan may be ahead of its pace.
+const AHEAD: Duration = Duration::from_millis(1);
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long its answer is waited for without giving the thread away.
@@ -95,14 +100,19 @@ impl Live {
         for worker in 0..count {
             let interview = self.interview(worker);
             let (mut from, mut room) = (0, Vec::with_capacity(SLICE));
+            let mut due = Instant::now();
             loop {
                 let answer = interview.ask(Task::List, from, room).await?;
+                due += PACE * answer.connections.len() as u32;
                 each(&self.inner(), &answer.connections, answer.now.up, worker);
                 let Some(next) = answer.next else { break };
                 (from, room) = (next, answer.connections);
                 room.clear();
-                // Others have their turn between the slices.
-                tokio::task::yield_now().await;
+                // Others have their turn between the slices, and the worker's packets above all.
+                match due.checked_duration_since(Instant::now()).filter(|ahead| *ahead > AHEAD) {
+                    Some(ahead) => tokio::time::sleep(ahead).await,
+                    None => tokio::task::yield_now().await,
+                }
             }
         }
         Ok(())
