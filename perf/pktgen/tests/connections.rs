@@ -15,7 +15,7 @@ fn stateful() -> Spec {
         udp: 0.0,
         duration: None,
         requests: 3,
-        drain: Duration::from_millis(300),
+        drain: Duration::from_millis(50),
         ..Spec::default()
     }
 }

@@ -21,7 +21,7 @@ fn args(vdevs: &[&str]) -> Vec<String> {
 }
 
 fn counted(count: u64) -> Spec {
-    Spec { count: Some(count), duration: None, drain: Duration::from_millis(500), ..Spec::default() }
+    Spec { count: Some(count), duration: None, drain: Duration::from_secs(2), ..Spec::default() }
 }
 
 /// Both queue pairs of a ring device: what one sends comes back to the same one.

@@ -10,7 +10,7 @@ use pktgen::tag::Class;
 use pktgen::{Monitor, Ports, Spec, memory};
 
 fn counted(count: u64) -> Spec {
-    Spec { count: Some(count), duration: None, drain: Duration::from_millis(500), ..Spec::default() }
+    Spec { count: Some(count), duration: None, drain: Duration::from_millis(50), ..Spec::default() }
 }
 
 #[test]
