@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod cases;
 pub mod commits;
+pub mod compare;
 pub mod conversations;
 pub mod floor;
 pub mod memory;

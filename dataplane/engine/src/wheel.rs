@@ -56,6 +56,9 @@ pub struct Wheels {
 }
 
 impl Wheels {
+    /// Bytes an entry.
+    pub const BYTES_AN_ENTRY: usize = size_of::<Link>();
+
     /// For entries 0 … `capacity` − 1, beginning at tick `now`.
     pub fn new(capacity: u32, now: u32) -> Wheels {
         let total = capacity + SLOTS * CLASSES;

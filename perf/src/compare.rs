@@ -1,0 +1,134 @@
+//! What `scripts/compare` puts side by side beyond the cycle cases: packets a second, and a plot.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cases::Figure;
+use crate::floor::{appliance::Appliance, cores, median, testpmd, traffic};
+
+/// Flows of the rate comparison.
+const FLOWS: u32 = 10_000;
+
+/// Packets a second on two `net_pcap` ports and one core: medians of rounds in turn.
+pub struct Floor {
+    /// The appliance's, in millions.
+    pub ours: f64,
+    /// `dpdk-testpmd --forward-mode=5tswap`'s.
+    pub testpmd: f64,
+}
+
+impl Floor {
+    /// Measures both, a round each in turn: a machine that slows down slows both down.
+    pub fn measure(
+        binary: &Path,
+        directory: &Path,
+        rounds: usize,
+        seconds: u64,
+    ) -> Result<Floor, Box<dyn Error>> {
+        let (others, core) = cores()?;
+        let captures = traffic::write(directory, FLOWS)?;
+        let time = Duration::from_secs(seconds);
+        let (mut ours, mut floor) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            eprintln!("packets a second, round {round} of {rounds}");
+            let appliance = Appliance::start(binary, directory, &captures, core)?;
+            let measured = appliance.measure(time);
+            appliance.stop()?;
+            ours.push(measured?.mpps);
+            floor.push(testpmd::measure(&captures, others, core, time)?.mpps);
+        }
+        Ok(Floor { ours: median(&ours), testpmd: median(&floor) })
+    }
+
+    /// The appliance's part of its floor.
+    pub fn ratio(&self) -> f64 {
+        self.ours / self.testpmd
+    }
+}
+
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 300.0;
+const MARGIN: f64 = 50.0;
+
+/// Two plots beside each other: cycles against flows, with the bare lookup's, and against rules.
+pub fn svg(established: &[(u32, Figure)], denied: &[(u32, Figure)]) -> String {
+    let points = |figures: &[(u32, Figure)], of: fn(&Figure) -> Option<f64>| -> Vec<(f64, f64)> {
+        figures.iter().filter_map(|(n, figure)| Some((f64::from(*n), of(figure)?))).collect()
+    };
+    let engine = |figure: &Figure| Some(figure.engine);
+    let plots = [
+        (
+            "flows, established",
+            vec![
+                ("engine", "#0b6", points(established, engine)),
+                ("bare lookup", "#888", points(established, |figure| figure.bare)),
+            ],
+        ),
+        ("rules, denied", vec![("engine", "#c33", points(denied, engine))]),
+    ];
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n",
+        2.0 * WIDTH
+    );
+    for (at, (title, lines)) in plots.iter().enumerate() {
+        plot(&mut out, at as f64 * WIDTH, title, lines);
+    }
+    out + "</svg>\n"
+}
+
+/// One plot: the number of things on a logarithmic axis, cycles from zero on.
+fn plot(out: &mut String, left: f64, title: &str, lines: &[(&str, &str, Vec<(f64, f64)>)]) {
+    let all = lines.iter().flat_map(|(_, _, points)| points);
+    let (last, top) = all.fold((10.0f64, 10.0f64), |(x, y), point| (x.max(point.0), y.max(point.1)));
+    let x = |n: f64| left + MARGIN + n.log10() / last.log10() * (WIDTH - 2.0 * MARGIN);
+    let y = |cycles: f64| HEIGHT - MARGIN - cycles / (top * 1.1) * (HEIGHT - 2.0 * MARGIN);
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "<text x=\"{}\" y=\"20\">cycles a packet by {title}</text>", left + MARGIN);
+    for step in 0..=4 {
+        let cycles = top * f64::from(step) / 4.0;
+        let _ = writeln!(
+            out,
+            "<line x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\" stroke=\"#ddd\"/><text x=\"{3}\" y=\"{2}\">{cycles:.0}</text>",
+            left + MARGIN,
+            left + WIDTH - MARGIN,
+            y(cycles),
+            left + 15.0
+        );
+    }
+    for (row, (name, colour, points)) in lines.iter().enumerate() {
+        let path: Vec<String> = points.iter().map(|(n, c)| format!("{:.1},{:.1}", x(*n), y(*c))).collect();
+        let _ = writeln!(
+            out,
+            "<polyline fill=\"none\" stroke=\"{colour}\" points=\"{}\"/><text x=\"{}\" y=\"{}\" fill=\"{colour}\">{name}</text>",
+            path.join(" "),
+            left + WIDTH - 2.0 * MARGIN,
+            35.0 + 14.0 * row as f64
+        );
+        for (n, cycles) in points {
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{0:.1}\" cy=\"{1:.1}\" r=\"3\" fill=\"{colour}\"/><text x=\"{0:.1}\" y=\"{2}\">{n}</text>",
+                x(*n),
+                y(*cycles),
+                HEIGHT - MARGIN + 15.0
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_holds_every_point() {
+        let figure = |engine, bare| Figure { engine, bare, ..Figure::default() };
+        let svg =
+            svg(&[(1, figure(50.0, None)), (10_000, figure(80.0, Some(14.0)))], &[(50, figure(90.0, None))]);
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+        assert_eq!(svg.matches("<circle").count(), 4);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+}

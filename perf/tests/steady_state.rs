@@ -1,0 +1,92 @@
+//! What a packet costs beyond cycles: no allocation, and so much memory a connection.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use engine::Reason;
+use engine::conntrack::{Entry, index::Index};
+use engine::wheel::Wheels;
+use perf::cases::established_rig;
+use perf::memory::{Load, shuffled};
+use perf::world::{Kind, Shape, World};
+
+/// The system's allocator, with every call counted.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn no_packet_allocates_be_it_established_denied_new_or_at_a_full_table() {
+    const FLOWS: u32 = 5_000;
+    for shape in [Shape::V4, Shape::V6, Shape::Vxlan] {
+        let world = World { nics: 100, rules: 50, shape };
+        // Room for a few new connections, and then for none.
+        let mut rig = established_rig(&world, FLOWS, FLOWS + 1_000);
+        let (questions, answers) =
+            (world.frames(Kind::Question, 0, FLOWS), world.frames(Kind::Answer, 0, FLOWS));
+        let (denied, new) = (world.denied(FLOWS), world.frames(Kind::Syn, FLOWS, FLOWS));
+        let order = shuffled(0..FLOWS, 1);
+        let load = |pool| Some(Load { pool, order: &order });
+        let before = ALLOCATIONS.load(Relaxed);
+        rig.play(load(&answers), load(&questions), 3 * FLOWS as usize);
+        rig.play(None, load(&denied), FLOWS as usize);
+        rig.play(None, load(&new), FLOWS as usize);
+        assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "{shape:?}");
+        // Two of each handshake, and the data.
+        assert_eq!(rig.count(Reason::Established), u64::from((2 + 6) * FLOWS));
+        assert_eq!(rig.count(Reason::NoRule), u64::from(FLOWS));
+        assert_eq!(rig.count(Reason::New), u64::from(2 * FLOWS));
+        assert_eq!(rig.shard().len(), FLOWS + 1_000);
+    }
+}
+
+/// Kilobytes of memory that are this process's now.
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_connection_takes_an_entry_an_index_place_and_a_link() {
+    const HELD: u32 = 1_000_000;
+    // Filled to nine tenths.
+    let capacity = HELD / 9 * 10 + 10;
+    let index = Index::new(capacity).bytes() as f64 / f64::from(capacity);
+    let (entry, link) = (size_of::<Entry>(), Wheels::BYTES_AN_ENTRY);
+    println!("bytes a place: entry {entry}, index {index:.2}, timers and eviction {link}; IPv6 16 more");
+    assert_eq!((entry, link), (64, 8));
+    assert!(index <= 12.0, "{index}");
+
+    let world = World { nics: 100, rules: 50, shape: Shape::V4 };
+    let empty = established_rig(&world, 0, capacity);
+    let before = resident_kb();
+    drop(empty);
+    let rig = established_rig(&world, HELD, capacity);
+    let grown = resident_kb().saturating_sub(before);
+    println!("resident memory: {} kB more for {HELD} connections", grown);
+    assert_eq!(rig.shard().len(), HELD);
+}
