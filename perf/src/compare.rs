@@ -52,6 +52,13 @@ const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 300.0;
 const MARGIN: f64 = 50.0;
 
+/// A line of a plot.
+struct Line {
+    name: &'static str,
+    colour: &'static str,
+    points: Vec<(f64, f64)>,
+}
+
 /// Two plots beside each other: cycles against flows, with the bare lookup's, and against rules.
 pub fn svg(established: &[(u32, Figure)], denied: &[(u32, Figure)]) -> String {
     let points = |figures: &[(u32, Figure)], of: fn(&Figure) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -62,11 +69,15 @@ pub fn svg(established: &[(u32, Figure)], denied: &[(u32, Figure)]) -> String {
         (
             "flows, established",
             vec![
-                ("engine", "#0b6", points(established, engine)),
-                ("bare lookup", "#888", points(established, |figure| figure.bare)),
+                Line { name: "engine", colour: "#0b6", points: points(established, engine) },
+                Line {
+                    name: "bare lookup",
+                    colour: "#888",
+                    points: points(established, |figure| figure.bare),
+                },
             ],
         ),
-        ("rules, denied", vec![("engine", "#c33", points(denied, engine))]),
+        ("rules, denied", vec![Line { name: "engine", colour: "#c33", points: points(denied, engine) }]),
     ];
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n",
@@ -79,8 +90,8 @@ pub fn svg(established: &[(u32, Figure)], denied: &[(u32, Figure)]) -> String {
 }
 
 /// One plot: the number of things on a logarithmic axis, cycles from zero on.
-fn plot(out: &mut String, left: f64, title: &str, lines: &[(&str, &str, Vec<(f64, f64)>)]) {
-    let all = lines.iter().flat_map(|(_, _, points)| points);
+fn plot(out: &mut String, left: f64, title: &str, lines: &[Line]) {
+    let all = lines.iter().flat_map(|line| &line.points);
     let (last, top) = all.fold((10.0f64, 10.0f64), |(x, y), point| (x.max(point.0), y.max(point.1)));
     let x = |n: f64| left + MARGIN + n.log10() / last.log10() * (WIDTH - 2.0 * MARGIN);
     let y = |cycles: f64| HEIGHT - MARGIN - cycles / (top * 1.1) * (HEIGHT - 2.0 * MARGIN);
@@ -97,7 +108,7 @@ fn plot(out: &mut String, left: f64, title: &str, lines: &[(&str, &str, Vec<(f64
             left + 15.0
         );
     }
-    for (row, (name, colour, points)) in lines.iter().enumerate() {
+    for (row, Line { name, colour, points }) in lines.iter().enumerate() {
         let path: Vec<String> = points.iter().map(|(n, c)| format!("{:.1},{:.1}", x(*n), y(*c))).collect();
         let _ = writeln!(
             out,
