@@ -165,6 +165,11 @@ fn related_4_5_errors_about_tombstones_errors_and_nothing_readable_are_invalid()
     assert_eq!(established().outside(error(&[])), "invalid");
     let later = tcp(S, C).seq(5001).ack(1001).fragment(3, false).packet();
     assert_eq!(established().outside(error(&later)), "invalid", "a later fragment");
+    // Lengths that lie are lies in a quote, too: shorter than the header, and of four bytes behind it.
+    for total in [0, 19, 24] {
+        let quoted = tcp(S, C).seq(5001).ack(1001).lie_ip_length(total).packet();
+        assert_eq!(established().outside(error(&quoted)), "invalid", "of {total} bytes");
+    }
 }
 
 #[test]

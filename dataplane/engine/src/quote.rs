@@ -38,15 +38,16 @@ fn v4(packet: &[u8]) -> Option<Quote> {
     let header = packet.first_chunk::<20>()?;
     let header_len = usize::from(header[0] & 0x0F) * 4;
     let is_later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1FFF != 0;
-    if header[0] >> 4 != 4 || header_len < 20 || is_later_fragment {
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    // As of any packet, a total length shorter than its header is a lie (semantics 2.7).
+    if header[0] >> 4 != 4 || header_len < 20 || total < header_len || is_later_fragment {
         return None;
     }
-    let total = u32::from(u16::from_be_bytes([header[2], header[3]]));
     let addr = |at: usize| {
         u128::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
-    let len = total.saturating_sub(header_len as u32);
-    transport(packet.get(header_len..)?, header[9], addr(12), addr(16), len, false)
+    let l4 = packet.get(header_len..total.min(packet.len()))?;
+    transport(l4, header[9], addr(12), addr(16), (total - header_len) as u32, false)
 }
 
 fn v6(packet: &[u8]) -> Option<Quote> {
@@ -56,16 +57,20 @@ fn v6(packet: &[u8]) -> Option<Quote> {
     }
     let src = u128::from_be_bytes(*header[8..].first_chunk()?);
     let dst = u128::from_be_bytes(*header[24..].first_chunk()?);
-    let len = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let (mut next, mut at) = (header[6], 40);
+    let end = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let packet = &packet[..end.min(packet.len())];
+    let (mut next, mut at, mut is_fragment) = (header[6], 40, false);
     for _ in 0..=8 {
         if !matches!(next, 0 | 43 | 44 | 60) {
-            return transport(packet.get(at..)?, next, src, dst, len, true);
+            return transport(packet.get(at..)?, next, src, dst, end.saturating_sub(at) as u32, true);
         }
         let extension = packet.get(at..)?.first_chunk::<8>()?;
-        if next == 44 && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0 {
+        let is_later = next == 44 && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0;
+        // A type 0 routing header and a fragment of a fragment are as malformed here as in front (semantics 2.7).
+        if is_later || next == 44 && is_fragment || next == 43 && extension[2] == 0 {
             return None;
         }
+        is_fragment |= next == 44;
         at += if next == 44 { 8 } else { (usize::from(extension[1]) + 1) * 8 };
         next = extension[0];
     }
