@@ -62,7 +62,7 @@ impl World {
     /// 1,000 NICs of 50 rules over IPv4.
     pub const USUAL: World = World { nics: 1_000, rules: 50, shape: Shape::V4 };
 
-    /// The policy document: groups of 50 rules, of which one admits [`OPEN_PORT`], one lets everything out, and the
+    /// The policy document: groups of 50 rules, of which one admits port 22, one lets everything out, and the
     /// others admit other ports from small networks.
     pub fn policy(&self) -> String {
         let segment = if self.shape == Shape::Vxlan { "{vni: 77}" } else { "{untagged: true}" };
