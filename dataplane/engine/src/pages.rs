@@ -20,16 +20,17 @@ pub fn filled_on_huge_pages<T: Clone>(item: T, capacity: usize) -> Box<[T]> {
     items.into_boxed_slice()
 }
 
-const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
-/// Asks for huge pages behind the whole pages of a range. A kernel without them says no, and nothing is lost.
+/// Asks for huge pages behind those parts of a range that can be some. A kernel without them says no, and nothing is lost. Smaller parts
+/// are left alone: advice that no page can follow splits the process's mappings for ever, of which it may have 65,530.
 #[cfg(target_os = "linux")]
 fn advise(start: *mut u8, len: usize) {
-    let skip = start.align_offset(PAGE);
-    if len < skip + PAGE {
+    let skip = start.align_offset(HUGE_PAGE);
+    if len < skip.saturating_add(HUGE_PAGE) {
         return;
     }
-    let whole = (len - skip) / PAGE * PAGE;
+    let whole = (len - skip) / HUGE_PAGE * HUGE_PAGE;
     // SAFETY: the range lies within one allocation of ours, and the advice changes no byte of it.
     let _ = unsafe {
         rustix::mm::madvise(start.wrapping_add(skip).cast(), whole, rustix::mm::Advice::LinuxHugepage)
