@@ -327,9 +327,10 @@ impl Tcp {
     /// A RST outside SYN sent.
     fn reset(&self, who: Who, segment: &Segment, check: bool) -> Step {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
-        // Who has a SYN expects what follows it, and an acknowledgment of less acknowledges nothing of this connection.
+        // Who has a SYN expects what follows it, and an acknowledgment of less acknowledges nothing of this connection. Of one picked up
+        // in mid-stream no SYN is known, and unchecked acknowledgments may go half the numbers and more beyond where it began.
         let first = sender.isn.wrapping_add(1);
-        let acked = receiver.acked.filter(|acked| upto(first, *acked)).unwrap_or(first);
+        let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked)).unwrap_or(first);
         // "Exact (the highest number that its receiver acknowledged, or its sender's own next)."
         if acked == segment.seq || sender.end == segment.seq {
             return Step::End;
