@@ -183,7 +183,7 @@ impl Tcp {
         let begin =
             |seq: u32, end, acked| Sender { isn: seq.wrapping_sub(1), end, acked, ..Sender::default() };
         tcp.sides[who as usize] = begin(segment.seq, segment.end(), Some(segment.ack));
-        tcp.sides[who.other() as usize] = begin(segment.ack, segment.ack, None);
+        tcp.sides[who.other() as usize] = begin(segment.ack, segment.ack, Some(segment.seq));
         tcp
     }
 
