@@ -136,7 +136,12 @@ fn related_4_5_quotes_through_extension_headers_are_read() {
     let mut s = Scenario::new(&text());
     s.outside(udp(c, w));
     let quoted = udp(w, c).ext(Ext::destination_options()).packet();
-    assert_eq!(s.outside(icmp_error("2001:db8:f::1", "2001:db8::1", 1, 0, &quoted)), "related");
+    let mut error = |quoted: &[u8]| s.outside(icmp_error("2001:db8:f::1", "2001:db8::1", 1, 0, quoted));
+    assert_eq!(error(&quoted), "related");
+    let type_0 = udp(w, c).ext(Ext::routing(0, 0)).packet();
+    assert_eq!(error(&type_0), "invalid", "as malformed in a quote as anywhere");
+    let short = udp(w, c).lie_ip_length(4).packet();
+    assert_eq!(error(&short), "invalid", "four bytes behind the header, whatever follows them");
 }
 
 #[test]

@@ -253,7 +253,6 @@ impl Firewall {
         let mut all_pass = true;
         for (((ahead, hint), lane), frame) in aheads.iter().zip(&hints).zip(lanes.iter()).zip(frames.iter()) {
             if let Some(nic) = ahead.nic
-                && lane.plain
                 && self.judge.established(snapshot, lane, nic, ahead, *hint)
             {
                 verdicts.push(Verdict::of(Reason::Established, nic.nic));

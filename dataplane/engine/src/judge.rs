@@ -232,9 +232,9 @@ impl Judge {
         }
     }
 
-    /// The way of nearly every packet, cut short: plain TCP data or UDP of a connection that both sides have confirmed and no
-    /// change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of those that are
-    /// true here (the oracle's tests run through both).
+    /// The way of nearly every packet, cut short: TCP data or UDP over IPv4, in whatever segment, of a connection that both sides have
+    /// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
+    /// those that are true here (the oracle's tests run through both).
     #[inline(always)]
     pub fn established(
         &mut self,
@@ -245,8 +245,9 @@ impl Judge {
         hint: u32,
     ) -> bool {
         let state = match lane.what {
-            What::Tcp if lane.flags == flags::ACK => State::Established,
-            What::Ports => State::TwoWay,
+            _ if lane.v6 => return false,
+            What::Tcp if tcp::is_data(lane) => State::Established,
+            What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
             _ => return false,
         };
         let key = (nic.id, ahead.remote, ahead.ports, lane.proto);

@@ -37,7 +37,7 @@ fn at_length(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut
 
 /// The commonest frames of all, read in one go: untagged, IPv4 without options, whole, TCP without SYN or UDP that is not
 /// DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads these frames alike (a test
-/// compares the two). Fields that lie together are loaded together: that is a third of the instructions less than one by one.
+/// compares the two). Fields that lie together are loaded together.
 #[inline(always)]
 fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()> {
     let h: &[u8; 54] = data.first_chunk()?;

@@ -211,7 +211,7 @@ pub struct Snapshot {
 }
 
 /// Up to so many addresses the index is at most an eighth full: a second probe is a branch that no predictor foresees, which with
-/// 1,000 NICs at random cost 15 cycles a packet. Beyond, cache lines are dearer than branches.
+/// 1,000 NICs at random cost 9 cycles a packet. Beyond, cache lines are dearer than branches.
 const SPARSE_BELOW: usize = 1 << 16;
 
 /// (VPC, address) → place: open addressing, at most half full. The operator chooses its content, so its hash needs
