@@ -1,12 +1,12 @@
 //! What `scripts/compare` puts side by side beyond the cycle cases: packets a second, and a plot.
 
-use std::error::Error;
 use std::fmt::Write;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::cases::Figure;
-use crate::floor::{appliance::Appliance, cores, median, testpmd, traffic};
+use crate::floor::{Rate, in_turn, median};
 
 /// Flows of the rate comparison.
 const FLOWS: u32 = 10_000;
@@ -20,26 +20,11 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Measures both, a round each in turn: a machine that slows down slows both down.
-    pub fn measure(
-        binary: &Path,
-        directory: &Path,
-        rounds: usize,
-        seconds: u64,
-    ) -> Result<Floor, Box<dyn Error>> {
-        let (others, core) = cores()?;
-        let captures = traffic::write(directory, FLOWS)?;
-        let time = Duration::from_secs(seconds);
-        let (mut ours, mut floor) = (Vec::new(), Vec::new());
-        for round in 1..=rounds {
-            eprintln!("packets a second, round {round} of {rounds}");
-            let appliance = Appliance::start(binary, directory, &captures, core)?;
-            let measured = appliance.measure(time);
-            appliance.stop()?;
-            ours.push(measured?.mpps);
-            floor.push(testpmd::measure(&captures, others, core, time)?.mpps);
-        }
-        Ok(Floor { ours: median(&ours), testpmd: median(&floor) })
+    /// Measures both, in turn.
+    pub fn measure(binary: &Path, directory: &Path, rounds: u32, time: Duration) -> io::Result<Floor> {
+        let (ours, floor) = in_turn(binary, directory, rounds, time, FLOWS)?;
+        let mpps = |rates: &[Rate]| median(&rates.iter().map(|rate| rate.mpps).collect::<Vec<_>>());
+        Ok(Floor { ours: mpps(&ours), testpmd: mpps(&floor) })
     }
 
     /// The appliance's part of its floor.

@@ -1,7 +1,7 @@
 //! The appliance's figures and its peers' in one run: cycles a packet by flows and rules against bare lookups, packets a second
 //! against DPDK's own forwarder on the same ports and core. `scripts/compare` builds and runs it.
 
-use std::{env, error::Error, fs, path::Path, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use perf::cases::{self, Figure, Runs, round};
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (_, core) = cores()?;
     let cycles = on_core(core, || measure(options.quick));
     let (rounds, seconds) = if options.quick { (2, 2) } else { (5, 3) };
-    let floor = in_directory(|directory| Floor::measure(&binary, directory, rounds, seconds))?;
+    let directory = tempfile::tempdir()?;
+    let floor = Floor::measure(&binary, directory.path(), rounds, Duration::from_secs(seconds))?;
     let result = result(&cycles, &floor);
     if options.json {
         println!("{result}");
@@ -82,11 +83,6 @@ fn on_core<T: Send>(core: usize, run: impl FnOnce() -> T + Send) -> T {
         });
         measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-fn in_directory<T>(run: impl FnOnce(&Path) -> Result<T, Box<dyn Error>>) -> Result<T, Box<dyn Error>> {
-    let directory = tempfile::tempdir()?;
-    run(directory.path())
 }
 
 fn by_number(figures: &[(u32, Figure)], of: impl Fn(&Figure) -> Option<f64>) -> Value {

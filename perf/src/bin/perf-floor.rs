@@ -4,7 +4,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 
-use perf::floor::{Rate, appliance::Appliance, cores, median, testpmd, traffic};
+use perf::floor::{Rate, in_turn, median};
 use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let directory = env::temp_dir().join(format!("perf-floor-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    let compared = compare(&binary, &directory, rounds, Duration::from_secs(seconds.into()), flows);
+    let compared = in_turn(&binary, &directory, rounds, Duration::from_secs(seconds.into()), flows);
     fs::remove_dir_all(&directory)?;
     let (ours, floor) = compared?;
 
@@ -42,29 +42,4 @@ fn summary(rates: &[Rate]) -> Value {
         "rounds_mpps": mpps,
         "rounds_core_share": each(|rate| rate.core_share),
     })
-}
-
-/// Rates of both, a round each in turn: a machine that slows down slows both down.
-fn compare(
-    binary: &std::path::Path,
-    directory: &std::path::Path,
-    rounds: u32,
-    time: Duration,
-    flows: u32,
-) -> Result<(Vec<Rate>, Vec<Rate>), Box<dyn Error>> {
-    let (others, core) = cores()?;
-    let captures = traffic::write(directory, flows)?;
-    let (mut ours, mut floor) = (Vec::<Rate>::new(), Vec::<Rate>::new());
-    for round in 1..=rounds {
-        let appliance = Appliance::start(binary, directory, &captures, core)?;
-        ours.push(appliance.measure(time)?);
-        appliance.stop()?;
-        floor.push(testpmd::measure(&captures, others, core, time)?);
-        eprintln!(
-            "round {round} of {rounds}: portcullis {:.2} Mpps, testpmd {:.2} Mpps",
-            ours[ours.len() - 1].mpps,
-            floor[floor.len() - 1].mpps
-        );
-    }
-    Ok((ours, floor))
 }

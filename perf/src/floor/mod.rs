@@ -5,7 +5,11 @@ pub mod cpu;
 pub mod testpmd;
 pub mod traffic;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::thread::sched_getaffinity;
 
@@ -44,6 +48,33 @@ pub fn cores() -> io::Result<(usize, usize)> {
         Some(last) => Ok((first, last)),
         None => Err(io::Error::other("a comparison needs two cores: one is polled without end")),
     }
+}
+
+/// Rates of both over `flows` flows, the appliance's first, a round each in turn: a machine that slows down slows both down.
+/// Progress goes to stderr.
+pub fn in_turn(
+    binary: &Path,
+    directory: &Path,
+    rounds: u32,
+    time: Duration,
+    flows: u32,
+) -> io::Result<(Vec<Rate>, Vec<Rate>)> {
+    let (others, core) = cores()?;
+    let captures = traffic::write(directory, flows)?;
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let appliance = appliance::Appliance::start(binary, directory, &captures, core)?;
+        let measured = appliance.measure(time);
+        appliance.stop()?;
+        let (mine, testpmds) = (measured?, testpmd::measure(&captures, others, core, time)?);
+        eprintln!(
+            "round {round} of {rounds}: portcullis {:.2} Mpps, testpmd {:.2} Mpps",
+            mine.mpps, testpmds.mpps
+        );
+        ours.push(mine);
+        floor.push(testpmds);
+    }
+    Ok((ours, floor))
 }
 
 /// The value in the middle.
