@@ -2,6 +2,7 @@
 
 use engine::Side;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use crate::tag::Class;
 
@@ -65,7 +66,7 @@ impl Unexpected {
 }
 
 /// Connections, and what became of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct Connections {
     /// SYNs of new connections.
     pub opened: u64,

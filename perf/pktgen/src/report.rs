@@ -4,7 +4,7 @@ use engine::Side;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::count::{Counts, Tally};
+use crate::count::{Connections, Counts, Tally};
 use crate::drive::{Ended, Measured};
 use crate::tag::Class;
 
@@ -30,7 +30,7 @@ pub struct Report {
     /// How long frames took, in nanoseconds; `None` if none told.
     pub latency_ns: Option<Latency>,
     /// Connections; `None` without.
-    pub connections: Option<ConnectionCounts>,
+    pub connections: Option<Connections>,
     /// What the devices count.
     pub ports: Vec<PortCounts>,
     /// The search; `None` without.
@@ -142,29 +142,6 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// Connections, and requests in them.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
-pub struct ConnectionCounts {
-    /// Opened by a SYN.
-    pub opened: u64,
-    /// Handshakes completed.
-    pub established: u64,
-    /// Closed by both sides.
-    pub closed: u64,
-    /// Reset by somebody.
-    pub reset: u64,
-    /// Given up without an answer.
-    pub failed: u64,
-    /// Segments sent again.
-    pub retransmits: u64,
-    /// Requests sent.
-    pub requests: u64,
-    /// Requests answered.
-    pub responses: u64,
-    /// Requests over UDP without an answer in time.
-    pub timeouts: u64,
-}
-
 /// What a device counts.
 #[derive(Clone, Debug, Serialize, PartialEq, Default)]
 #[allow(missing_docs)]
@@ -247,7 +224,7 @@ impl Report {
                 outbound: counts.from(Side::Inside).into(),
             },
             latency_ns: latency(counts, clock),
-            connections: context.has_connections.then(|| connections(counts)),
+            connections: context.has_connections.then_some(counts.connections),
             ports: Vec::new(),
             search: None,
         }
@@ -290,29 +267,4 @@ fn latency(counts: &Counts, clock: &Clock) -> Option<Latency> {
         p99_99: at(0.9999),
         max: clock.nanos(histogram.max()),
     })
-}
-
-fn connections(counts: &Counts) -> ConnectionCounts {
-    let crate::count::Connections {
-        opened,
-        established,
-        closed,
-        reset,
-        failed,
-        retransmits,
-        requests,
-        responses,
-        timeouts,
-    } = counts.connections;
-    ConnectionCounts {
-        opened,
-        established,
-        closed,
-        reset,
-        failed,
-        retransmits,
-        requests,
-        responses,
-        timeouts,
-    }
 }
