@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use control::config::{FlushScope, InboundFlush, PolicySettings};
-use control::model::{Direction, Key, Nic, Policy, Remote};
+use control::model::{Direction, Key, Nic, Policy, Remote, Rule};
 
 use super::rules;
 
@@ -77,16 +78,34 @@ fn rules_of(policy: &Policy, group: &Key, outbound_too: bool) -> BTreeSet<String
         .iter()
         .filter(|rule| outbound_too || rule.direction == Direction::Inbound)
         .map(|rule| {
-            let mut rule = rule.clone();
+            let mut rule = spelled(rule.clone());
             rule.description = String::new();
-            if let Remote::Prefix(prefix) = rule.remote
-                && prefix.is_everything()
-            {
-                rule.remote = Remote::Any;
-            }
             format!("{rule:?}")
         })
         .collect()
+}
+
+/// A rule in one of its spellings.
+fn spelled(mut rule: Rule) -> Rule {
+    if let Remote::Prefix(prefix) = rule.remote
+        && prefix.is_everything()
+    {
+        rule.remote = Remote::Any;
+    }
+    rule
+}
+
+/// True for policies that differ in the spelling of their rules at most: "applying what is in force changes nothing" (5.6).
+pub(super) fn is_in_force(present: &Policy, policy: &Policy) -> bool {
+    let in_one_spelling = |policy: &Policy| {
+        let mut policy = policy.clone();
+        for group in policy.security_groups.values_mut() {
+            let group = Arc::make_mut(group);
+            group.rules = std::mem::take(&mut group.rules).into_iter().map(spelled).collect();
+        }
+        policy
+    };
+    present == policy || in_one_spelling(present) == in_one_spelling(policy)
 }
 
 /// The remotes of a NIC's inbound rules.

@@ -194,7 +194,7 @@ impl Oracle {
     /// identical to the present one changes nothing" (5.6): `None`.
     pub fn commit(&mut self, policy: &Policy, ns: u64) -> Option<u32> {
         let present = self.eras.last().expect("the empty policy is there");
-        if *present.policy == *policy {
+        if change::is_in_force(&present.policy, policy) {
             return None;
         }
         let next = present.then(policy, &self.config.policy, &mut self.numbers);
