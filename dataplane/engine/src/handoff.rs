@@ -16,8 +16,8 @@ pub const RSS_PATTERN: u16 = 0x6D5A;
 /// Entries of the redirection table; entry `i` is worker `i mod workers`.
 pub const RETA_SIZE: u32 = 128;
 
-/// Toeplitz of one folded word: the key's window at bit `i` is the pattern, rotated left by `i`.
-const fn toeplitz(word: u16) -> u16 {
+/// Toeplitz of one folded word, by definition: the key's window at bit `i` is the pattern, rotated left by `i`.
+const fn by_bits(word: u16) -> u16 {
     let mut hash = 0;
     let mut bit = 0;
     while bit < 16 {
@@ -29,6 +29,23 @@ const fn toeplitz(word: u16) -> u16 {
     hash
 }
 
+/// Toeplitz of each high byte. That of a low one is the same, rotated by the eight bits between them.
+const OF_HIGH: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = by_bits((byte as u16) << 8);
+        byte += 1;
+    }
+    table
+};
+
+#[inline]
+fn toeplitz(word: u16) -> u16 {
+    OF_HIGH[usize::from(word >> 8)] ^ OF_HIGH[usize::from(word & 0xFF)].rotate_left(8)
+}
+
+#[inline]
 fn fold(addr: u128) -> u16 {
     let a = addr as u64 ^ (addr >> 64) as u64;
     let a = a as u32 ^ (a >> 32) as u32;
@@ -36,6 +53,7 @@ fn fold(addr: u128) -> u16 {
 }
 
 /// The symmetric RSS hash; its upper half is the same as its lower.
+#[inline]
 pub fn rss_hash(src: u128, dst: u128, ports: Option<(u16, u16)>) -> u32 {
     let (sport, dport) = ports.unwrap_or((0, 0));
     let half = u32::from(toeplitz(fold(src ^ dst) ^ sport ^ dport));
@@ -53,6 +71,8 @@ type PacketKey = (SegmentKey, u128, u128, u32, u8);
 pub struct Router {
     me: u32,
     workers: u32,
+    /// The worker of each of the hash's lowest values, as in a NIC's redirection table.
+    table: [u16; RETA_SIZE as usize],
     /// Owners of the packets whose first fragment came by: of the fragments that this worker sees all of.
     firsts: Recent<PacketKey, u32>,
 }
@@ -60,7 +80,8 @@ pub struct Router {
 impl Router {
     /// Of worker `me` among `workers`.
     pub fn new(me: u32, workers: u32) -> Router {
-        Router { me, workers, firsts: Recent::new() }
+        let table = std::array::from_fn(|entry| (entry as u32 % workers.max(1)) as u16);
+        Router { me, workers, table, firsts: Recent::new() }
     }
 
     /// True if there is no other worker.
@@ -69,8 +90,9 @@ impl Router {
         self.workers == 1
     }
 
+    #[inline]
     fn worker(&self, hash: u32) -> u32 {
-        hash % RETA_SIZE % self.workers
+        u32::from(self.table[(hash % RETA_SIZE) as usize])
     }
 
     /// The worker to which a frame goes next, with its stage moved on; this worker itself if it is to be judged here.
@@ -78,6 +100,11 @@ impl Router {
     pub fn next(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
         if self.workers == 1 || lane.stage == Stage::Judge {
             return self.me;
+        }
+        if lane.plain {
+            // Whole, and of TCP or UDP.
+            lane.stage = Stage::Judge;
+            return self.worker(rss_hash(lane.src, lane.dst, Some((lane.sport, lane.dport))));
         }
         self.route(lane, bytes, fragment_timeout)
     }
@@ -173,6 +200,13 @@ mod tests {
             (0x2001_0db8_0000_0000_1234_0000_0000_0007u128, 0x2001_0db8_ffff_0000_0000_0000_0000_0009u128);
         let input = [src.to_be_bytes(), dst.to_be_bytes()].concat();
         assert_eq!(rss_hash(src, dst, None), by_definition(&input));
+    }
+
+    #[test]
+    fn the_table_says_what_the_bits_say() {
+        for word in 0..=u16::MAX {
+            assert_eq!(toeplitz(word), by_bits(word));
+        }
     }
 
     #[test]

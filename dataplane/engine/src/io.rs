@@ -48,6 +48,9 @@ pub trait Frame: Send {
 
     /// Hints that the head will be read soon.
     fn prefetch(&self) {}
+
+    /// Hints that where the frame lies and how long it is will be read soon: of one that another core has written.
+    fn prefetch_metadata(&self) {}
 }
 
 /// One queue pair of one port, owned by one worker.

@@ -190,6 +190,14 @@ impl Lanes {
         &mut self.lanes[first..self.len]
     }
 
+    /// Writes the lane at `from` to `to`, before it or the same.
+    #[inline]
+    pub fn move_up(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.lanes[to] = self.lanes[from].clone();
+        }
+    }
+
     /// Keeps none.
     pub fn clear(&mut self) {
         self.len = 0;

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Order
 use crossbeam::utils::CachePadded;
 
 struct Shared<T> {
+    /// A power of two, so that a place is found without a division.
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// Items that it holds: no more than there are slots.
+    size: usize,
     /// Items published; counts on without wrapping to the slots.
     head: CachePadded<AtomicUsize>,
     /// Items taken.
@@ -36,10 +39,18 @@ pub struct Consumer<T> {
     tail: usize,
 }
 
-/// A ring of `size` slots.
+impl<T> Shared<T> {
+    #[inline]
+    fn slot(&self, at: usize) -> &UnsafeCell<MaybeUninit<T>> {
+        &self.slots[at & (self.slots.len() - 1)]
+    }
+}
+
+/// A ring that holds `size` items.
 pub fn ring<T: Send>(size: usize) -> (Producer<T>, Consumer<T>) {
-    let slots = (0..size.max(1)).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-    let shared = Arc::new(Shared { slots, head: CachePadded::default(), tail: CachePadded::default() });
+    let size = size.max(1);
+    let slots = (0..size.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let shared = Arc::new(Shared { slots, size, head: CachePadded::default(), tail: CachePadded::default() });
     (Producer { shared: shared.clone(), head: 0, tail: 0 }, Consumer { shared, tail: 0 })
 }
 
@@ -47,7 +58,7 @@ impl<T> Producer<T> {
     /// Puts an item in; it is seen after [`Producer::publish`]. Gives it back if the ring is full.
     #[inline]
     pub fn push(&mut self, item: T) -> Result<(), T> {
-        let size = self.shared.slots.len();
+        let size = self.shared.size;
         if self.head - self.tail == size {
             // Acquire: pairs with the consumer's release of `tail`, so that its read of the slot is over.
             self.tail = self.shared.tail.load(Acquire);
@@ -55,7 +66,7 @@ impl<T> Producer<T> {
                 return Err(item);
             }
         }
-        let slot = &self.shared.slots[self.head % size];
+        let slot = self.shared.slot(self.head);
         // SAFETY: the slot is the producer's: the consumer has taken what was in it, and will not look before
         // `publish`.
         unsafe { (*slot.get()).write(item) };
@@ -89,7 +100,7 @@ impl<T> Consumer<T> {
         let head = self.shared.head.load(Acquire);
         let count = (head - self.tail).min(max);
         for _ in 0..count {
-            let slot = &self.shared.slots[self.tail % self.shared.slots.len()];
+            let slot = self.shared.slot(self.tail);
             // SAFETY: the producer wrote this slot before it stored a `head` beyond it, and leaves it alone until
             // `tail` has passed it; it is read once, since `tail` moves on.
             let item = unsafe { (*slot.get()).assume_init_read() };
@@ -114,7 +125,7 @@ impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         let (head, tail) = (self.head.load(Acquire), self.tail.load(Acquire));
         for at in tail..head {
-            let slot = &self.slots[at % self.slots.len()];
+            let slot = self.slot(at);
             // SAFETY: both ends are gone; these slots were published and never taken.
             unsafe { (*slot.get()).assume_init_drop() };
         }
@@ -140,6 +151,23 @@ mod tests {
             assert!(tx.push(i).is_ok());
         }
         assert_eq!(tx.push(7), Err(7));
+    }
+
+    #[test]
+    fn a_ring_holds_what_it_was_asked_for_and_no_more() {
+        for size in [1, 3, 5] {
+            let (mut tx, mut rx) = ring(size);
+            for lap in 0..7 {
+                for i in 0..size {
+                    assert_eq!(tx.push(lap * size + i), Ok(()));
+                }
+                assert_eq!(tx.push(0), Err(0));
+                tx.publish();
+                let mut seen = Vec::new();
+                assert_eq!(rx.take(9, |item| seen.push(item)), size);
+                assert_eq!(seen, (lap * size..(lap + 1) * size).collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

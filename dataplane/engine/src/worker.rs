@@ -259,47 +259,96 @@ impl<P: Port> Worker<P> {
     }
 
     /// Hands off what other workers own; what is left is the batch.
+    #[inline]
     fn route(&mut self) {
         let Batch { frames, lanes, .. } = &mut self.batch;
-        for (at, frame) in self.rx.drain(..).enumerate() {
-            if let Some((frame, lane)) = self.links.forward(frame, lanes[at].clone(), &mut self.firewall) {
+        let mut owners = [0; BURST];
+        let mut are_mine = true;
+        for ((owner, frame), lane) in owners.iter_mut().zip(&self.rx).zip(lanes.iter_mut()) {
+            *owner = self.links.next(frame, lane, &mut self.firewall);
+            are_mine &= self.links.is_mine(*owner);
+        }
+        if are_mine {
+            std::mem::swap(frames, &mut self.rx);
+            return;
+        }
+        for (at, (frame, owner)) in self.rx.drain(..).zip(owners).enumerate() {
+            if let Some(frame) = self.links.hand_off(owner, frame, &lanes[at], &self.firewall) {
                 // What stays moves up, never beyond the place it was read from.
-                lanes[frames.len()] = lane;
+                lanes.move_up(at, frames.len());
                 frames.push(frame);
             }
         }
         lanes.truncate(frames.len());
     }
 
-    /// What the other workers handed over, at most a burst from each. It is judged at this worker's own time: another's is older
-    /// than what this one has judged since, and its ticks are its own where clocks have leapt.
+    /// What the other workers handed over. It is judged at this worker's own time: another's is older than what this one has
+    /// judged since, and its ticks are its own where clocks have leapt.
     #[inline(never)]
     fn take_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+        // A burst a port is what another worker can hand over in a turn; one more, so that a ring that filled while this worker
+        // was away empties again.
+        let bursts = 2 * self.wires.len() + 1;
         let mut taken = 0;
         for from in 0..self.links.rings.from.len() {
-            let snapshot = self.reader.read();
-            let mut items: ArrayVec<HandedOff<P::Frame>, BURST> = ArrayVec::new();
-            taken += self.links.rings.from[from].take(BURST, |item| items.push(item));
-            if items.is_empty() {
-                continue;
-            }
-            let now = self.firewall.now(ns);
-            self.firewall.begin(snapshot);
-            for HandedOff { mut frame, mut lane } in items {
-                lane.now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
-                if lane.tunnels != snapshot.tunnels {
-                    // Read under another view of what is a tunnel: its owner may be another, too.
-                    let (wire, now) = (lane.wire, lane.now);
-                    lane = self.firewall.read(&mut frame, lane.side, snapshot.tunnels, now);
-                    lane.wire = wire;
-                }
-                if let Some((frame, lane)) = self.links.forward(frame, lane, &mut self.firewall) {
-                    self.batch.push(frame, lane);
+            for _ in 0..bursts {
+                let count = self.take_burst(from, ns, tap);
+                taken += count;
+                if count < BURST {
+                    break;
                 }
             }
-            self.run_batch(None, tap);
         }
         taken
+    }
+
+    /// At most a burst of one other worker's.
+    #[inline]
+    fn take_burst(&mut self, from: usize, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+        let (snapshot, batch) = (self.reader.read(), &mut self.batch);
+        let count = self.links.rings.from[from].take(BURST, |HandedOff { frame, lane }| {
+            frame.prefetch_metadata();
+            batch.push(frame, lane);
+        });
+        if count == 0 {
+            return 0;
+        }
+        let now = self.firewall.now(ns);
+        self.firewall.begin(snapshot);
+        let mut are_mine = true;
+        for (frame, lane) in batch.frames.iter().zip(batch.lanes.iter_mut()) {
+            lane.now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
+            are_mine &= (lane.stage == Stage::Judge) & (lane.tunnels == snapshot.tunnels);
+        }
+        if !are_mine {
+            self.route_again();
+        }
+        self.run_batch(None, tap);
+        count
+    }
+
+    /// Of what was handed over: a fragment may have to go on to who knows its packet's first one, and what was read under another
+    /// view of what is a tunnel is read again, and its owner may be another, too.
+    #[cold]
+    fn route_again(&mut self) {
+        let snapshot = self.reader.read();
+        let Batch { frames, lanes, .. } = &mut self.batch;
+        let mut kept = ArrayVec::new();
+        for (at, mut frame) in frames.drain(..).enumerate() {
+            let lane = &mut lanes[at];
+            if lane.tunnels != snapshot.tunnels {
+                let (wire, now) = (lane.wire, lane.now);
+                *lane = self.firewall.read(&mut frame, lane.side, snapshot.tunnels, now);
+                lane.wire = wire;
+            }
+            let owner = self.links.next(&frame, lane, &mut self.firewall);
+            if let Some(frame) = self.links.hand_off(owner, frame, lane, &self.firewall) {
+                lanes.move_up(at, kept.len());
+                kept.push(frame);
+            }
+        }
+        lanes.truncate(kept.len());
+        *frames = kept;
     }
 
     /// Judges the batch and sends what passed. `way`: all of it came in by this wire and leaves by this side, if
@@ -413,17 +462,27 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Frame> Links<F> {
-    /// Sends a frame on to the worker it belongs to; gives it back if that is this one.
-    fn forward(&mut self, frame: F, mut lane: Lane, firewall: &mut Firewall) -> Option<(F, Lane)> {
-        if lane.stage == Stage::Judge {
-            return Some((frame, lane));
-        }
+    /// The worker to which a frame goes next.
+    #[inline]
+    fn next(&mut self, frame: &F, lane: &mut Lane, firewall: &mut Firewall) -> u32 {
         let timeout = firewall.shard().timeouts().fragment;
-        let next = self.router.next(&mut lane, firewall.bytes(&frame), timeout);
-        let ring = self.rings.to.get_mut(next as usize).and_then(Option::as_mut);
-        let Some(ring) = ring else { return Some((frame, lane)) };
+        self.router.next(lane, firewall.bytes(frame), timeout)
+    }
+
+    /// True if what goes to this worker stays here.
+    #[inline]
+    fn is_mine(&self, owner: u32) -> bool {
+        self.rings.to.get(owner as usize).is_none_or(Option::is_none)
+    }
+
+    /// Sends a frame on to the worker it belongs to; gives it back if that is this one.
+    #[inline]
+    fn hand_off(&mut self, owner: u32, frame: F, lane: &Lane, firewall: &Firewall) -> Option<F> {
+        let Some(ring) = self.rings.to.get_mut(owner as usize).and_then(Option::as_mut) else {
+            return Some(frame);
+        };
         let direction: Direction = lane.side.direction();
-        if ring.push(HandedOff { frame, lane }).is_err() {
+        if ring.push(HandedOff { frame, lane: lane.clone() }).is_err() {
             firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
         }
         None

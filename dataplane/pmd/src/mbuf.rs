@@ -141,6 +141,18 @@ impl Mbuf {
     }
 }
 
+/// Asks for the cache line at an address.
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 impl Frame for Mbuf {
     #[inline]
     fn head(&self) -> &[u8] {
@@ -209,14 +221,12 @@ impl Frame for Mbuf {
     #[inline]
     fn prefetch(&self) {
         let view = self.view();
-        let data = view.buf_addr.cast::<u8>().wrapping_add(usize::from(view.data_off));
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint and faults at no address.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(data.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = data;
+        prefetch(view.buf_addr.cast::<u8>().wrapping_add(usize::from(view.data_off)));
+    }
+
+    #[inline]
+    fn prefetch_metadata(&self) {
+        prefetch(self.raw.as_ptr().cast());
     }
 }
 
