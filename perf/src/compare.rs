@@ -1,130 +1,189 @@
-//! What `scripts/compare` puts side by side beyond the cycle cases: packets a second, and a plot.
+//! What `scripts/compare` puts side by side beyond the cycle cases: packets a second of every program.
 
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cases::Figure;
-use crate::floor::{Rate, in_turn, median};
+use serde_json::{Map, Value};
+
+use crate::floor::{Program, Rate, Setting, in_turn, median_mpps};
 
 /// Flows of the rate comparison.
-const FLOWS: u32 = 10_000;
+const FLOWS: [u32; 4] = [1, 10_000, 100_000, 1_000_000];
+/// Rules of the rate comparison.
+const RULES: [u32; 4] = [1, 50, 250, 1_000];
 
-/// Packets a second on two `net_pcap` ports and one core: medians of rounds in turn.
-pub struct Floor {
-    /// The appliance's, in millions.
-    pub ours: f64,
-    /// `dpdk-testpmd --forward-mode=5tswap`'s.
-    pub testpmd: f64,
+/// Millions of packets a second: medians of rounds in turn.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was measured.
+    pub setting: Setting,
+    /// Each program's rate, or why it has none.
+    pub rates: Vec<(Program, Result<f64, String>)>,
 }
 
-impl Floor {
-    /// Measures both, in turn.
-    pub fn measure(binary: &Path, directory: &Path, rounds: u32, time: Duration) -> io::Result<Floor> {
-        let (ours, floor) = in_turn(binary, directory, rounds, time, FLOWS)?;
-        let mpps = |rates: &[Rate]| median(&rates.iter().map(|rate| rate.mpps).collect::<Vec<_>>());
-        Ok(Floor { ours: mpps(&ours), testpmd: mpps(&floor) })
+impl Row {
+    /// Measures these programs, in turn, but for those that cannot be here.
+    pub fn measure(
+        (binary, directory): (&Path, &Path),
+        programs: &[Program],
+        setting: Setting,
+        rounds: (u32, Duration),
+    ) -> io::Result<Row> {
+        let why_not = |program: &Program| program.missing().or_else(|| program.left_out(setting));
+        let (out, on): (Vec<_>, Vec<_>) =
+            programs.iter().map(|&program| (program, why_not(&program))).partition(|(_, why)| why.is_some());
+        let on: Vec<Program> = on.into_iter().map(|(program, _)| program).collect();
+        let measured = in_turn(binary, directory, &on, setting, rounds)?;
+        Ok(Row::of(setting, programs, &on, &measured, &out))
     }
 
-    /// The appliance's part of its floor.
-    pub fn ratio(&self) -> f64 {
-        self.ours / self.testpmd
+    fn of(
+        setting: Setting,
+        programs: &[Program],
+        on: &[Program],
+        measured: &[Vec<Rate>],
+        out: &[(Program, Option<String>)],
+    ) -> Row {
+        let rate = |program: Program| match on.iter().position(|on| *on == program) {
+            Some(n) => Ok(median_mpps(&measured[n])),
+            None => Err(out
+                .iter()
+                .find(|(out, _)| *out == program)
+                .and_then(|(_, why)| why.clone())
+                .unwrap_or_default()),
+        };
+        Row { setting, rates: programs.iter().map(|&program| (program, rate(program))).collect() }
+    }
+
+    /// A program's rate, if it has one.
+    pub fn mpps(&self, program: Program) -> Option<f64> {
+        self.rates.iter().find(|(one, _)| *one == program)?.1.as_ref().ok().copied()
+    }
+
+    /// The appliance's rate as a multiple of another program's.
+    pub fn ratio_to(&self, program: Program) -> Option<f64> {
+        Some(self.mpps(Program::Portcullis)? / self.mpps(program)?)
+    }
+
+    /// As JSON: null where there is no rate.
+    pub fn json(&self) -> Value {
+        let rates = self.rates.iter().map(|(program, rate)| {
+            (program.name().to_owned(), rate.as_ref().map_or(Value::Null, |rate| crate::cases::round(*rate)))
+        });
+        Value::Object(rates.collect::<Map<_, _>>())
     }
 }
 
-const WIDTH: f64 = 420.0;
-const HEIGHT: f64 = 300.0;
-const MARGIN: f64 = 50.0;
-
-/// A line of a plot.
-struct Line {
-    name: &'static str,
-    colour: &'static str,
-    points: Vec<(f64, f64)>,
+/// The rates, by flows and by rules.
+pub struct Rates {
+    /// 10,000 flows and 50 rules.
+    pub usual: Row,
+    /// Other numbers of flows and rules.
+    pub others: Vec<Row>,
 }
 
-/// Two plots beside each other: cycles against flows, with the bare lookup's, and against rules.
-pub fn svg(established: &[(u32, Figure)], denied: &[(u32, Figure)]) -> String {
-    let points = |figures: &[(u32, Figure)], of: fn(&Figure) -> Option<f64>| -> Vec<(f64, f64)> {
-        figures.iter().filter_map(|(n, figure)| Some((f64::from(*n), of(figure)?))).collect()
-    };
-    let engine = |figure: &Figure| Some(figure.engine);
-    let plots = [
-        (
-            "flows, established",
-            vec![
-                Line { name: "engine", colour: "#0b6", points: points(established, engine) },
-                Line {
-                    name: "bare lookup",
-                    colour: "#888",
-                    points: points(established, |figure| figure.bare),
-                },
-            ],
-        ),
-        ("rules, denied", vec![Line { name: "engine", colour: "#c33", points: points(denied, engine) }]),
-    ];
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n",
-        2.0 * WIDTH
-    );
-    for (at, (title, lines)) in plots.iter().enumerate() {
-        plot(&mut out, at as f64 * WIDTH, title, lines);
+impl Rates {
+    /// The usual setting and the floor alone.
+    pub fn quick(binary: &Path, directory: &Path) -> io::Result<Rates> {
+        let time = Duration::from_secs(2);
+        let programs = [Program::Portcullis, Program::Testpmd];
+        let usual = Row::measure((binary, directory), &programs, Setting::USUAL, (2, time))?;
+        Ok(Rates { usual, others: Vec::new() })
     }
-    out + "</svg>\n"
-}
 
-/// One plot: the number of things on a logarithmic axis, cycles from zero on.
-fn plot(out: &mut String, left: f64, title: &str, lines: &[Line]) {
-    let all = lines.iter().flat_map(|line| &line.points);
-    let (last, top) = all.fold((10.0f64, 10.0f64), |(x, y), point| (x.max(point.0), y.max(point.1)));
-    let x = |n: f64| left + MARGIN + n.log10() / last.log10() * (WIDTH - 2.0 * MARGIN);
-    let y = |cycles: f64| HEIGHT - MARGIN - cycles / (top * 1.1) * (HEIGHT - 2.0 * MARGIN);
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "<text x=\"{}\" y=\"20\">cycles a packet by {title}</text>", left + MARGIN);
-    for step in 0..=4 {
-        let cycles = top * f64::from(step) / 4.0;
-        let _ = writeln!(
-            out,
-            "<line x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\" stroke=\"#ddd\"/><text x=\"{3}\" y=\"{2}\">{cycles:.0}</text>",
-            left + MARGIN,
-            left + WIDTH - MARGIN,
-            y(cycles),
-            left + 15.0
-        );
+    /// Every program in every setting: 5 rounds of the usual one, 2 of the others.
+    pub fn whole(binary: &Path, directory: &Path) -> io::Result<Rates> {
+        let time = Duration::from_secs(2);
+        let places = (binary, directory);
+        let usual = Row::measure(places, &Program::ALL, Setting::USUAL, (5, time))?;
+        let flows = FLOWS.map(|flows| Setting { flows, ..Setting::USUAL });
+        let rules = RULES.map(|rules| Setting { rules, ..Setting::USUAL });
+        let others = flows.into_iter().chain(rules).filter(|setting| *setting != Setting::USUAL);
+        let others = others.map(|setting| Row::measure(places, &Program::ALL, setting, (2, time)));
+        Ok(Rates { usual, others: others.collect::<io::Result<_>>()? })
     }
-    for (row, Line { name, colour, points }) in lines.iter().enumerate() {
-        let path: Vec<String> = points.iter().map(|(n, c)| format!("{:.1},{:.1}", x(*n), y(*c))).collect();
-        let _ = writeln!(
-            out,
-            "<polyline fill=\"none\" stroke=\"{colour}\" points=\"{}\"/><text x=\"{}\" y=\"{}\" fill=\"{colour}\">{name}</text>",
-            path.join(" "),
-            left + WIDTH - 2.0 * MARGIN,
-            35.0 + 14.0 * row as f64
-        );
-        for (n, cycles) in points {
-            let _ = writeln!(
-                out,
-                "<circle cx=\"{0:.1}\" cy=\"{1:.1}\" r=\"3\" fill=\"{colour}\"/><text x=\"{0:.1}\" y=\"{2}\">{n}</text>",
-                x(*n),
-                y(*cycles),
-                HEIGHT - MARGIN + 15.0
-            );
-        }
+
+    /// Rates by flows, and by rules: those with the usual number of the other.
+    pub fn by(&self, number: fn(&Setting) -> u32, other: fn(&Setting) -> u32) -> Vec<(u32, &Row)> {
+        let all = self.others.iter().chain([&self.usual]);
+        let alike = all.filter(|row| other(&row.setting) == other(&Setting::USUAL));
+        let mut rows: Vec<_> = alike.map(|row| (number(&row.setting), row)).collect();
+        rows.sort_by_key(|(number, _)| *number);
+        rows
+    }
+
+    /// With 50 rules.
+    pub fn by_flows(&self) -> Vec<(u32, &Row)> {
+        self.by(|setting| setting.flows, |setting| setting.rules)
+    }
+
+    /// With 10,000 flows.
+    pub fn by_rules(&self) -> Vec<(u32, &Row)> {
+        self.by(|setting| setting.rules, |setting| setting.flows)
+    }
+
+    /// As JSON, by flows and by rules.
+    pub fn json(&self) -> Value {
+        let object = |rows: Vec<(u32, &Row)>| -> Value {
+            Value::Object(rows.into_iter().map(|(number, row)| (number.to_string(), row.json())).collect())
+        };
+        serde_json::json!({ "flows": object(self.by_flows()), "rules": object(self.by_rules()) })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// 10 Mpps against 5, with a program that is left out.
+    pub(crate) fn rates() -> Rates {
+        let row = |setting| Row {
+            setting,
+            rates: vec![
+                (Program::Portcullis, Ok(10.0)),
+                (Program::Ovs, Ok(2.5)),
+                (Program::Nftables, Err("not here".to_owned())),
+            ],
+        };
+        let others = [(1, 50), (100_000, 50), (10_000, 1), (10_000, 250)];
+        Rates {
+            usual: row(Setting::USUAL),
+            others: others.map(|(flows, rules)| row(Setting { flows, rules })).into(),
+        }
+    }
+
     #[test]
-    fn a_plot_holds_every_point() {
-        let figure = |engine, bare| Figure { engine, bare, ..Figure::default() };
-        let svg =
-            svg(&[(1, figure(50.0, None)), (10_000, figure(80.0, Some(14.0)))], &[(50, figure(90.0, None))]);
-        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
-        assert_eq!(svg.matches("<circle").count(), 4);
-        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    fn rows_are_in_order_and_the_usual_one_is_in_both() {
+        let rates = rates();
+        let numbers = |rows: Vec<(u32, &Row)>| rows.into_iter().map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!(numbers(rates.by_flows()), [1, 10_000, 100_000]);
+        assert_eq!(numbers(rates.by_rules()), [1, 50, 250]);
+    }
+
+    #[test]
+    fn ratios_are_of_those_that_have_a_rate() {
+        let row = rates().usual;
+        assert_eq!(row.ratio_to(Program::Ovs), Some(4.0));
+        assert_eq!(row.ratio_to(Program::Nftables), None);
+        assert_eq!(row.ratio_to(Program::Testpmd), None);
+        assert_eq!(row.json().to_string(), r#"{"nftables":null,"ovs":2.5,"portcullis":10.0}"#);
+    }
+
+    #[test]
+    fn medians_go_to_the_program_that_they_are_of() {
+        let rate = |mpps| Rate { mpps, core_share: 1.0 };
+        let all = [Program::Portcullis, Program::Ovs, Program::Forwarding];
+        let (on, out) =
+            ([Program::Portcullis, Program::Forwarding], [(Program::Ovs, Some("gone".to_owned()))]);
+        let row = Row::of(
+            Setting::USUAL,
+            &all,
+            &on,
+            &[vec![rate(3.0), rate(1.0), rate(2.0)], vec![rate(9.0)]],
+            &out,
+        );
+        assert_eq!((row.mpps(Program::Portcullis), row.mpps(Program::Forwarding)), (Some(2.0), Some(9.0)));
+        assert_eq!(row.rates[1].1, Err("gone".to_owned()));
     }
 }

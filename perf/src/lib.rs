@@ -7,5 +7,6 @@ pub mod compare;
 pub mod conversations;
 pub mod floor;
 pub mod memory;
+pub mod plot;
 pub mod rig;
 pub mod world;

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -11,12 +11,7 @@ use std::{
 use serde_json::Value;
 use testkit::lab::Process;
 
-use super::{
-    EAL_MEMORY, Rate,
-    cpu::Cpu,
-    traffic::{Captures, POLICY},
-    vdevs,
-};
+use super::{Bench, Rate, Setting, cpu::Cpu, eal_memory, rules, vdevs};
 
 /// A running appliance with one worker.
 pub struct Appliance {
@@ -34,35 +29,40 @@ struct Sample {
 }
 
 impl Appliance {
-    /// Starts it on these captures and waits until every flow is established.
-    pub fn start(binary: &Path, directory: &Path, captures: &Captures, core: usize) -> io::Result<Appliance> {
+    /// Starts it on the captures and waits until every flow is established.
+    pub fn start(bench: &Bench<'_>, setting: Setting) -> io::Result<Appliance> {
+        let (directory, core) = (bench.directory, bench.core);
         let socket = directory.join("api.sock");
         let mut args = vec!["--no-pci".to_owned(), format!("--file-prefix=perf{}", std::process::id())];
-        args.extend(EAL_MEMORY.map(str::to_owned));
-        args.extend(vdevs(captures));
+        args.extend(eal_memory(setting.flows));
+        args.extend(vdevs(&bench.captures));
         let args: Vec<String> = args.iter().map(|arg| format!("\"{arg}\"")).collect();
         let config = directory.join("portcullis.toml");
         fs::write(
             &config,
             format!(
                 "[eal]\nargs = [{}]\n[[wire]]\nname = \"perf\"\ninside = \"net_pcap0\"\noutside = \"net_pcap1\"\n\
-                 [workers]\ncores = [{core}]\n[api]\nsocket = \"{}\"\n",
+                 [workers]\ncores = [{core}]\n[api]\nsocket = \"{}\"\n\
+                 [conntrack]\ncapacity = {}\n[policy]\ngroups_per_nic = {}\n",
                 args.join(", "),
-                socket.display()
+                socket.display(),
+                // Room for every flow, and never less than the default.
+                (2 * setting.flows).max(1 << 20),
+                rules::groups(setting.rules).max(5),
             ),
         )?;
         let policy = directory.join("policy.yaml");
-        fs::write(&policy, POLICY)?;
-        let mut command = Command::new(binary);
+        fs::write(&policy, rules::policy(setting.rules))?;
+        let mut command = Command::new(bench.binary);
         command.arg("run").arg("--config").arg(config).arg("--policy").arg(policy);
         let mut appliance =
-            Appliance { process: Process::start(command)?, binary: binary.to_owned(), socket };
+            Appliance { process: Process::start(command)?, binary: bench.binary.to_owned(), socket };
         appliance.wait_until_ready()?;
         Ok(appliance)
     }
 
     fn wait_until_ready(&mut self) -> io::Result<()> {
-        let until = Instant::now() + Duration::from_secs(15);
+        let until = Instant::now() + Duration::from_secs(40);
         loop {
             match self.sample() {
                 Ok(sample) if sample.established > 0 => break,
@@ -112,4 +112,12 @@ impl Appliance {
     pub fn stop(self) -> io::Result<()> {
         self.process.terminate(Duration::from_secs(10))?.success().map(|_| ())
     }
+}
+
+/// How fast it forwards over this time, from its start to its end.
+pub fn measure(bench: &Bench<'_>, setting: Setting, time: Duration) -> io::Result<Rate> {
+    let appliance = Appliance::start(bench, setting)?;
+    let measured = appliance.measure(time);
+    appliance.stop()?;
+    measured
 }

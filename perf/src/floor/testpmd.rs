@@ -10,13 +10,14 @@ use std::{
 
 use testkit::lab::Process;
 
-use super::{EAL_MEMORY, Rate, cpu::Cpu, median, traffic::Captures, vdevs};
+use super::{Bench, Rate, Setting, cpu::Cpu, eal_memory, median, vdevs};
 
 /// Reports that lie in its start.
 const WARM_UP: usize = 2;
 
 /// How fast it forwards over so many seconds.
-pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) -> io::Result<Rate> {
+pub fn measure(bench: &Bench<'_>, setting: Setting, time: Duration) -> io::Result<Rate> {
+    let (others, core) = (bench.others, bench.core);
     // Its reports come once a second, and late through a pipe's buffer.
     let mut command = Command::new("stdbuf");
     command.args([
@@ -28,9 +29,9 @@ pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) 
         &others.to_string(),
     ]);
     command.args(["--no-pci", "--no-telemetry", &format!("--file-prefix=floor{}", std::process::id())]);
-    command.args(EAL_MEMORY).args(vdevs(captures));
+    command.args(eal_memory(setting.flows)).args(vdevs(&bench.captures));
     command.args(["--", "--forward-mode=5tswap", "--nb-cores=1", "--no-flush-rx", "--no-lsc-interrupt"]);
-    command.args(["--total-num-mbufs=65536", "--stats-period=1"]);
+    command.args([&format!("--total-num-mbufs={}", 65_536 + 2 * setting.flows), "--stats-period=1"]);
     let testpmd = Process::start(command)?;
     await_reports(&testpmd, WARM_UP)?;
     let before = Cpu::of(testpmd.id())?;
@@ -41,7 +42,7 @@ pub fn measure(captures: &Captures, others: usize, core: usize, time: Duration) 
 }
 
 fn await_reports(testpmd: &Process, wanted: usize) -> io::Result<Vec<f64>> {
-    let until = Instant::now() + Duration::from_secs(10 + wanted as u64);
+    let until = Instant::now() + Duration::from_secs(30 + wanted as u64);
     loop {
         let rates = rates(&testpmd.stdout());
         if rates.len() >= wanted {

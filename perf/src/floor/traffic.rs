@@ -11,16 +11,6 @@ use testkit::{
     pcap::{self, Format},
 };
 
-/// The policy that lets these flows pass.
-pub const POLICY: &str = r#"
-vpcs: [{ name: perf, segment: { untagged: true } }]
-security_groups:
-  - name: open
-    rules: [{ direction: inbound, protocol: udp, ports: 53 }, { direction: outbound }]
-nics:
-  - { name: server, vpc: perf, addresses: [10.5.6.7], security_groups: [open] }
-"#;
-
 /// Where the two captures are.
 #[derive(Clone, Debug)]
 pub struct Captures {

@@ -39,6 +39,24 @@ unsafe impl SocketAddrArg for LinkAddress {
     }
 }
 
+/// A raw socket of an interface, for frames of a type (in network order; 0: none) that come in.
+fn bound(interface: &str, of_type: u16) -> io::Result<OwnedFd> {
+    let protocol = u32::from(of_type).try_into().ok().map(Protocol::from_raw);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, protocol)?;
+    let address = LinkAddress {
+        family: AddressFamily::PACKET.as_raw(),
+        protocol: of_type,
+        interface: netdevice::name_to_index(&socket, interface)? as i32,
+        hardware: 0,
+        packet: 0,
+        length: 0,
+        address: [0; 8],
+    };
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
 /// One end of a wire.
 #[derive(Debug)]
 pub struct Wire(OwnedFd);
@@ -52,23 +70,15 @@ impl Lab {
 
 impl Wire {
     fn open(interface: &str) -> io::Result<Wire> {
-        let protocol = Protocol::from_raw(u32::from(ALL_TYPES).try_into().map_err(io::Error::other)?);
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, Some(protocol))?;
-        let address = LinkAddress {
-            family: AddressFamily::PACKET.as_raw(),
-            protocol: ALL_TYPES,
-            interface: netdevice::name_to_index(&socket, interface)? as i32,
-            hardware: 0,
-            packet: 0,
-            length: 0,
-            address: [0; 8],
-        };
-        bind(&socket, &address)?;
-        let wire = Wire(socket);
+        let wire = Wire(bound(interface, ALL_TYPES)?);
         // What other interfaces got before the socket was bound to this one.
         while wire.next(Instant::now())?.is_some() {}
         Ok(wire)
+    }
+
+    /// A socket that sends into an interface of the calling thread's network, and receives nothing.
+    pub fn sender(interface: &str) -> io::Result<OwnedFd> {
+        bound(interface, 0)
     }
 
     /// Sends a frame.
