@@ -92,15 +92,18 @@ impl Rates {
         Ok(Rates { usual, others: Vec::new() })
     }
 
-    /// Every program in every setting: 5 rounds of the usual one, 2 of the others.
-    pub fn whole(binary: &Path, directory: &Path) -> io::Result<Rates> {
-        let time = Duration::from_secs(2);
+    /// Every program in every setting: so many rounds of the usual one, 2 at most of the others, and one where the memory for a
+    /// million flows takes longer to get than everything else.
+    pub fn whole(binary: &Path, directory: &Path, rounds: u32, time: Duration) -> io::Result<Rates> {
         let places = (binary, directory);
-        let usual = Row::measure(places, &Program::ALL, Setting::USUAL, (5, time))?;
+        let usual = Row::measure(places, &Program::ALL, Setting::USUAL, (rounds, time))?;
         let flows = FLOWS.map(|flows| Setting { flows, ..Setting::USUAL });
         let rules = RULES.map(|rules| Setting { rules, ..Setting::USUAL });
         let others = flows.into_iter().chain(rules).filter(|setting| *setting != Setting::USUAL);
-        let others = others.map(|setting| Row::measure(places, &Program::ALL, setting, (2, time)));
+        let others = others.map(|setting| {
+            let rounds = if setting.flows < 1_000_000 { rounds.min(2) } else { 1 };
+            Row::measure(places, &Program::ALL, setting, (rounds, time))
+        });
         Ok(Rates { usual, others: others.collect::<io::Result<_>>()? })
     }
 

@@ -62,7 +62,7 @@ impl Appliance {
     }
 
     fn wait_until_ready(&mut self) -> io::Result<()> {
-        let until = Instant::now() + Duration::from_secs(40);
+        let until = Instant::now() + Duration::from_secs(90);
         loop {
             match self.sample() {
                 Ok(sample) if sample.established > 0 => break,

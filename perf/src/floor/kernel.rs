@@ -38,6 +38,9 @@ pub enum Work {
     Forward,
 }
 
+/// The router's address and the next hop towards the clients: one neighbour, as behind a real router, and not one a client.
+const OWN: &str = "192.0.2.1";
+const NEXT: &str = "192.0.2.2";
 /// How long until every flow is established.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -100,7 +103,8 @@ fn set_up(core: usize, [question, answer]: [&[u8]; 2]) -> io::Result<()> {
     for interface in ["to-inside", "to-outside"] {
         feed("tc", &["qdisc", "replace", "dev", interface, "root", "noqueue"], "")?;
     }
-    for (key, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "0")] {
+    // The kernel's own advice for routers is not to look for a local socket first.
+    for (key, value) in [("ip_forward", "1"), ("ip_early_demux", "0"), ("conf/all/rp_filter", "0")] {
         fs::write(format!("/proc/sys/net/ipv4/{key}"), value)?;
     }
     for interface in ["outside", "inside"] {
@@ -132,7 +136,8 @@ fn links([outside, inside]: [String; 2]) -> String {
          link set outside up\nlink set client up\nlink set inside up\nlink set server up\n\
          link set to-inside up\nlink set to-outside up\n\
          route add {SERVER_V4}/32 dev to-inside\n\
-         route add 10.64.0.0/10 dev to-outside\n"
+         address add {OWN}/24 dev to-outside\n\
+         route add 10.64.0.0/10 via {NEXT} dev to-outside\n"
     )
 }
 

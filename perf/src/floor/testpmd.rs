@@ -42,7 +42,7 @@ pub fn measure(bench: &Bench<'_>, setting: Setting, time: Duration) -> io::Resul
 }
 
 fn await_reports(testpmd: &Process, wanted: usize) -> io::Result<Vec<f64>> {
-    let until = Instant::now() + Duration::from_secs(30 + wanted as u64);
+    let until = Instant::now() + Duration::from_secs(90 + wanted as u64);
     loop {
         let rates = rates(&testpmd.stdout());
         if rates.len() >= wanted {
