@@ -66,7 +66,7 @@ impl Bare {
                 }
                 let mut hints = [NO_HINT; BURST];
                 for (hint, hash) in hints.iter_mut().zip(&hashes).take(burst.len()) {
-                    *hint = self.shard.prefetch_entry(*hash);
+                    *hint = self.shard.prefetch_entry(*hash, false);
                 }
                 for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
                     let key = (key.addr, key.remote, key.ports, proto::TCP);

@@ -24,8 +24,11 @@ impl Frame for PoolFrame {
     }
 
     #[inline]
-    fn prefetch(&self) {
+    fn prefetch(&self, deep: bool) {
         engine::conntrack::prefetch(&self.0[0]);
+        if deep && let Some(second) = self.0.get(SLOT) {
+            engine::conntrack::prefetch(second);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Committer`] knows the present policy and its identities and touches no worker: who runs workers publishes what
 //! it yields (`replay` to itself, the appliance to its workers through RCU).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use engine::snapshot::Snapshot;
@@ -219,7 +219,7 @@ impl Committer {
                 self.move_identities(&policy, &plan, &delta, now_ns)?
             }
             Some(to) => {
-                self.bring_identities_back(&policy, &plan, to, now_ns)?;
+                self.bring_identities_back(&policy, &plan, &delta, (to, now_ns))?;
                 true
             }
         };
@@ -261,36 +261,63 @@ impl Committer {
 
     /// The policy of a generation.
     pub fn policy_at(&self, asked: Generation) -> Result<Policy, NoSuchGeneration> {
+        let mut policy = self.policy.clone();
+        self.deltas_since(asked)?.for_each(|delta| delta.take_back(&mut policy));
+        Ok(policy)
+    }
+
+    /// What the generations after one replaced, the newest first.
+    fn deltas_since(
+        &self,
+        asked: Generation,
+    ) -> Result<impl Iterator<Item = &Delta> + Clone, NoSuchGeneration> {
         let (oldest, present) = (self.oldest(), self.generation);
         if !(oldest..=present).contains(&asked) {
             return Err(NoSuchGeneration { asked, oldest, present });
         }
-        let mut policy = self.policy.clone();
-        let back = (present.0 - asked.0) as usize;
-        self.deltas.iter().rev().take(back).for_each(|delta| delta.take_back(&mut policy));
-        Ok(policy)
+        Ok(self.deltas.iter().rev().take((present.0 - asked.0) as usize).map(Arc::as_ref))
     }
 
     /// What going back to generation `to` would do (semantics 5.7): nothing is flushed; who was touched since is judged
     /// again.
     fn plan_rollback(&self, to: Generation) -> Result<(Policy, Plan, Delta), NoSuchGeneration> {
         let then = self.policy_at(to)?;
-        let delta = Delta::between(&self.policy, &then);
+        let delta = Delta::back_over(self.deltas_since(to)?, &self.policy, &then);
+        let [ended, rejudged] = self.touched_by_rollback(to, &then, &self.others_since(to, &delta));
+        let plan = Plan { diff: diff_of(&delta, &then), ended, rejudged, ..Plan::default() };
+        debug_assert!(
+            [&plan.ended, &plan.rejudged]
+                == self.touched_by_rollback(to, &then, &self.everybody(&then)).each_ref(),
+            "whom a rollback touches is among those that became others since"
+        );
+        Ok((then, plan, delta))
+    }
+
+    /// NICs that may be others than they were at generation `to`, between which and now lies `delta`.
+    fn others_since(&self, to: Generation, delta: &Delta) -> BTreeSet<Key> {
+        let mut others = self.registry.moved_since(to);
+        others.extend(delta.nics.iter().map(|(key, _)| key.clone()));
+        others
+    }
+
+    fn everybody(&self, then: &Policy) -> BTreeSet<Key> {
+        self.policy.nics.keys().chain(then.nics.keys()).cloned().collect()
+    }
+
+    /// Of these NICs, those that a rollback ends and those whose connections it has judged again.
+    fn touched_by_rollback(&self, to: Generation, then: &Policy, nics: &BTreeSet<Key>) -> [BTreeSet<Key>; 2] {
         let is_other = |key: &Key| {
-            let moved = match (self.policy.nics.get(key), then.nics.get(key)) {
-                (Some(now), Some(then)) => !same_nic(now, then),
-                _ => true,
-            };
+            let Some(now) = self.policy.nics.get(key) else { return false };
+            let moved = then.nics.get(key).is_none_or(|then| !same_nic(now, then));
             moved || self.registry.can_bring_back(key, to)
         };
-        let is_touched = |key: &Key| self.registry.nic(key).is_none_or(|identity| identity.touched_since(to));
-        let plan = Plan {
-            diff: diff_of(&delta, &then),
-            ended: self.policy.nics.keys().filter(|key| is_other(key)).cloned().collect(),
-            rejudged: then.nics.keys().filter(|key| is_touched(key)).cloned().collect(),
-            ..Plan::default()
+        let is_touched = |key: &Key| {
+            then.nics.contains_key(key) && self.registry.nic(key).is_none_or(|nic| nic.touched_since(to))
         };
-        Ok((then, plan, delta))
+        [
+            nics.iter().filter(|key| is_other(key)).cloned().collect(),
+            nics.iter().filter(|key| is_touched(key)).cloned().collect(),
+        ]
     }
 
     /// Goes back to the policy of generation `to`, as a new generation: the connections that only later changes
@@ -364,8 +391,8 @@ impl Committer {
         &mut self,
         then: &Policy,
         plan: &Plan,
-        to: Generation,
-        now_ns: u64,
+        delta: &Delta,
+        (to, now_ns): (Generation, u64),
     ) -> Result<(), Exhausted> {
         let generation = self.generation;
         for key in &plan.ended {
@@ -373,7 +400,8 @@ impl Committer {
                 self.registry.delete(key, generation, now_ns);
             }
         }
-        for (key, nic) in &then.nics {
+        let others = self.others_since(to, delta);
+        for (key, nic) in others.iter().filter_map(|key| then.nics.get_key_value(key)) {
             if !self.registry.bring_back(key, to, generation, now_ns) && self.registry.nic(key).is_none() {
                 self.registry.create(key, generation)?;
             }

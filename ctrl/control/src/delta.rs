@@ -1,7 +1,7 @@
 //! What a commit changed, as it was before: enough to take the policy back a generation, and small where little changed.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,16 @@ fn before<K: Ord + Clone, V: Eq>(old: &Objects<K, V>, new: &Objects<K, V>) -> Be
         (old, _) => before.push((key.clone(), old.cloned())),
     });
     before
+}
+
+/// The same where only objects of these names can differ.
+fn before_among<K: Ord + Clone, V: Eq>(
+    names: BTreeSet<&K>,
+    old: &Objects<K, V>,
+    new: &Objects<K, V>,
+) -> Before<K, Arc<V>> {
+    let pairs = names.into_iter().map(|key| (key, old.get(key), new.get(key)));
+    pairs.filter(|(_, old, new)| old != new).map(|(key, old, _)| (key.clone(), old.cloned())).collect()
 }
 
 /// Every key of two maps, in order, with what either has there.
@@ -77,6 +87,32 @@ impl Delta {
             security_groups: before(&old.security_groups, &new.security_groups),
             nics: before(&old.nics, &new.nics),
         }
+    }
+
+    /// What turning `old` into `new` replaces, where `old` came of `new` by the commits that replaced these.
+    pub fn back_over<'d>(
+        commits: impl Iterator<Item = &'d Delta> + Clone,
+        old: &Policy,
+        new: &Policy,
+    ) -> Delta {
+        fn names<K: Ord, V>(before: &Before<K, V>) -> impl Iterator<Item = &K> {
+            before.iter().map(|(name, _)| name)
+        }
+        let vpcs = commits.clone().flat_map(|delta| names(&delta.vpcs)).collect();
+        let address_groups = commits.clone().flat_map(|delta| names(&delta.address_groups)).collect();
+        let security_groups = commits.clone().flat_map(|delta| names(&delta.security_groups)).collect();
+        let nics = commits.flat_map(|delta| names(&delta.nics)).collect();
+        let delta = Delta {
+            vpcs: before_among(vpcs, &old.vpcs, &new.vpcs),
+            address_groups: before_among(address_groups, &old.address_groups, &new.address_groups),
+            security_groups: before_among(security_groups, &old.security_groups, &new.security_groups),
+            nics: before_among(nics, &old.nics, &new.nics),
+        };
+        debug_assert!(
+            delta == Delta::between(old, new),
+            "differences by what was replaced, and by a look at everything"
+        );
+        delta
     }
 
     /// Turns the policy after the commit into the one before it.

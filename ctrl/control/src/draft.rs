@@ -101,7 +101,7 @@ impl Drafter {
         }
         self.recompile(change, compiler);
         // A NIC may be another though its document is the same, and its document another though it is the same.
-        let mut keys = registry.take_moved();
+        let mut keys = registry.take_moved(change.generation);
         keys.extend(delta.nics.iter().map(|(key, _)| key.clone()));
         self.redraw(&keys, policy, compiler, registry);
         let snapshot = self.publish(change);

@@ -13,8 +13,10 @@ use engine::{AddrId, Generation, NicSlot};
 use crate::model::Key;
 
 mod identity;
+mod moves;
 
 pub use identity::{Address, Identity};
+use moves::Moves;
 
 /// An address that was taken away, whose connections may still lie in the tables.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub struct Registry {
     /// NICs that are not what they were when [`Registry::take_moved`] was last asked: come, gone, another of the same name, with
     /// other places for their addresses or other epochs.
     moved: BTreeSet<Key>,
+    /// NICs that were so at earlier generations, the newest last.
+    moves: Moves,
     /// Names by place, of NICs there and gone.
     pub names: Vec<Option<Arc<str>>>,
     /// Addresses by place, of those there and gone.
@@ -77,6 +81,7 @@ impl Registry {
         Registry {
             nics: HashMap::new(),
             moved: BTreeSet::new(),
+            moves: Moves::default(),
             names: vec![None],
             addresses: Vec::new(),
             gone: VecDeque::new(),
@@ -121,9 +126,17 @@ impl Registry {
         Some(identity)
     }
 
-    /// NICs that the engine is to be told of since this was last asked.
-    pub fn take_moved(&mut self) -> BTreeSet<Key> {
-        std::mem::take(&mut self.moved)
+    /// NICs that the engine is to be told of since this was last asked, which `generation` did it to.
+    pub fn take_moved(&mut self, generation: Generation) -> BTreeSet<Key> {
+        let moved = std::mem::take(&mut self.moved);
+        self.moves.note(generation, &moved, &mut self.nics);
+        moved
+    }
+
+    /// NICs of which anything is not what it was at generation `to`. All others there are the same, with the same addresses in the
+    /// same places and the same epochs.
+    pub fn moved_since(&self, to: Generation) -> BTreeSet<Key> {
+        self.moves.since(to).chain(&self.moved).cloned().collect()
     }
 
     /// Addresses that were taken away, whose connections may still lie in the tables.

@@ -245,8 +245,8 @@ impl Firewall {
         done(Pass::Resolve);
         let aheads = &aheads[..lanes.len()];
         let mut hints = [NO_HINT; BURST];
-        for (hint, ahead) in hints.iter_mut().zip(aheads) {
-            *hint = self.judge.shard.prefetch_entry(ahead.hash);
+        for (hint, (ahead, lane)) in hints.iter_mut().zip(aheads.iter().zip(lanes.iter())) {
+            *hint = self.judge.shard.prefetch_entry(ahead.hash, lane.v6);
         }
         done(Pass::Prefetch);
         let mut early = early.into_iter();

@@ -9,7 +9,7 @@
 use crate::fragments::Recent;
 use crate::lane::{Fragment, Lane, Stage, What};
 use crate::quote;
-use crate::{SegmentKey, proto, time};
+use crate::{SegmentKey, Side, proto, time};
 
 /// The 16 bits that the RSS key repeats.
 pub const RSS_PATTERN: u16 = 0x6D5A;
@@ -64,8 +64,9 @@ fn hashes_ports(protocol: u8) -> bool {
     matches!(protocol, proto::TCP | proto::UDP | proto::SCTP)
 }
 
-/// Two VPCs may use the same addresses, so the segment is part of it.
-type PacketKey = (SegmentKey, u128, u128, u32, u8);
+/// Two VPCs may use the same addresses, so the segment is part of it; and so is the side, lest somebody outside who forges a NIC's
+/// address sends the fragments that this NIC sends the wrong way.
+type PacketKey = (SegmentKey, Side, u128, u128, u32, u8);
 
 /// One worker's knowledge of who owns what.
 pub struct Router {
@@ -122,7 +123,7 @@ impl Router {
         if lane.fragment == Fragment::Whole {
             return self.owner(lane, bytes);
         }
-        let key = (lane.segment, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
+        let key = (lane.segment, lane.side, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
         let hash =
             fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
         if lane.fragment == Fragment::Later {
@@ -216,5 +217,30 @@ mod tests {
             let (p, q) = (n as u16, (n >> 3) as u16 ^ 0x55);
             assert_eq!(rss_hash(a, b, Some((p, q))), rss_hash(b, a, Some((q, p))));
         }
+    }
+
+    #[test]
+    fn a_forged_first_from_the_other_side_leads_no_fragment_astray() {
+        let lane = |side, fragment, sport| Lane {
+            src: 0x0A05_000B,
+            dst: 0x0A05_000A,
+            frag_id: 3,
+            proto: proto::UDP,
+            frag_proto: proto::UDP,
+            what: if fragment == Fragment::Later { What::LaterFragment } else { What::Ports },
+            sport,
+            side,
+            fragment,
+            stage: Stage::Fragment,
+            ..Lane::default()
+        };
+        let mut router = Router::new(0, 2);
+        let mut next = |mut lane: Lane| router.next(&mut lane, &[], 100);
+        let forged = (0..64).find(|&port| next(lane(Side::Outside, Fragment::First, port)) == 1);
+        let own = (0..64).find(|&port| next(lane(Side::Inside, Fragment::First, port)) == 0);
+        let forged = forged.map(|port| next(lane(Side::Outside, Fragment::First, port)));
+        assert_eq!((forged, own.is_some()), (Some(1), true));
+        assert_eq!(next(lane(Side::Inside, Fragment::Later, 0)), 0);
+        assert_eq!(next(lane(Side::Outside, Fragment::Later, 0)), 1);
     }
 }

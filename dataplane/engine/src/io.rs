@@ -46,8 +46,8 @@ pub trait Frame: Send {
         None
     }
 
-    /// Hints that the head will be read soon.
-    fn prefetch(&self) {}
+    /// Hints that the head will be read soon: its first cache line, and with `deep` the second, too.
+    fn prefetch(&self, _deep: bool) {}
 
     /// Hints that where the frame lies and how long it is will be read soon: of one that another core has written.
     fn prefetch_metadata(&self) {}

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::cells::Population;
 use crate::classify::{Judgement, Query};
 use crate::conntrack::hash::NO_HASH;
-use crate::conntrack::{Entry, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, standing};
+use crate::conntrack::{
+    Entry, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, opening_query, standing,
+};
 use crate::control;
 use crate::fragments::{FragmentKey, Memory, Recent};
 use crate::lane::{Fragment, Lane, What, flags};
@@ -205,8 +207,7 @@ impl Judge {
 
     /// The key under which a packet's connection is looked up.
     #[inline]
-    pub fn key(&self, lane: &Lane, nic: &Binding, ahead: &Ahead<'_>) -> Key {
-        let Ahead { ports, hash, .. } = *ahead;
+    pub fn key(&self, lane: &Lane, nic: &Binding, &Ahead { ports, hash, .. }: &Ahead<'_>) -> Key {
         Key { addr: nic.id, remote: lane.remote(), ports, meta: key_meta(lane.proto, lane.v6), hash }
     }
 
@@ -232,7 +233,7 @@ impl Judge {
         }
     }
 
-    /// The way of nearly every packet, cut short: TCP data or UDP over IPv4, in whatever segment, of a connection that both sides have
+    /// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
     /// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
     /// those that are true here (the oracle's tests run through both).
     #[inline(always)]
@@ -245,13 +246,16 @@ impl Judge {
         hint: u32,
     ) -> bool {
         let state = match lane.what {
-            _ if lane.v6 => return false,
             What::Tcp if tcp::is_data(lane) => State::Established,
             What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
             _ => return false,
         };
-        let key = (nic.id, ahead.remote, ahead.ports, lane.proto);
-        let Some(flow) = self.shard.find_v4(hint, ahead.hash, key) else { return false };
+        let found = if lane.v6 {
+            self.shard.find(&self.key(lane, nic, ahead))
+        } else {
+            self.shard.find_v4(hint, ahead.hash, (nic.id, ahead.remote, ahead.ports, lane.proto))
+        };
+        let Some(flow) = found else { return false };
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
         if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
@@ -590,11 +594,4 @@ fn refused(judgement: Judgement, nic: NicSlot) -> Verdict {
         Judgement::Deny(rule) => Verdict { rule, ..Verdict::of(Reason::Denied, nic) },
         _ => Verdict { rule: RuleId::NONE, ..Verdict::of(Reason::NoRule, nic) },
     }
-}
-
-/// What the rules were asked when this inbound connection opened.
-pub fn opening_query(entry: &Entry, remote: u128) -> Query {
-    let protocol = entry.protocol();
-    let port = if proto::has_ports(protocol) { (entry.ports >> 16) as u16 } else { entry.syn_seq as u16 };
-    Query { direction: Direction::Inbound, v6: entry.is_v6(), protocol, port, remote }
 }

@@ -34,6 +34,15 @@ pub struct Wire<P> {
     pub outside: P,
 }
 
+impl<P: Port> Wire<P> {
+    fn port(&mut self, side: Side) -> &mut P {
+        match side {
+            Side::Inside => &mut self.inside,
+            Side::Outside => &mut self.outside,
+        }
+    }
+}
+
 /// Rings to and from the other workers.
 pub struct Rings<F> {
     /// To worker `i`; none to itself.
@@ -125,6 +134,23 @@ pub struct Connection {
 /// beyond the second-level cache 200 to 400.
 const HEADERS_AHEAD: usize = 24;
 
+/// Where an L4 header begins at most that lies in a frame's first cache line, with what is read of it.
+const ONE_LINE: u32 = 64 - 20;
+
+/// Ports in the order in which a poll goes through them.
+#[inline(always)]
+fn wire_and_side(port: usize) -> (usize, Side) {
+    (port / 2, if port.is_multiple_of(2) { Side::Inside } else { Side::Outside })
+}
+
+/// Asks for the headers of so many frames as are asked for at once.
+#[inline(always)]
+fn prefetch_heads<F: Frame>(frames: &[F], first: usize, deep: bool) {
+    for frame in frames.iter().skip(first).take(HEADERS_AHEAD) {
+        frame.prefetch(deep);
+    }
+}
+
 /// What one poll did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Polled {
@@ -139,10 +165,16 @@ pub struct Worker<P: Port> {
     wires: Vec<Wire<P>>,
     links: Links<P::Frame>,
     rx: Burst<P::Frame>,
+    /// What the next port brought: its headers are on their way while the burst before it is judged.
+    next: Burst<P::Frame>,
     batch: Batch<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
     out: Vec<[Burst<P::Frame>; 2]>,
     dropped: Burst<P::Frame>,
+    /// By wire and side: the last burst had headers beyond the first cache line, so the next one is likely to.
+    is_deep: Vec<[bool; 2]>,
+    /// The same of `next`.
+    is_next_deep: bool,
     questions: Receiver<Question>,
     /// See [`crate::cpu`].
     has_v3: bool,
@@ -164,6 +196,7 @@ impl<P: Port> Worker<P> {
         questions: Receiver<Question>,
     ) -> Worker<P> {
         let router = Router::new(me, rings.to.len().max(1) as u32);
+        let is_deep = vec![[false; 2]; wires.len()];
         let out = wires.iter().map(|_| [Burst::new(), Burst::new()]).collect();
         Worker {
             firewall,
@@ -171,9 +204,12 @@ impl<P: Port> Worker<P> {
             wires,
             links: Links { router, rings },
             rx: Burst::new(),
+            next: Burst::new(),
             batch: Batch::default(),
             out,
             dropped: Burst::new(),
+            is_deep,
+            is_next_deep: false,
             questions,
             has_v3: crate::cpu::has_v3(),
         }
@@ -198,9 +234,14 @@ impl<P: Port> Worker<P> {
     #[inline(always)]
     fn turn(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
-        for wire in 0..self.wires.len() {
-            polled.frames += self.receive(wire, Side::Inside, ns, tap);
-            polled.frames += self.receive(wire, Side::Outside, ns, tap);
+        let ports = 2 * self.wires.len();
+        self.fetch(0, tap);
+        for port in 0..ports {
+            std::mem::swap(&mut self.rx, &mut self.next);
+            if port + 1 < ports {
+                self.fetch(port + 1, tap);
+            }
+            polled.frames += self.process(port, ns, tap);
         }
         polled.frames += self.take_handed_off(ns, tap);
         self.links.publish();
@@ -219,35 +260,44 @@ impl<P: Port> Worker<P> {
         polled
     }
 
-    /// One burst of one port.
+    /// Receives the next burst, and asks for its first headers: by the time they are read they are there.
     #[inline(always)]
-    fn receive(&mut self, wire: usize, side: Side, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
-        let ports = &mut self.wires[wire];
-        match side {
-            Side::Inside => ports.inside.rx(&mut self.rx),
-            Side::Outside => ports.outside.rx(&mut self.rx),
+    fn fetch(&mut self, port: usize, tap: &mut impl Tap<P::Frame>) {
+        let (wire, side) = wire_and_side(port);
+        self.wires[wire].port(side).rx(&mut self.next);
+        if self.next.is_empty() {
+            return;
         }
+        self.is_next_deep = self.is_deep[wire][side as usize];
+        prefetch_heads(&self.next, 0, self.is_next_deep);
+        tap.passed(Pass::Rx);
+    }
+
+    /// Judges the burst that a port brought.
+    #[inline(always)]
+    fn process(&mut self, port: usize, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+        let (wire, side) = wire_and_side(port);
         let received = self.rx.len();
         if received == 0 {
             return 0;
         }
-        tap.passed(Pass::Rx);
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
-        for at in 0..received.min(HEADERS_AHEAD) {
-            self.rx[at].prefetch();
-        }
+        let deep = &mut self.is_deep[wire][side as usize];
+        let mut deepest = 0;
         let lanes = self.batch.lanes.grow(received);
         for (at, lane) in lanes.iter_mut().enumerate() {
             if let Some(ahead) = self.rx.get(at + HEADERS_AHEAD) {
-                ahead.prefetch();
+                ahead.prefetch(*deep);
             }
             let frame = &mut self.rx[at];
             let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
             self.firewall.read_into(frame, side, snapshot.tunnels, now, lane);
             lane.wire = wire as u16;
+            deepest = deepest.max(lane.l4);
         }
+        *deep = deepest > ONE_LINE;
         if self.links.router.is_alone() {
             std::mem::swap(&mut self.batch.frames, &mut self.rx);
         } else {
@@ -359,7 +409,15 @@ impl<P: Port> Worker<P> {
             self.batch.clear();
             return;
         }
-        self.firewall.judge_in_passes(self.reader.read(), &mut self.batch, |pass| tap.passed(pass));
+        let (next, deep) = (&self.next, self.is_next_deep);
+        self.firewall.judge_in_passes(self.reader.read(), &mut self.batch, |pass| {
+            match pass {
+                Pass::Resolve => prefetch_heads(next, HEADERS_AHEAD, deep),
+                Pass::Prefetch => prefetch_heads(next, 2 * HEADERS_AHEAD, deep),
+                _ => {}
+            }
+            tap.passed(pass);
+        });
         let Batch { frames, lanes, verdicts, all_pass } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
             tap.judged(frame, lane, verdict);

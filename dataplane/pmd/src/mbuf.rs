@@ -219,9 +219,13 @@ impl Frame for Mbuf {
     }
 
     #[inline]
-    fn prefetch(&self) {
+    fn prefetch(&self, deep: bool) {
         let view = self.view();
-        prefetch(view.buf_addr.cast::<u8>().wrapping_add(usize::from(view.data_off)));
+        let head = view.buf_addr.cast::<u8>().wrapping_add(usize::from(view.data_off));
+        prefetch(head);
+        if deep {
+            prefetch(head.wrapping_add(64));
+        }
     }
 
     #[inline]

@@ -105,9 +105,9 @@ impl Frame for LoadFrame {
     }
 
     #[inline]
-    fn prefetch(&self) {
+    fn prefetch(&self, deep: bool) {
         if let LoadFrame::Flow(frame) = self {
-            frame.prefetch();
+            frame.prefetch(deep);
         }
     }
 }

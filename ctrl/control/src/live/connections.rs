@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use engine::classify::Judgement;
+use engine::conntrack::opening_query;
 use engine::conntrack::{Standing, standing};
-use engine::judge::opening_query;
 use engine::snapshot::Snapshot;
 use engine::worker::{Answer, Connection, Question, Task};
 use engine::{addr_from_bits, proto};

@@ -65,6 +65,8 @@ pub struct Identity {
     epochs: Vec<Epoch>,
     /// The last generation that did anything to its inbound connections.
     touched: Generation,
+    /// The last generation that made it another in any way.
+    pub(super) moved: Generation,
 }
 
 impl Identity {
@@ -79,6 +81,7 @@ impl Identity {
             lives: Vec::new(),
             epochs: vec![Epoch { set: generation, flush: generation }],
             touched: generation,
+            moved: generation,
         }
     }
 

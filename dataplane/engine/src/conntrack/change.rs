@@ -1,12 +1,11 @@
 //! What changes of the policy do to entries: where an entry stands, and how the table follows (semantics 5).
 
 use super::{Entry, FREE, FlowIndex, Shard};
-use crate::Generation;
-use crate::classify::Judgement;
-use crate::judge::opening_query;
+use crate::classify::{Judgement, Query};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::Now;
 use crate::wheel::Class;
+use crate::{Direction, Generation, proto};
 
 /// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
 pub(super) const ADOPTION_SLICE: u32 = 1024;
@@ -182,4 +181,11 @@ impl Shard {
         }
         entry.state().class()
     }
+}
+
+/// What the rules were asked when this inbound connection opened.
+pub fn opening_query(entry: &Entry, remote: u128) -> Query {
+    let protocol = entry.protocol();
+    let port = if proto::has_ports(protocol) { (entry.ports >> 16) as u16 } else { entry.syn_seq as u16 };
+    Query { direction: Direction::Inbound, v6: entry.is_v6(), protocol, port, remote }
 }

@@ -204,10 +204,10 @@ impl Entry {
             == 0
     }
 
-    /// True if it is in this state, over IPv4, and no re-judging has killed it: a single comparison.
+    /// True if it is in this state and no re-judging has killed it: a single comparison.
     #[inline]
     pub fn is_plainly(&self, state: State) -> bool {
-        const MASK: u32 = 0xF << bit::STATE | bit::DEAD | bit::V6;
+        const MASK: u32 = 0xF << bit::STATE | bit::DEAD;
         self.meta & MASK == (state as u32) << bit::STATE
     }
 

@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
-pub use change::{Standing, standing};
+pub use change::{Standing, opening_query, standing};
 pub use entry::{Entry, NOTED, OPENER, RESPONDER, STATES, State, Who, key_meta};
 pub use hash::{FlowHash, Secret};
 use index::Index;
@@ -193,10 +193,13 @@ impl Shard {
 
     /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
     #[inline]
-    pub fn prefetch_entry(&self, hash: FlowHash) -> u32 {
+    pub fn prefetch_entry(&self, hash: FlowHash, v6: bool) -> u32 {
         let hint = self.index.hint(hash).unwrap_or(NO_HINT);
         if let Some(entry) = self.entries.get(hint as usize) {
             prefetch(entry);
+        }
+        if v6 && let Some(remote) = self.remote6.get(hint as usize) {
+            prefetch(remote);
         }
         hint
     }
