@@ -140,7 +140,7 @@ fn result(cycles: &Measured, rates: &Rates, quick: bool) -> Value {
         "ovs_ratio": rates.usual.ratio_to(Program::Ovs),
     });
     if !quick {
-        result["nftables_ratio"] = json!(rates.usual.ratio_to(Program::Nftables));
+        result["nftables_ratio"] = json!(rates.usual.ratio_per_core(Program::Nftables));
         result["rates"] = rates.json();
     }
     result
@@ -172,7 +172,7 @@ fn print_rates(rates: &Rates) {
         print!("{:<28}", format!("{flows} flows, {rules} rules"));
         for (program, rate) in &row.rates {
             match rate {
-                Ok(rate) => print!("{rate:>12.2}"),
+                Ok(rate) => print!("{:>12.2}", rate.mpps),
                 Err(why) => {
                     print!("{:>12}", "-");
                     left_out.insert(format!("{}, {flows} flows, {rules} rules: {why}", program.name()));
@@ -182,8 +182,14 @@ fn print_rates(rates: &Rates) {
         println!();
     }
     for program in &programs[1..] {
-        if let Some(ratio) = rates.usual.ratio_to(*program) {
-            println!("portcullis / {}: {ratio:.2}", program.name());
+        let ratios = rates.usual.ratio_to(*program).zip(rates.usual.ratio_per_core(*program));
+        if let (Some((measured, per_core)), Some(rate)) = (ratios, rates.usual.rate(*program)) {
+            println!(
+                "portcullis / {}: {measured:.2}; with a core each {per_core:.2} ({} had {:.2} of one)",
+                program.name(),
+                program.name(),
+                rate.core_share
+            );
         }
     }
     for why in left_out {

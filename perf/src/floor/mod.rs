@@ -223,9 +223,10 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The rate in the middle, in millions a second.
-pub fn median_mpps(rates: &[Rate]) -> f64 {
-    median(&rates.iter().map(|rate| rate.mpps).collect::<Vec<_>>())
+/// The rate and the share of the core in the middle.
+pub fn median_rate(rates: &[Rate]) -> Rate {
+    let each = |of: fn(&Rate) -> f64| median(&rates.iter().map(of).collect::<Vec<_>>());
+    Rate { mpps: each(|rate| rate.mpps), core_share: each(|rate| rate.core_share) }
 }
 
 #[cfg(test)]
@@ -237,9 +238,9 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(&[]), 0.0);
-        let rate = |mpps| Rate { mpps, core_share: 0.5 };
-        assert_eq!(median_mpps(&[rate(3.0), rate(1.0), rate(2.0)]), 2.0);
-        assert_eq!(rate(3.0).per_core(), 6.0);
+        let rate = |mpps, core_share| Rate { mpps, core_share };
+        let middle = median_rate(&[rate(3.0, 0.5), rate(1.0, 1.0), rate(2.0, 0.4)]);
+        assert_eq!((middle.mpps, middle.core_share, middle.per_core()), (2.0, 0.5, 4.0));
     }
 
     #[test]
