@@ -283,11 +283,8 @@ fn mac_of(nic: &Nic, address: &IpAddr) -> Option<u64> {
 }
 
 fn compile(groups: &[Key], policy: &Policy, compiler: &mut Compiler) -> Compiled {
-    let mut rules = Vec::new();
-    for group in groups {
-        rules.extend_from_slice(&compiler.lowered(group, policy));
-    }
-    Compiled::compile(&rules)
+    let rules: Vec<_> = groups.iter().map(|group| compiler.lowered(group, policy)).collect();
+    Compiled::compile(rules.iter().flat_map(|rules| rules.iter()))
 }
 
 /// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5).

@@ -4,10 +4,38 @@
 //! bytes, shifts without flags and wider stores take 5 to 7 % of the cycles off an established packet (`perf-cycles`,
 //! 1 and 10,000 flows, both builds in turn).
 
+/// How much of its instructions a processor lets be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Simd {
+    /// What the binary is built for.
+    Baseline,
+    /// x86-64-v3 (AVX2).
+    V3,
+    /// x86-64-v3, and AVX-512 (F, BW, VL): for the classifier, whose nodes are one comparison then.
+    V4,
+}
+
+/// What the processor has, unless `PORTCULLIS_SIMD` says `baseline` or `v3`. Asked once in a process.
+pub fn simd() -> Simd {
+    static SIMD: std::sync::OnceLock<Simd> = std::sync::OnceLock::new();
+    *SIMD.get_or_init(|| {
+        let allowed = match std::env::var("PORTCULLIS_SIMD").as_deref() {
+            Ok("baseline") => Simd::Baseline,
+            Ok("v3") => Simd::V3,
+            _ => Simd::V4,
+        };
+        let has = match (detected(), detected_v4()) {
+            (true, true) => Simd::V4,
+            (true, false) => Simd::V3,
+            (false, _) => Simd::Baseline,
+        };
+        has.min(allowed)
+    })
+}
+
 /// True if x86-64-v3's instructions may be used: the processor has them, and `PORTCULLIS_SIMD` is not `baseline`.
 pub fn has_v3() -> bool {
-    let wanted = std::env::var_os("PORTCULLIS_SIMD").is_none_or(|level| level != "baseline");
-    wanted && detected()
+    simd() >= Simd::V3
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -19,7 +47,20 @@ fn detected() -> bool {
         && is_x86_feature_detected!("lzcnt")
 }
 
+#[cfg(target_arch = "x86_64")]
+fn detected_v4() -> bool {
+    is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn detected() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected_v4() -> bool {
     false
 }
