@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod cases;
+pub mod classify;
 pub mod commits;
 pub mod compare;
 pub mod conversations;

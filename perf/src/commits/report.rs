@@ -86,8 +86,17 @@ pub fn bare_fsync(directory: &Path, count: u32) -> io::Result<Histogram<u64>> {
 
 /// Memory that this process has now, in MB.
 pub fn resident_mb() -> f64 {
+    status_mb("VmRSS:")
+}
+
+/// Memory that this process has had at most, in MB.
+pub fn peak_resident_mb() -> f64 {
+    status_mb("VmHWM:")
+}
+
+fn status_mb(key: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
     let kb: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     round(kb.unwrap_or_default() / 1e3)
 }
