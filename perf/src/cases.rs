@@ -1,5 +1,9 @@
 //! The cycle cases: what is set up, what is played, and what must have come of it for the figure to count.
 
+mod count;
+mod named;
+mod pressure;
+
 use engine::Reason;
 use engine::burst::Pass;
 
@@ -8,6 +12,10 @@ use crate::floor::median;
 use crate::memory::{Load, Pool, shuffled};
 use crate::rig::{Cycles, Rig, compile, shard_config};
 use crate::world::{Kind, World};
+
+pub use count::{COUNTED, count};
+pub use named::{ALL, run_named};
+pub use pressure::{Flush, flush, fragments, syn_flood, table_full};
 
 /// Flows that are set up at a time, so that their handshakes take little memory.
 const SLICE: u32 = 1 << 16;
@@ -58,6 +66,12 @@ pub fn round(cycles: f64) -> serde_json::Value {
 /// A rig whose table holds `flows` established connections, by handshakes through the engine.
 pub fn established_rig(world: &World, flows: u32, capacity: u32) -> Rig {
     let mut rig = Rig::with(compile(&world.policy()), shard_config(capacity));
+    establish(&mut rig, world, flows);
+    rig
+}
+
+/// Handshakes of flows 0 … `flows`, each of which must become a connection.
+fn establish(rig: &mut Rig, world: &World, flows: u32) {
     for first in (0..flows).step_by(SLICE as usize) {
         let count = SLICE.min(flows - first);
         let order: Vec<u32> = (0..count).collect();
@@ -72,7 +86,6 @@ pub fn established_rig(world: &World, flows: u32, capacity: u32) -> Rig {
     }
     assert_eq!(rig.count(Reason::New), u64::from(flows));
     assert_eq!(rig.shard().len(), flows);
-    rig
 }
 
 /// Established packets both ways, in random order over `flows` flows; `cold` says that headers come from beyond the
@@ -199,35 +212,5 @@ pub fn new_connections(world: &World, held: u32, runs: usize) -> Figure {
         calib.push(calibration.run());
     }
     assert_eq!(rig.count(Reason::New), u64::from(held + all));
-    Figure { engine: median(&engine), bare: None, passes: passes(&split), calib: median(&calib) }
-}
-
-/// SYNs at a table full of unconfirmed connections: each takes the oldest one's place.
-pub fn syn_flood(world: &World, capacity: u32, runs: Runs) -> Figure {
-    let mut rig = Rig::with(compile(&world.policy()), shard_config(capacity));
-    let sources = 4 * capacity;
-    let syns = world.frames(Kind::Syn, 0, sources);
-    let order = shuffled(0..sources, 7);
-    let mut slices = order.chunks(runs.frames).cycle();
-    let mut play = |rig: &mut Rig, split| {
-        let order = slices.next().unwrap_or(&[]);
-        let load = Some(Load { pool: &syns, order });
-        if split { rig.split(None, load, order.len()) } else { rig.play(None, load, order.len()) }
-    };
-    while rig.shard().len() < capacity {
-        play(&mut rig, false);
-    }
-    let mut calibration = Calibration::new();
-    let (mut engine, mut calib, mut played) = (Vec::new(), Vec::new(), 0);
-    let before = rig.count(Reason::New);
-    for _ in 0..runs.runs {
-        let cycles = play(&mut rig, false);
-        played += cycles.frames;
-        engine.push(cycles.engine());
-        calib.push(calibration.run());
-    }
-    assert_eq!(rig.count(Reason::New) - before, played, "every one is accepted");
-    assert_eq!(rig.shard().len(), capacity);
-    let split = play(&mut rig, true);
     Figure { engine: median(&engine), bare: None, passes: passes(&split), calib: median(&calib) }
 }

@@ -168,9 +168,11 @@ impl Rig {
         self.now_ns += ns;
     }
 
-    /// Publishes another policy.
+    /// Publishes another policy, and has the worker take it up in a turn without frames.
     pub fn publish(&mut self, snapshot: Box<Snapshot>) {
         self.publisher.publish(snapshot);
+        self.now_ns += POLL_NS;
+        self.worker.poll(self.now_ns, &mut Watch::<false> { last: cycles(), cycles: Cycles::default() });
     }
 
     /// Packets counted by reason.
@@ -188,4 +190,10 @@ impl Rig {
     pub fn shard(&self) -> &Shard {
         self.worker.firewall().shard()
     }
+}
+
+/// [`Rig::play`] under a name that a counter of instructions can be told to count alone.
+#[inline(never)]
+pub fn counted(rig: &mut Rig, inside: Option<Load<'_>>, outside: Option<Load<'_>>, count: usize) -> Cycles {
+    rig.play(inside, outside, count)
 }

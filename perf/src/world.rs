@@ -34,11 +34,15 @@ pub enum Kind {
     UdpQuestion,
     /// A datagram of the server.
     UdpAnswer,
+    /// The first of two fragments of a datagram of the client.
+    FirstFragment,
+    /// The other one.
+    LastFragment,
 }
 
 impl Kind {
     fn is_inbound(self) -> bool {
-        matches!(self, Kind::Syn | Kind::Ack | Kind::Question | Kind::UdpQuestion)
+        !matches!(self, Kind::SynAck | Kind::Answer | Kind::UdpAnswer)
     }
 }
 
@@ -142,6 +146,19 @@ impl World {
         })
     }
 
+    /// Two fragments of a datagram of each of the flows from `first` on: the first is frame 2n, the other 2n + 1. IPv4 only.
+    pub fn fragments(&self, first: u32, count: u32) -> Pool {
+        let kinds = [Kind::FirstFragment, Kind::LastFragment];
+        let templates = kinds.map(|kind| self.template(kind));
+        let at = Offsets::of(self.shape);
+        Pool::new(2 * count as usize, &templates[0], |n, frame| {
+            let flow = first + (n / 2) as u32;
+            frame.copy_from_slice(&templates[n % 2]);
+            self.patch(kinds[n % 2], flow, &at, frame);
+            frame[at.src - 8..at.src - 6].copy_from_slice(&(flow as u16).to_be_bytes());
+        })
+    }
+
     fn patch(&self, kind: Kind, flow: u32, at: &Offsets, frame: &mut [u8]) {
         let nic = self.nic_of(flow).to_be_bytes();
         let (client, port) = World::client(flow);
@@ -152,7 +169,9 @@ impl World {
         // The low bytes of an IPv6 address, and all but the first of an IPv4 one.
         frame[nic_at + at.len - 3..nic_at + at.len].copy_from_slice(&nic[1..]);
         frame[client_at + at.len - 4..client_at + at.len].copy_from_slice(&client.to_be_bytes());
-        frame[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
+        if kind != Kind::LastFragment {
+            frame[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
+        }
         frame[mac_at..mac_at + 6].copy_from_slice(&[2, 0, 0, nic[1], nic[2], nic[3]]);
     }
 
@@ -172,6 +191,8 @@ impl World {
             Kind::Answer => server_segment(client, server).seq(5001).ack(1001).payload(PAYLOAD).frame(),
             Kind::UdpQuestion => udp(client, server).payload([0; 18]).frame(),
             Kind::UdpAnswer => udp(server, client).payload([0; 18]).frame(),
+            Kind::FirstFragment => udp(client, server).payload([0; 40]).fragments(24).swap_remove(0),
+            Kind::LastFragment => udp(client, server).payload([0; 40]).fragments(24).swap_remove(1),
         };
         match self.shape {
             Shape::Vxlan => vxlan("192.0.2.1", "192.0.2.2", 77, &inner).frame(),

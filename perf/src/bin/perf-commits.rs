@@ -43,6 +43,9 @@ enum What {
     },
     /// 10,000 NICs, 2,000 groups, 100,000 rules.
     Scale {
+        /// Every NIC with an ordered set of groups of its own: 10,000 sets of rules.
+        #[arg(long)]
+        sets: bool,
         #[arg(long, default_value_t = 200)]
         edits: u32,
         #[arg(long, default_value_t = 20)]
@@ -92,16 +95,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             told_storm(&mut report, &outcome);
             outcome.passed_late == 0 && outcome.held_up == 0 && outcome.flows.1 == 0
         }
-        What::Scale { edits, moves } => {
+        What::Scale { sets, edits, moves } => {
             let calm = Duration::from_secs(5);
-            let plan =
-                scale::Plan { size: Size::FULL, edits, moves, flows: 10_000, calm, setup: setup(1 << 20) };
+            let size = Size { own_sets: sets, ..Size::FULL };
+            let plan = scale::Plan { size, edits, moves, flows: 10_000, calm, setup: setup(1 << 20) };
             let outcome = scale::run(&plan, directory.path());
             told_scale(&mut report, &outcome);
             outcome.flows.1 == 0
         }
         What::Undo { connections } => {
-            let size = Size { nics: 1000, groups: 100, rules: 20 };
+            let size = Size { nics: 1000, groups: 100, rules: 20, own_sets: false };
             let outcome =
                 undo::run(&undo::Plan { size, connections, setup: setup(1 << 20) }, directory.path());
             told_undo(&mut report, &outcome);

@@ -1,17 +1,16 @@
-//! Cycles a packet on one core, case by case: see [`perf::cases`]. One JSON object on stdout, progress on stderr.
+//! Cycles a packet on one core, case by case: see [`perf::cases`]. One JSON object on stdout, or a table; progress on stderr.
 
 use std::error::Error;
 
 use clap::Parser;
-use perf::cases::{self, Figure, Runs};
-use perf::world::{Shape, World};
+use perf::cases::{ALL, COUNTED, Runs, count, run_named};
 use serde_json::{Map, Value, json};
 
-/// Cycles a packet on one core: established, denied and new connections, SYN flood.
+/// Cycles a packet on one core: established, denied and new connections, fragments, floods, a full table, a flush.
 #[derive(Parser)]
 struct Options {
-    /// One case alone, as `established:10000`, `denied:50`, `new:1000000`, `flood:1000000`, `udp:10000`, `v6:10000`,
-    /// `vxlan:10000`, `nics:10000`.
+    /// One case alone, as `established:10000`, `cold:1`, `hot:10000`, `udp:10000`, `v6:10000`, `vxlan:10000`, `nics:10000`,
+    /// `fragments:4000`, `denied:50`, `new:1000000`, `flood:1000000`, `full:1000000`, `flush:1000000`.
     #[arg(long)]
     case: Vec<String>,
     /// Runs of which the median counts.
@@ -23,64 +22,53 @@ struct Options {
     /// The core to run on.
     #[arg(long)]
     core: Option<usize>,
+    /// Plays frames of one case, as `established:10000`, once and untimed, and tells how many; `list` tells the cases. For
+    /// `scripts/count-instructions`.
+    #[arg(long, value_name = "CASE")]
+    count: Option<String>,
+    /// A table instead of JSON.
+    #[arg(long)]
+    table: bool,
 }
 
-const ALL: &[&str] = &[
-    "established:1",
-    "established:10000",
-    "established:100000",
-    "established:1000000",
-    "established:10000000",
-    "cold:1",
-    "hot:10000",
-    "udp:10000",
-    "v6:10000",
-    "vxlan:10000",
-    "nics:1",
-    "nics:10000",
-    "denied:50",
-    "denied:250",
-    "denied:1000",
-    "new:1000000",
-    "flood:1000000",
-];
+/// Frames a side of a counted case: some hundred polls.
+const COUNTED_FRAMES: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     if let Some(core) = options.core {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
+    if let Some(case) = options.count {
+        if case == "list" {
+            println!("{}", COUNTED.join(" "));
+            return Ok(());
+        }
+        println!("{}", count(&case, COUNTED_FRAMES)?);
+        return Ok(());
+    }
     let names: Vec<String> = match options.case.is_empty() {
         true => ALL.iter().map(|name| (*name).to_owned()).collect(),
         false => options.case,
     };
     let mut figures = Map::new();
-    for name in names {
-        let figure = run(&name, options.runs, options.frames)?;
-        eprintln!("{name}: {}", figure.json());
-        figures.insert(name, figure.json());
+    if options.table {
+        println!("{:<24}{:>8}{:>8}{:>8}  cycles a packet; beside", "case", "engine", "bare", "calib");
     }
-    println!("{}", json!({ "cycles": Value::Object(figures) }));
+    for name in names {
+        let named = run_named(&name, Runs { runs: options.runs, frames: options.frames })?;
+        if options.table {
+            let bare = named.figure.bare.map_or("-".to_owned(), |bare| format!("{bare:.1}"));
+            let beside: Vec<String> = named.beside.iter().map(|(what, c)| format!("{what} {c:.1}")).collect();
+            let (engine, calib) = (named.figure.engine, named.figure.calib);
+            println!("{name:<24}{engine:>8.1}{bare:>8}{calib:>8.1}  {}", beside.join(", "));
+        } else {
+            eprintln!("{name}: {}", named.json());
+        }
+        figures.insert(name, named.json());
+    }
+    if !options.table {
+        println!("{}", json!({ "cycles": Value::Object(figures) }));
+    }
     Ok(())
-}
-
-fn run(name: &str, runs: usize, frames: usize) -> Result<Figure, Box<dyn Error>> {
-    let (case, number) = name.split_once(':').ok_or_else(|| format!("{name}: a case is NAME:NUMBER"))?;
-    let n: u32 = number.parse()?;
-    let long = Runs { runs, frames: frames.max(n as usize) };
-    let short = Runs { runs, frames };
-    let usual = World::USUAL;
-    Ok(match case {
-        "established" => cases::established(&usual, n, n > 1, long),
-        "cold" => cases::established(&usual, n, true, long),
-        "hot" => cases::established(&usual, n, false, long),
-        "udp" => cases::datagrams(&usual, n, true, long),
-        "v6" => cases::established(&World { shape: Shape::V6, ..usual }, n, true, long),
-        "vxlan" => cases::established(&World { shape: Shape::Vxlan, ..usual }, n, true, long),
-        "nics" => cases::established(&World { nics: n, ..usual }, 10_000, true, short),
-        "denied" => cases::denied(&World { rules: n, ..usual }, short),
-        "new" => cases::new_connections(&usual, n, runs),
-        "flood" => cases::syn_flood(&usual, n, short),
-        _ => return Err(format!("{name}: no such case").into()),
-    })
 }

@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 
 use super::report::resident_mb;
 use super::rig::{Lap, Rig, Setup, histogram};
-use super::world::{Flow, Size, open};
+use super::world::{Flow, Size, UNTOUCHED_NICS, open};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +64,7 @@ pub fn run(plan: &Plan, directory: &Path) -> Outcome {
     let at_first = resident_mb();
     let (_, read, applied) = rig.load(&document);
     let with_policy = resident_mb();
-    // The group that is edited is the first one's alone.
-    let nics = (size.groups - 1).min(1000);
+    let nics = (size.groups - 1).min(UNTOUCHED_NICS);
     let flows: Vec<_> = (0..plan.flows).map(|n| Flow::inbound(n, 1 + n % nics)).collect();
     let [inside, outside] = open(&rig, &flows);
     let before = rig.flows();

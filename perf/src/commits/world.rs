@@ -19,13 +19,18 @@ pub struct Size {
     pub groups: u32,
     /// Rules of each of these groups, at most 50.
     pub rules: u32,
+    /// Every NIC has three more groups, so that no two have the same ordered set: as many sets of rules as NICs.
+    pub own_sets: bool,
 }
+
+/// NICs that connections run to while the group of the first one is edited: none of them may be in that.
+pub const UNTOUCHED_NICS: u32 = 1000;
 
 impl Size {
     /// What one appliance is to bear: 10,000 NICs, 2,000 groups, 100,000 rules.
-    pub const FULL: Size = Size { nics: 10_000, groups: 2_000, rules: 50 };
+    pub const FULL: Size = Size { nics: 10_000, groups: 2_000, rules: 50, own_sets: false };
     /// Enough to be right or wrong.
-    pub const SMALL: Size = Size { nics: 40, groups: 8, rules: 5 };
+    pub const SMALL: Size = Size { nics: 40, groups: 8, rules: 5, own_sets: false };
 
     /// The sections `security_groups` and `nics` of the document, to which others may be appended; `nics` comes last. Every NIC is in
     /// a group of its own kind, and in `everyone`, which lets SSH in, all out, and its own members talk.
@@ -56,11 +61,25 @@ impl Size {
     /// A NIC as it stands in a document, in `everyone` or not.
     pub fn nic(self, nic: u32, in_everyone: bool) -> String {
         let everyone = if in_everyone { "everyone, " } else { "" };
+        let groups: Vec<String> = self.groups_of(nic).iter().map(|group| format!("g{group}")).collect();
         format!(
-            "{{name: n{nic}, vpc: prod, addresses: [{}], security_groups: [{everyone}g{}]}}",
+            "{{name: n{nic}, vpc: prod, addresses: [{}], security_groups: [{everyone}{}]}}",
             address(nic),
-            nic % self.groups
+            groups.join(", ")
         )
+    }
+
+    fn groups_of(self, nic: u32) -> Vec<u32> {
+        let mut groups = vec![nic % self.groups];
+        let mut rng = Rng::new(u64::from(nic));
+        let lowest = u32::from(nic <= UNTOUCHED_NICS);
+        while self.own_sets && groups.len() < 4 {
+            let group = lowest + rng.below((self.groups - lowest) as usize) as u32;
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups
     }
 
     /// A whole document.
