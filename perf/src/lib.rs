@@ -10,4 +10,5 @@ pub mod floor;
 pub mod memory;
 pub mod plot;
 pub mod rig;
+pub mod rigs;
 pub mod world;

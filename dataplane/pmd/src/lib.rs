@@ -39,5 +39,5 @@ pub use error::Error;
 pub use mbuf::Mbuf;
 pub use mempool::{DEFAULT_DATA_ROOM, Mempool};
 pub use port::{Config, Configured, FRAME_OVERHEAD, Link, Port, Started, Stats};
-pub use queue::Queue;
+pub use queue::{Queue, Receiving, Sending};
 pub use rss::Rss;

@@ -53,6 +53,16 @@ impl Queue {
         &self.shared.name
     }
 
+    /// Its two ends, for two threads: what one receives and the other sends have nothing in common.
+    ///
+    /// A `net_ring` port sends to itself; with one end here and one there it is a cable of one way.
+    pub fn split(self) -> (Receiving, Sending) {
+        let Self { port, index, max_frame, max_segments, .. } = self;
+        let shared = Arc::clone(&self.shared);
+        let sending = Self { port, index, max_frame, max_segments, shared, _not_sync: PhantomData };
+        (Receiving(self), Sending(sending))
+    }
+
     /// Frees the frames from place `from` on that are too long.
     #[cold]
     fn drop_oversize(&self, burst: &mut Burst<Mbuf>, from: usize) {
@@ -154,6 +164,36 @@ impl Port for Queue {
             burst.set_len(0);
             dpdk_sys::shim_pktmbuf_free_bulk(burst.as_mut_ptr().cast::<*mut rte_mbuf>(), len as u32);
         }
+    }
+}
+
+/// The receiving end of a queue pair: see [`Queue::split`].
+#[derive(Debug)]
+pub struct Receiving(Queue);
+
+/// The sending end of a queue pair: see [`Queue::split`].
+#[derive(Debug)]
+pub struct Sending(Queue);
+
+impl Receiving {
+    /// As [`Port::rx`].
+    #[inline]
+    pub fn rx(&mut self, burst: &mut Burst<Mbuf>) {
+        self.0.rx(burst);
+    }
+
+    /// As [`Port::free`].
+    #[inline]
+    pub fn free(&mut self, burst: &mut Burst<Mbuf>) {
+        self.0.free(burst);
+    }
+}
+
+impl Sending {
+    /// As [`Port::tx`].
+    #[inline]
+    pub fn tx(&mut self, burst: &mut Burst<Mbuf>) {
+        self.0.tx(burst);
     }
 }
 

@@ -68,6 +68,40 @@ fn net_ring_gives_back_what_was_sent_in_order() {
 }
 
 #[test]
+fn a_split_ring_carries_frames_from_one_thread_to_another_in_order() {
+    let eal = start(&["net_ring0"]);
+    let pool = pool(&eal);
+    let (port, queue) = open_one(&eal, "net_ring0", &pool);
+    let (mut rx, mut tx) = queue.split();
+    let sent: Vec<_> = (0..5000).map(|i| bytes(i, 64)).collect();
+    let received = std::thread::scope(|scope| {
+        let receiving = scope.spawn(move || {
+            let (mut burst, mut received) = (Burst::new(), Vec::new());
+            while received.len() < 5000 {
+                rx.rx(&mut burst);
+                received.extend(burst.iter().map(contents));
+                rx.free(&mut burst);
+                std::thread::yield_now();
+            }
+            received
+        });
+        for frames in sent.chunks(50) {
+            let mut burst: Burst<_> = frames.iter().map(|frame| mbuf(&pool, frame)).collect();
+            while !burst.is_empty() {
+                tx.tx(&mut burst);
+                std::thread::yield_now();
+            }
+        }
+        drop(tx);
+        receiving.join().unwrap()
+    });
+    assert_eq!(received, sent);
+    assert_eq!((port.stats().tx_packets, port.stats().rx_packets), (5000, 5000));
+    drop(port);
+    assert_nothing_leaked(&pool);
+}
+
+#[test]
 fn tx_keeps_exactly_what_a_full_ring_refuses() {
     let eal = start(&["net_ring0"]);
     let pool = pool(&eal);
