@@ -420,7 +420,7 @@ impl Source for Stateful {
     #[inline]
     fn receive<F: Frame>(&mut self, at: Option<Side>, frames: &mut [F], now: u64, counts: &mut Counts) {
         for frame in frames.iter() {
-            frame.prefetch();
+            frame.prefetch(false);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for frame in frames {

@@ -253,7 +253,7 @@ impl Source for Stateless {
     fn receive<F: Frame>(&mut self, at: Option<Side>, frames: &mut [F], now: u64, counts: &mut Counts) {
         let mut tags = [None; BURST];
         for frame in frames.iter() {
-            frame.prefetch();
+            frame.prefetch(false);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for (frame, tag) in frames.iter_mut().zip(&mut tags) {
