@@ -1,12 +1,11 @@
 //! What a commit changed, as it was before: enough to take the policy back a generation, and small where little changed.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc};
+use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc, both};
 
 /// Objects by name as they were before a commit; `None` for one that it added.
 pub type Before<K, V> = Vec<(K, Option<V>)>;
@@ -45,28 +44,6 @@ fn before_among<K: Ord + Clone, V: Eq>(
 ) -> Before<K, Arc<V>> {
     let pairs = names.into_iter().map(|key| (key, old.get(key), new.get(key)));
     pairs.filter(|(_, old, new)| old != new).map(|(key, old, _)| (key.clone(), old.cloned())).collect()
-}
-
-/// Every key of two maps, in order, with what either has there.
-fn both<'m, K: Ord, V>(
-    old: &'m BTreeMap<K, V>,
-    new: &'m BTreeMap<K, V>,
-    mut each: impl FnMut(&'m K, Option<&'m V>, Option<&'m V>),
-) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => return,
-        };
-        let was = if order.is_le() { old.next() } else { None };
-        let is = if order.is_ge() { new.next() } else { None };
-        if let Some((key, _)) = was.or(is) {
-            each(key, was.map(|(_, value)| value), is.map(|(_, value)| value));
-        }
-    }
 }
 
 fn restore<K: Ord + Clone, V: Eq>(objects: &mut Objects<K, V>, before: &Before<K, Arc<V>>) {

@@ -1,6 +1,8 @@
 //! Names of objects and the keys made of them.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ pub const MAX_NAME: usize = 255;
 /// What identifies a group or NIC over generations: its project and its name in it.
 ///
 /// Ordered by project first, so that a listing keeps a project's objects together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Key {
     /// The project, [`DEFAULT_PROJECT`] where the document names none.
     pub project: Arc<str>,
@@ -46,6 +48,39 @@ impl Key {
     pub fn parse(text: &str) -> Option<Key> {
         let (project, name) = text.split_once('/').unwrap_or((DEFAULT_PROJECT, text));
         (check(project).is_ok() && check(name).is_ok()).then(|| Key::new(project, name))
+    }
+}
+
+impl Ord for Key {
+    /// Keys of one policy and the next are mostly the very same: that is told without reading them.
+    fn cmp(&self, other: &Key) -> Ordering {
+        let parts = [(&self.project, &other.project), (&self.name, &other.name)];
+        let differing = parts.into_iter().filter(|(mine, others)| !Arc::ptr_eq(mine, others));
+        differing
+            .map(|(mine, others)| mine.cmp(others))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.project.hash(state);
+        self.name.hash(state);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Objects by name, shared between generations.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,20 +18,45 @@ impl<K: Ord, V: Eq> Objects<K, V> {
 }
 
 impl<K: Ord + Clone, V: Eq> Objects<K, V> {
-    /// Takes the objects of another in place of equal ones.
+    /// Takes the objects of another in place of equal ones. Those of an edit are the other's already, but for the edited.
     pub(super) fn share_with(&mut self, other: &Self) {
-        if self == other {
+        if self.is_same(other) {
+            return;
+        }
+        let (mut equal, mut is_equal) = (Vec::new(), true);
+        both(self, other, |key, mine, others| match (mine, others) {
+            (Some(mine), Some(others)) if Arc::ptr_eq(mine, others) => {}
+            (Some(mine), Some(others)) if mine == others => equal.push((key.clone(), others.clone())),
+            _ => is_equal = false,
+        });
+        if is_equal {
             *self = other.clone();
             return;
         }
-        let mut others = other.iter().peekable();
-        for (key, value) in self.iter_mut() {
-            while others.next_if(|(other, _)| *other < key).is_some() {}
-            if let Some((_, other)) = others.next_if(|(other, _)| *other == key)
-                && other == value
-            {
-                *value = other.clone();
-            }
+        for (key, value) in equal {
+            self.insert(key, value);
+        }
+    }
+}
+
+/// Every key of two maps, in order, with what either has there.
+pub(crate) fn both<'m, K: Ord, V>(
+    old: &'m BTreeMap<K, V>,
+    new: &'m BTreeMap<K, V>,
+    mut each: impl FnMut(&'m K, Option<&'m V>, Option<&'m V>),
+) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let was = if order.is_le() { old.next() } else { None };
+        let is = if order.is_ge() { new.next() } else { None };
+        if let Some((key, _)) = was.or(is) {
+            each(key, was.map(|(_, value)| value), is.map(|(_, value)| value));
         }
     }
 }
