@@ -194,10 +194,14 @@ fn two_workers(idle: &'static str) {
     assert_eq!(workers, [0, 1]);
     let (status, receipt, _) = appliance.apply(&POLICY.replace("22", "23"), &[]);
     assert_eq!((status, receipt["workers"].as_array().unwrap().len()), (0, 2));
-    let polls = || appliance.show("workers")[0]["polls"].as_u64().unwrap();
-    let before = polls();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let after = polls() - before;
-    assert_eq!(after < 5000, idle == "park", "{after} polls in 0.2 s");
+    // Others may have the core for a while: what is so soon shows.
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|&polls| (polls < 5000) != (idle == "park")) {
+        assert!(seen.len() < 50, "polls in 0.2 s, again and again: {seen:?}");
+        let polls = || appliance.show("workers")[0]["polls"].as_u64().unwrap();
+        let before = polls();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        seen.push(polls() - before);
+    }
     appliance.end();
 }
