@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc, both};
+use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc};
 
 /// Objects by name as they were before a commit; `None` for one that it added.
 pub type Before<K, V> = Vec<(K, Option<V>)>;
@@ -23,20 +23,7 @@ pub struct Delta {
     pub nics: Before<Key, Arc<Nic>>,
 }
 
-fn before<K: Ord + Clone, V: Eq>(old: &Objects<K, V>, new: &Objects<K, V>) -> Before<K, Arc<V>> {
-    let mut before = Vec::new();
-    if old.is_same(new) {
-        return before;
-    }
-    both(old, new, |key, old, new| match (old, new) {
-        // Most objects are the very same.
-        (Some(old), Some(new)) if Arc::ptr_eq(old, new) || old == new => {}
-        (old, _) => before.push((key.clone(), old.cloned())),
-    });
-    before
-}
-
-/// The same where only objects of these names can differ.
+/// What becoming `new` replaces, where only objects of these names can differ.
 fn before_among<K: Ord + Clone, V: Eq>(
     names: BTreeSet<&K>,
     old: &Objects<K, V>,
@@ -59,10 +46,10 @@ impl Delta {
     /// What turning `old` into `new` replaces.
     pub fn between(old: &Policy, new: &Policy) -> Delta {
         Delta {
-            vpcs: before(&old.vpcs, &new.vpcs),
-            address_groups: before(&old.address_groups, &new.address_groups),
-            security_groups: before(&old.security_groups, &new.security_groups),
-            nics: before(&old.nics, &new.nics),
+            vpcs: old.vpcs.replaced_by(&new.vpcs),
+            address_groups: old.address_groups.replaced_by(&new.address_groups),
+            security_groups: old.security_groups.replaced_by(&new.security_groups),
+            nics: old.nics.replaced_by(&new.nics),
         }
     }
 

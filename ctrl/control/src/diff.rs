@@ -5,8 +5,8 @@
 //! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
 
 use crate::delta::{Before, Delta};
-use crate::model::{AddressGroup, Key, Nic, Policy, SecurityGroup, Vpc};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,10 +82,10 @@ impl Diff {
         self.objects.push((object, kind));
     }
 
-    fn compare<K: Ord + Clone, V: Compare>(
+    fn compare<K: Ord + Clone, V: Compare + Eq>(
         &mut self,
         before: &Before<K, Arc<V>>,
-        new: &BTreeMap<K, Arc<V>>,
+        new: &Objects<K, V>,
         object: fn(K) -> Object,
     ) {
         for (key, old) in before {

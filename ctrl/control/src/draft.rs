@@ -122,7 +122,8 @@ impl Drafter {
         for gone in registry.gone() {
             drafter.draft.unbind(gone.id, gone.nic);
         }
-        drafter.redraw(change.policy.nics.keys(), change.policy, &mut compiler, registry);
+        let keys: BTreeSet<Key> = change.policy.nics.keys().cloned().collect();
+        drafter.redraw(&keys, change.policy, &mut compiler, registry);
         drafter.publish(change)
     }
 
@@ -164,15 +165,15 @@ impl Drafter {
 
     /// Takes what these NICs had out of the draft, and puts in what they have. First the one for all, then the other: places
     /// pass from one to another.
-    fn redraw<'k>(
+    fn redraw(
         &mut self,
-        keys: impl IntoIterator<Item = &'k Key> + Clone,
+        keys: &BTreeSet<Key>,
         policy: &Policy,
         compiler: &mut Compiler,
         registry: &Registry,
     ) {
         let taken: Vec<Drafted> =
-            keys.clone().into_iter().filter_map(|key| self.take_out(key, registry.nic(key))).collect();
+            keys.iter().filter_map(|key| self.take_out(key, registry.nic(key))).collect();
         for key in keys {
             if let (Some(nic), Some(identity)) = (policy.nics.get(key), registry.nic(key)) {
                 let drafted = self.put_in(nic, identity, policy, compiler);

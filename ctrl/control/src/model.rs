@@ -10,7 +10,6 @@ mod rule;
 pub use crate::name::Key;
 pub use address::{Mac, Prefix};
 pub use objects::Objects;
-pub(crate) use objects::both;
 pub use rule::{Action, Direction, Ethertypes, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
 
 use std::collections::BTreeSet;

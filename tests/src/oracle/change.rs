@@ -99,10 +99,13 @@ fn spelled(mut rule: Rule) -> Rule {
 pub(super) fn is_in_force(present: &Policy, policy: &Policy) -> bool {
     let in_one_spelling = |policy: &Policy| {
         let mut policy = policy.clone();
-        for group in policy.security_groups.values_mut() {
-            let group = Arc::make_mut(group);
-            group.rules = std::mem::take(&mut group.rules).into_iter().map(spelled).collect();
-        }
+        let respelled = policy.security_groups.iter().map(|(key, group)| {
+            let mut group = group.clone();
+            let rules = &mut Arc::make_mut(&mut group).rules;
+            *rules = std::mem::take(rules).into_iter().map(spelled).collect();
+            (key.clone(), group)
+        });
+        policy.security_groups = respelled.collect();
         policy
     };
     present == policy || in_one_spelling(present) == in_one_spelling(policy)

@@ -119,8 +119,10 @@ pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
         return Err(EditError::NotFound(key.to_string()));
     }
     if let ObjectKey::Vpc(name) = key {
-        for vpc in policy.vpcs.values_mut().filter(|vpc| vpc.peers.contains(name)) {
-            Arc::make_mut(vpc).peers.remove(name);
+        let peers: Vec<_> = policy.vpcs.values().filter(|vpc| vpc.peers.contains(name)).cloned().collect();
+        for mut vpc in peers {
+            Arc::make_mut(&mut vpc).peers.remove(name);
+            policy.vpcs.insert(vpc.name.clone(), vpc);
         }
     }
     if let ObjectKey::SecurityGroup(key) | ObjectKey::Nic(key) = key {
@@ -278,7 +280,7 @@ fn nics_beside<'p>(present: &'p Policy, draft: &Draft<'_>) -> impl Iterator<Item
     let claimed: BTreeSet<IpAddr> = fixed.chain(allowed).collect();
     let are_all = !draft.vpcs.is_empty();
     let may_own = move |nic: &Nic| are_all || nic.all_addresses().any(|address| claimed.contains(&address));
-    let others = present.nics.iter().filter(move |(key, nic)| !edited.contains(*key) && may_own(nic));
+    let others = present.nics.iter().filter(move |(key, nic)| may_own(nic) && !edited.contains(*key));
     others.map(|(_, nic)| nic)
 }
 

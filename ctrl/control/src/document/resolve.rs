@@ -29,7 +29,7 @@ pub(super) fn resolve(draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault
     }
 }
 
-fn shared<K: Ord, V: Eq>(objects: BTreeMap<K, V>) -> Objects<K, V> {
+fn shared<K: Ord + Clone, V: Eq>(objects: BTreeMap<K, V>) -> Objects<K, V> {
     objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect()
 }
 
@@ -229,7 +229,7 @@ pub(super) fn settle_implied_defaults(policy: &mut Policy, projects: &BTreeSet<A
 
 /// True if a project has a NIC, or a rule that refers to its group `default`.
 fn is_default_wanted(policy: &Policy, default: &Key) -> bool {
-    fn of_project<'m, V>(all: &'m BTreeMap<Key, V>, default: &Key) -> impl Iterator<Item = &'m V> {
+    fn of_project<'m, V: Eq>(all: &'m Objects<Key, V>, default: &Key) -> impl Iterator<Item = &'m Arc<V>> {
         let (project, first) = (default.project.clone(), Key::new(default.project.clone(), ""));
         let from_there = all.range(first..).take_while(move |(key, _)| key.project == project);
         from_there.map(|(_, value)| value)
@@ -266,7 +266,7 @@ fn check_references(draft: &Draft<'_>, policy: &Policy, faults: &mut Faults) {
     }
 }
 
-fn check_key<T>(node: &Node, key: &Key, kind: &str, known: &BTreeMap<Key, T>, faults: &mut Faults) {
+fn check_key<T: Eq>(node: &Node, key: &Key, kind: &str, known: &Objects<Key, T>, faults: &mut Faults) {
     if known.contains_key(key) {
         return;
     }

@@ -1,102 +1,95 @@
 //! Objects by name, shared between generations.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, btree_map};
+use std::fmt::{Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// Objects of one kind by name, in order. A clone costs nothing, and shares everything until either is written to: what an edit
-/// leaves alone is told by where it lies.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Objects<K: Ord, V: Eq>(Arc<BTreeMap<K, Arc<V>>>);
+use imbl::OrdMap;
+use imbl::ordmap::{self, DiffItem};
+use imbl::shared_ptr::DefaultSharedPtr;
 
-impl<K: Ord, V: Eq> Objects<K, V> {
-    /// True if both are one and the same. Others may be equal.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
+/// Objects of one kind by name, in order. A clone costs nothing, and shares everything that neither writes to: what an edit leaves
+/// alone is told by where it lies, and costs nothing either.
+pub struct Objects<K, V>(OrdMap<K, Arc<V>>);
 
 impl<K: Ord + Clone, V: Eq> Objects<K, V> {
-    /// Takes the objects of another in place of equal ones. Those of an edit are the other's already, but for the edited.
+    /// Takes the objects of another in place of equal ones.
     pub(super) fn share_with(&mut self, other: &Self) {
-        if self.is_same(other) {
-            return;
+        let mut shared = other.0.clone();
+        for difference in other.0.diff(&self.0) {
+            match difference {
+                DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                    shared.insert(key.clone(), value.clone());
+                }
+                DiffItem::Remove(key, _) => drop(shared.remove(key)),
+            }
         }
-        let (mut equal, mut is_equal) = (Vec::new(), true);
-        both(self, other, |key, mine, others| match (mine, others) {
-            (Some(mine), Some(others)) if Arc::ptr_eq(mine, others) => {}
-            (Some(mine), Some(others)) if mine == others => equal.push((key.clone(), others.clone())),
-            _ => is_equal = false,
+        self.0 = shared;
+    }
+
+    /// What becoming `new` replaces: each object that differs, by name and in order, as it is here; `None` for one that is not here.
+    pub(crate) fn replaced_by(&self, new: &Self) -> Vec<(K, Option<Arc<V>>)> {
+        let differences = self.0.diff(&new.0).map(|difference| match difference {
+            DiffItem::Add(key, _) => (key.clone(), None),
+            DiffItem::Update { old: (key, value), .. } | DiffItem::Remove(key, value) => {
+                (key.clone(), Some(value.clone()))
+            }
         });
-        if is_equal {
-            *self = other.clone();
-            return;
-        }
-        for (key, value) in equal {
-            self.insert(key, value);
-        }
+        let replaced: Vec<_> = differences.collect();
+        debug_assert!(replaced.is_sorted_by(|(a, _), (b, _)| a < b), "in order of their names");
+        replaced
     }
 }
 
-/// Every key of two maps, in order, with what either has there.
-pub(crate) fn both<'m, K: Ord, V>(
-    old: &'m BTreeMap<K, V>,
-    new: &'m BTreeMap<K, V>,
-    mut each: impl FnMut(&'m K, Option<&'m V>, Option<&'m V>),
-) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => return,
-        };
-        let was = if order.is_le() { old.next() } else { None };
-        let is = if order.is_ge() { new.next() } else { None };
-        if let Some((key, _)) = was.or(is) {
-            each(key, was.map(|(_, value)| value), is.map(|(_, value)| value));
-        }
+impl<K: Ord, V: Eq> PartialEq for Objects<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
     }
 }
 
-impl<K: Ord, V: Eq> Clone for Objects<K, V> {
+impl<K: Ord, V: Eq> Eq for Objects<K, V> {}
+
+impl<K: Ord + Debug, V: Debug> Debug for Objects<K, V> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.0.iter()).finish()
+    }
+}
+
+impl<K, V> Clone for Objects<K, V> {
     fn clone(&self) -> Self {
         Objects(self.0.clone())
     }
 }
 
-impl<K: Ord, V: Eq> Default for Objects<K, V> {
+impl<K, V> Default for Objects<K, V> {
     fn default() -> Self {
-        Objects(Arc::default())
+        Objects(OrdMap::default())
     }
 }
 
-impl<K: Ord, V: Eq> Deref for Objects<K, V> {
-    type Target = BTreeMap<K, Arc<V>>;
+impl<K, V> Deref for Objects<K, V> {
+    type Target = OrdMap<K, Arc<V>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
     }
 }
 
-/// Copies the map, and no object, where it is shared.
-impl<K: Ord + Clone, V: Eq> DerefMut for Objects<K, V> {
+impl<K, V> DerefMut for Objects<K, V> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(&mut self.0)
+        &mut self.0
     }
 }
 
-impl<K: Ord, V: Eq> FromIterator<(K, Arc<V>)> for Objects<K, V> {
+impl<K: Ord + Clone, V> FromIterator<(K, Arc<V>)> for Objects<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, Arc<V>)>>(objects: I) -> Self {
-        Objects(Arc::new(objects.into_iter().collect()))
+        Objects(objects.into_iter().collect())
     }
 }
 
-impl<'o, K: Ord, V: Eq> IntoIterator for &'o Objects<K, V> {
+impl<'o, K: Ord, V> IntoIterator for &'o Objects<K, V> {
     type Item = (&'o K, &'o Arc<V>);
-    type IntoIter = btree_map::Iter<'o, K, Arc<V>>;
+    type IntoIter = ordmap::Iter<'o, K, Arc<V>, DefaultSharedPtr>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()

@@ -122,13 +122,13 @@ impl<'t> Objects<'t> {
     }
 }
 
-fn insert<K: Named + Ord, V: DeserializeOwned>(
-    objects: &mut std::collections::BTreeMap<K, V>,
+fn insert<K: Named + Ord + Clone, V: DeserializeOwned + Eq>(
+    objects: &mut crate::model::Objects<K, V>,
     name: &str,
     value: &[u8],
 ) -> Result<(), String> {
     let key = K::of(name).ok_or_else(|| format!("an object is named {name:?}"))?;
-    let row: Row<V> = serde_json::from_slice(value).map_err(|error| format!("{name}: {error}"))?;
+    let row: Row<Arc<V>> = serde_json::from_slice(value).map_err(|error| format!("{name}: {error}"))?;
     objects.insert(key, row.object);
     Ok(())
 }
