@@ -70,7 +70,7 @@ impl Rig {
                 questions: asked,
                 waker: None,
                 capacity: shard.capacity,
-                polls: Box::new(|| (0, 0)),
+                polls: Box::new(Default::default),
             });
         }
         let clock = Arc::new(Clock { ns: AtomicU64::new(1_000_000_000), ..Clock::default() });

@@ -61,8 +61,19 @@ pub struct WorkerHandle {
     pub waker: Option<Waker>,
     /// Connections that its table holds.
     pub capacity: u32,
-    /// Turns of its loop, and of them those that found frames.
-    pub polls: Box<dyn Fn() -> (u64, u64) + Send>,
+    /// What its loop has done.
+    pub polls: Box<dyn Fn() -> Polls + Send>,
+}
+
+/// What a worker's loop has done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Polls {
+    /// Turns.
+    pub all: u64,
+    /// Of them, those that found frames.
+    pub busy: u64,
+    /// Times that it slept between two turns.
+    pub sleeps: u64,
 }
 
 /// What the ports' devices count.

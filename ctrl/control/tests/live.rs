@@ -76,7 +76,7 @@ impl Rig {
                 questions: asked,
                 waker: None,
                 capacity: 1,
-                polls: Box::new(|| (0, 0)),
+                polls: Box::new(Default::default),
             });
         }
         let live = Live::new(Parts {

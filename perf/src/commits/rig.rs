@@ -103,7 +103,7 @@ impl Rig {
             questions: asked,
             waker: None,
             capacity: setup.capacity,
-            polls: Box::new(|| (0, 0)),
+            polls: Box::new(Default::default),
         };
         let start = Instant::now();
         let parts = Parts {

@@ -370,6 +370,8 @@ pub struct Worker {
     pub polls: u64,
     /// Of them, those that found frames.
     pub busy_polls: u64,
+    /// Times that it slept between two turns, where `[workers] idle` lets it.
+    pub sleeps: u64,
     /// Its packets.
     #[serde(flatten)]
     pub packets: Packets,

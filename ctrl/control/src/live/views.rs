@@ -167,15 +167,16 @@ impl Live {
         let inner = self.inner();
         let (packets, epoch) = (inner.counters().workers, inner.publisher.epoch());
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
-            let (polls, busy_polls) = (handle.polls)();
+            let polls = (handle.polls)();
             shape::Worker {
                 id,
                 core: handle.core,
                 acknowledged: inner.publisher.acknowledged(id, epoch),
                 connections: lens[id],
                 capacity: handle.capacity,
-                polls,
-                busy_polls,
+                polls: polls.all,
+                busy_polls: polls.busy,
+                sleeps: polls.sleeps,
                 packets: packets[id].packets,
             }
         };

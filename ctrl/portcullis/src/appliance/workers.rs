@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use control::live::Polls;
 use crossbeam::channel::Receiver;
 use crossbeam::utils::CachePadded;
 use engine::burst::{Firewall, FirewallConfig};
@@ -48,6 +49,7 @@ mod order {
 pub struct Beat {
     polls: AtomicU64,
     busy: AtomicU64,
+    sleeps: AtomicU64,
     /// Turns of the loop that receives no more; 0 until then. Its store releases `taken`.
     drained: AtomicU64,
     /// Frames taken from rings by these.
@@ -55,9 +57,17 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// Turns of the loop, and of them those that found frames.
-    pub fn polls(&self) -> (u64, u64) {
-        (self.polls.load(Relaxed), self.busy.load(Relaxed))
+    /// What the loop has done.
+    pub fn polls(&self) -> Polls {
+        Polls {
+            all: self.polls.load(Relaxed),
+            busy: self.busy.load(Relaxed),
+            sleeps: self.sleeps.load(Relaxed),
+        }
+    }
+
+    fn sleep(&self) {
+        self.sleeps.store(self.sleeps.load(Relaxed) + 1, Relaxed);
     }
 
     fn turn(&self, frames: usize) {
@@ -243,7 +253,7 @@ fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sende
     while order.load(Relaxed) == order::RUN {
         let polled = worker.poll(now(), &mut ());
         beat.turn(polled.frames);
-        pause.after(polled.frames, &mut worker);
+        pause.after(polled.frames, &mut worker, &beat);
     }
     while order.load(Relaxed) != order::END {
         let drained = worker.drain(now(), &mut ());
@@ -267,7 +277,7 @@ struct Pause {
 
 impl Pause {
     #[inline]
-    fn after(&mut self, frames: usize, worker: &mut Worker<Queue>) {
+    fn after(&mut self, frames: usize, worker: &mut Worker<Queue>, beat: &Beat) {
         if frames > 0 {
             self.idle = 0;
             return;
@@ -277,6 +287,7 @@ impl Pause {
             (..PATIENT_POLLS, _) => std::hint::spin_loop(),
             (SLEEPY_POLLS.., Some(parker)) => {
                 self.nap = if self.idle == SLEEPY_POLLS { NAPS[0] } else { (self.nap * 2).min(NAPS[1]) };
+                beat.sleep();
                 worker.park(parker, self.nap);
             }
             // Costs a system call, which an idle worker has time for; where others wait for the core, they get it.
