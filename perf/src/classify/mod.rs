@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::floor::median;
 use ours::Ours;
 use sets::Set;
-use test_acl::{ALGORITHMS, TestAcl};
+use test_acl::{TestAcl, algorithms};
 
 /// Headers of a trace.
 const HEADERS: usize = 1 << 16;
@@ -59,7 +59,7 @@ pub fn compare(rules: usize, plan: &Plan, directory: &Path) -> io::Result<Outcom
     let acl = TestAcl::new(directory, &set, &headers, plan.core)?;
     let verdicts = ours.verdicts(&headers);
     let mut each = Vec::new();
-    for algorithm in ALGORITHMS {
+    for &algorithm in algorithms() {
         for (header, (ours, acls)) in headers.iter().zip(verdicts.iter().zip(acl.verdicts(algorithm)?)) {
             if *ours != acls {
                 let told = format!("{rules} rules: {header:?}: we say {ours:?}, {algorithm} says {acls:?}");

@@ -8,12 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use engine::cpu::Simd;
 use testkit::lab::Process;
 
 use super::sets::{Header, Set, acl_trace};
 
-/// Its ways to search, but for those of other processors. Which is the quickest depends on the machine and the set.
-pub const ALGORITHMS: [&str; 5] = ["scalar", "sse", "avx2", "avx512x16", "avx512x32"];
+/// Its ways to search that this processor has. Which is the quickest depends on the machine and the set.
+pub fn algorithms() -> &'static [&'static str] {
+    const ALL: [&str; 5] = ["scalar", "sse", "avx2", "avx512x16", "avx512x32"];
+    // It ends with an error where it is told to take one that is not there.
+    match engine::cpu::simd() {
+        Simd::V4 => &ALL,
+        Simd::V3 => &ALL[..3],
+        Simd::Baseline => &ALL[..2],
+    }
+}
+
 /// Headers a call, the program's default.
 const STEP: usize = 256;
 /// What the tries of the largest set and the headers need.
