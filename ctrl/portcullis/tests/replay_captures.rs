@@ -51,18 +51,21 @@ fn stamps_are_printed_with_the_captures_own_digits() {
 #[test]
 fn an_interface_without_options_counts_microseconds_and_an_offset_is_added() {
     let setup = Setup::new();
-    let capture = Pcapng::new(false)
-        .interface(1, &[])
-        .interface(1, &[(9, &[9]), (14, &5i64.to_le_bytes())])
-        .interface(1, &[(14, &(-5i64).to_le_bytes())])
-        .packet(0, 7_000_001, &question())
-        .packet(1, 3 * SECOND, &question())
-        .packet(2, 14_000_000, &question());
-    setup.write("o.pcapng", capture.bytes);
-    assert_eq!(
-        setup.verdicts(&["--outside", "o.pcapng"]),
-        ["outside 0 7.000001 new", "outside 1 8.0 established", "outside 2 9.0 established"]
-    );
+    for big_endian in [false, true] {
+        let offset = |seconds: i64| if big_endian { seconds.to_be_bytes() } else { seconds.to_le_bytes() };
+        let capture = Pcapng::new(big_endian)
+            .interface(1, &[])
+            .interface(1, &[(9, &[9]), (14, &offset(5))])
+            .interface(1, &[(14, &offset(-5))])
+            .packet(0, 7_000_001, &question())
+            .packet(1, 3 * SECOND, &question())
+            .packet(2, 14_000_000, &question());
+        setup.write("o.pcapng", capture.bytes);
+        assert_eq!(
+            setup.verdicts(&["--outside", "o.pcapng"]),
+            ["outside 0 7.000001 new", "outside 1 8.0 established", "outside 2 9.0 established"]
+        );
+    }
 }
 
 #[test]

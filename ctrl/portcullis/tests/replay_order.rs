@@ -169,6 +169,23 @@ fn a_refused_event_or_capture_leaves_nothing_behind() {
     assert_eq!(setup.others(&known), [""; 0]);
 }
 
+/// The program ran and failed, so the status is 1; which of several files it was about is said.
+#[test]
+fn an_output_that_cannot_be_written_is_named() {
+    let setup = Setup::new();
+    setup.write("o.pcap", capture(&question(), &[1000]));
+    fs::create_dir(setup.path("taken")).unwrap();
+    for (option, file) in
+        [("--verdicts", "gone/v.jsonl"), ("--pass-inside", "gone/in.pcap"), ("--pass-outside", "taken")]
+    {
+        let output = setup.run(&["--outside", "o.pcap", option, file]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.starts_with(&format!("portcullis: {file}: cannot write it: ")), "{told}");
+    }
+    assert_eq!(setup.others(&["policy.yaml", "o.pcap", "taken"]), [""; 0]);
+}
+
 #[test]
 fn the_summary_goes_where_the_verdicts_do_not() {
     let setup = Setup::new();

@@ -1,6 +1,6 @@
 //! A packet told in words, and the frame that it stands for: what the rest of `explain` sees is the frame alone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::{Mac, Nic, Segment, protocol};
 use engine::{Direction, Side, proto};
@@ -103,10 +103,14 @@ impl Described {
     }
 }
 
-/// `1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`, `[2001:db8::1]:5`.
+/// `1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:5`.
 fn endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(addr) = text.parse() {
         return Some((addr, None));
+    }
+    // Who writes brackets before a port writes them where there is none, too.
+    if let Some(bare) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return bare.parse::<Ipv6Addr>().ok().map(|addr| (addr.into(), None));
     }
     let socket: std::net::SocketAddr = text.parse().ok()?;
     Some((socket.ip(), Some(socket.port())))
@@ -125,6 +129,8 @@ mod tests {
         assert_eq!((ping.icmp, ping.local()), ((128, 0), "2001:db8::7".parse().unwrap()));
         let port = Described::read("inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53").unwrap();
         assert_eq!(port.source.1, Some(5000));
+        let bracketed = Described::read("outbound icmpv6 [2001:db8::7] > [2001:db8::9]").unwrap();
+        assert_eq!(bracketed, ping, "brackets say the same where there is no port");
     }
 
     #[test]
@@ -139,6 +145,7 @@ mod tests {
             "inbound tcp 198.51.100.9:1 > 10.5.6.7:65536",
             "inbound tcp 198.51.100.9:1 > [2001:db8::7]:22",
             "inbound icmp 1.1.1.1:1 > 2.2.2.2",
+            "inbound icmp [1.1.1.1] > [2.2.2.2]",
             "inbound gre 1.1.1.1 > 2.2.2.2 type 8",
             "inbound icmp 1.1.1.1 > 2.2.2.2 type 256",
             "inbound icmp 1.1.1.1 > 2.2.2.2 code 1",

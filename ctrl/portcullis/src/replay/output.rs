@@ -23,11 +23,16 @@ impl Pending {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
-        let writer = BufWriter::with_capacity(1 << 18, File::create(&temporary)?);
+        let file = File::create(&temporary).map_err(|error| cannot_write(path, &error))?;
+        let writer = BufWriter::with_capacity(1 << 18, file);
         Ok(Pending { path: path.to_owned(), temporary, writer })
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.put_in_place().map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
         self.writer.flush()?;
         // What is no regular file (a device, a pipe) is written through instead of replaced.
         if self.path.exists() && !self.path.is_file() {
@@ -37,6 +42,11 @@ impl Pending {
         }
         std::fs::rename(&self.temporary, &self.path)
     }
+}
+
+/// The error with the file that it is about, as the command line names it.
+fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: cannot write it: {error}", path.display()))
 }
 
 impl Drop for Pending {

@@ -1,7 +1,7 @@
 //! pcapng's blocks.
 
 use pcap_parser::Linktype;
-use pcap_parser::pcapng::{Block, parse_block_be, parse_block_le};
+use pcap_parser::pcapng::{Block, InterfaceDescriptionBlock, OptionCode, parse_block_be, parse_block_le};
 
 use super::Record;
 use super::stamp::Resolution;
@@ -58,6 +58,14 @@ impl Section {
         if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
+    /// What an interface adds to its stamps. Read here, in the section's byte order: the parser takes it for little-endian always.
+    fn offset_of(&self, description: &InterfaceDescriptionBlock) -> i64 {
+        let option = description.options.iter().find(|option| option.code == OptionCode::IfTsoffset);
+        let bytes = option.and_then(|option| option.value.first_chunk::<8>().copied());
+        let read = if self.big_endian { i64::from_be_bytes } else { i64::from_le_bytes };
+        bytes.map_or(0, read)
+    }
+
     /// Any block, with its length: the packet that it holds, or what it is refused for. `index` is the next packet's.
     #[cold]
     pub fn any_block<'a>(
@@ -85,7 +93,8 @@ impl Section {
                 let Some(resolution) = Resolution::of(description.if_tsresol) else {
                     return Err("time resolution finer than 64 bits can count".to_owned());
                 };
-                self.interfaces.push(Interface { resolution, offset: description.if_tsoffset });
+                let offset = self.offset_of(&description);
+                self.interfaces.push(Interface { resolution, offset });
                 Ok(None)
             }
             Block::EnhancedPacket(packet) => {
