@@ -186,6 +186,27 @@ fn an_output_that_cannot_be_written_is_named() {
     assert_eq!(setup.others(&["policy.yaml", "o.pcap", "taken"]), [""; 0]);
 }
 
+/// Not only when it is opened or put in its place: here the limit is met in the middle of the replay.
+#[test]
+fn an_output_that_grows_too_large_is_named() {
+    let setup = Setup::new();
+    setup.write("o.pcap", capture(&question(), &vec![1000; 10_000]));
+    for option in ["--verdicts", "--pass-inside"] {
+        let replay = setup.command(&["--outside", "o.pcap", option, "out"]);
+        let output = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"])
+            .arg(replay.get_program())
+            .args(replay.get_args())
+            .current_dir(setup.path(""))
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.starts_with("portcullis: out: cannot write it: "), "{told}");
+        assert_eq!(setup.others(&["policy.yaml", "o.pcap"]), [""; 0]);
+    }
+}
+
 #[test]
 fn the_summary_goes_where_the_verdicts_do_not() {
     let setup = Setup::new();

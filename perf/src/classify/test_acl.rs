@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use engine::cpu::Simd;
 use testkit::lab::Process;
 
 use super::sets::{Header, Set, acl_trace};
@@ -16,12 +15,22 @@ use super::sets::{Header, Set, acl_trace};
 /// Its ways to search that this processor has. Which is the quickest depends on the machine and the set.
 pub fn algorithms() -> &'static [&'static str] {
     const ALL: [&str; 5] = ["scalar", "sse", "avx2", "avx512x16", "avx512x32"];
-    // It ends with an error where it is told to take one that is not there.
-    match engine::cpu::simd() {
-        Simd::V4 => &ALL,
-        Simd::V3 => &ALL[..3],
-        Simd::Baseline => &ALL[..2],
+    // It ends with an error where it is told to take one that is not there. The processor is asked, not `engine::cpu`: what our own
+    // variable forbids us must not be forbidden to whom we are compared with.
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has_avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512bw");
+        match (is_x86_feature_detected!("avx2"), has_avx512) {
+            (true, true) => &ALL,
+            (true, false) => &ALL[..3],
+            (false, _) => &ALL[..2],
+        }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    &ALL[..1]
 }
 
 /// Headers a call, the program's default.

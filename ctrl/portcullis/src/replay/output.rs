@@ -12,9 +12,24 @@ use super::capture::Packet;
 
 /// Written beside its final place, and moved there when all is well: a refused replay leaves nothing behind.
 pub struct Pending {
-    path: PathBuf,
     temporary: PathBuf,
-    writer: BufWriter<File>,
+    writer: BufWriter<Named>,
+}
+
+/// A file whose every error names the one that it becomes, however far into a replay it comes.
+struct Named {
+    path: PathBuf,
+    file: File,
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(|error| cannot_write(&self.path, &error))
+    }
 }
 
 impl Pending {
@@ -24,23 +39,24 @@ impl Pending {
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
         let file = File::create(&temporary).map_err(|error| cannot_write(path, &error))?;
-        let writer = BufWriter::with_capacity(1 << 18, file);
-        Ok(Pending { path: path.to_owned(), temporary, writer })
+        let named = Named { path: path.to_owned(), file };
+        Ok(Pending { temporary, writer: BufWriter::with_capacity(1 << 18, named) })
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.put_in_place().map_err(|error| cannot_write(&self.path, &error))
+        self.writer.flush()?;
+        let path = &self.writer.get_ref().path;
+        self.put_in_place(path).map_err(|error| cannot_write(path, &error))
     }
 
-    fn put_in_place(&mut self) -> io::Result<()> {
-        self.writer.flush()?;
+    fn put_in_place(&self, path: &Path) -> io::Result<()> {
         // What is no regular file (a device, a pipe) is written through instead of replaced.
-        if self.path.exists() && !self.path.is_file() {
+        if path.exists() && !path.is_file() {
             let mut from = File::open(&self.temporary)?;
-            io::copy(&mut from, &mut File::options().write(true).open(&self.path)?)?;
+            io::copy(&mut from, &mut File::options().write(true).open(path)?)?;
             return Ok(());
         }
-        std::fs::rename(&self.temporary, &self.path)
+        std::fs::rename(&self.temporary, path)
     }
 }
 

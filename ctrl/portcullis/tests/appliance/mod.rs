@@ -216,13 +216,18 @@ impl Appliance {
 }
 
 /// Tries until there is something, for five seconds.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(5);
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_longer_for(what, Duration::from_secs(5), look)
+}
+
+/// Tries until there is something, for as long as that.
+pub fn wait_longer_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < until, "not within 5 s: {what}");
+        assert!(Instant::now() < until, "not within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
