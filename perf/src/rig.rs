@@ -115,7 +115,7 @@ impl Rig {
         let (publisher, mut readers) = rcu::domain(snapshot, 1);
         let config = FirewallConfig { shard, secret: Secret::new(SECRET), grace_end_ns: 0 };
         let cells = Arc::new(Cells::new());
-        let firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::new()));
+        let firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::of_one_worker()));
         let (_, questions) = crossbeam::channel::bounded(1);
         let wire = Wire { inside: MemoryPort::default(), outside: MemoryPort::default() };
         let rings = mesh(1, 8).remove(0);

@@ -84,7 +84,7 @@ impl Scenario {
     /// Under a configuration (TOML) and a policy document.
     pub fn with(config: &str, policy: &str) -> Scenario {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
-        let population = Arc::new(Population::new());
+        let population = Arc::new(Population::of_one_worker());
         let firewall = Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), population.clone());
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());

@@ -70,7 +70,7 @@ impl Pair {
         let capacity = config.conntrack.capacity;
         let shard = ShardConfig { unconfirmed: capacity, ..shard_config(&config, 0, 1) };
         let firewall = FirewallConfig { shard, secret: Secret::new([0x0123, 0x4567]), grace_end_ns: 0 };
-        let population = Arc::new(Population::new());
+        let population = Arc::new(Population::of_one_worker());
         let oracle = Oracle::new(&config, EPOCH_NS, 1);
         let committer = Committer::new(config);
         Pair {
@@ -143,7 +143,7 @@ impl Pair {
         }
         self.firewall.judge(&self.snapshot, &mut batch);
         self.firewall.upkeep(&self.snapshot, now);
-        for (waiting, got) in std::mem::take(&mut self.burst).into_iter().zip(&batch.verdicts) {
+        for (waiting, got) in std::mem::take(&mut self.burst).into_iter().zip(batch.verdicts.iter()) {
             let got = self.named(waiting.arrival.side, got);
             let at = (waiting.at_ns - EPOCH_NS) as f64 / 1e9;
             let Arrival { side, what, flow, .. } = &waiting.arrival;

@@ -1,15 +1,18 @@
 //! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
 use crate::cells::{Cells, Population};
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
-use crate::io::{BURST, Frame};
+use crate::io::{BURST, Burst, Frame};
 use crate::judge::{Ahead, Judge, Step, resolve, resolve_plain};
 use crate::lane::{Fragment, Lane, Lanes, What};
 use crate::parse::parse;
+#[cfg(target_arch = "x86_64")]
+use crate::parse::parse_v3;
 use crate::snapshot::Snapshot;
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
@@ -42,6 +45,8 @@ pub struct Firewall {
     grace_end_ns: u64,
     generation: Generation,
     scratch: Box<[u8]>,
+    /// See [`crate::cpu`].
+    has_v3: bool,
 }
 
 /// A pass over the frames of a burst, in the order in which a poll goes through them.
@@ -61,21 +66,47 @@ pub enum Pass {
     Tx,
 }
 
+/// A verdict a frame, in memory that is used again without being cleared: pushing each would look at the room left.
+pub struct Verdicts {
+    all: Box<[Verdict; BURST]>,
+    len: usize,
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Verdicts { all: Box::new([Verdict::nobody(Reason::Malformed); BURST]), len: 0 }
+    }
+}
+
+impl Deref for Verdicts {
+    type Target = [Verdict];
+
+    #[inline]
+    fn deref(&self) -> &[Verdict] {
+        &self.all[..self.len]
+    }
+}
+
 /// Frames with what was read of them.
 pub struct Batch<F> {
-    /// The frames, in order of arrival.
-    pub frames: ArrayVec<F, BURST>,
+    /// The frames, in order of arrival; behind a pointer, so that bursts change hands without being copied.
+    pub frames: Box<Burst<F>>,
     /// A lane a frame.
     pub lanes: Lanes,
     /// A verdict a frame, once judged.
-    pub verdicts: ArrayVec<Verdict, BURST>,
+    pub verdicts: Verdicts,
     /// Once judged: every frame goes on.
     pub all_pass: bool,
 }
 
 impl<F> Default for Batch<F> {
     fn default() -> Self {
-        Batch { frames: ArrayVec::new(), lanes: Lanes::default(), verdicts: ArrayVec::new(), all_pass: false }
+        Batch {
+            frames: Box::default(),
+            lanes: Lanes::default(),
+            verdicts: Verdicts::default(),
+            all_pass: false,
+        }
     }
 }
 
@@ -93,7 +124,7 @@ impl<F> Batch<F> {
     pub fn clear(&mut self) {
         self.frames.clear();
         self.lanes.clear();
-        self.verdicts.clear();
+        self.verdicts.len = 0;
     }
 }
 
@@ -122,6 +153,7 @@ impl Firewall {
             grace_end_ns: config.grace_end_ns,
             generation: Generation(0),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
+            has_v3: crate::cpu::has_v3(),
         }
     }
 
@@ -174,8 +206,25 @@ impl Firewall {
     }
 
     /// Reads a frame into a lane that is in its place already.
-    #[inline(always)]
+    #[inline]
     pub fn read_into<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        side: Side,
+        tunnels: bool,
+        now: Now,
+        lane: &mut Lane,
+    ) {
+        // SAFETY: nothing is demanded without `V3`.
+        unsafe { self.read_as::<false, F>(frame, side, tunnels, now, lane) }
+    }
+
+    /// The same with the instructions that the caller has asked the processor for.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn read_as<const V3: bool, F: Frame>(
         &mut self,
         frame: &mut F,
         side: Side,
@@ -186,7 +235,15 @@ impl Firewall {
         if frame.is_odd() {
             self.read_odd(frame, side, tunnels, lane);
         } else {
-            parse(frame.head(), frame.wire_len(), side, tunnels, lane);
+            let (data, wire_len) = (frame.head(), frame.wire_len());
+            #[cfg(target_arch = "x86_64")]
+            if V3 {
+                // SAFETY: as the caller says.
+                unsafe { parse_v3(data, wire_len, side, tunnels, lane) };
+                lane.now = now;
+                return;
+            }
+            parse(data, wire_len, side, tunnels, lane);
         }
         lane.now = now;
     }
@@ -211,12 +268,28 @@ impl Firewall {
     /// the cache: NIC and bucket, then the entry.
     #[inline]
     pub fn judge<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
-        self.judge_in_passes(snapshot, batch, |_| ());
+        #[cfg(target_arch = "x86_64")]
+        if self.has_v3 {
+            // SAFETY: the flag says that the processor was asked.
+            return unsafe { self.judge_v3(snapshot, batch) };
+        }
+        // SAFETY: nothing is demanded without `V3`.
+        unsafe { self.judge_in_passes::<false, F>(snapshot, batch, |_| ()) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
+    fn judge_v3<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
+        // SAFETY: who calls this has these instructions.
+        unsafe { self.judge_in_passes::<true, F>(snapshot, batch, |_| ()) }
     }
 
     /// The same, saying when each pass over the batch is done.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub fn judge_in_passes<F: Frame>(
+    pub unsafe fn judge_in_passes<const V3: bool, F: Frame>(
         &mut self,
         snapshot: &Snapshot,
         batch: &mut Batch<F>,
@@ -231,41 +304,58 @@ impl Firewall {
             let plain = if lane.plain { untagged } else { None };
             if let Some(nic) = plain.and_then(|vpc| resolve_plain(snapshot, vpc, lane)) {
                 *ahead = self.judge.ahead_plain(lane, nic);
-                self.judge.shard.prefetch_index(ahead.hash);
-                continue;
-            }
-            match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
-                Step::Nic(nic) => {
-                    *ahead = self.judge.ahead(lane, nic);
-                    self.judge.shard.prefetch_index(ahead.hash);
+            } else {
+                match self.resolve_at_length(snapshot, lane, frame) {
+                    Ok(found) => *ahead = found,
+                    Err(verdict) => {
+                        early.push(verdict);
+                        continue;
+                    }
                 }
-                Step::Done(verdict) => early.push(verdict),
             }
+            self.judge.shard.prefetch_index(ahead.hash);
         }
         done(Pass::Resolve);
         let aheads = &aheads[..lanes.len()];
         let mut hints = [NO_HINT; BURST];
-        for (hint, (ahead, lane)) in hints.iter_mut().zip(aheads.iter().zip(lanes.iter())) {
-            *hint = self.judge.shard.prefetch_entry(ahead.hash, lane.v6);
+        for (hint, ahead) in hints.iter_mut().zip(aheads) {
+            // SAFETY: as the caller says.
+            *hint = unsafe { self.judge.shard.prefetch_entry::<V3>(ahead.hash, ahead.key.is_v6()) };
         }
         done(Pass::Prefetch);
         let mut early = early.into_iter();
         let mut all_pass = true;
-        for (((ahead, hint), lane), frame) in aheads.iter().zip(&hints).zip(lanes.iter()).zip(frames.iter()) {
+        verdicts.len = lanes.len();
+        let places = verdicts.all.iter_mut().zip(aheads).zip(&hints).zip(lanes.iter()).zip(frames.iter());
+        for ((((place, ahead), hint), lane), frame) in places {
             if let Some(nic) = ahead.nic
-                && self.judge.established(snapshot, lane, nic, ahead, *hint)
+                // SAFETY: as the caller says.
+                && unsafe { self.judge.established::<V3>(snapshot, lane, nic, ahead, *hint) }
             {
-                verdicts.push(Verdict::of(Reason::Established, nic.nic));
+                *place = Verdict::of(Reason::Established, nic.nic);
                 self.cells.count(nic.nic, lane.side.direction(), Reason::Established);
                 continue;
             }
             let known = if ahead.nic.is_none() { early.next() } else { None };
-            let verdict = self.judge_at_length(snapshot, lane, frame, ahead, known);
-            all_pass &= verdict.passes();
-            verdicts.push(verdict);
+            *place = self.judge_at_length(snapshot, lane, frame, ahead, known);
+            all_pass &= place.passes();
         }
         batch.all_pass = all_pass;
         done(Pass::Judge);
+    }
+
+    /// Any packet's NIC, or the verdict that needs none.
+    #[inline(never)]
+    fn resolve_at_length<'s, F: Frame>(
+        &mut self,
+        snapshot: &'s Snapshot,
+        lane: &Lane,
+        frame: &F,
+    ) -> Result<Ahead<'s>, Verdict> {
+        match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
+            Step::Nic(nic) => Ok(self.judge.ahead(lane, nic)),
+            Step::Done(verdict) => Err(verdict),
+        }
     }
 
     /// Any packet's verdict, counted; `known` is that of a packet without a NIC.
@@ -280,7 +370,7 @@ impl Firewall {
     ) -> Verdict {
         let (mut verdict, observes) = match ahead.nic {
             Some(nic) => {
-                let key = self.judge.key(lane, nic, ahead);
+                let key = self.judge.key(lane, ahead);
                 let bytes = bytes_of(frame, &mut self.scratch);
                 (self.judge.judge(snapshot, lane, nic, &key, bytes), nic.observes())
             }

@@ -30,7 +30,7 @@ pub struct Memory {
     /// The rule that denied it.
     pub rule: RuleId,
     /// Fragments that begin before this many bytes reach back into its headers.
-    pub reach: u32,
+    pub reach: u16,
     /// When it was judged.
     pub stamp: Generation,
     /// A flush forgets it: it was a drop, or of an inbound connection.

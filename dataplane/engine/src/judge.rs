@@ -6,11 +6,12 @@ use crate::cells::Population;
 use crate::classify::{Judgement, Query};
 use crate::conntrack::hash::NO_HASH;
 use crate::conntrack::{
-    Entry, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, opening_query, standing,
+    Entry, EntryKey, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, opening_query,
+    remote_digest, standing,
 };
 use crate::control;
 use crate::fragments::{FragmentKey, Memory, Recent};
-use crate::lane::{Fragment, Lane, What, flags};
+use crate::lane::{Ends, Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::snapshot::{ANY_MAC, Binding, Snapshot};
@@ -18,7 +19,7 @@ use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::wheel::Class;
-use crate::{Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
+use crate::{AddrId, Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
 
 /// A packet after its NIC is known, or known not to matter.
 pub enum Step<'s> {
@@ -44,17 +45,12 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s
 /// leaves it to the long way, which says the same and more.
 #[inline(always)]
 pub fn resolve_plain<'s>(snapshot: &'s Snapshot, vpc: VpcId, lane: &Lane) -> Option<&'s Binding> {
-    let (src, dst) = (lane.src as u32, lane.dst as u32);
-    match lane.side {
-        Side::Inside => {
-            let nic = snapshot.sole_holder_v4(vpc, src)?;
-            (nic.mac == lane.src_mac || nic.mac == ANY_MAC).then_some(nic)
-        }
-        Side::Outside => {
-            let nic = snapshot.sole_holder_v4(vpc, dst)?;
-            (!snapshot.may_be_own(nic, u128::from(src))).then_some(nic)
-        }
-    }
+    let nic = snapshot.sole_holder_v4(vpc, lane.ends.local)?;
+    let is_clean = match lane.side {
+        Side::Inside => nic.mac == lane.src_mac || nic.mac == ANY_MAC,
+        Side::Outside => !snapshot.may_be_own(nic, u128::from(lane.ends.remote)),
+    };
+    is_clean.then_some(nic)
 }
 
 fn unknown_segment(snapshot: &Snapshot) -> Verdict {
@@ -151,20 +147,20 @@ fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
 
 /// What is known of a packet ahead of its verdict.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
 pub struct Ahead<'s> {
-    /// Its NIC; `None` where the verdict is there already.
-    pub nic: Option<&'s Binding>,
-    /// Its remote address, if that is an IPv4 one.
-    pub remote: u32,
-    /// The ports of its key.
-    pub ports: u32,
+    /// Its key, as it would lie in an entry.
+    pub key: EntryKey,
     /// Its key's hash.
     pub hash: FlowHash,
+    /// Its NIC; `None` where the verdict is there already.
+    pub nic: Option<&'s Binding>,
 }
 
 impl Ahead<'_> {
     /// Of a packet that needs no connection.
-    pub const NONE: Ahead<'static> = Ahead { nic: None, remote: 0, ports: 0, hash: NO_HASH };
+    pub const NONE: Ahead<'static> =
+        Ahead { key: EntryKey { addr: AddrId(0), remote: 0, ports: 0, meta: 0 }, hash: NO_HASH, nic: None };
 }
 
 /// What opens or belongs to connections, on one worker.
@@ -189,26 +185,24 @@ impl Judge {
     /// What can be worked out before anything is looked up.
     #[inline]
     pub fn ahead<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
-        let ports = key_ports(lane);
-        let hash = self.shard.hash(nic.id, lane.remote(), ports, lane.proto, lane.v6);
-        Ahead { nic: Some(nic), remote: lane.remote() as u32, ports, hash }
+        let (remote, ports, meta) = (lane.remote(), key_ports(lane), key_meta(lane.proto, lane.v6));
+        let key = EntryKey { addr: nic.id, remote: remote_digest(remote, meta), ports, meta };
+        Ahead { key, hash: self.shard.hash(nic.id, remote, ports, lane.proto, lane.v6), nic: Some(nic) }
     }
 
     /// The same for a plain packet.
     #[inline(always)]
     pub fn ahead_plain<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
-        let (sport, dport) = (u32::from(lane.sport), u32::from(lane.dport));
-        let (ports, remote) = match lane.side {
-            Side::Inside => (sport << 16 | dport, lane.dst as u32),
-            Side::Outside => (dport << 16 | sport, lane.src as u32),
-        };
-        Ahead { nic: Some(nic), remote, ports, hash: self.shard.hash_v4(nic.id, remote, ports, lane.proto) }
+        let Ends { remote, ports, protocol, .. } = lane.ends;
+        // An IPv4 key's flags are its protocol alone.
+        let key = EntryKey { addr: nic.id, remote, ports, meta: protocol };
+        Ahead { key, hash: self.shard.hash_v4(&key), nic: Some(nic) }
     }
 
     /// The key under which a packet's connection is looked up.
     #[inline]
-    pub fn key(&self, lane: &Lane, nic: &Binding, &Ahead { ports, hash, .. }: &Ahead<'_>) -> Key {
-        Key { addr: nic.id, remote: lane.remote(), ports, meta: key_meta(lane.proto, lane.v6), hash }
+    pub fn key(&self, lane: &Lane, &Ahead { key, hash, .. }: &Ahead<'_>) -> Key {
+        Key { addr: key.addr, remote: lane.remote(), ports: key.ports, meta: key.meta, hash }
     }
 
     /// The verdict on a packet of a NIC.
@@ -236,8 +230,11 @@ impl Judge {
     /// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
     /// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
     /// those that are true here (the oracle's tests run through both).
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub fn established(
+    pub unsafe fn established<const V3: bool>(
         &mut self,
         snapshot: &Snapshot,
         lane: &Lane,
@@ -250,12 +247,10 @@ impl Judge {
             What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
             _ => return false,
         };
-        let found = if lane.v6 {
-            self.shard.find(&self.key(lane, nic, ahead))
-        } else {
-            self.shard.find_v4(hint, ahead.hash, (nic.id, ahead.remote, ahead.ports, lane.proto))
-        };
+        // SAFETY: as the caller says.
+        let found = unsafe { self.shard.find_hinted::<V3>(hint, &ahead.key, || lane.remote()) };
         let Some(flow) = found else { return false };
+        let deadline = self.shard.deadline(state, lane.now);
         let entry = self.shard.entry_mut(flow);
         let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
         if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
@@ -267,7 +262,7 @@ impl Judge {
                 return false;
             }
         }
-        self.shard.refresh_as(flow, state, lane.now);
+        entry.deadline = deadline;
         true
     }
 
@@ -431,7 +426,7 @@ impl Judge {
         if !self.population.enter(nic.nic, limit) && !self.enter_after_expiry(snapshot, lane, nic, limit) {
             return drop(Reason::NicLimit);
         }
-        let digest = crate::conntrack::remote_digest(key.remote, key.meta);
+        let digest = remote_digest(key.remote, key.meta);
         let mut entry = Entry::new(nic.id, digest, key.ports, key.meta, direction == Direction::Inbound);
         entry.stamp = snapshot.generation;
         entry.set_rule(rule);

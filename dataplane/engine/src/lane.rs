@@ -132,7 +132,11 @@ pub struct Lane {
     pub frag_id: u32,
     /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its
     /// offset in bytes.
-    pub reach: u32,
+    pub reach: u16,
+    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
+    pub wscale: u8,
+    /// IPv4 time to live or IPv6 hop limit.
+    pub hops: u8,
     /// Segment as the frame bears it.
     pub segment: SegmentKey,
     /// IPv6.
@@ -149,8 +153,7 @@ pub struct Lane {
     pub tunnels: bool,
     /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
     pub frag_proto: u8,
-    /// A whole untagged IPv4 packet of TCP without SYN, or of UDP that is not DHCP, not to a link-local MAC: what nearly every
-    /// packet is, and what has short ways all along.
+    /// A whole untagged IPv4 packet of TCP, or of UDP that is not DHCP, not to a link-local MAC: what nearly every packet is, and what has short ways all along.
     pub plain: bool,
     /// IP protocol.
     pub proto: u8,
@@ -160,10 +163,36 @@ pub struct Lane {
     pub side: Side,
     /// TCP flags.
     pub flags: u8,
-    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
-    pub wscale: u8,
-    /// IPv4 time to live or IPv6 hop limit.
-    pub hops: u8,
+    /// Of a plain packet: what of it belongs to its connection's key.
+    pub ends: Ends,
+}
+
+/// A plain packet's part of its connection's key, as the NIC sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub struct Ends {
+    /// The NIC's address.
+    pub local: u32,
+    /// The other side's.
+    pub remote: u32,
+    /// Local port × 65536 + remote port.
+    pub ports: u32,
+    /// IP protocol.
+    pub protocol: u32,
+}
+
+impl Ends {
+    /// Of a packet that came in by this side.
+    #[inline]
+    pub fn new(side: Side, src: (u32, u16), dst: (u32, u16), protocol: u8) -> Ends {
+        let (local, remote) = if side == Side::Inside { (src, dst) } else { (dst, src) };
+        Ends {
+            local: local.0,
+            remote: remote.0,
+            ports: u32::from(local.1) << 16 | u32::from(remote.1),
+            protocol: u32::from(protocol),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Lane>() == 128);

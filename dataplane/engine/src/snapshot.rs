@@ -230,6 +230,17 @@ fn address_hash(vpc: VpcId, addr: u128) -> usize {
     (product as u64 ^ (product >> 64) as u64) as usize
 }
 
+/// The same of an IPv4 address: Fibonacci hashing, of which the upper half of the product is well mixed.
+#[inline(always)]
+fn address_hash_v4(vpc: VpcId, addr: u32) -> usize {
+    ((u64::from(addr) | u64::from(vpc.0) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
+}
+
+#[inline]
+fn hash_of(vpc: VpcId, addr: u128, v6: bool) -> usize {
+    if v6 { address_hash(vpc, addr) } else { address_hash_v4(vpc, addr as u32) }
+}
+
 impl AddressIndex {
     fn new(entries: usize) -> AddressIndex {
         let room = if entries < SPARSE_BELOW { 8 } else { 2 };
@@ -239,7 +250,7 @@ impl AddressIndex {
 
     #[inline]
     fn find(&self, vpc: VpcId, addr: u128, v6: bool, bindings: &[Binding]) -> Option<u32> {
-        let mut at = address_hash(vpc, addr) & self.mask;
+        let mut at = hash_of(vpc, addr, v6) & self.mask;
         loop {
             let place = self.slots[at];
             let binding = bindings.get(place as usize)?;
@@ -253,7 +264,7 @@ impl AddressIndex {
     /// [`AddressIndex::find`] of an IPv4 address, with a single branch on what is found.
     #[inline(always)]
     fn find_v4<'b>(&self, vpc: VpcId, addr: u32, bindings: &'b [Binding]) -> Option<&'b Binding> {
-        let mut at = address_hash(vpc, u128::from(addr)) & self.mask;
+        let mut at = address_hash_v4(vpc, addr) & self.mask;
         loop {
             let binding = bindings.get(self.slots[at] as usize)?;
             let differs = (binding.addr as u64 ^ u64::from(addr))
@@ -266,8 +277,8 @@ impl AddressIndex {
         }
     }
 
-    fn insert(&mut self, vpc: VpcId, addr: u128, place: u32) {
-        let mut at = address_hash(vpc, addr) & self.mask;
+    fn insert(&mut self, vpc: VpcId, addr: u128, v6: bool, place: u32) {
+        let mut at = hash_of(vpc, addr, v6) & self.mask;
         while self.slots[at] != NOWHERE {
             at = (at + 1) & self.mask;
         }

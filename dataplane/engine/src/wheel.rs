@@ -118,6 +118,12 @@ impl Wheels {
         self.links[next as usize].prev = prev;
     }
 
+    /// The entry filed next after this one into the same slot.
+    pub fn following(&self, entry: u32) -> Option<u32> {
+        let next = self.links[entry as usize].next;
+        (next < self.capacity).then_some(next)
+    }
+
     /// The oldest entry of the first filled slot of a class.
     pub fn oldest(&mut self, class: Class) -> Option<u32> {
         let start = self.cursor % SLOTS;

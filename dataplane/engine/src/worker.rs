@@ -1,9 +1,10 @@
 //! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
 //! sends what passed, and only then says that it has let go of that snapshot.
 
+mod taken;
+
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rcu::{Parked, Parker, Waker};
 
@@ -12,7 +13,7 @@ use crate::burst::{Batch, Firewall, Pass};
 use crate::conntrack::Entry;
 use crate::handoff::Router;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::{Lane, Stage};
+use crate::lane::Lane;
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
@@ -164,17 +165,19 @@ pub struct Worker<P: Port> {
     reader: rcu::Reader<Snapshot>,
     wires: Vec<Wire<P>>,
     links: Links<P::Frame>,
-    rx: Burst<P::Frame>,
+    rx: Box<Burst<P::Frame>>,
     /// What the next port brought: its headers are on their way while the burst before it is judged.
-    next: Burst<P::Frame>,
+    next: Box<Burst<P::Frame>>,
     batch: Batch<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
-    out: Vec<[Burst<P::Frame>; 2]>,
+    out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
     /// By wire and side: the last burst had headers beyond the first cache line, so the next one is likely to.
     is_deep: Vec<[bool; 2]>,
     /// The same of `next`.
     is_next_deep: bool,
+    /// How many headers of `next` have been asked for.
+    asked: usize,
     questions: Receiver<Question>,
     /// See [`crate::cpu`].
     has_v3: bool,
@@ -197,19 +200,20 @@ impl<P: Port> Worker<P> {
     ) -> Worker<P> {
         let router = Router::new(me, rings.to.len().max(1) as u32);
         let is_deep = vec![[false; 2]; wires.len()];
-        let out = wires.iter().map(|_| [Burst::new(), Burst::new()]).collect();
+        let out = wires.iter().map(|_| [Box::default(), Box::default()]).collect();
         Worker {
             firewall,
             reader,
             wires,
             links: Links { router, rings },
-            rx: Burst::new(),
-            next: Burst::new(),
+            rx: Box::default(),
+            next: Box::default(),
             batch: Batch::default(),
             out,
             dropped: Burst::new(),
             is_deep,
             is_next_deep: false,
+            asked: 0,
             questions,
             has_v3: crate::cpu::has_v3(),
         }
@@ -222,29 +226,37 @@ impl<P: Port> Worker<P> {
             // SAFETY: the processor has these instructions: the flag says that it was asked.
             return unsafe { self.poll_v3(ns, tap) };
         }
-        self.turn(ns, tap)
+        // SAFETY: nothing is demanded without `V3`.
+        unsafe { self.turn::<false>(ns, tap) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
     fn poll_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        self.turn(ns, tap)
+        // SAFETY: who calls this has these instructions.
+        unsafe { self.turn::<true>(ns, tap) }
     }
 
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    fn turn(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
+    unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
         let ports = 2 * self.wires.len();
         self.fetch(0, tap);
         for port in 0..ports {
             std::mem::swap(&mut self.rx, &mut self.next);
+            let asked = self.asked;
             if port + 1 < ports {
                 self.fetch(port + 1, tap);
             }
-            polled.frames += self.process(port, ns, tap);
+            // SAFETY: as the caller says.
+            polled.frames += unsafe { self.process::<V3>(port, asked, ns, tap) };
         }
-        polled.frames += self.take_handed_off(ns, tap);
-        self.links.publish();
+        if !self.links.router.is_alone() {
+            polled.frames += self.take_handed_off(ns, tap);
+            self.links.publish();
+        }
         self.upkeep(ns);
         // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
         self.reader.quiescent();
@@ -270,12 +282,22 @@ impl<P: Port> Worker<P> {
         }
         self.is_next_deep = self.is_deep[wire][side as usize];
         prefetch_heads(&self.next, 0, self.is_next_deep);
+        self.asked = HEADERS_AHEAD;
         tap.passed(Pass::Rx);
     }
 
-    /// Judges the burst that a port brought.
+    /// Judges the burst that a port brought, of which so many headers have been asked for.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    fn process(&mut self, port: usize, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+    unsafe fn process<const V3: bool>(
+        &mut self,
+        port: usize,
+        asked: usize,
+        ns: u64,
+        tap: &mut impl Tap<P::Frame>,
+    ) -> usize {
         let (wire, side) = wire_and_side(port);
         let received = self.rx.len();
         if received == 0 {
@@ -285,15 +307,17 @@ impl<P: Port> Worker<P> {
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
         let deep = &mut self.is_deep[wire][side as usize];
-        let mut deepest = 0;
+        let (was_deep, tunnels, mut deepest) = (*deep, snapshot.tunnels, 0);
+        let frames = self.rx.as_mut_slice();
         let lanes = self.batch.lanes.grow(received);
         for (at, lane) in lanes.iter_mut().enumerate() {
-            if let Some(ahead) = self.rx.get(at + HEADERS_AHEAD) {
-                ahead.prefetch(*deep);
+            if let Some(ahead) = frames.get(at + asked) {
+                ahead.prefetch(was_deep);
             }
-            let frame = &mut self.rx[at];
+            let Some(frame) = frames.get_mut(at) else { break };
             let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
-            self.firewall.read_into(frame, side, snapshot.tunnels, now, lane);
+            // SAFETY: as the caller says.
+            unsafe { self.firewall.read_as::<V3, _>(frame, side, tunnels, now, lane) };
             lane.wire = wire as u16;
             deepest = deepest.max(lane.l4);
         }
@@ -304,7 +328,8 @@ impl<P: Port> Worker<P> {
             self.route();
         }
         tap.passed(Pass::Parse);
-        self.run_batch(Some((wire, side.other())), tap);
+        // SAFETY: as the caller says.
+        unsafe { self.run_batch::<V3>(Some((wire, side.other())), tap) };
         received
     }
 
@@ -314,7 +339,7 @@ impl<P: Port> Worker<P> {
         let Batch { frames, lanes, .. } = &mut self.batch;
         let mut owners = [0; BURST];
         let mut are_mine = true;
-        for ((owner, frame), lane) in owners.iter_mut().zip(&self.rx).zip(lanes.iter_mut()) {
+        for ((owner, frame), lane) in owners.iter_mut().zip(self.rx.iter()).zip(lanes.iter_mut()) {
             *owner = self.links.next(frame, lane, &mut self.firewall);
             are_mine &= self.links.is_mine(*owner);
         }
@@ -332,92 +357,29 @@ impl<P: Port> Worker<P> {
         lanes.truncate(frames.len());
     }
 
-    /// What the other workers handed over. It is judged at this worker's own time: another's is older than what this one has
-    /// judged since, and its ticks are its own where clocks have leapt.
-    #[inline(never)]
-    fn take_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
-        // A burst a port is what another worker can hand over in a turn; one more, so that a ring that filled while this worker
-        // was away empties again.
-        let bursts = 2 * self.wires.len() + 1;
-        let mut taken = 0;
-        for from in 0..self.links.rings.from.len() {
-            for _ in 0..bursts {
-                let count = self.take_burst(from, ns, tap);
-                taken += count;
-                if count < BURST {
-                    break;
-                }
-            }
-        }
-        taken
-    }
-
-    /// At most a burst of one other worker's.
-    #[inline]
-    fn take_burst(&mut self, from: usize, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
-        let (snapshot, batch) = (self.reader.read(), &mut self.batch);
-        let count = self.links.rings.from[from].take(BURST, |HandedOff { frame, lane }| {
-            frame.prefetch_metadata();
-            batch.push(frame, lane);
-        });
-        if count == 0 {
-            return 0;
-        }
-        let now = self.firewall.now(ns);
-        self.firewall.begin(snapshot);
-        let mut are_mine = true;
-        for (frame, lane) in batch.frames.iter().zip(batch.lanes.iter_mut()) {
-            lane.now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
-            are_mine &= (lane.stage == Stage::Judge) & (lane.tunnels == snapshot.tunnels);
-        }
-        if !are_mine {
-            self.route_again();
-        }
-        self.run_batch(None, tap);
-        count
-    }
-
-    /// Of what was handed over: a fragment may have to go on to who knows its packet's first one, and what was read under another
-    /// view of what is a tunnel is read again, and its owner may be another, too.
-    #[cold]
-    fn route_again(&mut self) {
-        let snapshot = self.reader.read();
-        let Batch { frames, lanes, .. } = &mut self.batch;
-        let mut kept = ArrayVec::new();
-        for (at, mut frame) in frames.drain(..).enumerate() {
-            let lane = &mut lanes[at];
-            if lane.tunnels != snapshot.tunnels {
-                let (wire, now) = (lane.wire, lane.now);
-                *lane = self.firewall.read(&mut frame, lane.side, snapshot.tunnels, now);
-                lane.wire = wire;
-            }
-            let owner = self.links.next(&frame, lane, &mut self.firewall);
-            if let Some(frame) = self.links.hand_off(owner, frame, lane, &self.firewall) {
-                lanes.move_up(at, kept.len());
-                kept.push(frame);
-            }
-        }
-        lanes.truncate(kept.len());
-        *frames = kept;
-    }
-
     /// Judges the batch and sends what passed. `way`: all of it came in by this wire and leaves by this side, if
     /// at all.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    fn run_batch(&mut self, way: Option<(usize, Side)>, tap: &mut impl Tap<P::Frame>) {
+    unsafe fn run_batch<const V3: bool>(&mut self, way: Option<(usize, Side)>, tap: &mut impl Tap<P::Frame>) {
         if self.batch.frames.is_empty() {
             self.batch.clear();
             return;
         }
         let (next, deep) = (&self.next, self.is_next_deep);
-        self.firewall.judge_in_passes(self.reader.read(), &mut self.batch, |pass| {
+        self.asked = 3 * HEADERS_AHEAD;
+        let passed = |pass| {
             match pass {
                 Pass::Resolve => prefetch_heads(next, HEADERS_AHEAD, deep),
                 Pass::Prefetch => prefetch_heads(next, 2 * HEADERS_AHEAD, deep),
                 _ => {}
             }
             tap.passed(pass);
-        });
+        };
+        // SAFETY: as the caller says.
+        unsafe { self.firewall.judge_in_passes::<V3, _>(self.reader.read(), &mut self.batch, passed) };
         let Batch { frames, lanes, verdicts, all_pass } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
             tap.judged(frame, lane, verdict);
@@ -470,7 +432,8 @@ impl<P: Port> Worker<P> {
     /// The last `refused` frames of the batch that should have left here are drops, not passes.
     #[cold]
     fn count_refused(&self, wire: usize, leaves: Side, refused: usize) {
-        let passed = self.batch.lanes.iter().zip(&self.batch.verdicts).rev().filter(|(lane, verdict)| {
+        let Batch { lanes, verdicts, .. } = &self.batch;
+        let passed = lanes.iter().zip(verdicts.iter()).rev().filter(|(lane, verdict)| {
             verdict.passes() && usize::from(lane.wire) == wire && lane.side.other() == leaves
         });
         for (lane, verdict) in passed.take(refused) {

@@ -108,7 +108,9 @@ impl Bench {
             // The packet comes at 0.
             grace_end_ns: u64::from(in_grace),
         };
-        Bench { firewall: Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new())) }
+        Bench {
+            firewall: Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker())),
+        }
     }
 
     /// The verdict under `snapshot`, which is `committer`'s, told by its names.

@@ -44,7 +44,7 @@ pub fn assemble(
         .collect();
     let (wakers, parkers) = beds(config.workers.idle, count).map_err(Failure::runtime)?;
     let (publisher, readers) = rcu::domain(snapshot, count);
-    let population = Arc::new(Population::new());
+    let population = Arc::new(if count == 1 { Population::of_one_worker() } else { Population::new() });
 
     let (mut handles, mut jobs) = (Vec::new(), Vec::new());
     let mine = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(firewalls).zip(parkers);

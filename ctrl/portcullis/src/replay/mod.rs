@@ -96,7 +96,8 @@ impl Replay {
             secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
             grace_end_ns,
         };
-        let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
+        let firewall =
+            Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
         let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output };
@@ -151,7 +152,7 @@ impl Replay {
             return Ok(());
         }
         self.firewall.judge(&self.snapshot, batch);
-        for (frame, verdict) in batch.frames.iter().zip(&batch.verdicts) {
+        for (frame, verdict) in batch.frames.iter().zip(batch.verdicts.iter()) {
             let Merged { packet, side, .. } = &frame.0;
             let (mut nic, mut rule) = (None, None);
             if self.output.wants_lines() {

@@ -84,7 +84,7 @@ impl Shard {
         now: Now,
     ) -> bool {
         let Some(entry) = self.entries.get(flow.0 as usize) else { return false };
-        let is_it = entry.has_key(listed.addr, listed.remote, listed.ports, listed.key_meta())
+        let is_it = entry.has_key(&listed.key())
             && entry.is_inbound() == listed.is_inbound()
             && self.remote(flow) == remote;
         if !is_it || self.is_expired(flow, now) {

@@ -1,5 +1,7 @@
 //! One connection in 64 bytes, one cache line.
 
+use std::mem::offset_of;
+
 use crate::wheel::Class;
 use crate::{AddrId, Generation, RuleId};
 
@@ -170,7 +172,33 @@ pub struct Entry {
     pub windows: [Window; 2],
 }
 
-const _: () = assert!(size_of::<Entry>() == 64);
+const _: () = assert!(size_of::<Entry>() == 64 && size_of::<EntryKey>() == 16);
+const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(EntryKey, addr) == 0);
+const _: () = assert!(offset_of!(Entry, remote) == 4 && offset_of!(EntryKey, remote) == 4);
+const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(EntryKey, ports) == 8);
+const _: () = assert!(offset_of!(Entry, meta) == 12 && offset_of!(EntryKey, meta) == 12);
+
+/// A connection's key as it lies at the beginning of its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub struct EntryKey {
+    /// See [`Entry::addr`].
+    pub addr: AddrId,
+    /// See [`Entry::remote`].
+    pub remote: u32,
+    /// See [`Entry::ports`].
+    pub ports: u32,
+    /// See [`key_meta`].
+    pub meta: u32,
+}
+
+impl EntryKey {
+    /// IPv6.
+    #[inline]
+    pub fn is_v6(&self) -> bool {
+        self.meta & bit::V6 != 0
+    }
+}
 
 /// The part of an entry's flags that belongs to the key.
 #[inline]
@@ -196,12 +224,29 @@ impl Entry {
 
     /// True if the key's part in this line fits.
     #[inline]
-    pub fn has_key(&self, addr: AddrId, remote: u32, ports: u32, key_meta: u32) -> bool {
-        (self.addr.0 ^ addr.0)
-            | (self.remote ^ remote)
-            | (self.ports ^ ports)
-            | ((self.meta ^ key_meta) & (bit::PROTO | bit::V6))
+    pub fn has_key(&self, key: &EntryKey) -> bool {
+        (self.addr.0 ^ key.addr.0)
+            | (self.remote ^ key.remote)
+            | (self.ports ^ key.ports)
+            | ((self.meta ^ key.meta) & (bit::PROTO | bit::V6))
             == 0
+    }
+
+    /// [`Entry::has_key`] in one comparison.
+    ///
+    /// # Safety
+    /// The processor has x86-64-v3.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub unsafe fn has_key_v3(&self, key: &EntryKey) -> bool {
+        use std::arch::x86_64::{__m128i, _mm_load_si128, _mm_set_epi32, _mm_testz_si128, _mm_xor_si128};
+        // SAFETY: both begin with the key's four words, on multiples of 16 bytes; the instructions are there, as the caller says.
+        unsafe {
+            let mine = _mm_load_si128(std::ptr::from_ref(self).cast::<__m128i>());
+            let asked = _mm_load_si128(std::ptr::from_ref(key).cast::<__m128i>());
+            let counts = _mm_set_epi32((bit::PROTO | bit::V6) as i32, -1, -1, -1);
+            _mm_testz_si128(_mm_xor_si128(mine, asked), counts) == 1
+        }
     }
 
     /// True if it is in this state and no re-judging has killed it: a single comparison.
@@ -209,6 +254,12 @@ impl Entry {
     pub fn is_plainly(&self, state: State) -> bool {
         const MASK: u32 = 0xF << bit::STATE | bit::DEAD;
         self.meta & MASK == (state as u32) << bit::STATE
+    }
+
+    /// Its key.
+    pub fn key(&self) -> EntryKey {
+        let Entry { addr, remote, ports, .. } = *self;
+        EntryKey { addr, remote, ports, meta: self.key_meta() }
     }
 
     /// The part of the flags that belongs to the key.
@@ -250,7 +301,8 @@ impl Entry {
     /// A side's window scale.
     #[inline]
     pub fn scale(&self, who: Who) -> u8 {
-        (self.meta >> bit::SCALES[who]) as u8 & 0xF
+        // Worked out, not looked up: it is asked of every segment.
+        (self.meta >> (bit::SCALES[0] + 4 * who as u32)) as u8 & 0xF
     }
 
     /// Notes a side's window scale.

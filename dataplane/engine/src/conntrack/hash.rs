@@ -38,8 +38,9 @@ impl Secret {
     /// Of an IPv4 connection's key.
     #[inline]
     pub fn v4(&self, addr: u32, remote: u32, ports: u32, protocol: u8) -> FlowHash {
-        let a = u64::from(addr) << 32 | u64::from(remote);
-        let b = u64::from(ports) << 32 | u64::from(protocol);
+        // As the key lies in the entry: two loads.
+        let a = u64::from(remote) << 32 | u64::from(addr);
+        let b = u64::from(protocol) << 32 | u64::from(ports);
         FlowHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))
     }
 

@@ -66,7 +66,27 @@ fn matching(tags: &[u16; WAYS], tag: u16) -> u32 {
     first | u32::from(tags[8] == tag) << 8 | u32::from(tags[9] == tag) << 9
 }
 
-/// The same, one by one.
+/// The first way whose tag is equal, [`WAYS`] or more if none is: all at once, with what lies behind them.
+///
+/// # Safety
+/// The processor has x86-64-v3.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn first_matching(bucket: &Bucket, tag: u16) -> usize {
+    use std::arch::x86_64::{
+        __m256i, _mm256_cmpeq_epi16, _mm256_load_si256, _mm256_movemask_epi8, _mm256_set1_epi16,
+    };
+    // SAFETY: a bucket begins with its tags, has 64 bytes and lies on a multiple of that; the instructions are there, as the
+    // caller says.
+    let equal = unsafe {
+        let tags = _mm256_load_si256(std::ptr::from_ref(bucket).cast::<__m256i>());
+        _mm256_movemask_epi8(_mm256_cmpeq_epi16(tags, _mm256_set1_epi16(tag as i16)))
+    };
+    // Two bits a tag.
+    equal.trailing_zeros() as usize / 2
+}
+
+/// What [`matching`] finds, one by one.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 #[cfg_attr(target_arch = "x86_64", allow(dead_code))]
 fn matching_one_by_one(tags: &[u16; WAYS], tag: u16) -> u32 {
@@ -102,27 +122,36 @@ impl Index {
     }
 
     /// The first place whose tag fits, to be prefetched: a hint and no more.
-    #[inline]
-    pub fn hint(&self, hash: FlowHash) -> Option<u32> {
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> Option<u32> {
         let bucket = &self.buckets[self.home(hash)];
+        #[cfg(target_arch = "x86_64")]
+        if V3 {
+            // SAFETY: as the caller says.
+            let way = unsafe { first_matching(bucket, hash.tag()) };
+            return (way < WAYS).then(|| bucket.places[way]);
+        }
         bucket.matches(hash.tag()).next().map(|way| bucket.places[way])
     }
 
     /// The place for which `is_it` holds.
     #[inline(always)]
-    pub fn find(&self, hash: FlowHash, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn find(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool + Copy) -> Option<u32> {
         let bucket = &self.buckets[self.home(hash)];
         for way in bucket.matches(hash.tag()) {
             if is_it(bucket.places[way]) {
                 return Some(bucket.places[way]);
             }
         }
-        if bucket.passed == 0 { None } else { self.find_beyond(hash, &mut is_it) }
+        if bucket.passed == 0 { None } else { self.find_beyond(hash, is_it) }
     }
 
     /// For the few that did not find room at home.
     #[inline(never)]
-    fn find_beyond(&self, hash: FlowHash, is_it: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    fn find_beyond(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.after(self.home(hash));
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
@@ -218,7 +247,15 @@ mod tests {
             let tags: [u16; WAYS] =
                 std::array::from_fn(|n| (seed.wrapping_mul(n as u32 * 77 + 13) >> 5) as u16 % 4);
             for tag in 0..5 {
-                assert_eq!(matching(&tags, tag), matching_one_by_one(&tags, tag));
+                let one_by_one = matching_one_by_one(&tags, tag);
+                assert_eq!(matching(&tags, tag), one_by_one);
+                #[cfg(target_arch = "x86_64")]
+                if crate::cpu::has_v3() {
+                    let bucket = Bucket { tags, passed: seed, places: [u32::from(tag); WAYS] };
+                    // SAFETY: the processor has been asked.
+                    let first = unsafe { first_matching(&bucket, tag) };
+                    assert_eq!(first.min(WAYS), (one_by_one.trailing_zeros() as usize).min(WAYS));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
 pub use change::{Standing, opening_query, standing};
-pub use entry::{Entry, NOTED, OPENER, RESPONDER, STATES, State, Who, key_meta};
+pub use entry::{Entry, EntryKey, NOTED, OPENER, RESPONDER, STATES, State, Who, key_meta};
 pub use hash::{FlowHash, Secret};
 use index::Index;
 
@@ -169,8 +169,8 @@ impl Shard {
 
     /// The same of an IPv4 connection.
     #[inline(always)]
-    pub fn hash_v4(&self, addr: AddrId, remote: u32, ports: u32, protocol: u8) -> FlowHash {
-        self.secret.v4(addr.0, remote, ports, protocol)
+    pub fn hash_v4(&self, key: &EntryKey) -> FlowHash {
+        self.secret.v4(key.addr.0, key.remote, key.ports, key.meta as u8)
     }
 
     /// The key of a connection of `addr`.
@@ -192,9 +192,13 @@ impl Shard {
     }
 
     /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: FlowHash, v6: bool) -> u32 {
-        let hint = self.index.hint(hash).unwrap_or(NO_HINT);
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn prefetch_entry<const V3: bool>(&self, hash: FlowHash, v6: bool) -> u32 {
+        // SAFETY: as the caller says.
+        let hint = unsafe { self.index.hint::<V3>(hash) }.unwrap_or(NO_HINT);
         if let Some(entry) = self.entries.get(hint as usize) {
             prefetch(entry);
         }
@@ -207,26 +211,34 @@ impl Shard {
     /// The entry with this key, expired or not.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<FlowIndex> {
-        let digest = remote_digest(key.remote, key.meta);
-        let found = self.index.find(key.hash, |place| {
-            let entry = &self.entries[place as usize];
-            entry.has_key(key.addr, digest, key.ports, key.meta)
-                && (!entry.is_v6() || self.remote6[place as usize] == key.remote)
+        let Key { addr, remote, ports, meta, hash } = *key;
+        let short = EntryKey { addr, remote: remote_digest(remote, meta), ports, meta };
+        let found = self.index.find(hash, |place| {
+            self.entries[place as usize].has_key(&short)
+                && (!short.is_v6() || self.remote6[place as usize] == remote)
         });
         found.map(FlowIndex)
     }
 
-    /// The entry with this IPv4 key: [`Shard::find`] for the way of nearly every packet. The hint may be out of date; the key
-    /// decides (a place given back answers to no key).
+    /// The entry at `hint`, if it has this key: [`Shard::find`] for the way of nearly every packet. `None` says nothing: the hint
+    /// may be out of date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub fn find_v4(&self, hint: u32, hash: FlowHash, key: (AddrId, u32, u32, u8)) -> Option<FlowIndex> {
-        let entries = self.entries.as_slice();
-        let (addr, remote, ports, protocol) = key;
-        let meta = key_meta(protocol, false);
-        let is_it = |place: u32| {
-            entries.get(place as usize).is_some_and(|entry| entry.has_key(addr, remote, ports, meta))
-        };
-        if is_it(hint) { Some(FlowIndex(hint)) } else { self.index.find(hash, is_it).map(FlowIndex) }
+    pub unsafe fn find_hinted<const V3: bool>(
+        &self,
+        hint: u32,
+        key: &EntryKey,
+        remote: impl Fn() -> u128,
+    ) -> Option<FlowIndex> {
+        let entry = self.entries.get(hint as usize)?;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as the caller says.
+        let has_key = if V3 { unsafe { entry.has_key_v3(key) } } else { entry.has_key(key) };
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_key = entry.has_key(key);
+        (has_key && (!key.is_v6() || self.remote6[hint as usize] == remote())).then_some(FlowIndex(hint))
     }
 
     /// An entry.
@@ -291,11 +303,10 @@ impl Shard {
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
     }
 
-    /// The same for an entry that is known to be in this state.
+    /// The deadline of an entry that is in this state as of now.
     #[inline(always)]
-    pub fn refresh_as(&mut self, flow: FlowIndex, state: State, now: Now) {
-        let deadline = now.up.wrapping_add(self.timeouts[state as usize]);
-        self.entries[flow.0 as usize].deadline = deadline;
+    pub fn deadline(&self, state: State, now: Now) -> u32 {
+        now.up.wrapping_add(self.timeouts[state as usize])
     }
 
     /// After a packet that moved the entry from `before`: new deadline, and its place in the timers' order.
@@ -437,12 +448,26 @@ impl Shard {
     fn evict(&mut self, class: Class, snapshot: &Snapshot) -> bool {
         for _ in 0..ROOM_BUDGET {
             let Some(place) = self.wheels.oldest(class) else { return false };
+            let next = self.wheels.following(place);
             if self.reclassify(FlowIndex(place), snapshot) == class {
                 self.end(FlowIndex(place), snapshot);
+                self.prefetch_victims(next);
                 return true;
             }
         }
         false
+    }
+
+    /// At a full table every newcomer has a victim: asks for the lines that the next one will need, its bucket above all.
+    fn prefetch_victims(&self, next: Option<u32>) {
+        let Some(next) = next else { return };
+        let entry = &self.entries[next as usize];
+        if !entry.is_v6() {
+            self.prefetch_index(self.hash_v4(&entry.key()));
+        }
+        if let Some(after) = self.wheels.following(next) {
+            prefetch(&self.entries[after as usize]);
+        }
     }
 
     /// Every place that holds an entry, from `from` on and below `from + slice`; the place to go on from, if any.

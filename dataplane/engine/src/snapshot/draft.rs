@@ -173,7 +173,7 @@ impl Draft {
                 (b.vpc, b.addr, b.is_v6())
             };
             let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
-                s.places.insert(vpc, addr, id.slot() as u32);
+                s.places.insert(vpc, addr, v6, id.slot() as u32);
                 continue;
             };
             let mut last = first;
