@@ -276,3 +276,70 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     let shorter = permutations(n - 1);
     shorter.iter().flat_map(|p| (0..n).map(|at| [&p[..at], &[n - 1], &p[at..]].concat())).collect()
 }
+
+/// The rules are asked of a burst's openers before any of its packets is judged: that must show nowhere.
+#[test]
+fn opening_4_2_in_a_burst_each_packet_finds_what_those_before_it_opened() {
+    let ping = "{direction: inbound, protocol: icmp, icmp_type: 8, icmp_code: 0}";
+    let refused = "{direction: inbound, action: deny, protocol: tcp, ports: 22}";
+    let rules = [OUT, ping, refused];
+    let from_in = |frame: Vec<u8>| (Side::Inside, frame);
+    let from_out = |frame: Vec<u8>| (Side::Outside, frame);
+    let frames = [
+        // Refused before its connection is there, part of it behind.
+        from_out(udp(C, D).frame()),
+        from_in(udp(D, C).frame()),
+        from_out(udp(C, D).frame()),
+        // Two that open the same connection from both sides, of which the rules allow one.
+        from_in(tcp("10.0.0.1:22", C).syn().frame()),
+        from_out(tcp(C, "10.0.0.1:22").syn().frame()),
+        from_out(tcp("198.51.100.7:5000", "10.0.0.1:22").syn().frame()),
+        // Of one connection, but not of one rule.
+        from_out(icmp(CLIENT, SERVER, 8, 0).id_seq(7, 1).frame()),
+        from_out(icmp(CLIENT, SERVER, 8, 3).id_seq(7, 2).frame()),
+        from_out(icmp(CLIENT, SERVER, 8, 3).id_seq(8, 1).frame()),
+        // Another NIC, whose rules are others; another family; another protocol; no NIC at all.
+        from_out(udp(C, "10.0.0.2:53").frame()),
+        from_in(udp("[2001:db8::1]:53", "[2001:db8::9]:9").frame()),
+        from_out(udp("[2001:db8::9]:9", "[2001:db8::1]:53").frame()),
+        from_out(udp("[2001:db8::9]:8", "[2001:db8::1]:53").frame()),
+        from_in(gre(SERVER, CLIENT, 0x0800, &[0; 20]).frame()),
+        from_out(gre(CLIENT, SERVER, 0x0800, &[0; 20]).frame()),
+        from_out(udp(C, "10.9.9.9:53").frame()),
+        // What opens nothing.
+        from_out(tcp(C, "10.0.0.1:23").ack(1).frame()),
+    ];
+    let document = policy(
+        &[("web", &rules), ("dns", &[DNS])],
+        &[("a", "10.0.0.1, \"2001:db8::1\"", &["web"]), ("b", "10.0.0.2", &["dns"])],
+    );
+    let expected = [
+        "no-rule",
+        "new by web#0",
+        "established",
+        "new by web#0",
+        "established",
+        "denied by web#2",
+        "new by web#1",
+        "established",
+        "no-rule",
+        "new by dns#0",
+        "new by web#0",
+        "established",
+        "no-rule",
+        "new by web#0",
+        "established",
+        "unknown-destination",
+        "invalid",
+    ];
+    assert_eq!(Scenario::new(&document).burst(&frames), expected);
+    let mut s = Scenario::new(&document);
+    let one_by_one: Vec<String> = frames.iter().map(|(side, bytes)| s.bytes(*side, bytes.clone())).collect();
+    assert_eq!(one_by_one, expected);
+    let observed = Scenario::with("[policy]\nmode = \"observe\"\n", &document).burst(&frames);
+    let expected = expected.map(|verdict| match verdict.split(' ').next() {
+        Some("new" | "established") => verdict.to_owned(),
+        _ => format!("{verdict} (observed)"),
+    });
+    assert_eq!(observed, expected);
+}

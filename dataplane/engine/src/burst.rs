@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
-use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
+use crate::classify::Judgement;
+use crate::conntrack::{Secret, Shard, ShardConfig};
 use crate::io::{BURST, Burst, Frame};
 use crate::judge::{Ahead, Judge, Step, resolve, resolve_plain};
 use crate::lane::{Fragment, Lane, Lanes, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
 use crate::worker::Connection;
@@ -45,6 +47,7 @@ pub struct Firewall {
     grace_end_ns: u64,
     generation: Generation,
     scratch: Box<[u8]>,
+    answers: Answers,
     /// See [`crate::cpu`].
     has_v3: bool,
 }
@@ -153,6 +156,7 @@ impl Firewall {
             grace_end_ns: config.grace_end_ns,
             generation: Generation(0),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
+            answers: Answers::default(),
             has_v3: crate::cpu::has_v3(),
         }
     }
@@ -317,28 +321,38 @@ impl Firewall {
         }
         done(Pass::Resolve);
         let aheads = &aheads[..lanes.len()];
-        let mut hints = [NO_HINT; BURST];
+        // Of no packet none is missing.
+        let mut hints = [0; BURST];
         for (hint, ahead) in hints.iter_mut().zip(aheads) {
             // SAFETY: as the caller says.
             *hint = unsafe { self.judge.shard.prefetch_entry::<V3>(ahead.hash, ahead.key.is_v6()) };
         }
         done(Pass::Prefetch);
+        self.answers.ask(snapshot, lanes, aheads, &hints);
         let mut early = early.into_iter();
         let mut all_pass = true;
         verdicts.len = lanes.len();
-        let places = verdicts.all.iter_mut().zip(aheads).zip(&hints).zip(lanes.iter()).zip(frames.iter());
-        for ((((place, ahead), hint), lane), frame) in places {
+        let packets = verdicts.all.iter_mut().zip(aheads).zip(&hints).zip(lanes.iter()).zip(frames.iter());
+        for (place, ((((verdict, ahead), hint), lane), frame)) in packets.enumerate() {
             if let Some(nic) = ahead.nic
                 // SAFETY: as the caller says.
                 && unsafe { self.judge.established::<V3>(snapshot, lane, nic, ahead, *hint) }
             {
-                *place = Verdict::of(Reason::Established, nic.nic);
+                *verdict = Verdict::of(Reason::Established, nic.nic);
                 self.cells.count(nic.nic, lane.side.direction(), Reason::Established);
                 continue;
             }
-            let known = if ahead.nic.is_none() { early.next() } else { None };
-            *place = self.judge_at_length(snapshot, lane, frame, ahead, known);
-            all_pass &= place.passes();
+            // An earlier packet of this burst may have opened its connection: the index is asked again.
+            *verdict = if let Some(nic) = ahead.nic
+                && let Some(refusal) = self.answers.refusal(place)
+                && self.judge.shard.is_absent(ahead.hash)
+            {
+                self.refuse(lane, nic, refusal)
+            } else {
+                let known = if ahead.nic.is_none() { early.next() } else { None };
+                self.judge_at_length(snapshot, lane, frame, ahead, place, known)
+            };
+            all_pass &= verdict.passes();
         }
         batch.all_pass = all_pass;
         done(Pass::Judge);
@@ -358,7 +372,13 @@ impl Firewall {
         }
     }
 
-    /// Any packet's verdict, counted; `known` is that of a packet without a NIC.
+    /// The verdict, counted, on a packet that has no connection and that the rules refuse so.
+    #[inline(never)]
+    fn refuse(&self, lane: &Lane, nic: &Binding, refusal: Judgement) -> Verdict {
+        self.counted(lane, refused(refusal, nic.nic), nic.observes())
+    }
+
+    /// Any packet's verdict, counted; `place` is its in the burst, `known` that of a packet without a NIC.
     #[inline(never)]
     fn judge_at_length<F: Frame>(
         &mut self,
@@ -366,22 +386,32 @@ impl Firewall {
         lane: &Lane,
         frame: &F,
         ahead: &Ahead<'_>,
+        place: usize,
         known: Option<Verdict>,
     ) -> Verdict {
-        let (mut verdict, observes) = match ahead.nic {
+        let (verdict, observes) = match ahead.nic {
             Some(nic) => {
                 let key = self.judge.key(lane, ahead);
                 let bytes = bytes_of(frame, &mut self.scratch);
-                (self.judge.judge(snapshot, lane, nic, &key, bytes), nic.observes())
+                let answer = self.answers.of(place);
+                (self.judge.judge(snapshot, lane, nic, &key, bytes, answer), nic.observes())
             }
             None => {
                 let verdict = known.unwrap_or(Verdict::nobody(Reason::Malformed));
                 (verdict, self.judged_already(snapshot, lane, &verdict))
             }
         };
+        self.counted(lane, verdict, observes)
+    }
+
+    /// Counts a verdict, and lets its packet go on where its NIC is only observed.
+    #[inline]
+    fn counted(&self, lane: &Lane, mut verdict: Verdict, observes: bool) -> Verdict {
         if !verdict.reason.passes() {
             verdict.observed = observes;
-            self.cells.observe(verdict.nic, lane.side.direction(), i64::from(observes));
+            if observes {
+                self.cells.observe(verdict.nic, lane.side.direction(), 1);
+            }
         }
         self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
         verdict

@@ -7,17 +7,17 @@
 //! multi-dimensional range matching", 1998. Groups named as remotes are bits per group, asked of the holders of the
 //! remote address: a change of members touches no policy.
 
-mod ranges;
+mod ports;
+mod rows;
 mod search;
+mod simd;
 mod table;
 
 use crate::cpu::{Simd, simd};
 use crate::snapshot::Snapshot;
 use crate::{Direction, GroupId, RuleId, VpcId};
-use search::Plain;
-#[cfg(target_arch = "x86_64")]
-use search::Wide;
-use table::Table;
+use simd::{Lanes, Plain};
+use table::{Found, Table};
 
 /// Whom a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +108,9 @@ impl Remote {
 /// The rules of one ordered list of groups, compiled: shared by every NIC with that list.
 #[derive(PartialEq, Eq)]
 pub struct Policy {
-    /// By direction, then family.
-    tables: [[Table; 2]; 2],
+    /// By direction.
+    v4: [Table<u32>; 2],
+    v6: [Table<u128>; 2],
     /// The instructions to judge by, noted here so that who judges has nothing to look up.
     simd: Simd,
 }
@@ -119,34 +120,63 @@ impl Policy {
     pub fn compile<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Policy {
         let mut split: [[Vec<&Rule>; 2]; 2] = Default::default();
         for rule in rules {
-            for (family, rules) in split[rule.direction as usize].iter_mut().enumerate() {
+            for (family, rules) in split.iter_mut().enumerate() {
                 if rule.families[family] {
-                    rules.push(rule);
+                    rules[rule.direction as usize].push(rule);
                 }
             }
         }
-        let tables = split.map(|[v4, v6]| [Table::compile(v4, false), Table::compile(v6, true)]);
-        Policy { tables, simd: simd() }
-    }
-
-    #[inline]
-    fn table(&self, query: &Query) -> &Table {
-        &self.tables[query.direction as usize][usize::from(query.v6)]
+        let [v4, v6] = split;
+        Policy { v4: v4.map(Table::compile), v6: v6.map(Table::compile), simd: simd() }
     }
 
     /// The verdict for an opening packet of a NIC in VPC `own`.
     #[inline(always)]
     pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-        let table = self.table(query);
-        match self.simd {
+        self.judge_with(self.simd, snapshot, own, query)
+    }
+
+    /// The same with these instructions, which the processor must have.
+    #[inline(always)]
+    fn judge_with(&self, simd: Simd, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        match simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has what the functions are compiled for.
-            Simd::V4 => unsafe { judge_v4(table, snapshot, own, query) },
+            Simd::V4 => unsafe { self.judge_v4(snapshot, own, query) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::V3 => unsafe { judge_v3(table, snapshot, own, query) },
-            _ => judge_plain(table, snapshot, own, query),
+            Simd::V3 => unsafe { self.judge_v3(snapshot, own, query) },
+            _ => self.judge_plain(snapshot, own, query),
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
+    fn judge_v4(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        self.judge_by::<simd::Avx512>(snapshot, own, query)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
+    fn judge_v3(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        self.judge_by::<simd::Avx2>(snapshot, own, query)
+    }
+
+    #[inline(never)]
+    fn judge_plain(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        self.judge_by::<Plain>(snapshot, own, query)
+    }
+
+    #[inline(always)]
+    fn judge_by<L: Lanes>(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        self.find::<L>(query).judge::<L>(snapshot, own, query)
+    }
+
+    /// The first half of [`Policy::judge`].
+    #[inline(always)]
+    fn find<L: Lanes>(&self, query: &Query) -> Found<'_> {
+        let direction = query.direction as usize;
+        if query.v6 { self.v6[direction].find::<L>(query) } else { self.v4[direction].find::<L>(query) }
     }
 
     /// Every rule of that direction and family in the order in which they would win, whether it denies, and the fields
@@ -157,23 +187,87 @@ impl Policy {
         own: VpcId,
         query: &Query,
     ) -> Vec<(RuleId, bool, Vec<Field>)> {
-        self.table(query).mismatches(snapshot, own, query)
+        let direction = query.direction as usize;
+        if query.v6 {
+            self.v6[direction].mismatches(snapshot, own, query)
+        } else {
+            self.v4[direction].mismatches(snapshot, own, query)
+        }
+    }
+}
+
+/// An opening packet, and whose rules it is asked of.
+#[derive(Clone, Copy)]
+pub struct Ask<'p> {
+    /// The rules.
+    pub policy: &'p Policy,
+    /// The VPC of the NIC that has them.
+    pub own: VpcId,
+    /// The packet.
+    pub query: Query,
+}
+
+/// What [`Policy::judge`] says of each of a burst's packets, all at once: `tell` is told each with whatever stands beside the packet.
+/// There is no way in and out between them and hardly a branch that could be foreseen wrongly, so that the processor looks up the next
+/// ones while it waits for what one of them needs from memory.
+#[inline]
+pub fn judge_all<'p, T>(
+    snapshot: &Snapshot,
+    asks: impl Iterator<Item = (T, Ask<'p>)>,
+    tell: impl FnMut(T, Judgement),
+) {
+    judge_all_with(simd(), snapshot, asks, tell);
+}
+
+/// The same with these instructions, which the processor must have.
+#[inline(always)]
+fn judge_all_with<'p, T>(
+    simd: Simd,
+    snapshot: &Snapshot,
+    asks: impl Iterator<Item = (T, Ask<'p>)>,
+    tell: impl FnMut(T, Judgement),
+) {
+    match simd {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has what the functions are compiled for.
+        Simd::V4 => unsafe { judge_all_v4(snapshot, asks, tell) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Simd::V3 => unsafe { judge_all_v3(snapshot, asks, tell) },
+        _ => judge_all_by::<Plain, T>(snapshot, asks, tell),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
-fn judge_v4(table: &Table, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-    table.judge::<Wide>(snapshot, own, query)
+fn judge_all_v4<'p, T>(
+    snapshot: &Snapshot,
+    asks: impl Iterator<Item = (T, Ask<'p>)>,
+    tell: impl FnMut(T, Judgement),
+) {
+    judge_all_by::<simd::Avx512, T>(snapshot, asks, tell);
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-fn judge_v3(table: &Table, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-    table.judge::<Plain>(snapshot, own, query)
+#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
+fn judge_all_v3<'p, T>(
+    snapshot: &Snapshot,
+    asks: impl Iterator<Item = (T, Ask<'p>)>,
+    tell: impl FnMut(T, Judgement),
+) {
+    judge_all_by::<simd::Avx2, T>(snapshot, asks, tell);
 }
 
-#[inline(never)]
-fn judge_plain(table: &Table, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-    table.judge::<Plain>(snapshot, own, query)
+#[inline(always)]
+fn judge_all_by<'p, L: Lanes, T>(
+    snapshot: &Snapshot,
+    asks: impl Iterator<Item = (T, Ask<'p>)>,
+    mut tell: impl FnMut(T, Judgement),
+) {
+    for (whose, Ask { policy, own, query }) in asks {
+        tell(whose, policy.judge_by::<L>(snapshot, own, &query));
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ pub enum Simd {
     Baseline,
     /// x86-64-v3 (AVX2).
     V3,
-    /// x86-64-v3, and AVX-512 (F, BW, VL): for the classifier, whose nodes are one comparison then.
+    /// x86-64-v3, and AVX-512 (F, BW, VL): for the classifier, which compares sixteen addresses in one instruction then.
     V4,
 }
 
@@ -45,12 +45,12 @@ fn detected() -> bool {
         && is_x86_feature_detected!("bmi2")
         && is_x86_feature_detected!("movbe")
         && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
 }
 
 #[cfg(target_arch = "x86_64")]
 fn detected_v4() -> bool {
-    is_x86_feature_detected!("popcnt")
-        && is_x86_feature_detected!("avx512f")
+    is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
 }

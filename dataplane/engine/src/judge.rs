@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::answers::{opening, refused};
 use crate::cells::Population;
 use crate::classify::{Judgement, Query};
 use crate::conntrack::hash::NO_HASH;
@@ -19,7 +20,7 @@ use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::wheel::Class;
-use crate::{AddrId, Direction, FlowIndex, NicSlot, Reason, RuleId, Side, VpcId, proto};
+use crate::{AddrId, Direction, FlowIndex, Reason, Side, VpcId, proto};
 
 /// A packet after its NIC is known, or known not to matter.
 pub enum Step<'s> {
@@ -205,7 +206,7 @@ impl Judge {
         Key { addr: key.addr, remote: lane.remote(), ports: key.ports, meta: key.meta, hash }
     }
 
-    /// The verdict on a packet of a NIC.
+    /// The verdict on a packet of a NIC; `answer` is what the rules say, if they were asked already.
     #[inline]
     pub fn judge(
         &mut self,
@@ -214,12 +215,13 @@ impl Judge {
         nic: &Binding,
         key: &Key,
         bytes: &[u8],
+        answer: Option<Judgement>,
     ) -> Verdict {
         match lane.fragment {
-            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes),
+            Fragment::Whole => self.packet(snapshot, lane, nic, key, bytes, answer),
             Fragment::First => {
                 self.flow = None;
-                let verdict = self.packet(snapshot, lane, nic, key, bytes);
+                let verdict = self.packet(snapshot, lane, nic, key, bytes, answer);
                 self.remember(snapshot, lane, nic, verdict, self.flow);
                 verdict
             }
@@ -275,6 +277,7 @@ impl Judge {
         nic: &Binding,
         key: &Key,
         bytes: &[u8],
+        answer: Option<Judgement>,
     ) -> Verdict {
         let drop = |reason| Verdict::of(reason, nic.nic);
         match lane.what {
@@ -293,7 +296,7 @@ impl Judge {
                 };
             }
         }
-        self.open(snapshot, lane, nic, key)
+        self.open(snapshot, lane, nic, key, answer)
     }
 
     /// Whether a connection that has not expired is live, asking the rules again where that is due (semantics 5.4).
@@ -403,21 +406,27 @@ impl Judge {
     }
 
     /// A packet without a connection: it opens one, or drops.
-    fn open(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, key: &Key) -> Verdict {
+    fn open(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        key: &Key,
+        answer: Option<Judgement>,
+    ) -> Verdict {
         let drop = |reason| Verdict::of(reason, nic.nic);
         let is_pickup = lane.what == What::Tcp && !tcp::opens(lane.flags);
         if lane.what == What::IcmpReply || is_pickup && !(self.loose_pickup && lane.flags == flags::ACK) {
             return drop(Reason::Invalid);
         }
         let mut direction = lane.side.direction();
-        let judge = |direction, port| {
-            let query = Query { direction, v6: lane.v6, protocol: lane.proto, port, remote: key.remote };
-            snapshot.policy(nic).judge(snapshot, nic.vpc, &query)
-        };
-        let mut judgement = judge(direction, lane.dport);
+        let judge = |query: Query| snapshot.policy(nic).judge(snapshot, nic.vpc, &query);
+        let query = opening(lane, key.remote);
+        let mut judgement = answer.unwrap_or_else(|| judge(query));
         if is_pickup && direction == Direction::Outbound {
             // A segment of a server must not turn its client's connection into an outbound one, which no flush ends.
-            if let Judgement::Allow(rule) = judge(Direction::Inbound, lane.sport) {
+            let inbound = Query { direction: Direction::Inbound, port: lane.sport, ..query };
+            if let Judgement::Allow(rule) = judge(inbound) {
                 (direction, judgement) = (Direction::Inbound, Judgement::Allow(rule));
             }
         }
@@ -581,12 +590,5 @@ impl Judge {
             return verdict(Reason::Malformed);
         }
         verdict(Reason::Fragment)
-    }
-}
-
-fn refused(judgement: Judgement, nic: NicSlot) -> Verdict {
-    match judgement {
-        Judgement::Deny(rule) => Verdict { rule, ..Verdict::of(Reason::Denied, nic) },
-        _ => Verdict { rule: RuleId::NONE, ..Verdict::of(Reason::NoRule, nic) },
     }
 }

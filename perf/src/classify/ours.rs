@@ -3,7 +3,7 @@
 use control::commit::Committer;
 use control::config::Config;
 use control::document::parse_policy;
-use engine::classify::{Judgement, Query};
+use engine::classify::{Ask, Judgement, Query, judge_all};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::{Direction, RuleId, VpcId};
@@ -33,47 +33,37 @@ impl Ours {
     }
 
     #[inline(always)]
-    fn judge(&self, header: &Header) -> Judgement {
-        let Header { remote, port, protocol } = *header;
-        let remote = u128::from(remote);
-        let query = Query { direction: Direction::Inbound, v6: false, protocol, port, remote };
-        self.snapshot.policies[0].judge(&self.snapshot, self.own, &query)
+    fn judge(&self, headers: &[Header], judgements: &mut [Judgement]) {
+        let policy = self.snapshot.policies[0].as_ref();
+        let asks = headers.iter().map(|header| {
+            let Header { remote, port, protocol } = *header;
+            let remote = u128::from(remote);
+            let query = Query { direction: Direction::Inbound, v6: false, protocol, port, remote };
+            Ask { policy, own: self.own, query }
+        });
+        judge_all(&self.snapshot, judgements.iter_mut().zip(asks), |place, judgement| *place = judgement);
     }
 
     /// The winning rule of every header.
     pub fn verdicts(&self, headers: &[Header]) -> Vec<Option<usize>> {
-        let rule = |header| match self.judge(header) {
+        let rule = |judgement| match judgement {
             Judgement::Allow(rule) | Judgement::Deny(rule) => Some(self.order[rule.0 as usize]),
             Judgement::NoRule => None,
         };
-        headers.iter().map(rule).collect()
-    }
-
-    /// Cycles a header, over so many rounds through the headers, compiled as the data path is.
-    pub fn cycles(&self, headers: &[Header], rounds: usize) -> f64 {
-        #[cfg(target_arch = "x86_64")]
-        if engine::cpu::has_v3() {
-            // SAFETY: the processor has what the function is compiled for.
-            return unsafe { self.cycles_v3(headers, rounds) };
+        let mut judgements = vec![Judgement::NoRule; headers.len()];
+        for (judgements, burst) in judgements.chunks_mut(BURST).zip(headers.chunks(BURST)) {
+            self.judge(burst, judgements);
         }
-        self.cycles_as_compiled(headers, rounds)
+        judgements.into_iter().map(rule).collect()
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn cycles_v3(&self, headers: &[Header], rounds: usize) -> f64 {
-        self.cycles_as_compiled(headers, rounds)
-    }
-
-    #[inline(always)]
-    fn cycles_as_compiled(&self, headers: &[Header], rounds: usize) -> f64 {
+    /// Cycles a header, over so many rounds through the headers.
+    pub fn cycles(&self, headers: &[Header], rounds: usize) -> f64 {
         let mut results = [Judgement::NoRule; BURST];
         let start = cycles();
         for _ in 0..rounds {
             for burst in headers.chunks(BURST) {
-                for (result, header) in results.iter_mut().zip(burst) {
-                    *result = self.judge(header);
-                }
+                self.judge(burst, &mut results[..burst.len()]);
                 std::hint::black_box(&mut results);
             }
         }

@@ -1,10 +1,7 @@
-//! Finding the range that a key lies in, without a branch that anybody outside could make unforeseeable: the remote address and the
-//! port of an opening packet are a stranger's choice. Ranges are known by their last keys; that of the last range is the largest key.
-//!
-//! Sixteen keys are compared with at once: by SSE2, which every x86-64 has, or by AVX-512, for which see [`Compare`].
+//! Finding the range that an address lies in, without a branch that anybody outside could make unforeseeable: the remote of an opening
+//! packet is a stranger's choice. Ranges are known by their last keys; that of the last range is the largest key.
 
-/// Keys that are compared with one at a time.
-const NODE: usize = 16;
+use super::simd::{LANES, Lanes, moved};
 
 /// A key whose ranges can be looked up.
 pub(super) trait RangeKey: Copy + Ord {
@@ -12,10 +9,20 @@ pub(super) trait RangeKey: Copy + Ord {
     const ZERO: Self;
     /// The largest one.
     const LAST: Self;
-    /// How a key is found.
-    type Search: Search<Self>;
     /// The key before this one, which is not the smallest.
     fn before(self) -> Self;
+    /// The key behind this one.
+    fn next(self) -> Option<Self>;
+}
+
+/// An address of one family.
+pub(super) trait Address: RangeKey {
+    /// It is IPv6's.
+    const V6: bool;
+    /// How one is found.
+    type Search: Search<Self>;
+    /// From the low bits of a longer number.
+    fn of(address: u128) -> Self;
 }
 
 /// Finds the range that a key lies in.
@@ -26,159 +33,256 @@ pub(super) unsafe trait Search<K>: Eq {
     /// Of ranges with these last keys, in order; the last is the largest key.
     fn new(ends: &[K]) -> Self;
     /// The number of the range.
-    fn find<C: Compare>(&self, key: K) -> usize;
-}
-
-/// How a key is compared with sixteen sorted ones: how many of them are below it. Keys are moved by half their space (see [`moved_u16`]), as
-/// there is no comparison of unsigned numbers before AVX-512.
-pub(super) trait Compare {
-    /// With ports.
-    fn below_u16(keys: &[i16; NODE], key: i16) -> usize;
-    /// With addresses.
-    fn below_u32(keys: &Node, key: i32) -> usize;
-}
-
-/// To where signed comparison does what unsigned does here.
-#[inline(always)]
-fn moved_u16(key: u16) -> i16 {
-    (key ^ 0x8000) as i16
-}
-
-#[inline(always)]
-fn moved_u32(key: u32) -> i32 {
-    (key ^ 0x8000_0000) as i32
+    fn find<L: Lanes>(&self, key: K) -> usize;
 }
 
 macro_rules! range_key {
-    ($key:ty, $search:ty) => {
-        impl RangeKey for $key {
+    ($($key:ty),+) => {
+        $(impl RangeKey for $key {
             const ZERO: Self = 0;
             const LAST: Self = <$key>::MAX;
-            type Search = $search;
 
             fn before(self) -> Self {
                 self - 1
             }
-        }
+
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        })+
     };
 }
-range_key!(u16, ByTopByte);
-range_key!(u32, Tree);
-range_key!(u128, Halving);
+range_key!(u16, u32, u128);
 
-/// Ports: the top byte leads to the range that its first key lies in, and the next ranges are compared with at once.
-#[derive(PartialEq, Eq)]
-pub(super) struct ByTopByte {
-    first: Box<[u16; 256]>,
-    /// Filled up so that there are [`NODE`] from any on.
-    ends: Box<[i16]>,
-}
-
-// SAFETY: the walk ends at the latest at the last range, as no key is above its end.
-unsafe impl Search<u16> for ByTopByte {
-    fn new(ends: &[u16]) -> ByTopByte {
-        assert_eq!(ends.last(), Some(&u16::MAX));
-        let mut first = Box::new([0; 256]);
-        let mut at = 0;
-        for (top, first) in first.iter_mut().enumerate() {
-            while usize::from(ends[at]) < top << 8 {
-                at += 1;
-            }
-            *first = at as u16;
-        }
-        let mut filled = Vec::with_capacity(ends.len() + NODE);
-        filled.extend(ends.iter().map(|end| moved_u16(*end)));
-        filled.resize(ends.len() + NODE, i16::MAX);
-        ByTopByte { first, ends: filled.into() }
-    }
+impl Address for u32 {
+    const V6: bool = false;
+    type Search = Buckets;
 
     #[inline(always)]
-    fn find<C: Compare>(&self, key: u16) -> usize {
-        let mut at = usize::from(self.first[usize::from(key >> 8)]);
-        loop {
-            // SAFETY: `at` is the number of a range, and behind the last one there are as many ends as a node has.
-            let node = unsafe { &*self.ends.as_ptr().add(at).cast() };
-            let below = C::below_u16(node, moved_u16(key));
-            at += below;
-            // More than sixteen ranges begin under one top byte only where somebody has listed port by port.
-            if below < NODE {
-                return at;
-            }
-        }
+    fn of(address: u128) -> u32 {
+        address as u32
     }
 }
 
-/// No one range holds all of a /8 network (or its number is too large).
-const DIVIDED: u16 = u16::MAX;
+impl Address for u128 {
+    const V6: bool = true;
+    type Search = Halving;
 
-/// A cache line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(64))]
-pub(super) struct Node([i32; NODE]);
+    #[inline(always)]
+    fn of(address: u128) -> u128 {
+        address
+    }
+}
 
-/// IPv4 addresses: a tree whose nodes are cache lines. Every key takes as many steps, one a level: 2 up to 256 ranges, 3 up to 4,096;
-/// but for those in a /8 network that no range begins or ends in, as most strangers' are, which take none.
+/// IPv4 addresses: of each /8 network a row of equally wide buckets, from the first to the last range that ends in there, which are so
+/// narrow that the first range of a bucket and one look at sixteen ends from there on tell the rest. So every address takes the same
+/// way: its network, its bucket, its range. Only where ranges crowd much more in one place than in others a bucket has buckets again.
 #[derive(PartialEq, Eq)]
-pub(super) struct Tree {
-    /// By first byte the range that all such addresses lie in, or [`DIVIDED`].
-    whole: Box<[u16; 256]>,
+pub(super) struct Buckets {
+    /// By first byte.
+    networks: Box<[u8; 256]>,
     nodes: Box<[Node]>,
-    /// Where the nodes of each level begin, the root's first.
-    levels: Box<[usize]>,
+    buckets: Box<[u16]>,
+    /// Of the ranges, [`moved`]; filled up so that there are sixteen from any on.
+    ends: Box<[i32]>,
 }
 
-// SAFETY: a key is above as many ends of a node as there are before the one that it is not above, and that one is always there: the last
-// end of a level is the largest key. So each level's find is the number of a node, or range, that is there.
-unsafe impl Search<u32> for Tree {
-    fn new(ends: &[u32]) -> Tree {
+/// Equally wide buckets. Keys before the first one and behind the last one belong to these.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Node {
+    /// The first bucket's first key.
+    base: u32,
+    /// How many of a key's low bits do not tell the bucket.
+    shift: u32,
+    /// The last bucket.
+    last: u32,
+    /// Where the first one lies.
+    buckets: u32,
+    /// What to add to a bucket to have the number of its first range.
+    first: u32,
+    /// What to add to a bucket that is [`DIVIDED`] to have the number of its node.
+    children: u32,
+}
+
+impl Node {
+    /// The part of the node's region that lies in one of its buckets.
+    fn region_of(&self, bucket: u32, region: Region) -> Region {
+        let begin = |bucket: u32| self.base + (bucket << self.shift);
+        Region {
+            first: if bucket == 0 { region.first } else { begin(bucket) },
+            last: if bucket == self.last { region.last } else { begin(bucket + 1) - 1 },
+        }
+    }
+}
+
+/// Set in a bucket that has buckets.
+const DIVIDED: u16 = 1 << 15;
+
+/// Buckets a range there may be in a node, so that memory stays in bounds.
+const BUCKETS_A_RANGE: usize = 64;
+
+/// What is behind a node, before it is laid down: keys from … to.
+#[derive(Clone, Copy)]
+struct Region {
+    first: u32,
+    last: u32,
+}
+
+/// What lays down nodes.
+struct Builder<'e> {
+    ends: &'e [u32],
+    nodes: Vec<Node>,
+    buckets: Vec<u16>,
+    /// Whose nodes are to be laid down, beside nodes that are there for them.
+    open: Vec<(usize, Region)>,
+}
+
+impl Builder<'_> {
+    /// How many ends are below a key.
+    fn rank(&self, key: u32) -> usize {
+        self.ends.partition_point(|end| *end < key)
+    }
+
+    /// The buckets of a region, at a place among the nodes that is there for them.
+    fn lay(&mut self, at: usize, region: Region) {
+        let (first, behind) = (self.rank(region.first), self.rank(region.last));
+        let inside = &self.ends[first..behind];
+        // A key behind the last of these ends is behind all of them.
+        let (base, top) = match inside {
+            [] => (region.first, region.first),
+            [base, ..] => (*base, inside[inside.len() - 1]),
+        };
+        let shift = narrow(inside, base, top);
+        // The last bucket is that of the key behind the last end, so that every bucket but this one ends where the next begins and no
+        // bucket is crowded because it is the last.
+        let last = match inside {
+            [] => 0,
+            _ => (top - base + 1) >> shift,
+        };
+        let node = Node {
+            base,
+            shift,
+            last,
+            buckets: self.buckets.len() as u32,
+            first: first as u32,
+            children: self.nodes.len() as u32,
+        };
+        self.nodes[at] = node;
+        let bucket_of = |end: u32| (end - base) >> shift;
+        let mut below = 0;
+        for some in inside.chunk_by(|one, next| bucket_of(*one) == bucket_of(*next)) {
+            let bucket = bucket_of(some[0]);
+            self.fill(&node, bucket, below, region);
+            let its = node.region_of(bucket, region);
+            let crowd = some.len() - usize::from(some[some.len() - 1] == its.last);
+            if crowd > LANES {
+                self.divide(&node, its);
+            } else {
+                self.fill(&node, bucket + 1, below, region);
+            }
+            below += some.len();
+        }
+        self.fill(&node, last + 1, below, region);
+    }
+
+    /// Buckets up to before this one, with so many ends before each. A number too large for a bucket is a node's.
+    fn fill(&mut self, node: &Node, to: u32, below: usize, region: Region) {
+        if below < usize::from(DIVIDED) {
+            return self.buckets.resize((node.buckets + to) as usize, below as u16);
+        }
+        for bucket in self.buckets.len() as u32 - node.buckets..to {
+            self.divide(node, node.region_of(bucket, region));
+        }
+    }
+
+    /// The next bucket, with buckets of its own.
+    fn divide(&mut self, node: &Node, its: Region) {
+        let child = self.nodes.len();
+        self.buckets.push(DIVIDED | (child - node.children as usize) as u16);
+        self.open.push((child, its));
+        self.nodes.push(*node);
+    }
+}
+
+/// How wide buckets are to be, as a power of two: as wide as can be without more than sixteen ranges in any, but not so narrow that
+/// there were too many.
+fn narrow(ends: &[u32], base: u32, top: u32) -> u32 {
+    let most = (ends.len() * BUCKETS_A_RANGE).clamp(2, usize::from(DIVIDED)) as u32;
+    let too_many = |shift: u32| (top - base + 1) >> shift >= most;
+    // Seventeen ends are not crowded if the key behind the last one is in another bucket than the first one.
+    let apart = |some: &[u32]| ((some[0] - base) ^ (some[LANES] - base + 1)).ilog2();
+    // At most as wide as one of two to the thirtieth, so that where a bucket ends is a number.
+    let mut shift = ends.windows(LANES + 1).map(apart).min().unwrap_or(30);
+    while too_many(shift) {
+        shift += 1;
+    }
+    shift
+}
+
+// SAFETY: a bucket's first range is there, and a key of the bucket is above no more ends than there are before the range that the key
+// lies in.
+unsafe impl Search<u32> for Buckets {
+    fn new(ends: &[u32]) -> Buckets {
         assert_eq!(ends.last(), Some(&u32::MAX));
-        let mut whole = Box::new([DIVIDED; 256]);
-        let mut at = 0;
-        for (top, whole) in (0u32..).zip(whole.iter_mut()) {
-            while ends[at] < top << 24 {
-                at += 1;
-            }
-            if ends[at] >= top << 24 | 0xFF_FFFF {
-                *whole = at.min(usize::from(DIVIDED)) as u16;
-            }
-        }
-        let mut levels: Vec<Vec<Node>> = Vec::new();
-        let mut ends = ends.to_vec();
-        loop {
-            let node = |some: &[u32]| {
-                let mut node = Node([i32::MAX; NODE]);
-                for (key, end) in node.0.iter_mut().zip(some) {
-                    *key = moved_u32(*end);
+        let mut networks = Box::new([0; 256]);
+        let mut builder = Builder { ends, nodes: Vec::new(), buckets: Vec::new(), open: Vec::new() };
+        // The range that the last network without ends lies in, and its node.
+        let mut whole = None;
+        for (top, network) in (0u32..).zip(networks.iter_mut()) {
+            let region = Region { first: top << 24, last: top << 24 | 0xFF_FFFF };
+            let range = builder.rank(region.first);
+            let is_whole = ends[range] >= region.last;
+            *network = match whole {
+                Some((same, node)) if is_whole && same == range => node,
+                _ => {
+                    let node = builder.nodes.len() as u8;
+                    builder.open.push((usize::from(node), region));
+                    builder.nodes.push(Node {
+                        base: 0,
+                        shift: 0,
+                        last: 0,
+                        buckets: 0,
+                        first: 0,
+                        children: 0,
+                    });
+                    if is_whole {
+                        whole = Some((range, node));
+                    }
+                    node
                 }
-                node
             };
-            levels.push(ends.chunks(NODE).map(node).collect());
-            if ends.len() <= NODE {
-                break;
-            }
-            // The level above has the last key of each node.
-            ends = ends.chunks(NODE).map(|some| some[some.len() - 1]).collect();
         }
-        let (mut nodes, mut begins) = (Vec::new(), Vec::new());
-        for level in levels.iter().rev() {
-            begins.push(nodes.len());
-            nodes.extend_from_slice(level);
+        while let Some((node, region)) = builder.open.pop() {
+            builder.lay(node, region);
         }
-        Tree { whole, nodes: nodes.into(), levels: begins.into() }
+        let mut moved_ends = Vec::with_capacity(ends.len() + LANES);
+        moved_ends.extend(ends.iter().map(|end| moved(*end)));
+        moved_ends.resize(ends.len() + LANES, i32::MAX);
+        Buckets {
+            networks,
+            nodes: builder.nodes.into(),
+            buckets: builder.buckets.into(),
+            ends: moved_ends.into(),
+        }
     }
 
     #[inline(always)]
-    fn find<C: Compare>(&self, key: u32) -> usize {
-        let whole = self.whole[(key >> 24) as usize];
-        if whole != DIVIDED {
-            return usize::from(whole);
-        }
-        let key = moved_u32(key);
-        self.levels.iter().fold(0, |at, level| {
-            // SAFETY: `at` is the number of a node of this level.
-            let node = unsafe { self.nodes.get_unchecked(level + at) };
-            at * NODE + C::below_u32(node, key)
-        })
+    fn find<L: Lanes>(&self, key: u32) -> usize {
+        let mut at = usize::from(self.networks[(key >> 24) as usize]);
+        let range = loop {
+            // SAFETY: every network, and every divided bucket, has a node.
+            let node = unsafe { self.nodes.get_unchecked(at) };
+            let bucket = (key.saturating_sub(node.base) >> (node.shift & 31)).min(node.last);
+            // SAFETY: a node has this many buckets.
+            let entry = unsafe { *self.buckets.get_unchecked((node.buckets + bucket) as usize) };
+            if entry & DIVIDED == 0 {
+                break (node.first + u32::from(entry)) as usize;
+            }
+            at = (node.children + u32::from(entry ^ DIVIDED)) as usize;
+        };
+        // SAFETY: this is the number of a range, and behind the last one there are sixteen ends more.
+        let ends = unsafe { &*self.ends.as_ptr().add(range).cast() };
+        range + L::below_u32(ends, moved(key))
     }
 }
 
@@ -194,7 +298,7 @@ unsafe impl Search<u128> for Halving {
     }
 
     #[inline(always)]
-    fn find<C: Compare>(&self, key: u128) -> usize {
+    fn find<L: Lanes>(&self, key: u128) -> usize {
         let (mut at, mut len) = (0, self.0.len());
         while len > 1 {
             let half = len / 2;
@@ -205,93 +309,24 @@ unsafe impl Search<u128> for Halving {
     }
 }
 
-/// With what every machine has that this is built for.
-pub(super) struct Plain;
-
-#[cfg(target_arch = "x86_64")]
-impl Compare for Plain {
-    #[inline(always)]
-    fn below_u16(keys: &[i16; NODE], key: i16) -> usize {
-        use std::arch::x86_64::{
-            __m128i, _mm_cmpgt_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
-        };
-        // SAFETY: SSE2 is part of x86-64, and the loads are of the sixteen keys.
-        let below = unsafe {
-            let (keys, key): (*const __m128i, _) = (keys.as_ptr().cast(), _mm_set1_epi16(key));
-            let below = |at| _mm_cmpgt_epi16(key, _mm_loadu_si128(keys.add(at)));
-            _mm_movemask_epi8(_mm_packs_epi16(below(0), below(1)))
-        };
-        (!below).trailing_zeros() as usize
-    }
-
-    #[inline(always)]
-    fn below_u32(keys: &Node, key: i32) -> usize {
-        use std::arch::x86_64::{
-            __m128i, _mm_cmpgt_epi32, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
-            _mm_set1_epi32,
-        };
-        // SAFETY: SSE2 is part of x86-64, and the loads are of the sixteen keys, which lie on a cache line.
-        let below = unsafe {
-            let (keys, key): (*const __m128i, _) = (keys.0.as_ptr().cast(), _mm_set1_epi32(key));
-            let below = |at| _mm_cmpgt_epi32(key, _mm_load_si128(keys.add(at)));
-            let (low, high) = (_mm_packs_epi32(below(0), below(1)), _mm_packs_epi32(below(2), below(3)));
-            _mm_movemask_epi8(_mm_packs_epi16(low, high))
-        };
-        (!below).trailing_zeros() as usize
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl Compare for Plain {
-    #[inline(always)]
-    fn below_u16(keys: &[i16; NODE], key: i16) -> usize {
-        keys.iter().filter(|end| **end < key).count()
-    }
-
-    #[inline(always)]
-    fn below_u32(keys: &Node, key: i32) -> usize {
-        keys.0.iter().filter(|end| **end < key).count()
-    }
-}
-
-/// With AVX-512 (F, BW, VL), a node in one comparison. Only for functions that are compiled for it.
-#[cfg(target_arch = "x86_64")]
-pub(super) struct Wide;
-
-#[cfg(target_arch = "x86_64")]
-impl Compare for Wide {
-    #[inline(always)]
-    fn below_u16(keys: &[i16; NODE], key: i16) -> usize {
-        use std::arch::x86_64::{_mm256_cmplt_epi16_mask, _mm256_loadu_si256, _mm256_set1_epi16};
-        // SAFETY: who is compiled for AVX-512 runs where it is, and the load is of the sixteen keys.
-        let below = unsafe {
-            _mm256_cmplt_epi16_mask(_mm256_loadu_si256(keys.as_ptr().cast()), _mm256_set1_epi16(key))
-        };
-        below.count_ones() as usize
-    }
-
-    #[inline(always)]
-    fn below_u32(keys: &Node, key: i32) -> usize {
-        use std::arch::x86_64::{_mm512_cmplt_epi32_mask, _mm512_load_si512, _mm512_set1_epi32};
-        // SAFETY: as above; the keys lie on a cache line.
-        let below = unsafe {
-            _mm512_cmplt_epi32_mask(_mm512_load_si512(keys.0.as_ptr().cast()), _mm512_set1_epi32(key))
-        };
-        below.count_ones() as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::simd::Plain;
     use super::*;
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt")]
-    fn find_wide<K: RangeKey>(search: &K::Search, key: K) -> usize {
-        search.find::<Wide>(key)
+    #[target_feature(enable = "avx2,bmi1,popcnt")]
+    fn find_avx2<K: Address>(search: &K::Search, key: K) -> usize {
+        search.find::<super::super::simd::Avx2>(key)
     }
 
-    fn check<K: RangeKey + std::fmt::Debug>(mut ends: Vec<K>, beside: impl Fn(K) -> [K; 3]) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt")]
+    fn find_avx512<K: Address>(search: &K::Search, key: K) -> usize {
+        search.find::<super::super::simd::Avx512>(key)
+    }
+
+    fn check<K: Address + std::fmt::Debug>(mut ends: Vec<K>, beside: impl Fn(K) -> [K; 3]) {
         ends.push(K::LAST);
         ends.sort_unstable();
         ends.dedup();
@@ -299,10 +334,17 @@ mod tests {
         for key in ends.iter().flat_map(|end| beside(*end)).chain([K::ZERO, K::LAST]) {
             let expected = ends.partition_point(|end| *end < key);
             #[cfg(target_arch = "x86_64")]
-            if crate::cpu::simd() == crate::cpu::Simd::V4 {
-                // SAFETY: the machine has AVX-512.
-                let found = unsafe { find_wide(&search, key) };
-                assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
+            {
+                if crate::cpu::simd() >= crate::cpu::Simd::V3 {
+                    // SAFETY: the machine has AVX2.
+                    let found = unsafe { find_avx2(&search, key) };
+                    assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
+                }
+                if crate::cpu::simd() == crate::cpu::Simd::V4 {
+                    // SAFETY: the machine has AVX-512.
+                    let found = unsafe { find_avx512(&search, key) };
+                    assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
+                }
             }
             assert_eq!(search.find::<Plain>(key), expected, "key {key:?} of {} ranges", ends.len());
         }
@@ -310,18 +352,23 @@ mod tests {
 
     #[test]
     fn a_key_is_found_in_the_range_that_it_lies_in_however_many_there_are() {
-        for count in [0, 1, 2, 15, 16, 17, 100, 255, 256, 257, 4095, 4096, 4097, 30_000] {
-            // Spread over all keys; crowded; at both ends.
-            for (step, from) in
-                [(u32::MAX / (count + 1), 0), (1, 0), (3, 0x7FFF_0000), (1, u32::MAX - count), (61_000, 5)]
-            {
-                let ends: Vec<u32> = (0..count).map(|n| from.wrapping_add(n.wrapping_mul(step))).collect();
-                check(ends.iter().map(|end| *end as u16).collect(), |e: u16| {
-                    [e.wrapping_sub(1), e, e.wrapping_add(1)]
-                });
+        for count in [0, 1, 2, 15, 16, 17, 100, 255, 256, 257, 4095, 4096, 4097, 70_000] {
+            // Spread over all keys; crowded; at both ends; crowded in the midst of others.
+            for (step, from) in [
+                (u32::MAX / (count + 1), 0),
+                (1, 0),
+                (3, 0x7FFF_0000),
+                (1, u32::MAX - count),
+                (61_000, 5),
+                (0x0100_0100, 77),
+            ] {
+                let mut ends: Vec<u32> =
+                    (0..count).map(|n| from.wrapping_add(n.wrapping_mul(step))).collect();
                 check(ends.iter().map(|end| u128::from(*end) << 90).collect(), |e: u128| {
                     [e.wrapping_sub(1), e, e.wrapping_add(1)]
                 });
+                check(ends.clone(), |e: u32| [e.wrapping_sub(1), e, e.wrapping_add(1)]);
+                ends.extend((0..40).map(|n| 0x4321_0000 + n));
                 check(ends, |e: u32| [e.wrapping_sub(1), e, e.wrapping_add(1)]);
             }
         }

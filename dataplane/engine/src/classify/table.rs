@@ -1,34 +1,47 @@
 //! The rules of one direction and family, compiled.
 
-use super::ranges::{Ranges, Set, Span, named};
-use super::search::{Compare, Plain};
+use super::ports::Ports;
+use super::rows::{Row, Rows, Sets, Shape, Span};
+use super::search::{Address, Search};
+use super::simd::{Lanes, Plain};
 use super::{Field, Judgement, Query, Remote, Rule};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Membership, Snapshot};
 use crate::{GroupId, RuleId, VpcId};
 
 /// Rules of one direction and family.
 #[derive(PartialEq, Eq)]
-pub(super) struct Table {
-    words: usize,
-    rules: Box<[RuleId]>,
-    denies: Box<[u64]>,
-    remotes: Remotes,
+pub(super) struct Table<K: Address> {
+    search: K::Search,
+    /// By range of addresses.
+    places: Box<[u32]>,
+    sets: Sets,
+    ports: Ports,
+    rules: Rules,
+}
+
+/// What a table says of the rules of a set.
+///
+/// Behind them is one more, which fits everything and says that no rule does: so whoever looks for the first rule finds one.
+#[derive(PartialEq, Eq)]
+struct Rules {
+    shape: Shape,
+    verdicts: Box<[Judgement]>,
     /// Sorted by group.
     groups: Box<[(GroupId, Box<[u64]>)]>,
-    /// Which of `ports` a protocol has.
-    by_protocol: Box<[u8; 256]>,
-    /// 0 is that of the protocols that no rule names.
-    ports: Vec<Ranges<u16>>,
 }
 
-#[derive(PartialEq, Eq)]
-enum Remotes {
-    V4(Ranges<u32>),
-    V6(Ranges<u128>),
+/// What was looked up for a packet: the rules that fit its remote, and those that fit its protocol and port. The first one of both is the
+/// verdict.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'t> {
+    remote: Row<'t>,
+    ports: Row<'t>,
+    rules: &'t Rules,
 }
 
-fn set_of(rules: &[&Rule], words: usize, mut is_in: impl FnMut(&Rule) -> bool) -> Vec<u64> {
-    let mut set = vec![0; words];
+/// The rules that are in a set.
+fn set_of(rules: &[&Rule], shape: Shape, mut is_in: impl FnMut(&Rule) -> bool) -> Vec<u64> {
+    let mut set = vec![0; shape.words()];
     for (n, rule) in rules.iter().enumerate() {
         if is_in(rule) {
             set[n / 64] |= 1 << (n % 64);
@@ -37,150 +50,141 @@ fn set_of(rules: &[&Rule], words: usize, mut is_in: impl FnMut(&Rule) -> bool) -
     set
 }
 
-impl Table {
+impl<K: Address> Table<K> {
     /// From the rules of this direction and family, in the order of groups and positions.
-    pub fn compile(mut rules: Vec<&Rule>, v6: bool) -> Table {
+    pub fn compile(mut rules: Vec<&Rule>) -> Table<K> {
         // Stable: among equals the order of groups and positions stays.
         rules.sort_by_key(|r| (r.priority, !r.deny));
-        let words = rules.len().div_ceil(64).max(1);
+        let shape = Shape::new(rules.len() + 1);
         let mut groups: Vec<GroupId> = rules.iter().filter_map(|r| r.remote.group()).collect();
         groups.sort_unstable();
         groups.dedup();
         let groups = groups
             .into_iter()
-            .map(|g| (g, set_of(&rules, words, |r| r.remote.group() == Some(g)).into()))
+            .map(|g| (g, set_of(&rules, shape, |r| r.remote.group() == Some(g)).into()))
             .collect();
-        let (by_protocol, ports) = Self::compile_ports(&rules, words);
-        Table {
-            words,
-            rules: rules.iter().map(|r| r.id).collect(),
-            denies: set_of(&rules, words, |r| r.deny).into(),
-            remotes: Self::compile_remotes(&rules, words, v6),
-            groups,
-            by_protocol,
-            ports,
-        }
+        let verdict = |r: &&Rule| if r.deny { Judgement::Deny(r.id) } else { Judgement::Allow(r.id) };
+        let mut always = set_of(&[], shape, |_| false);
+        always[rules.len() / 64] |= 1 << (rules.len() % 64);
+        let (search, places, sets) = Self::compile_remotes(&rules, shape, &always);
+        let verdicts = rules.iter().map(verdict).chain([Judgement::NoRule]).collect();
+        let ports = Ports::new(&rules, shape, &always);
+        Table { search, places, sets, ports, rules: Rules { shape, verdicts, groups } }
     }
 
-    fn compile_remotes(rules: &[&Rule], words: usize, v6: bool) -> Remotes {
-        let everywhere = set_of(rules, words, |r| r.remote == Remote::Any);
-        let ranges = rules
-            .iter()
-            .enumerate()
-            .flat_map(|(rule, r)| r.remote.ranges(v6).map(move |range| (rule, range)));
-        if v6 {
-            let span = |(rule, (first, last, _)): (usize, &(u128, u128, bool))| Span {
-                first: *first,
-                behind: last.checked_add(1),
-                rule,
-            };
-            Remotes::V6(Ranges::new(&everywhere, &ranges.map(span).collect::<Vec<_>>()))
-        } else {
-            let span = |(rule, (first, last, _)): (usize, &(u128, u128, bool))| Span {
-                first: *first as u32,
-                behind: (*last as u32).checked_add(1),
-                rule,
-            };
-            Remotes::V4(Ranges::new(&everywhere, &ranges.map(span).collect::<Vec<_>>()))
-        }
-    }
-
-    fn compile_ports(rules: &[&Rule], words: usize) -> (Box<[u8; 256]>, Vec<Ranges<u16>>) {
-        let mut protocols: Vec<u8> = rules.iter().filter_map(|r| r.protocol).collect();
-        protocols.sort_unstable();
-        protocols.dedup();
-        let mut by_protocol = Box::new([0; 256]);
-        let of = |protocol: Option<u8>| {
-            let mut everywhere = vec![0; words];
-            let mut spans = Vec::new();
-            for (rule, r) in rules.iter().enumerate() {
-                if r.protocol.is_some() && r.protocol != protocol {
-                    continue;
-                }
-                let (first, last) = r.ports;
-                if (first, last) == (0, u16::MAX) {
-                    everywhere[rule / 64] |= 1 << (rule % 64);
-                } else {
-                    spans.push(Span { first, behind: last.checked_add(1), rule });
-                }
-            }
-            Ranges::new(&everywhere, &spans)
-        };
-        let mut ports = vec![of(None)];
-        // At most 255 protocols of their own: with all 256 named, the last one stands for the unnamed, of which there
-        // are none.
-        for protocol in protocols {
-            by_protocol[usize::from(protocol)] = if ports.len() < 256 { ports.len() as u8 } else { 0 };
-            if ports.len() < 256 {
-                ports.push(of(Some(protocol)));
-            } else {
-                ports[0] = of(Some(protocol));
+    fn compile_remotes(rules: &[&Rule], shape: Shape, always: &[u64]) -> (K::Search, Box<[u32]>, Sets) {
+        let mut everywhere = set_of(rules, shape, |r| r.remote == Remote::Any);
+        everywhere.iter_mut().zip(always).for_each(|(word, always)| *word |= always);
+        let mut spans = Vec::with_capacity(rules.len());
+        for (rule, r) in rules.iter().enumerate() {
+            for (first, last, _) in r.remote.ranges(K::V6) {
+                let (first, last) = (K::of(*first), K::of(*last));
+                spans.push(Span { first, behind: last.next(), rule });
             }
         }
-        (by_protocol, ports)
+        let mut rows = Rows::new(shape, spans.len());
+        let (ends, places) = rows.sweep(&everywhere, &spans);
+        (K::Search::new(&ends), places.into(), rows.done())
     }
 
     #[inline(always)]
-    fn remote_set<C: Compare>(&self, remote: u128) -> Set<'_> {
-        match &self.remotes {
-            Remotes::V4(ranges) => ranges.find::<C>(remote as u32),
-            Remotes::V6(ranges) => ranges.find::<C>(remote),
-        }
+    fn remote_row<L: Lanes>(&self, remote: u128) -> Row<'_> {
+        let range = self.search.find::<L>(K::of(remote));
+        // SAFETY: the search promises the number of a range, and every range has a place that was told.
+        unsafe { self.sets.at(*self.places.get_unchecked(range)) }
     }
 
+    /// Looks up the two sets of an opening packet.
     #[inline(always)]
-    fn port_set<C: Compare>(&self, protocol: u8, port: u16) -> Set<'_> {
-        self.ports[usize::from(self.by_protocol[usize::from(protocol)])].find::<C>(port)
+    pub fn find<L: Lanes>(&self, query: &Query) -> Found<'_> {
+        let remote = self.remote_row::<L>(query.remote);
+        let ports = self.ports.find::<L>(query.protocol, query.port);
+        Found { remote, ports, rules: &self.rules }
     }
 
-    /// For an opening packet of a NIC in VPC `own`.
-    #[inline(always)]
-    pub fn judge<C: Compare>(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-        let remotes = self.remote_set::<C>(query.remote);
-        let ports = self.port_set::<C>(query.protocol, query.port);
-        if !self.groups.is_empty() {
-            return self.judge_with_groups(snapshot, own, query, [remotes, ports]);
-        }
-        for word in named(remotes.summary & ports.summary, self.words) {
-            // SAFETY: both have the table's number of words, and a summary names no others.
-            let both = unsafe { remotes.words.get_unchecked(word) & ports.words.get_unchecked(word) };
-            if both != 0 {
-                return self.judgement(word, both);
-            }
-        }
-        Judgement::NoRule
-    }
-
-    /// The first rule of a word.
-    #[inline(always)]
-    fn judgement(&self, word: usize, rules: u64) -> Judgement {
-        let bit = rules.trailing_zeros() as usize;
-        let rule = self.rules[word * 64 + bit];
-        if self.denies[word] >> bit & 1 != 0 { Judgement::Deny(rule) } else { Judgement::Allow(rule) }
-    }
-
-    /// The same where rules name groups as remotes.
-    fn judge_with_groups(
+    /// For each rule the fields that do not fit, from the same sets that judge.
+    pub fn mismatches(
         &self,
         snapshot: &Snapshot,
         own: VpcId,
         query: &Query,
-        [remotes, ports]: [Set<'_>; 2],
+    ) -> Vec<(RuleId, bool, Vec<Field>)> {
+        let Rules { shape, verdicts, .. } = &self.rules;
+        // SAFETY: the table's rows are of its shape.
+        let words = |row: Row<'_>| unsafe { row.words(*shape) }.collect::<Vec<_>>();
+        let mut remotes = words(self.remote_row::<Plain>(query.remote));
+        let members = snapshot.members.of(query.remote, query.v6);
+        for (word, rules) in remotes.iter_mut().enumerate() {
+            *rules |= self.rules.group_word(word, snapshot, own, members);
+        }
+        let ports = words(self.ports.find::<Plain>(query.protocol, query.port));
+        // A rule of this protocol fits some port of it.
+        let mut protocol = vec![0; shape.words()];
+        for row in self.ports.of_protocol(query.protocol) {
+            protocol.iter_mut().zip(words(row)).for_each(|(all, word)| *all |= word);
+        }
+        let has = |set: &[u64], rule: usize| set[rule / 64] >> (rule % 64) & 1 != 0;
+        let fields_of = |rule: usize| {
+            let fields = [
+                (!has(&protocol, rule), Field::Protocol),
+                (has(&protocol, rule) && !has(&ports, rule), Field::Ports),
+                (!has(&remotes, rule), Field::Remote),
+            ];
+            fields.into_iter().filter_map(|(fails, field)| fails.then_some(field)).collect()
+        };
+        let mut all = Vec::with_capacity(verdicts.len());
+        for (rule, verdict) in verdicts.iter().enumerate() {
+            match *verdict {
+                Judgement::Allow(id) => all.push((id, false, fields_of(rule))),
+                Judgement::Deny(id) => all.push((id, true, fields_of(rule))),
+                Judgement::NoRule => {}
+            }
+        }
+        all
+    }
+}
+
+impl Found<'_> {
+    /// The verdict on the packet, of a NIC in VPC `own`, that this was looked up for.
+    #[inline(always)]
+    pub fn judge<L: Lanes>(self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+        let Found { remote, ports, rules } = self;
+        if !rules.groups.is_empty() {
+            return rules.judge_with_groups(remote, ports, snapshot, own, query.remote, query.v6);
+        }
+        // SAFETY: both are of the table's shape, both have the rule that fits everything, and no rule is behind it.
+        unsafe { *rules.verdicts.get_unchecked(remote.first_common::<L>(ports, rules.shape)) }
+    }
+}
+
+impl Rules {
+    /// The verdict where rules name groups as remotes. Everything in registers, so that nothing is laid down for it where none do.
+    #[inline(never)]
+    fn judge_with_groups(
+        &self,
+        remote: Row<'_>,
+        ports: Row<'_>,
+        snapshot: &Snapshot,
+        own: VpcId,
+        address: u128,
+        v6: bool,
     ) -> Judgement {
-        for word in named(ports.summary, self.words) {
-            let remote = remotes.words[word] | self.group_word(word, snapshot, own, query);
-            let both = remote & ports.words[word];
+        let members = snapshot.members.of(address, v6);
+        // SAFETY: both are of the table's shape.
+        let (remote, ports) = unsafe { (remote.words(self.shape), ports.words(self.shape)) };
+        for (word, (remote, ports)) in remote.zip(ports).enumerate().filter(|(_, (_, ports))| *ports != 0) {
+            let both = (remote | self.group_word(word, snapshot, own, members)) & ports;
             if both != 0 {
-                return self.judgement(word, both);
+                return self.verdicts[word * 64 + both.trailing_zeros() as usize];
             }
         }
         Judgement::NoRule
     }
 
-    /// One word of the rules whose remote group the address's holders are in.
-    fn group_word(&self, word: usize, snapshot: &Snapshot, own: VpcId, query: &Query) -> u64 {
+    /// One word of the rules whose remote group these holders of the address are in.
+    fn group_word(&self, word: usize, snapshot: &Snapshot, own: VpcId, members: &[Membership]) -> u64 {
         let mut bits = 0;
-        for member in snapshot.members.of(query.remote, query.v6) {
+        for member in members {
             if !snapshot.reaches(own, member.vpc) {
                 continue;
             }
@@ -191,35 +195,5 @@ impl Table {
             }
         }
         bits
-    }
-
-    /// For each rule the fields that do not fit, from the same vectors that judge.
-    pub fn mismatches(
-        &self,
-        snapshot: &Snapshot,
-        own: VpcId,
-        query: &Query,
-    ) -> Vec<(RuleId, bool, Vec<Field>)> {
-        let (remotes, ports) =
-            (self.remote_set::<Plain>(query.remote), self.port_set::<Plain>(query.protocol, query.port));
-        let of_protocol = &self.ports[usize::from(self.by_protocol[usize::from(query.protocol)])];
-        self.rules
-            .iter()
-            .enumerate()
-            .map(|(n, id)| {
-                let (word, bit) = (n / 64, 1u64 << (n % 64));
-                let has_remote =
-                    (remotes.words[word] | self.group_word(word, snapshot, own, query)) & bit != 0;
-                // A rule of this protocol fits some port of it.
-                let has_protocol = of_protocol.sets().any(|set| set[word] & bit != 0);
-                let fields = [
-                    (!has_protocol, Field::Protocol),
-                    (has_protocol && ports.words[word] & bit == 0, Field::Ports),
-                    (!has_remote, Field::Remote),
-                ];
-                let fields = fields.into_iter().filter_map(|(fails, field)| fails.then_some(field)).collect();
-                (*id, self.denies[word] & bit != 0, fields)
-            })
-            .collect()
     }
 }

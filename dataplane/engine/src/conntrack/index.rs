@@ -137,6 +137,13 @@ impl Index {
         bucket.matches(hash.tag()).next().map(|way| bucket.places[way])
     }
 
+    /// True if no place can be meant: no tag at home fits, and nothing went on from there.
+    #[inline]
+    pub fn is_absent(&self, hash: FlowHash) -> bool {
+        let bucket = &self.buckets[self.home(hash)];
+        bucket.passed == 0 && matching(&bucket.tags, hash.tag()) == 0
+    }
+
     /// The place for which `is_it` holds.
     #[inline(always)]
     pub fn find(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool + Copy) -> Option<u32> {

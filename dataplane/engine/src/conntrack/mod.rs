@@ -208,6 +208,12 @@ impl Shard {
         hint
     }
 
+    /// True if there is certainly no entry with a key of this hash.
+    #[inline]
+    pub fn is_absent(&self, hash: FlowHash) -> bool {
+        self.index.is_absent(hash)
+    }
+
     /// The entry with this key, expired or not.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<FlowIndex> {

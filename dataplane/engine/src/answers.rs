@@ -1,0 +1,108 @@
+//! The rules asked of a whole burst at once: of the packets that will probably open a connection, before any packet is judged.
+//!
+//! What the rules say hangs on the snapshot, the NIC and the packet alone, never on connections. So it may be asked ahead of time, and an
+//! answer is at worst not needed: if an earlier packet of the burst has opened the connection, or the guess was wrong.
+
+use arrayvec::ArrayVec;
+
+use crate::classify::{Ask, Judgement, Query, judge_all};
+use crate::conntrack::NO_HINT;
+use crate::io::BURST;
+use crate::judge::Ahead;
+use crate::lane::{Fragment, Lane, What};
+use crate::snapshot::Snapshot;
+use crate::tcp;
+use crate::verdict::Verdict;
+use crate::{NicSlot, Reason, RuleId};
+
+/// What the rules say of the packets of a burst, by their places.
+pub struct Answers {
+    /// Any was asked.
+    is_any: bool,
+    answers: [Option<Judgement>; BURST],
+}
+
+impl Default for Answers {
+    fn default() -> Answers {
+        Answers { is_any: false, answers: [None; BURST] }
+    }
+}
+
+impl Answers {
+    /// Asks of all those packets that will open connections if there are none yet: by their hints, the index does not seem to know one.
+    /// Costs next to nothing where every packet has a connection.
+    #[inline(always)]
+    pub fn ask(&mut self, snapshot: &Snapshot, lanes: &[Lane], aheads: &[Ahead<'_>], hints: &[u32; BURST]) {
+        // Without a branch a packet, and all of them, so that it becomes a few comparisons of many.
+        self.is_any = hints.iter().fold(false, |is_any, hint| is_any | (*hint == NO_HINT));
+        if self.is_any {
+            self.ask_of_some(snapshot, lanes, aheads, hints);
+        }
+    }
+
+    #[inline(never)]
+    fn ask_of_some(
+        &mut self,
+        snapshot: &Snapshot,
+        lanes: &[Lane],
+        aheads: &[Ahead<'_>],
+        hints: &[u32; BURST],
+    ) {
+        // Who is asked about is collected first: what decides about that would only be in the way of the look-ups.
+        let mut asks: ArrayVec<(usize, Ask<'_>), BURST> = ArrayVec::new();
+        for (place, ((lane, ahead), hint)) in lanes.iter().zip(aheads).zip(hints).enumerate() {
+            if let Some(nic) = ahead.nic
+                && *hint == NO_HINT
+                && opens(lane)
+            {
+                let remote = if lane.v6 { lane.remote() } else { u128::from(ahead.key.remote) };
+                let query = opening(lane, remote);
+                asks.push((place, Ask { policy: snapshot.policy(nic), own: nic.vpc, query }));
+            }
+        }
+        self.answers = [None; BURST];
+        let answers = &mut self.answers;
+        judge_all(snapshot, asks.iter().copied(), |place, judgement| {
+            answers[place % BURST] = Some(judgement)
+        });
+    }
+
+    /// What was said of a packet, if it was asked.
+    #[inline]
+    pub fn of(&self, place: usize) -> Option<Judgement> {
+        if self.is_any { self.answers[place % BURST] } else { None }
+    }
+
+    /// The same, if no rule allows it.
+    #[inline]
+    pub fn refusal(&self, place: usize) -> Option<Judgement> {
+        self.of(place).filter(|judgement| !matches!(judgement, Judgement::Allow(_)))
+    }
+}
+
+/// True for what opens a connection whenever it has none, and asks the rules of its own direction for that and nothing else. What may
+/// open one only at times (a segment amid a stream), and first fragments, whose verdict is remembered, ask when their turn comes.
+#[inline]
+fn opens(lane: &Lane) -> bool {
+    let opens = match lane.what {
+        What::Tcp => tcp::opens(lane.flags),
+        What::Ports | What::IcmpRequest | What::Bare => true,
+        _ => false,
+    };
+    opens && lane.fragment == Fragment::Whole
+}
+
+/// What the rules are asked of a packet that opens a connection.
+#[inline]
+pub fn opening(lane: &Lane, remote: u128) -> Query {
+    Query { direction: lane.side.direction(), v6: lane.v6, protocol: lane.proto, port: lane.dport, remote }
+}
+
+/// The verdict on a packet without a connection that the rules do not allow.
+#[inline]
+pub fn refused(judgement: Judgement, nic: NicSlot) -> Verdict {
+    match judgement {
+        Judgement::Deny(rule) => Verdict { rule, ..Verdict::of(Reason::Denied, nic) },
+        _ => Verdict { rule: RuleId::NONE, ..Verdict::of(Reason::NoRule, nic) },
+    }
+}
