@@ -19,12 +19,15 @@ use crate::{NicSlot, Reason, RuleId};
 pub struct Answers {
     /// Any was asked.
     is_any: bool,
+    /// More of the last burst's openers were refused than admitted: asking ahead pays for the former only. Who is admitted waits for
+    /// memory anyway, while the rules are looked up.
+    is_worth_it: bool,
     answers: [Option<Judgement>; BURST],
 }
 
 impl Default for Answers {
     fn default() -> Answers {
-        Answers { is_any: false, answers: [None; BURST] }
+        Answers { is_any: false, is_worth_it: true, answers: [None; BURST] }
     }
 }
 
@@ -34,7 +37,8 @@ impl Answers {
     #[inline(always)]
     pub fn ask(&mut self, snapshot: &Snapshot, lanes: &[Lane], aheads: &[Ahead<'_>], hints: &[u32; BURST]) {
         // Without a branch a packet, and all of them, so that it becomes a few comparisons of many.
-        self.is_any = hints.iter().fold(false, |is_any, hint| is_any | (*hint == NO_HINT));
+        self.is_any =
+            self.is_worth_it && hints.iter().fold(false, |is_any, hint| is_any | (*hint == NO_HINT));
         if self.is_any {
             self.ask_of_some(snapshot, lanes, aheads, hints);
         }
@@ -65,6 +69,14 @@ impl Answers {
         judge_all(snapshot, asks.iter().copied(), |place, judgement| {
             answers[place % BURST] = Some(judgement)
         });
+    }
+
+    /// Takes note of how many more openers of a burst were refused than admitted.
+    #[inline]
+    pub fn learn(&mut self, more_refused: i32) {
+        if more_refused != 0 {
+            self.is_worth_it = more_refused > 0;
+        }
     }
 
     /// What was said of a packet, if it was asked.

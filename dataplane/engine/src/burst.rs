@@ -330,7 +330,7 @@ impl Firewall {
         done(Pass::Prefetch);
         self.answers.ask(snapshot, lanes, aheads, &hints);
         let mut early = early.into_iter();
-        let mut all_pass = true;
+        let (mut all_pass, mut more_refused) = (true, 0);
         verdicts.len = lanes.len();
         let packets = verdicts.all.iter_mut().zip(aheads).zip(&hints).zip(lanes.iter()).zip(frames.iter());
         for (place, ((((verdict, ahead), hint), lane), frame)) in packets.enumerate() {
@@ -352,8 +352,14 @@ impl Firewall {
                 let known = if ahead.nic.is_none() { early.next() } else { None };
                 self.judge_at_length(snapshot, lane, frame, ahead, place, known)
             };
+            more_refused += match verdict.reason {
+                Reason::NoRule | Reason::Denied => 1,
+                Reason::New => -1,
+                _ => 0,
+            };
             all_pass &= verdict.passes();
         }
+        self.answers.learn(more_refused);
         batch.all_pass = all_pass;
         done(Pass::Judge);
     }
