@@ -204,6 +204,11 @@ impl Scenario {
         batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
     }
 
+    /// The firewall.
+    pub fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
     /// One turn of a worker that received nothing.
     pub fn idle(&mut self) {
         let now = self.firewall.now(self.now_ns);

@@ -278,6 +278,22 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
+/// What is compiled for more than one set of instructions: all other tests run with all that the processor has.
+#[test]
+fn without_vectors_the_engine_says_what_the_oracle_says() {
+    let ran = std::process::Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", "the_engine_says_what_the_oracle_says"])
+        .envs([("PORTCULLIS_SIMD", "baseline"), ("ORACLE_SEEDS", "50")])
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && told.contains("1 passed"),
+        "{told}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
 #[test]
 fn the_engine_says_what_the_oracle_says() {
     let mut reasons = BTreeMap::new();

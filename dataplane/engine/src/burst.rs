@@ -219,8 +219,20 @@ impl Firewall {
         now: Now,
         lane: &mut Lane,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_v3 {
+            // SAFETY: the flag says that the processor was asked.
+            return unsafe { self.read_v3(frame, side, tunnels, now, lane) };
+        }
         // SAFETY: nothing is demanded without `V3`.
         unsafe { self.read_as::<false, F>(frame, side, tunnels, now, lane) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
+    fn read_v3<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now, lane: &mut Lane) {
+        // SAFETY: who calls this has these instructions.
+        unsafe { self.read_as::<true, F>(frame, side, tunnels, now, lane) }
     }
 
     /// The same with the instructions that the caller has asked the processor for.
