@@ -40,15 +40,8 @@ pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut
 pub unsafe fn parse_v3(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
     // SAFETY: as the caller says.
     if tunnels || !unsafe { vector::read(data, wire_len, side, lane) } {
-        parse_rest(data, wire_len, side, tunnels, lane);
+        at_length(data, wire_len, side, tunnels, lane);
     }
-}
-
-/// [`parse`], out of the way.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn parse_rest(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
-    parse(data, wire_len, side, tunnels, lane);
 }
 
 #[inline(never)]

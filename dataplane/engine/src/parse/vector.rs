@@ -71,8 +71,8 @@ const fn plain(side: Side, what: What, proto: u8) -> Lane {
 /// A zero in a shuffle.
 const O: i8 = -128;
 
-/// Reads such a frame as [`super::plain`] does. False leaves it, and the lane as it was, to that: every other frame, those to
-/// addresses that begin as the link-local ones do, and datagrams of less than 12 bytes without padding.
+/// Reads such a frame as [`super::plain`] does. False leaves it, and the lane as it was, to the long way: every other frame, those to
+/// addresses that begin as the link-local ones do, and datagrams in frames of less than 54 bytes.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
