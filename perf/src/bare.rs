@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use engine::cells::{Cells, Population};
-use engine::conntrack::{Entry, EntryKey, FlowHash, Key, NO_HINT, Secret, Shard, State, key_meta};
+use engine::conntrack::{
+    Entry, EntryKey, FlowHash, Key, NO_HINT, Secret, Shard, State, demand, key_meta, without_demand,
+};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::time::{Clock, Now};
@@ -30,15 +32,11 @@ impl Bare {
         let addresses: Vec<AddrId> = (0..=world.nics).map(|nic| address_of(snapshot, nic)).collect();
         let key = |flow: u32| {
             let (remote, port) = World::client(flow);
-            EntryKey {
-                addr: addresses[world.nic_of(flow) as usize],
-                remote,
-                ports: 22 << 16 | u32::from(port),
-                meta: key_meta(proto::TCP, false),
-            }
+            let meta = key_meta(proto::TCP, false) | demand(Some(State::Established));
+            EntryKey::new(addresses[world.nic_of(flow) as usize], remote, 22 << 16 | u32::from(port), meta)
         };
         for flow in 0..flows {
-            let EntryKey { addr, remote, ports, .. } = key(flow);
+            let (addr, remote, ports) = (key(flow).addr(), key(flow).remote(), key(flow).ports());
             let key = shard.key(addr, u128::from(remote), ports, proto::TCP, false);
             let mut entry = Entry::new(addr, remote, ports, key_meta(proto::TCP, false), true);
             entry.set_state(State::Established);
@@ -71,25 +69,29 @@ impl Bare {
     #[inline(always)]
     unsafe fn run_as<const V3: bool>(&mut self, lookups: usize) -> f64 {
         let mut done = 0;
+        let timeout = self.shard.timeouts().of(State::Established);
         let start = cycles();
         while done < lookups {
             for burst in self.keys.chunks(BURST) {
                 let mut hashes = [FlowHash::default(); BURST];
+                let homes = self.shard.homes();
                 for (hash, key) in hashes.iter_mut().zip(burst) {
-                    *hash = self.shard.hash_v4(key);
-                    self.shard.prefetch_index(*hash);
+                    *hash = homes.hash_v4(key);
+                    homes.prefetch(*hash);
                 }
                 let mut hints = [NO_HINT; BURST];
                 for (hint, hash) in hints.iter_mut().zip(&hashes).take(burst.len()) {
                     // SAFETY: as the caller says.
-                    *hint = unsafe { self.shard.prefetch_entry::<V3>(*hash, false) };
+                    *hint = unsafe { homes.hint::<V3>(*hash) };
                 }
                 for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
+                    let mut table = self.shard.table();
                     // SAFETY: as the caller says.
-                    let hinted = unsafe { self.shard.find_hinted::<V3>(*hint, key, || 0) };
-                    if let Some(flow) = hinted.or_else(|| self.find_anew(key, *hash)) {
-                        let deadline = self.shard.deadline(State::Established, self.now);
-                        self.shard.entry_mut(flow).deadline = deadline;
+                    if let Some(entry) = unsafe { table.plainly_at::<V3>(*hint, key, || 0) } {
+                        entry.deadline = self.now.up.wrapping_add(timeout);
+                        done += 1;
+                    } else if let Some(flow) = self.find_anew(key, *hash) {
+                        self.shard.refresh(flow, self.now);
                         done += 1;
                     }
                 }
@@ -104,8 +106,8 @@ impl Bare {
     /// One that does not lie where nearly all do.
     #[cold]
     fn find_anew(&self, key: &EntryKey, hash: FlowHash) -> Option<FlowIndex> {
-        let EntryKey { addr, remote, ports, meta } = *key;
-        self.shard.find(&Key { addr, remote: u128::from(remote), ports, meta, hash })
+        let (addr, remote, ports) = (key.addr(), u128::from(key.remote()), key.ports());
+        self.shard.find(&Key { addr, remote, ports, meta: without_demand(key.meta()), hash })
     }
 }
 

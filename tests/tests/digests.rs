@@ -1,30 +1,45 @@
 //! An IPv6 address lies in its connection's entry as a digest alone.
 
-use engine::conntrack::remote_digest;
-use engine::{FlowIndex, Side};
-use testkit::frame::{Build, udp};
-use testkit::scenario::{Scenario, one, rule};
+use std::sync::Arc;
+
+use engine::cells::{Cells, Population};
+use engine::conntrack::{
+    Entry, Secret, Shard, ShardConfig, State, Timeouts, demand, key_meta, remote_digest,
+};
+use engine::snapshot::{Draft, Settings};
+use engine::time::Clock;
+use engine::{AddrId, Generation, proto};
 
 #[test]
 fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
-    let policy = one(&[rule::IN]).replace("10.0.0.1", "\"2001:db8::1\"");
-    let mut s = Scenario::new(&policy);
-    let frame = udp("[2001:db8::9]:9", "[2001:db8::1]:53").frame();
-    assert_eq!(s.burst(&[(Side::Outside, frame)]), ["new by web#0"]);
-    let shard = s.firewall().shard();
-    let (flow, there) = (FlowIndex(0), shard.remote(FlowIndex(0)));
-    let key = shard.entry(flow).key();
+    let config = ShardConfig { capacity: 8, unconfirmed: 8, timeouts: Timeouts::default() };
+    let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
+    let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
+    let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, cells, population);
+    let nobody = Draft::new(Settings::default()).publish(Generation(1), Generation(0), Vec::new);
+
+    let (addr, ports, there) = (AddrId::new(0, 0), 53 << 16 | 9, 0x2001_0db8 << 96 | 9);
     let other = there ^ (1 << 64 | 1);
-    assert_eq!(remote_digest(other, key.meta), key.remote);
-    // SAFETY: nothing is demanded without vectors, and with them the processor is asked.
-    unsafe {
-        assert_eq!(shard.find_hinted::<false>(0, &key, || there), Some(flow));
-        assert_eq!(shard.find_hinted::<false>(0, &key, || other), None);
-        if engine::cpu::has_v3() {
-            assert_eq!(shard.find_hinted::<true>(0, &key, || there), Some(flow));
-            assert_eq!(shard.find_hinted::<true>(0, &key, || other), None);
+    let meta = key_meta(proto::UDP, true);
+    assert_eq!(remote_digest(other, meta), remote_digest(there, meta));
+    let key = shard.key(addr, there, ports, proto::UDP, true);
+    let mut entry = Entry::new(addr, remote_digest(there, meta), ports, meta, false);
+    entry.set_state(State::OneWay);
+    let flow = shard.admit(&key, entry, &nobody, now).expect("room for one");
+
+    let demanding = entry.key().with_meta(meta | demand(Some(State::OneWay)));
+    let another_state = entry.key().with_meta(meta | demand(Some(State::TwoWay)));
+    let asked = [(demanding, there, true), (another_state, there, false), (demanding, other, false)];
+    for (key, remote, is_it) in asked {
+        let mut table = shard.table();
+        // SAFETY: nothing is demanded without vectors, and with them the processor is asked.
+        unsafe {
+            assert_eq!(table.plainly_at::<false>(flow.0, &key, || remote).is_some(), is_it);
+            if engine::cpu::has_v3() {
+                assert_eq!(table.plainly_at::<true>(flow.0, &key, || remote).is_some(), is_it);
+            }
         }
     }
-    let another = shard.key(key.addr, other, key.ports, key.meta as u8, true);
-    assert_eq!(shard.find(&another), None);
+    assert_eq!(shard.find(&key), Some(flow));
+    assert_eq!(shard.find(&shard.key(addr, other, ports, proto::UDP, true)), None);
 }

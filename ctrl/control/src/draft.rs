@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use engine::classify::Policy as Compiled;
-use engine::snapshot::{Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
+use engine::snapshot::{ANY_MAC, Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
 use engine::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId, addr_bits};
 
 use crate::compile::{Compiler, engine_settings};
@@ -212,6 +212,7 @@ impl Drafter {
         let vpc = compiler.vpc(&nic.vpc);
         let record = NicRecord {
             vpc,
+            mac: nic.mac.map_or(ANY_MAC, mac_number),
             max_connections: nic.max_connections.unwrap_or(u32::MAX),
             observe: nic.mode.unwrap_or(self.default_mode) == Mode::Observe,
             undone: identity.undone(),
@@ -230,7 +231,6 @@ impl Drafter {
                 allowed: !nic.addresses.contains(address),
                 mac: mac_of(nic, address),
                 nic: identity.slot,
-                nic_mac: nic.mac.map(mac_number),
                 flush: identity.flush(),
                 rejudge: identity.rejudge,
                 policy,

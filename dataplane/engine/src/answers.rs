@@ -59,7 +59,7 @@ impl Answers {
                 && *hint == NO_HINT
                 && opens(lane)
             {
-                let remote = if lane.v6 { lane.remote() } else { u128::from(ahead.key.remote) };
+                let remote = if lane.v6 { lane.remote() } else { u128::from(ahead.key.remote()) };
                 let query = opening(lane, remote);
                 asks.push((place, Ask { policy: snapshot.policy(nic), own: nic.vpc, query }));
             }

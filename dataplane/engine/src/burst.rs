@@ -8,18 +8,19 @@ use arrayvec::ArrayVec;
 use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
-use crate::conntrack::{Secret, Shard, ShardConfig};
+use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Burst, Frame};
-use crate::judge::{Ahead, Judge, Step, resolve, resolve_plain};
-use crate::lane::{Fragment, Lane, Lanes, What};
+use crate::judge::{Ahead, Judge, Packets};
+use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
+use crate::resolve::{Step, resolve};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
 use crate::worker::Connection;
-use crate::{Generation, NicSlot, Reason, SegmentKey, Side};
+use crate::{Generation, NicSlot, Reason, Side};
 
 /// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
 const SCRATCH: usize = 32 * 1024;
@@ -201,38 +202,31 @@ impl Firewall {
         self.clock.at(ns)
     }
 
-    /// Reads a frame.
+    /// Reads a frame of the first wire.
     #[inline]
     pub fn read<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now) -> Lane {
         let mut lane = Lane::default();
-        self.read_into(frame, side, tunnels, now, &mut lane);
+        self.read_into(frame, &Arrival { side, wire: 0, tunnels, now }, &mut lane);
         lane
     }
 
     /// Reads a frame into a lane that is in its place already.
     #[inline]
-    pub fn read_into<F: Frame>(
-        &mut self,
-        frame: &mut F,
-        side: Side,
-        tunnels: bool,
-        now: Now,
-        lane: &mut Lane,
-    ) {
+    pub fn read_into<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
         #[cfg(target_arch = "x86_64")]
         if self.has_v3 {
             // SAFETY: the flag says that the processor was asked.
-            return unsafe { self.read_v3(frame, side, tunnels, now, lane) };
+            return unsafe { self.read_v3(frame, arrival, lane) };
         }
         // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.read_as::<false, F>(frame, side, tunnels, now, lane) }
+        unsafe { self.read_as::<false, F>(frame, arrival, lane) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn read_v3<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now, lane: &mut Lane) {
+    fn read_v3<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
         // SAFETY: who calls this has these instructions.
-        unsafe { self.read_as::<true, F>(frame, side, tunnels, now, lane) }
+        unsafe { self.read_as::<true, F>(frame, arrival, lane) }
     }
 
     /// The same with the instructions that the caller has asked the processor for.
@@ -243,34 +237,28 @@ impl Firewall {
     pub unsafe fn read_as<const V3: bool, F: Frame>(
         &mut self,
         frame: &mut F,
-        side: Side,
-        tunnels: bool,
-        now: Now,
+        arrival: &Arrival,
         lane: &mut Lane,
     ) {
         if frame.is_odd() {
-            self.read_odd(frame, side, tunnels, lane);
-        } else {
-            let (data, wire_len) = (frame.head(), frame.wire_len());
-            #[cfg(target_arch = "x86_64")]
-            if V3 {
-                // SAFETY: as the caller says.
-                unsafe { parse_v3(data, wire_len, side, tunnels, lane) };
-                lane.now = now;
-                return;
-            }
-            parse(data, wire_len, side, tunnels, lane);
+            return self.read_odd(frame, arrival, lane);
         }
-        lane.now = now;
+        let (data, wire_len) = (frame.head(), frame.wire_len());
+        #[cfg(target_arch = "x86_64")]
+        if V3 {
+            // SAFETY: as the caller says.
+            return unsafe { parse_v3(data, wire_len, arrival, lane) };
+        }
+        parse(data, wire_len, arrival, lane);
     }
 
     #[cold]
-    fn read_odd<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, lane: &mut Lane) {
+    fn read_odd<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
         if frame.restore_tag() {
             let wire_len = frame.wire_len();
-            parse(bytes_of(frame, &mut self.scratch), wire_len, side, tunnels, lane);
+            parse(bytes_of(frame, &mut self.scratch), wire_len, arrival, lane);
         } else {
-            *lane = Lane { side, tunnels, what: What::LinkCut, ..Lane::default() };
+            *lane = Lane { what: What::LinkCut, ..Lane::of(arrival) };
         }
     }
 
@@ -312,50 +300,62 @@ impl Firewall {
         mut done: impl FnMut(Pass),
     ) {
         let Batch { frames, lanes, verdicts, .. } = batch;
-        let untagged = snapshot.vpc_of(SegmentKey::UNTAGGED);
         let mut aheads = [Ahead::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
-        for (ahead, (lane, frame)) in aheads.iter_mut().zip(lanes.iter().zip(frames.iter())) {
-            let plain = if lane.plain { untagged } else { None };
-            if let Some(nic) = plain.and_then(|vpc| resolve_plain(snapshot, vpc, lane)) {
-                *ahead = self.judge.ahead_plain(lane, nic);
-            } else {
-                match self.resolve_at_length(snapshot, lane, frame) {
-                    Ok(found) => *ahead = found,
-                    Err(verdict) => {
-                        early.push(verdict);
-                        continue;
-                    }
+        let (mut place, mut is_any_v6) = (0, false);
+        while place < lanes.len() {
+            let (lanes_left, aheads_left) = (&lanes[place..], &mut aheads[place..]);
+            place += self.judge.resolve_plain_ones(snapshot, lanes_left, aheads_left);
+            let (Some(lane), Some(frame)) = (lanes.get(place), frames.get(place)) else { break };
+            match self.resolve_at_length(snapshot, lane, frame) {
+                Ok(found) => {
+                    is_any_v6 |= lane.v6;
+                    self.judge.shard.prefetch_index(found.hash);
+                    aheads[place] = found;
                 }
+                Err(verdict) => early.push(verdict),
             }
-            self.judge.shard.prefetch_index(ahead.hash);
+            place += 1;
         }
         done(Pass::Resolve);
         let aheads = &aheads[..lanes.len()];
         // Of no packet none is missing.
         let mut hints = [0; BURST];
+        let homes = self.judge.shard.homes();
         for (hint, ahead) in hints.iter_mut().zip(aheads) {
             // SAFETY: as the caller says.
-            *hint = unsafe { self.judge.shard.prefetch_entry::<V3>(ahead.hash, ahead.key.is_v6()) };
+            *hint = unsafe { homes.hint::<V3>(ahead.hash) };
+        }
+        if is_any_v6 {
+            for (hint, ahead) in hints.iter().zip(aheads) {
+                if ahead.key.is_v6() {
+                    self.judge.shard.prefetch_remote(*hint);
+                }
+            }
         }
         done(Pass::Prefetch);
         self.answers.ask(snapshot, lanes, aheads, &hints);
         let mut early = early.into_iter();
         let (mut all_pass, mut more_refused) = (true, 0);
         verdicts.len = lanes.len();
-        let packets = verdicts.all.iter_mut().zip(aheads).zip(&hints).zip(lanes.iter()).zip(frames.iter());
-        for (place, ((((verdict, ahead), hint), lane), frame)) in packets.enumerate() {
-            if let Some(nic) = ahead.nic
+        let mut place = 0;
+        while place < lanes.len() {
+            if hints[place] != NO_HINT {
+                let packets =
+                    Packets { lanes: &lanes[place..], aheads: &aheads[place..], hints: &hints[place..] };
                 // SAFETY: as the caller says.
-                && unsafe { self.judge.established::<V3>(snapshot, lane, nic, ahead, *hint) }
-            {
-                *verdict = Verdict::of(Reason::Established, nic.nic);
-                self.cells.count(nic.nic, lane.side.direction(), Reason::Established);
-                continue;
+                place += unsafe {
+                    self.judge.established_ones::<V3>(&self.cells, packets, &mut verdicts.all[place..])
+                };
             }
+            let (Some(lane), Some(frame), Some(ahead)) =
+                (lanes.get(place), frames.get(place), aheads.get(place))
+            else {
+                break;
+            };
             // An earlier packet of this burst may have opened its connection: the index is asked again.
-            *verdict = if let Some(nic) = ahead.nic
+            let verdict = if let Some(nic) = ahead.nic
                 && let Some(refusal) = self.answers.refusal(place)
                 && self.judge.shard.is_absent(ahead.hash)
             {
@@ -364,12 +364,14 @@ impl Firewall {
                 let known = if ahead.nic.is_none() { early.next() } else { None };
                 self.judge_at_length(snapshot, lane, frame, ahead, place, known)
             };
+            verdicts.all[place] = verdict;
             more_refused += match verdict.reason {
                 Reason::NoRule | Reason::Denied => 1,
                 Reason::New => -1,
                 _ => 0,
             };
             all_pass &= verdict.passes();
+            place += 1;
         }
         self.answers.learn(more_refused);
         batch.all_pass = all_pass;

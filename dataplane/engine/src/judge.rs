@@ -3,125 +3,25 @@
 use std::sync::Arc;
 
 use crate::answers::{opening, refused};
-use crate::cells::Population;
+use crate::cells::{Cells, Population};
 use crate::classify::{Judgement, Query};
 use crate::conntrack::hash::NO_HASH;
 use crate::conntrack::{
-    Entry, EntryKey, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, key_meta, opening_query,
-    remote_digest, standing,
+    Entry, EntryKey, FREE, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand, key_meta,
+    opening_query, remote_digest, standing, without_demand,
 };
-use crate::control;
+
 use crate::fragments::{FragmentKey, Memory, Recent};
-use crate::lane::{Ends, Fragment, Lane, What, flags};
+use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
-use crate::snapshot::{ANY_MAC, Binding, Snapshot};
+use crate::resolve::resolve_plain;
+use crate::snapshot::{Binding, Snapshot};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::wheel::Class;
-use crate::{AddrId, Direction, FlowIndex, Reason, Side, VpcId, proto};
-
-/// A packet after its NIC is known, or known not to matter.
-pub enum Step<'s> {
-    /// Judged already.
-    Done(Verdict),
-    /// To be judged as a packet of this NIC.
-    Nic(&'s Binding),
-}
-
-/// Finds the packet's NIC (semantics 2.1–2.6). `bytes` are the frame's, for the few that are read again.
-#[inline]
-pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s> {
-    if lane.what < What::LaterFragment || lane.link_local {
-        return resolve_rare(snapshot, lane, bytes);
-    }
-    match snapshot.vpc_of(lane.segment) {
-        Some(vpc) => resolve_nic(snapshot, lane, vpc),
-        None => Step::Done(unknown_segment(snapshot)),
-    }
-}
-
-/// [`resolve`] cut short for a plain packet of this VPC whose NIC has its address alone, and which is clearly not spoofed. `None`
-/// leaves it to the long way, which says the same and more.
-#[inline(always)]
-pub fn resolve_plain<'s>(snapshot: &'s Snapshot, vpc: VpcId, lane: &Lane) -> Option<&'s Binding> {
-    let nic = snapshot.sole_holder_v4(vpc, lane.ends.local)?;
-    let is_clean = match lane.side {
-        Side::Inside => nic.mac == lane.src_mac || nic.mac == ANY_MAC,
-        Side::Outside => !snapshot.may_be_own(nic, u128::from(lane.ends.remote)),
-    };
-    is_clean.then_some(nic)
-}
-
-fn unknown_segment(snapshot: &Snapshot) -> Verdict {
-    let pass = snapshot.settings.pass_unknown_segment;
-    Verdict::nobody(if pass { Reason::Control } else { Reason::UnknownSegment })
-}
-
-#[cold]
-fn resolve_rare<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s> {
-    let settings = &snapshot.settings;
-    let done = |reason| Step::Done(Verdict::nobody(reason));
-    match lane.what {
-        _ if lane.link_local && settings.pass_link_local => return done(Reason::Control),
-        What::LinkCut => return done(Reason::Malformed),
-        What::BadSegment => return Step::Done(unknown_segment(snapshot)),
-        What::Underlay => return done(Reason::Control),
-        _ => {}
-    }
-    let Some(vpc) = snapshot.vpc_of(lane.segment) else { return Step::Done(unknown_segment(snapshot)) };
-    match lane.what {
-        What::NotIp if settings.pass_ethertypes.contains(&lane.dport) => done(Reason::Control),
-        What::NotIp => done(Reason::NotIp),
-        What::Arp => Step::Done(control::arp(snapshot, vpc, lane, bytes)),
-        What::Malformed => done(Reason::Malformed),
-        What::Nd if !control::nd_is_sound(lane, bytes) => done(Reason::Malformed),
-        What::Nd | What::DhcpClient | What::DhcpServer | What::Multicast => {
-            match control::ip(snapshot, vpc, lane, bytes) {
-                Some(verdict) => Step::Done(verdict),
-                None => resolve_nic(snapshot, lane, vpc),
-            }
-        }
-        _ => resolve_nic(snapshot, lane, vpc),
-    }
-}
-
-#[inline]
-fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> {
-    match lane.side {
-        Side::Inside => {
-            let Some(binding) = snapshot.holder(vpc, lane.src, lane.v6, lane.src_mac) else {
-                return unknown_nic(snapshot, lane, Reason::UnknownSource);
-            };
-            if binding.mac != ANY_MAC && binding.mac != lane.src_mac {
-                return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
-            }
-            Step::Nic(binding)
-        }
-        Side::Outside => {
-            let Some(binding) = snapshot.holder(vpc, lane.dst, lane.v6, lane.dst_mac) else {
-                return unknown_nic(snapshot, lane, Reason::UnknownDestination);
-            };
-            if snapshot.is_own(binding, lane.src, lane.v6) {
-                return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
-            }
-            Step::Nic(binding)
-        }
-    }
-}
-
-#[cold]
-fn unknown_nic<'s>(snapshot: &Snapshot, lane: &Lane, reason: Reason) -> Step<'s> {
-    let settings = &snapshot.settings;
-    let is_passed_multicast = lane.side == Side::Outside
-        && settings
-            .pass_multicast
-            .iter()
-            .any(|&(first, last, v6)| v6 == lane.v6 && (first..=last).contains(&lane.dst));
-    let pass = settings.pass_unknown_nic || is_passed_multicast;
-    Step::Done(Verdict::nobody(if pass { Reason::Control } else { reason }))
-}
+use crate::{Direction, FlowIndex, Reason, Side, proto};
 
 /// Local port × 65536 + remote port, or what stands for them in the key (semantics 4.1).
 #[inline]
@@ -161,7 +61,55 @@ pub struct Ahead<'s> {
 impl Ahead<'_> {
     /// Of a packet that needs no connection.
     pub const NONE: Ahead<'static> =
-        Ahead { key: EntryKey { addr: AddrId(0), remote: 0, ports: 0, meta: 0 }, hash: NO_HASH, nic: None };
+        Ahead { key: EntryKey::new(FREE, 0, 0, demand(None)), hash: NO_HASH, nic: None };
+}
+
+/// What is known of packets of a burst before they are judged.
+#[derive(Clone, Copy)]
+pub struct Packets<'b> {
+    /// Read of their frames.
+    pub lanes: &'b [Lane],
+    /// As many.
+    pub aheads: &'b [Ahead<'b>],
+    /// As many: where their connections probably are.
+    pub hints: &'b [u32],
+}
+
+/// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
+/// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
+/// those that are true here (the oracle's tests run through both).
+///
+/// # Safety
+/// With `V3` the processor has x86-64-v3.
+#[inline(always)]
+unsafe fn established<const V3: bool>(
+    table: &mut Table<'_>,
+    lane: &Lane,
+    nic: &Binding,
+    ahead: &Ahead<'_>,
+    hint: u32,
+) -> bool {
+    let tcp_timeout = table.timeouts[State::Established as usize];
+    let udp_timeout = table.timeouts[State::TwoWay as usize];
+    // SAFETY: as the caller says.
+    let found = unsafe { table.plainly_at::<V3>(hint, &ahead.key, || lane.remote()) };
+    let Some(entry) = found else { return false };
+    // One branch for both, which always goes the same way: who opened the connection cannot be foreseen.
+    let is_disconnected = entry.is_inbound() & (entry.stamp < nic.flush.max(nic.rejudge));
+    if is_disconnected | reached(lane.now.tick, entry.deadline) {
+        return false;
+    }
+    let timeout = if ahead.key.demands(State::Established) {
+        // SAFETY: as the caller says.
+        if !unsafe { tcp::plain_data::<V3>(entry, lane) } {
+            return false;
+        }
+        tcp_timeout
+    } else {
+        udp_timeout
+    };
+    entry.deadline = lane.now.up.wrapping_add(timeout);
+    true
 }
 
 /// What opens or belongs to connections, on one worker.
@@ -187,23 +135,44 @@ impl Judge {
     #[inline]
     pub fn ahead<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
         let (remote, ports, meta) = (lane.remote(), key_ports(lane), key_meta(lane.proto, lane.v6));
-        let key = EntryKey { addr: nic.id, remote: remote_digest(remote, meta), ports, meta };
+        let demanding = meta | demand(lane.demands());
+        let key = EntryKey::new(nic.id, remote_digest(remote, meta), ports, demanding);
         Ahead { key, hash: self.shard.hash(nic.id, remote, ports, lane.proto, lane.v6), nic: Some(nic) }
     }
 
-    /// The same for a plain packet.
+    /// Plain packets one after the other, each with what is known ahead of its verdict and its bucket asked for; how many, up to the
+    /// first that has to go the long way. In a loop of its own, so that what all of them need stays in registers.
     #[inline(always)]
-    pub fn ahead_plain<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {
-        let Ends { remote, ports, protocol, .. } = lane.ends;
-        // An IPv4 key's flags are its protocol alone.
-        let key = EntryKey { addr: nic.id, remote, ports, meta: protocol };
-        Ahead { key, hash: self.shard.hash_v4(&key), nic: Some(nic) }
+    pub fn resolve_plain_ones<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        lanes: &[Lane],
+        aheads: &mut [Ahead<'s>],
+    ) -> usize {
+        let (mut segment, mut holders, homes) = (None, None, self.shard.homes());
+        for (place, (lane, ahead)) in lanes.iter().zip(aheads).enumerate() {
+            // Packets of one segment mostly follow each other.
+            if segment != Some(lane.segment) {
+                (segment, holders) = (Some(lane.segment), snapshot.sole_holders_v4(lane.segment));
+            }
+            let nic = match &holders {
+                Some(holders) if lane.plain => resolve_plain(holders, lane),
+                _ => None,
+            };
+            let Some(nic) = nic else { return place };
+            let key = lane.ends.key(nic.id);
+            let hash = homes.hash_v4(&key);
+            homes.prefetch(hash);
+            *ahead = Ahead { key, hash, nic: Some(nic) };
+        }
+        lanes.len()
     }
 
     /// The key under which a packet's connection is looked up.
     #[inline]
     pub fn key(&self, lane: &Lane, &Ahead { key, hash, .. }: &Ahead<'_>) -> Key {
-        Key { addr: key.addr, remote: lane.remote(), ports: key.ports, meta: key.meta, hash }
+        let meta = without_demand(key.meta());
+        Key { addr: key.addr(), remote: lane.remote(), ports: key.ports(), meta, hash }
     }
 
     /// The verdict on a packet of a NIC; `answer` is what the rules say, if they were asked already.
@@ -229,43 +198,30 @@ impl Judge {
         }
     }
 
-    /// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
-    /// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
-    /// those that are true here (the oracle's tests run through both).
+    /// Packets of established connections one after the other, judged and counted; how many, up to the first that has to go the long
+    /// way. In a loop of its own, as [`Judge::resolve_plain_ones`].
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub unsafe fn established<const V3: bool>(
+    pub unsafe fn established_ones<const V3: bool>(
         &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        ahead: &Ahead<'_>,
-        hint: u32,
-    ) -> bool {
-        let state = match lane.what {
-            What::Tcp if tcp::is_data(lane) => State::Established,
-            What::Ports if lane.fragment == Fragment::Whole => State::TwoWay,
-            _ => return false,
-        };
-        // SAFETY: as the caller says.
-        let found = unsafe { self.shard.find_hinted::<V3>(hint, &ahead.key, || lane.remote()) };
-        let Some(flow) = found else { return false };
-        let deadline = self.shard.deadline(state, lane.now);
-        let entry = self.shard.entry_mut(flow);
-        let is_untouched = !entry.is_inbound() || entry.stamp >= nic.flush.max(nic.rejudge);
-        if !entry.is_plainly(state) || !is_untouched || reached(lane.now.tick, entry.deadline) {
-            return false;
-        }
-        if state == State::Established {
-            let from = if (lane.side == Side::Outside) == entry.is_inbound() { OPENER } else { RESPONDER };
-            if !tcp::data(entry, lane, from, snapshot.settings.no_window_check) {
-                return false;
+        cells: &Cells,
+        Packets { lanes, aheads, hints }: Packets<'_>,
+        verdicts: &mut [Verdict],
+    ) -> usize {
+        let (mut table, counts) = (self.shard.table(), cells.all_of(Reason::Established));
+        let packets = lanes.iter().zip(aheads).zip(hints).zip(verdicts);
+        for (place, (((lane, ahead), hint), verdict)) in packets.enumerate() {
+            let Some(nic) = ahead.nic else { return place };
+            // SAFETY: as the caller says.
+            if !unsafe { established::<V3>(&mut table, lane, nic, ahead, *hint) } {
+                return place;
             }
+            *verdict = Verdict::of(Reason::Established, nic.nic);
+            counts.count(nic.nic, lane.side);
         }
-        entry.deadline = deadline;
-        true
+        lanes.len()
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.
@@ -529,8 +485,8 @@ impl Judge {
     }
 
     fn fragment_hash(&self, key: &FragmentKey) -> u32 {
-        let ports = key.id ^ (key.direction as u32) << 31;
-        self.shard.key(key.addr, key.remote, ports, key.proto, true).hash.bucket()
+        let id = key.id ^ (key.direction as u32) << 31;
+        self.shard.hash_of_other(key.addr, key.remote, id, key.proto)
     }
 
     /// Remembers a first fragment's verdict for those behind it.

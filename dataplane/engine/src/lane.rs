@@ -2,9 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::conntrack::{EntryKey, State};
 use crate::io::BURST;
 use crate::time::Now;
-use crate::{SegmentKey, Side};
+use crate::{AddrId, SegmentKey, Side};
 
 /// What kind of packet it is, as far as the frame alone tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -153,7 +154,8 @@ pub struct Lane {
     pub tunnels: bool,
     /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
     pub frag_proto: u8,
-    /// A whole untagged IPv4 packet of TCP, or of UDP that is not DHCP, not to a link-local MAC: what nearly every packet is, and what has short ways all along.
+    /// A whole IPv4 packet of TCP, or of UDP that is not DHCP, not to a link-local MAC: what nearly every packet is, and what has short ways all along. (Not every one:
+    /// whoever reads without vectors takes untagged ones for it alone.)
     pub plain: bool,
     /// IP protocol.
     pub proto: u8,
@@ -167,6 +169,19 @@ pub struct Lane {
     pub ends: Ends,
 }
 
+/// Where and when a frame came in, and how it is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// By which side.
+    pub side: Side,
+    /// By which wire.
+    pub wire: u16,
+    /// Untagged frames are tunnels.
+    pub tunnels: bool,
+    /// When it is judged.
+    pub now: Now,
+}
+
 /// A plain packet's part of its connection's key, as the NIC sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(16))]
@@ -175,23 +190,24 @@ pub struct Ends {
     pub local: u32,
     /// The other side's.
     pub remote: u32,
-    /// Local port × 65536 + remote port.
-    pub ports: u32,
-    /// IP protocol.
-    pub protocol: u32,
+    /// The key's flags, with the state of its connection in which it has a short way ([`crate::conntrack::demand`]) × 2³²; local port ×
+    /// 65536 + remote port.
+    pub rest: u64,
 }
 
 impl Ends {
     /// Of a packet that came in by this side.
     #[inline]
-    pub fn new(side: Side, src: (u32, u16), dst: (u32, u16), protocol: u8) -> Ends {
+    pub fn new(side: Side, src: (u32, u16), dst: (u32, u16), meta: u32) -> Ends {
         let (local, remote) = if side == Side::Inside { (src, dst) } else { (dst, src) };
-        Ends {
-            local: local.0,
-            remote: remote.0,
-            ports: u32::from(local.1) << 16 | u32::from(remote.1),
-            protocol: u32::from(protocol),
-        }
+        let ports = u32::from(local.1) << 16 | u32::from(remote.1);
+        Ends { local: local.0, remote: remote.0, rest: u64::from(meta) << 32 | u64::from(ports) }
+    }
+
+    /// The key with the NIC's address by its number.
+    #[inline(always)]
+    pub fn key(&self, addr: AddrId) -> EntryKey {
+        EntryKey::of_packet(addr, self.remote, self.rest)
     }
 }
 
@@ -255,6 +271,26 @@ impl DerefMut for Lanes {
 }
 
 impl Lane {
+    /// Of a frame of which nothing is read yet.
+    #[inline(always)]
+    pub fn of(arrival: &Arrival) -> Lane {
+        let Arrival { side, wire, tunnels, now } = *arrival;
+        Lane { side, wire, tunnels, now, ..Lane::default() }
+    }
+
+    /// The state in which its connection must be for the packet to do no more than move windows and deadline.
+    #[inline]
+    pub fn demands(&self) -> Option<State> {
+        if self.fragment != Fragment::Whole {
+            return None;
+        }
+        match self.what {
+            What::Tcp if self.flags == flags::ACK => Some(State::Established),
+            What::Ports => Some(State::TwoWay),
+            _ => None,
+        }
+    }
+
     /// Local address of the judged NIC, by the side it came from.
     #[inline]
     pub fn local(&self) -> u128 {

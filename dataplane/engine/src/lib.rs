@@ -20,6 +20,7 @@ pub mod pages;
 pub mod parse;
 pub mod quote;
 pub mod reason;
+pub mod resolve;
 pub mod ring;
 pub mod snapshot;
 pub mod tcp;

@@ -7,9 +7,10 @@
 #[cfg(target_arch = "x86_64")]
 mod vector;
 
-use crate::lane::{Ends, Fragment, Lane, NO_SCALE, What, flags, mac_bits};
+use crate::SegmentKey;
+use crate::conntrack::{State, demand};
+use crate::lane::{Arrival, Ends, Fragment, Lane, NO_SCALE, What, flags, mac_bits};
 use crate::proto;
-use crate::{SegmentKey, Side};
 
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
@@ -23,11 +24,11 @@ const LINK_LOCAL_MACS: u64 = 0x0180_C200_0000;
 /// Extension headers that are walked at most (semantics 2.7).
 const MAX_EXTENSIONS: usize = 8;
 
-/// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With `tunnels`, untagged frames
+/// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With tunnels, untagged frames
 /// are only what carries tunnels (semantics 2.2).
-pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
-    if tunnels || plain(data, wire_len, side, lane).is_none() {
-        at_length(data, wire_len, side, tunnels, lane);
+pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+    if arrival.tunnels || plain(data, wire_len, arrival, lane).is_none() {
+        at_length(data, wire_len, arrival, lane);
     }
 }
 
@@ -37,16 +38,16 @@ pub fn parse(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut
 /// The processor has x86-64-v3.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub unsafe fn parse_v3(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
+pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
     // SAFETY: as the caller says.
-    if tunnels || !unsafe { vector::read(data, wire_len, side, lane) } {
-        at_length(data, wire_len, side, tunnels, lane);
+    if !unsafe { vector::read(data, wire_len, arrival, lane) } {
+        at_length(data, wire_len, arrival, lane);
     }
 }
 
 #[inline(never)]
-fn at_length(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut Lane) {
-    *lane = Lane { side, tunnels, wscale: NO_SCALE, ..Lane::default() };
+fn at_length(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+    *lane = Lane { wscale: NO_SCALE, ..Lane::of(arrival) };
     lane.what = link(data, wire_len, lane);
 }
 
@@ -54,7 +55,7 @@ fn at_length(data: &[u8], wire_len: usize, side: Side, tunnels: bool, lane: &mut
 /// DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads these frames alike (a test
 /// compares the two). Fields that lie together are loaded together.
 #[inline(always)]
-fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()> {
+fn plain(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> Option<()> {
     let h: &[u8; 54] = data.first_chunk()?;
     let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
     let dst_mac = word64(h, 0) >> 16;
@@ -79,6 +80,11 @@ fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()
     let addresses = word64(h, 26);
     let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
     let (sport, dport) = ((ports >> 16) as u16, ports as u16);
+    let state = match l4.what {
+        What::Ports => Some(State::TwoWay),
+        _ if l4.flags == flags::ACK => Some(State::Established),
+        _ => None,
+    };
     *lane = Lane {
         src: u128::from(src),
         dst: u128::from(dst),
@@ -97,11 +103,10 @@ fn plain(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> Option<()
         plain: true,
         proto: h[23],
         what: l4.what,
-        side,
         flags: l4.flags,
         hops: h[22],
-        ends: Ends::new(side, (src, sport), (dst, dport), h[23]),
-        ..Lane::default()
+        ends: Ends::new(arrival.side, (src, sport), (dst, dport), u32::from(h[23]) | demand(state)),
+        ..Lane::of(arrival)
     };
     Some(())
 }
@@ -494,8 +499,8 @@ fn tunnel(data: &[u8], lane: &mut Lane, header: TunnelHeader) -> What {
     let udp_len = usize::from(be16(data, l4 + 4).unwrap_or(0));
     let inner_end = l4 + udp_len;
     let payload = &data[l4 + 8..inner_end.min(data.len()).max(l4 + 8)];
-    let (side, link_local) = (lane.side, lane.link_local);
-    *lane = Lane { side, link_local, tunnels: true, wscale: NO_SCALE, ..Lane::default() };
+    let Lane { side, link_local, wire, now, .. } = *lane;
+    *lane = Lane { side, link_local, wire, now, tunnels: true, wscale: NO_SCALE, ..Lane::default() };
     let Some((vni, header_len)) = header(payload) else { return What::LinkCut };
     lane.segment = SegmentKey::vni(vni);
     let at = l4 + 8 + header_len;
@@ -508,85 +513,4 @@ fn tunnel(data: &[u8], lane: &mut Lane, header: TunnelHeader) -> What {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ethernet, IPv4, TCP with ACK and four bytes.
-    const TCP: [u8; 58] = [
-        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
-        0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
-        0x12, 0x34, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0, // TCP
-        b'd', b'a', b't', b'a',
-    ];
-
-    /// The same as UDP of 24 bytes.
-    fn udp() -> [u8; 58] {
-        let mut frame = TCP;
-        (frame[23], frame[38], frame[39]) = (proto::UDP, 0, 24);
-        frame
-    }
-
-    fn by_the_long_way(data: &[u8], wire_len: usize) -> Lane {
-        let mut lane = Lane { side: Side::Outside, wscale: NO_SCALE, ..Lane::default() };
-        lane.what = link(data, wire_len, &mut lane);
-        lane
-    }
-
-    /// Every frame that differs in one byte from one of these, cut and on longer wires.
-    fn frames(mut each: impl FnMut(&[u8], usize)) {
-        for whole in [TCP, udp()] {
-            for (at, value) in (0..whole.len()).flat_map(|at| (0..=255).map(move |value| (at, value))) {
-                let mut frame = whole;
-                frame[at] = value;
-                for (len, wire_len) in [(58, 58), (58, 100), (54, 58), (53, 58), (42, 58), (40, 58)] {
-                    each(&frame[..len], wire_len);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_short_way_reads_what_the_long_way_reads_whatever_a_byte_says() {
-        let mut short = 0;
-        frames(|data, wire_len| {
-            let mut lane = Lane::default();
-            if plain(data, wire_len, Side::Outside, &mut lane).is_some() {
-                short += 1;
-                lane.plain = false;
-                let (src, dst) = ((lane.src as u32, lane.sport), (lane.dst as u32, lane.dport));
-                assert_eq!(std::mem::take(&mut lane.ends), Ends::new(Side::Outside, src, dst, lane.proto));
-                assert_eq!(format!("{lane:?}"), format!("{:?}", by_the_long_way(data, wire_len)));
-            }
-        });
-        assert!(short > 20_000);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[test]
-    fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
-        if !crate::cpu::has_v3() {
-            return;
-        }
-        let mut read = 0;
-        frames(|data, wire_len| {
-            for side in [Side::Inside, Side::Outside] {
-                let now = crate::time::Now { tick: 7, up: 8 };
-                // What stood there before.
-                let old = Lane { frag_id: 9, v6: true, reach: 7, now, wire: 3, ..Lane::default() };
-                let (mut lane, mut short) = (old.clone(), Lane::default());
-                // SAFETY: the processor has been asked.
-                if unsafe { vector::read(data, wire_len, side, &mut lane) } {
-                    read += 1;
-                    assert!(plain(data, wire_len, side, &mut short).is_some());
-                    (short.now, short.wire) = (now, 3);
-                    assert_eq!(format!("{lane:?}"), format!("{short:?}"));
-                } else {
-                    assert_eq!(format!("{lane:?}"), format!("{old:?}"));
-                    let is_plain = plain(data, wire_len, side, &mut short).is_some();
-                    assert!(!is_plain || data.len() < 54 || short.dst_mac >> 16 == 0x0180_C200);
-                }
-            }
-        });
-        assert!(read > 20_000);
-    }
-}
+mod tests;

@@ -27,16 +27,21 @@ mod flag {
     pub const ALLOWED: u32 = 8;
     pub const LIMITED: u32 = 16;
     pub const ROLLED_BACK: u32 = 32;
-    /// The bits from here on are the filter of the NIC's addresses.
-    pub const FILTER: u32 = 8;
+    /// The bits from here on are the next holder's place.
+    pub const NEXT: u32 = 8;
 }
 
-/// A bit for an address in the filter of 24 that every binding holds of all addresses of its NIC: most sources from
+/// Where an address's bit lies in the filter of 32 that every binding holds of all addresses of its NIC: most sources from
 /// outside are told in a few cycles not to be the NIC's own, without a second look-up.
-#[inline]
+#[inline(always)]
 fn filter_bit(addr: u128) -> u32 {
-    let folded = (addr as u64 ^ (addr >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    1 << (flag::FILTER + ((folded * 24) >> 32) as u32)
+    ((addr as u64 ^ (addr >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 59) as u32
+}
+
+/// What [`Binding::sole`] holds of an IPv4 address.
+#[inline(always)]
+fn sole_v4(vpc: VpcId, addr: u32) -> u64 {
+    u64::from(vpc.0) << 32 | u64::from(addr)
 }
 
 /// One address of one NIC: a cache line.
@@ -47,8 +52,9 @@ pub struct Binding {
     pub addr: u128,
     /// The MAC that frames from it must bear: its own entry's, else the NIC's; [`ANY_MAC`] if neither names one.
     pub mac: u64,
-    /// The NIC's own MAC, or [`ANY_MAC`]: tells apart the holders of a shared address.
-    pub nic_mac: u64,
+    /// VPC × 2³² + address where this is an IPv4 address that nobody else holds; [`NOT_SOLE`] otherwise. What nearly every packet's
+    /// look-up compares.
+    sole: u64,
     /// Which address of which NIC this is.
     pub id: AddrId,
     /// Its VPC.
@@ -61,14 +67,35 @@ pub struct Binding {
     pub rejudge: Generation,
     /// The NIC's rules.
     pub policy: PolicyId,
-    /// The next holder of a shared address, in order of the NICs' names.
-    next: u32,
+    /// Flags, and above them the place of the next holder of a shared address, in order of the NICs' names, or [`LAST`].
     flags: u32,
+    /// A bit for each of the NIC's addresses: see [`filter_bit`].
+    filter: u32,
 }
 
 const _: () = assert!(size_of::<Binding>() == 64);
+/// No VPC has such a number.
+const NOT_SOLE: u64 = u64::MAX;
+/// The holder behind which there is none.
+const LAST: u32 = u32::MAX >> flag::NEXT;
+const _: () = assert!(1 << AddrId::SLOT_BITS < LAST);
 
 impl Binding {
+    /// The place of the next holder of a shared address, or [`LAST`].
+    fn next(&self) -> u32 {
+        self.flags >> flag::NEXT
+    }
+
+    fn set_next(&mut self, place: u32) {
+        self.flags = self.flags & !(LAST << flag::NEXT) | place << flag::NEXT;
+    }
+
+    /// False if an address is not its NIC's; true says nothing.
+    #[inline(always)]
+    pub fn may_own(&self, addr: u128) -> bool {
+        self.filter >> filter_bit(addr) & 1 != 0
+    }
+
     /// True if the address was taken away; its connections have ended.
     #[inline]
     pub fn is_gone(&self) -> bool {
@@ -102,15 +129,15 @@ impl Binding {
         Binding {
             addr: 0,
             mac: ANY_MAC,
-            nic_mac: ANY_MAC,
+            sole: NOT_SOLE,
             id: AddrId(u32::MAX),
             vpc: VpcId(u32::MAX),
             nic: NicSlot::NONE,
             flush: Generation(0),
             rejudge: Generation(0),
             policy: PolicyId(0),
-            next: NOWHERE,
-            flags: flag::GONE,
+            flags: flag::GONE | LAST << flag::NEXT,
+            filter: 0,
         }
     }
 }
@@ -120,6 +147,8 @@ impl Binding {
 pub struct NicRecord {
     /// Its VPC.
     pub vpc: VpcId,
+    /// Its own MAC, or [`ANY_MAC`]: tells apart the holders of a shared address.
+    pub mac: u64,
     /// Connections at most; `u32::MAX` for no limit.
     pub max_connections: u32,
     /// Observed, not enforced.
@@ -149,7 +178,13 @@ impl Undone {
 impl NicRecord {
     /// A place that no NIC holds.
     pub fn empty() -> NicRecord {
-        NicRecord { vpc: VpcId(u32::MAX), max_connections: u32::MAX, observe: false, undone: Vec::new() }
+        NicRecord {
+            vpc: VpcId(u32::MAX),
+            mac: ANY_MAC,
+            max_connections: u32::MAX,
+            observe: false,
+            undone: Vec::new(),
+        }
     }
 
     /// The last rollback that took something back; 0 without any.
@@ -218,8 +253,8 @@ const SPARSE_BELOW: usize = 1 << 16;
 /// no secret.
 #[derive(Clone)]
 struct AddressIndex {
+    /// A power of two of them.
     slots: Box<[u32]>,
-    mask: usize,
 }
 
 #[inline]
@@ -232,57 +267,72 @@ fn address_hash(vpc: VpcId, addr: u128) -> usize {
 
 /// The same of an IPv4 address: Fibonacci hashing, of which the upper half of the product is well mixed.
 #[inline(always)]
-fn address_hash_v4(vpc: VpcId, addr: u32) -> usize {
-    ((u64::from(addr) | u64::from(vpc.0) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
+fn address_hash_v4(sole: u64) -> usize {
+    (sole.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
 }
 
 #[inline]
 fn hash_of(vpc: VpcId, addr: u128, v6: bool) -> usize {
-    if v6 { address_hash(vpc, addr) } else { address_hash_v4(vpc, addr as u32) }
+    if v6 { address_hash(vpc, addr) } else { address_hash_v4(sole_v4(vpc, addr as u32)) }
 }
 
 impl AddressIndex {
     fn new(entries: usize) -> AddressIndex {
         let room = if entries < SPARSE_BELOW { 8 } else { 2 };
         let size = (entries * room).next_power_of_two().max(16);
-        AddressIndex { slots: vec![NOWHERE; size].into_boxed_slice(), mask: size - 1 }
+        AddressIndex { slots: vec![NOWHERE; size].into_boxed_slice() }
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
     }
 
     #[inline]
     fn find(&self, vpc: VpcId, addr: u128, v6: bool, bindings: &[Binding]) -> Option<u32> {
-        let mut at = hash_of(vpc, addr, v6) & self.mask;
+        let mut at = hash_of(vpc, addr, v6) & self.mask();
         loop {
             let place = self.slots[at];
             let binding = bindings.get(place as usize)?;
             if binding.addr == addr && binding.vpc == vpc && binding.is_v6() == v6 {
                 return Some(place);
             }
-            at = (at + 1) & self.mask;
-        }
-    }
-
-    /// [`AddressIndex::find`] of an IPv4 address, with a single branch on what is found.
-    #[inline(always)]
-    fn find_v4<'b>(&self, vpc: VpcId, addr: u32, bindings: &'b [Binding]) -> Option<&'b Binding> {
-        let mut at = address_hash_v4(vpc, addr) & self.mask;
-        loop {
-            let binding = bindings.get(self.slots[at] as usize)?;
-            let differs = (binding.addr as u64 ^ u64::from(addr))
-                | u64::from(binding.vpc.0 ^ vpc.0)
-                | u64::from(binding.flags & flag::V6);
-            if differs == 0 {
-                return Some(binding);
-            }
-            at = (at + 1) & self.mask;
+            at = (at + 1) & self.mask();
         }
     }
 
     fn insert(&mut self, vpc: VpcId, addr: u128, v6: bool, place: u32) {
-        let mut at = hash_of(vpc, addr, v6) & self.mask;
+        let mut at = hash_of(vpc, addr, v6) & self.mask();
         while self.slots[at] != NOWHERE {
-            at = (at + 1) & self.mask;
+            at = (at + 1) & self.mask();
         }
         self.slots[at] = place;
+    }
+}
+
+/// What nearly every packet's NIC is found by: IPv4 addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
+/// registers.
+#[derive(Clone, Copy)]
+pub struct SoleHolders<'s> {
+    slots: &'s [u32],
+    bindings: &'s [Binding],
+    vpc: VpcId,
+}
+
+impl<'s> SoleHolders<'s> {
+    /// Who has this one; by a single comparison.
+    #[inline(always)]
+    pub fn find(&self, addr: u32) -> Option<&'s Binding> {
+        let sole = sole_v4(self.vpc, addr);
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = address_hash_v4(sole) & mask;
+        loop {
+            let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
+            if binding.sole == sole {
+                return Some(binding);
+            }
+            at = (at + 1) & mask;
+        }
     }
 }
 
@@ -308,36 +358,31 @@ impl Snapshot {
     #[inline]
     pub fn holder(&self, vpc: VpcId, addr: u128, v6: bool, mac: u64) -> Option<&Binding> {
         let first = self.lookup(vpc, addr, v6)?;
-        if first.next == NOWHERE {
+        if first.next() == LAST {
             return Some(first);
         }
-        let mut bearers = self.holders(first).filter(|b| b.mac == mac || b.nic_mac == mac);
+        let mut bearers = self.holders(first).filter(|b| b.mac == mac || self.nic(b.nic).mac == mac);
         match (bearers.next(), bearers.next()) {
             (Some(only), None) => Some(only),
             _ => Some(first),
         }
     }
 
-    /// Who has an IPv4 address in a VPC, if it is one NIC's alone.
+    /// Who has which IPv4 address alone in a segment's VPC.
     #[inline(always)]
-    pub fn sole_holder_v4(&self, vpc: VpcId, addr: u32) -> Option<&Binding> {
-        self.places.find_v4(vpc, addr, &self.bindings).filter(|binding| binding.next == NOWHERE)
+    pub fn sole_holders_v4(&self, segment: SegmentKey) -> Option<SoleHolders<'_>> {
+        let vpc = self.vpc_of(segment)?;
+        Some(SoleHolders { slots: &self.places.slots, bindings: &self.bindings, vpc })
     }
 
     fn holders<'a>(&'a self, first: &'a Binding) -> impl Iterator<Item = &'a Binding> {
-        std::iter::successors(Some(first), |b| self.bindings.get(b.next as usize))
-    }
-
-    /// False if an address is not the NIC's own; true says nothing.
-    #[inline(always)]
-    pub fn may_be_own(&self, binding: &Binding, addr: u128) -> bool {
-        binding.flags & filter_bit(addr) != 0
+        std::iter::successors(Some(first), |b| self.bindings.get(b.next() as usize))
     }
 
     /// True if an address of the binding's VPC is (also) its NIC's.
     #[inline]
     pub fn is_own(&self, binding: &Binding, addr: u128, v6: bool) -> bool {
-        self.may_be_own(binding, addr) && self.is_held(binding, addr, v6)
+        binding.may_own(addr) && self.is_held(binding, addr, v6)
     }
 
     fn is_held(&self, binding: &Binding, addr: u128, v6: bool) -> bool {
@@ -405,8 +450,6 @@ pub struct NewBinding {
     pub mac: Option<u64>,
     /// Its NIC.
     pub nic: NicSlot,
-    /// The NIC's MAC, if it has one.
-    pub nic_mac: Option<u64>,
     /// The NIC's flush epoch.
     pub flush: FlushEpoch,
     /// Generation of the last change that makes the NIC's inbound connections be judged again.

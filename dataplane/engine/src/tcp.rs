@@ -1,6 +1,10 @@
 //! TCP as a firewall sees it between the two ends: states (semantics 4.3) and sequence windows (4.4, after van Rooij,
 //! "Real Stateful TCP Packet Filtering in IP Filter", 2001).
 
+#[cfg(target_arch = "x86_64")]
+mod vector;
+
+use crate::Side;
 use crate::conntrack::entry::Window;
 use crate::conntrack::{Entry, NOTED, OPENER, RESPONDER, State, Who};
 use crate::lane::{Fragment, Lane, NO_SCALE, flags};
@@ -112,6 +116,21 @@ pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outco
 #[inline]
 pub fn is_data(lane: &Lane) -> bool {
     lane.flags == flags::ACK && lane.fragment == Fragment::Whole
+}
+
+/// [`data`] with windows checked, from whichever side it came.
+///
+/// # Safety
+/// With `V3` the processor has x86-64-v3.
+#[inline(always)]
+pub unsafe fn plain_data<const V3: bool>(entry: &mut Entry, lane: &Lane) -> bool {
+    let from = usize::from((lane.side == Side::Outside) != entry.is_inbound());
+    #[cfg(target_arch = "x86_64")]
+    if V3 {
+        // SAFETY: as the caller says.
+        return unsafe { vector::data(entry, lane, from) };
+    }
+    data(entry, lane, from, false)
 }
 
 /// Such a segment on an established connection: what `segment` does, with the four comparisons as one. False if it lies outside

@@ -9,6 +9,7 @@ pub const TICKS_PER_SECOND: u32 = 8;
 /// A moment: the tick it lies in, and the tick that a timeout counted from it is rounded up to, so that nothing
 /// ends early and everything at most one tick late (semantics 4.2 allows four).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Now {
     /// The tick that has begun.
     pub tick: u32,

@@ -13,7 +13,7 @@ use crate::burst::{Batch, Firewall, Pass};
 use crate::conntrack::Entry;
 use crate::handoff::Router;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::Lane;
+use crate::lane::{Arrival, Lane};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
@@ -304,6 +304,7 @@ impl<P: Port> Worker<P> {
         let (was_deep, tunnels, mut deepest) = (*deep, snapshot.tunnels, 0);
         let frames = self.rx.as_mut_slice();
         let lanes = self.batch.lanes.grow(received);
+        let mut arrival = Arrival { side, wire: wire as u16, tunnels, now };
         for (at, lane) in lanes.iter_mut().enumerate() {
             // Once more for most of them: while a burst before it was judged, too many may have been asked for at once (without this
             // IPv6 headers took a quarter more cycles).
@@ -311,10 +312,11 @@ impl<P: Port> Worker<P> {
                 ahead.prefetch(was_deep);
             }
             let Some(frame) = frames.get_mut(at) else { break };
-            let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
+            if let Some(stamp) = frame.stamp() {
+                arrival.now = self.firewall.now(stamp);
+            }
             // SAFETY: as the caller says.
-            unsafe { self.firewall.read_as::<V3, _>(frame, side, tunnels, now, lane) };
-            lane.wire = wire as u16;
+            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
             deepest = deepest.max(lane.l4);
         }
         *deep = deepest > ONE_LINE;

@@ -15,7 +15,7 @@ use engine::cells::{Cells, Population};
 use engine::classify::Query;
 use engine::conntrack::{Secret, ShardConfig};
 use engine::io::Frame;
-use engine::judge::{Step, resolve};
+use engine::resolve::{Step, resolve};
 use engine::snapshot::Snapshot;
 use engine::{Reason, Side};
 

@@ -15,6 +15,7 @@ use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
 use engine::io::{BURST, Frame};
+use engine::lane::Arrival;
 use engine::snapshot::Snapshot;
 
 use crate::cli;
@@ -136,7 +137,8 @@ impl Replay {
             }
             let now = self.firewall.now(merged.at_ns);
             if let [lane] = batch.lanes.grow(1) {
-                self.firewall.read_into(&mut frame, merged.side, self.snapshot.tunnels, now, lane);
+                let arrival = Arrival { side: merged.side, wire: 0, tunnels: self.snapshot.tunnels, now };
+                self.firewall.read_into(&mut frame, &arrival, lane);
             }
             batch.frames.push(frame);
         }

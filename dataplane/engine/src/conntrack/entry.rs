@@ -119,6 +119,8 @@ mod bit {
     pub const SYN_BY_RESPONDER: u32 = 1 << 17;
     pub const FIN_BY_RESPONDER: u32 = 1 << 18;
     pub const CROSSED: u32 = 1 << 19;
+    /// What a packet that goes the short way has in common with its entry: none of them is dead.
+    pub const PLAINLY: u32 = PROTO | V6 | DEAD | 0xF << STATE;
     /// Window scales: opener's, responder's, and that of the noted SYN.
     pub const SCALES: [u32; 3] = [20, 24, 28];
 }
@@ -173,30 +175,75 @@ pub struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64 && size_of::<EntryKey>() == 16);
-const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(EntryKey, addr) == 0);
-const _: () = assert!(offset_of!(Entry, remote) == 4 && offset_of!(EntryKey, remote) == 4);
-const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(EntryKey, ports) == 8);
-const _: () = assert!(offset_of!(Entry, meta) == 12 && offset_of!(EntryKey, meta) == 12);
+// The four words that are loaded as an `EntryKey` is.
+const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(Entry, remote) == 4);
+const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(Entry, meta) == 12);
+const _: () = assert!(offset_of!(EntryKey, ends) == 0 && offset_of!(EntryKey, rest) == 8);
 
-/// A connection's key as it lies at the beginning of its entry.
+/// A connection's key as it lies at the beginning of its entry. In two halves, as it is loaded, hashed and stored: of four words the
+/// compiler does that one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(16))]
 pub struct EntryKey {
-    /// See [`Entry::addr`].
-    pub addr: AddrId,
-    /// See [`Entry::remote`].
-    pub remote: u32,
-    /// See [`Entry::ports`].
-    pub ports: u32,
-    /// See [`key_meta`].
-    pub meta: u32,
+    /// Remote address × 2³² + NIC and local address.
+    pub(super) ends: u64,
+    /// Flags × 2³² + ports.
+    pub(super) rest: u64,
 }
 
 impl EntryKey {
+    /// From what [`Entry`]'s fields of these names say; `meta` is [`key_meta`], and [`demand`] where a packet's short way is looked
+    /// for.
+    #[inline(always)]
+    pub const fn new(addr: AddrId, remote: u32, ports: u32, meta: u32) -> EntryKey {
+        EntryKey::of_packet(addr, remote, (meta as u64) << 32 | ports as u64)
+    }
+
+    /// The same with `meta` and `ports` put together.
+    #[inline(always)]
+    pub const fn of_packet(addr: AddrId, remote: u32, rest: u64) -> EntryKey {
+        EntryKey { ends: (remote as u64) << 32 | addr.0 as u64, rest }
+    }
+
+    /// See [`Entry::addr`].
+    #[inline]
+    pub fn addr(&self) -> AddrId {
+        AddrId(self.ends as u32)
+    }
+
+    /// See [`Entry::remote`].
+    #[inline]
+    pub fn remote(&self) -> u32 {
+        (self.ends >> 32) as u32
+    }
+
+    /// See [`Entry::ports`].
+    #[inline]
+    pub fn ports(&self) -> u32 {
+        self.rest as u32
+    }
+
+    /// See [`EntryKey::new`].
+    #[inline]
+    pub fn meta(&self) -> u32 {
+        (self.rest >> 32) as u32
+    }
+
+    /// The same key with other flags.
+    pub fn with_meta(&self, meta: u32) -> EntryKey {
+        EntryKey::new(self.addr(), self.remote(), self.ports(), meta)
+    }
+
+    /// True if it demands this state.
+    #[inline]
+    pub fn demands(&self, state: State) -> bool {
+        self.meta() & 0xF << bit::STATE == demand(Some(state))
+    }
+
     /// IPv6.
     #[inline]
     pub fn is_v6(&self) -> bool {
-        self.meta & bit::V6 != 0
+        self.meta() & bit::V6 != 0
     }
 }
 
@@ -204,6 +251,22 @@ impl EntryKey {
 #[inline]
 pub fn key_meta(protocol: u8, v6: bool) -> u32 {
     u32::from(protocol) | if v6 { bit::V6 } else { 0 }
+}
+
+/// Beside a key's flags: the state in which a connection must be for its packet to change nothing but windows and deadline. `None`
+/// is a state that no connection has: the packet goes the long way.
+#[inline]
+pub const fn demand(state: Option<State>) -> u32 {
+    match state {
+        Some(state) => (state as u32) << bit::STATE,
+        None => 0xF << bit::STATE,
+    }
+}
+
+/// A key's flags without what is demanded.
+#[inline]
+pub fn without_demand(meta: u32) -> u32 {
+    meta & (bit::PROTO | bit::V6)
 }
 
 impl Entry {
@@ -222,49 +285,50 @@ impl Entry {
         }
     }
 
+    #[inline]
+    fn differs(&self, key: &EntryKey, meta: u32) -> bool {
+        let mine = EntryKey::new(self.addr, self.remote, self.ports, self.meta);
+        let counts = u64::from(meta) << 32 | u64::from(u32::MAX);
+        (mine.ends ^ key.ends) | (mine.rest ^ key.rest) & counts != 0
+    }
+
     /// True if the key's part in this line fits.
     #[inline]
     pub fn has_key(&self, key: &EntryKey) -> bool {
-        (self.addr.0 ^ key.addr.0)
-            | (self.remote ^ key.remote)
-            | (self.ports ^ key.ports)
-            | ((self.meta ^ key.meta) & (bit::PROTO | bit::V6))
-            == 0
+        !self.differs(key, bit::PROTO | bit::V6)
     }
 
-    /// [`Entry::has_key`] in one comparison.
+    /// True if it has this key and stands as the key demands, and no re-judging has killed it.
+    #[inline]
+    pub fn is_plainly(&self, key: &EntryKey) -> bool {
+        !self.differs(key, bit::PLAINLY)
+    }
+
+    /// [`Entry::is_plainly`] in one comparison.
     ///
     /// # Safety
     /// The processor has x86-64-v3.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub unsafe fn has_key_v3(&self, key: &EntryKey) -> bool {
+    pub unsafe fn is_plainly_v3(&self, key: &EntryKey) -> bool {
         use std::arch::x86_64::{__m128i, _mm_load_si128, _mm_set_epi32, _mm_testz_si128, _mm_xor_si128};
         // SAFETY: both begin with the key's four words, on multiples of 16 bytes; the instructions are there, as the caller says.
         unsafe {
             let mine = _mm_load_si128(std::ptr::from_ref(self).cast::<__m128i>());
             let asked = _mm_load_si128(std::ptr::from_ref(key).cast::<__m128i>());
-            let counts = _mm_set_epi32((bit::PROTO | bit::V6) as i32, -1, -1, -1);
+            let counts = _mm_set_epi32(bit::PLAINLY as i32, -1, -1, -1);
             _mm_testz_si128(_mm_xor_si128(mine, asked), counts) == 1
         }
     }
 
-    /// True if it is in this state and no re-judging has killed it: a single comparison.
-    #[inline]
-    pub fn is_plainly(&self, state: State) -> bool {
-        const MASK: u32 = 0xF << bit::STATE | bit::DEAD;
-        self.meta & MASK == (state as u32) << bit::STATE
-    }
-
     /// Its key.
     pub fn key(&self) -> EntryKey {
-        let Entry { addr, remote, ports, .. } = *self;
-        EntryKey { addr, remote, ports, meta: self.key_meta() }
+        EntryKey::new(self.addr, self.remote, self.ports, self.key_meta())
     }
 
     /// The part of the flags that belongs to the key.
     pub fn key_meta(&self) -> u32 {
-        self.meta & (bit::PROTO | bit::V6)
+        without_demand(self.meta)
     }
 
     /// IP protocol.

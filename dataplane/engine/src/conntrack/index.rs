@@ -4,7 +4,7 @@
 //! next ones and counts them (as F14's overflow counters do), so that a search knows when to stop and
 //! nothing needs a tombstone. At the load chosen here (5.4 of 10) about 1 entry in 140 does not lie in its home.
 
-use super::hash::FlowHash;
+use super::hash::{FlowHash, RawHash};
 
 const WAYS: usize = 10;
 /// Entries per bucket when the table is at its capacity, in tenths: just below 12 bytes of index an entry.
@@ -96,29 +96,23 @@ fn matching_one_by_one(tags: &[u16; WAYS], tag: u16) -> u32 {
 #[cfg(not(target_arch = "x86_64"))]
 use matching_one_by_one as matching;
 
-impl Index {
-    /// For at most `capacity` entries.
-    pub fn new(capacity: u32) -> Index {
-        let buckets = (u64::from(capacity) * 10).div_ceil(LOAD_TENTHS).max(2) as usize;
-        let empty = Bucket { tags: [0; WAYS], passed: 0, places: [0; WAYS] };
-        Index { buckets: crate::pages::filled_on_huge_pages(empty, buckets) }
-    }
+/// An index to be asked only.
+#[derive(Clone, Copy)]
+pub struct View<'i> {
+    buckets: &'i [Bucket],
+}
 
-    /// Fast range instead of a power of two (Lemire, 2016).
-    #[inline]
-    fn home(&self, hash: FlowHash) -> usize {
-        ((u64::from(hash.bucket()) * self.buckets.len() as u64) >> 32) as usize
-    }
-
-    #[inline]
-    fn after(&self, bucket: usize) -> usize {
-        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+impl View<'_> {
+    /// A key's hash as the index takes it.
+    #[inline(always)]
+    pub fn hash(&self, raw: RawHash) -> FlowHash {
+        raw.within(self.buckets.len())
     }
 
     /// Asks for the home bucket's cache line.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, hash: FlowHash) {
-        super::prefetch(&self.buckets[self.home(hash)]);
+        super::prefetch(&self.buckets[hash.home()]);
     }
 
     /// The first place whose tag fits, to be prefetched: a hint and no more.
@@ -127,7 +121,7 @@ impl Index {
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> Option<u32> {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = &self.buckets[hash.home()];
         #[cfg(target_arch = "x86_64")]
         if V3 {
             // SAFETY: as the caller says.
@@ -136,18 +130,50 @@ impl Index {
         }
         bucket.matches(hash.tag()).next().map(|way| bucket.places[way])
     }
+}
+
+impl Index {
+    /// For at most `capacity` entries.
+    pub fn new(capacity: u32) -> Index {
+        let buckets = (u64::from(capacity) * 10).div_ceil(LOAD_TENTHS).max(2) as usize;
+        let empty = Bucket { tags: [0; WAYS], passed: 0, places: [0; WAYS] };
+        Index { buckets: crate::pages::filled_on_huge_pages(empty, buckets) }
+    }
+
+    /// Itself, to be kept in registers.
+    #[inline(always)]
+    pub fn view(&self) -> View<'_> {
+        View { buckets: &self.buckets }
+    }
+
+    /// See [`View::hash`].
+    #[inline(always)]
+    pub fn hash(&self, raw: RawHash) -> FlowHash {
+        self.view().hash(raw)
+    }
+
+    #[inline]
+    fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+    }
+
+    /// See [`View::prefetch`].
+    #[inline]
+    pub fn prefetch(&self, hash: FlowHash) {
+        self.view().prefetch(hash);
+    }
 
     /// True if no place can be meant: no tag at home fits, and nothing went on from there.
     #[inline]
     pub fn is_absent(&self, hash: FlowHash) -> bool {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = &self.buckets[hash.home()];
         bucket.passed == 0 && matching(&bucket.tags, hash.tag()) == 0
     }
 
     /// The place for which `is_it` holds.
     #[inline(always)]
     pub fn find(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool + Copy) -> Option<u32> {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = &self.buckets[hash.home()];
         for way in bucket.matches(hash.tag()) {
             if is_it(bucket.places[way]) {
                 return Some(bucket.places[way]);
@@ -159,7 +185,7 @@ impl Index {
     /// For the few that did not find room at home.
     #[inline(never)]
     fn find_beyond(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut at = self.after(self.home(hash));
+        let mut at = self.after(hash.home());
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             for way in bucket.matches(hash.tag()) {
@@ -177,7 +203,7 @@ impl Index {
 
     /// Notes a place under a hash. There is always room for the capacity's worth.
     pub fn insert(&mut self, hash: FlowHash, place: u32) {
-        let mut at = self.home(hash);
+        let mut at = hash.home();
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
             if let Some(way) = bucket.matches(0).next() {
@@ -193,7 +219,7 @@ impl Index {
 
     /// Forgets a place that was noted under this hash.
     pub fn remove(&mut self, hash: FlowHash, place: u32) {
-        let home = self.home(hash);
+        let home = hash.home();
         let mut at = home;
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
@@ -224,14 +250,21 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::AddrId;
     use crate::conntrack::hash::Secret;
+    use crate::conntrack::{EntryKey, key_meta};
+
+    fn key(remote: u32) -> EntryKey {
+        EntryKey::new(AddrId(1), remote, 77, key_meta(6, false))
+    }
 
     #[test]
     fn full_to_capacity_every_entry_is_found_and_after_removal_none() {
         let secret = Secret::new([7, 9]);
         for capacity in [1, 2, 10, 100, 5000] {
             let mut index = Index::new(capacity);
-            let hash = |n: u32| secret.v4(1, n, 77, 6);
+            let buckets = index.buckets.len();
+            let hash = |n: u32| secret.v4(&key(n)).within(buckets);
             for round in 0..3 {
                 for n in 0..capacity {
                     assert_eq!(index.find(hash(n), |p| p == n), None, "round {round}");
@@ -270,7 +303,7 @@ mod tests {
     #[test]
     fn a_bucket_that_overflows_spills_into_the_next_and_forgets_it_again() {
         let mut index = Index::new(20);
-        let hash = Secret::new([1, 2]).v4(1, 2, 3, 6);
+        let hash = index.hash(Secret::new([1, 2]).v4(&key(2)));
         for place in 0..25 {
             index.insert(hash, place);
         }

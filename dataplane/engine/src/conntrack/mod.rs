@@ -13,9 +13,11 @@ use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
 pub use change::{Standing, opening_query, standing};
-pub use entry::{Entry, EntryKey, NOTED, OPENER, RESPONDER, STATES, State, Who, key_meta};
-pub use hash::{FlowHash, Secret};
-use index::Index;
+pub use entry::{
+    Entry, EntryKey, NOTED, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
+};
+pub use hash::{FlowHash, RawHash, Secret};
+use index::{Index, View};
 
 /// Entries that a full table looks at for one newcomer, at most.
 const ROOM_BUDGET: u32 = 64;
@@ -121,7 +123,7 @@ pub struct Shard {
     secret: Secret,
     config: ShardConfig,
     /// The timeouts by state.
-    timeouts: [u32; 9],
+    timeouts: [u32; STATES.len()],
     len: u32,
     unconfirmed: u32,
     /// Places below it have been looked at since the last change; `u32::MAX` when done.
@@ -160,17 +162,24 @@ impl Shard {
     /// The hash of a connection's key.
     #[inline]
     pub fn hash(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> FlowHash {
-        if v6 {
+        self.index.hash(if v6 {
             self.secret.v6(addr.0, remote, ports, protocol)
         } else {
-            self.secret.v4(addr.0, remote as u32, ports, protocol)
-        }
+            let remote = remote as u32;
+            self.secret.v4(&EntryKey::new(addr, remote, ports, key_meta(protocol, false)))
+        })
     }
 
     /// The same of an IPv4 connection.
     #[inline(always)]
     pub fn hash_v4(&self, key: &EntryKey) -> FlowHash {
-        self.secret.v4(key.addr.0, key.remote, key.ports, key.meta as u8)
+        self.index.hash(self.secret.v4(key))
+    }
+
+    /// A hash of something else with the same secret, for other tables than the index.
+    #[inline]
+    pub fn hash_of_other(&self, addr: AddrId, remote: u128, id: u32, protocol: u8) -> u32 {
+        self.secret.v6(addr.0, remote, id, protocol).upper()
     }
 
     /// The key of a connection of `addr`.
@@ -185,27 +194,18 @@ impl Shard {
         }
     }
 
-    /// Asks for the cache line that [`Shard::prefetch_entry`] reads.
+    /// Asks for the cache line that [`Homes::hint`] reads.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
-    #[inline(always)]
-    pub unsafe fn prefetch_entry<const V3: bool>(&self, hash: FlowHash, v6: bool) -> u32 {
-        // SAFETY: as the caller says.
-        let hint = unsafe { self.index.hint::<V3>(hash) }.unwrap_or(NO_HINT);
-        if let Some(entry) = self.entries.get(hint as usize) {
-            prefetch(entry);
-        }
-        if v6 && let Some(remote) = self.remote6.get(hint as usize) {
+    /// Asks for the cache line with an IPv6 entry's remote address.
+    #[inline]
+    pub fn prefetch_remote(&self, hint: u32) {
+        if let Some(remote) = self.remote6.get(hint as usize) {
             prefetch(remote);
         }
-        hint
     }
 
     /// True if there is certainly no entry with a key of this hash.
@@ -218,7 +218,7 @@ impl Shard {
     #[inline]
     pub fn find(&self, key: &Key) -> Option<FlowIndex> {
         let Key { addr, remote, ports, meta, hash } = *key;
-        let short = EntryKey { addr, remote: remote_digest(remote, meta), ports, meta };
+        let short = EntryKey::new(addr, remote_digest(remote, meta), ports, meta);
         let found = self.index.find(hash, |place| {
             self.entries[place as usize].has_key(&short)
                 && (!short.is_v6() || self.remote6[place as usize] == remote)
@@ -226,25 +226,16 @@ impl Shard {
         found.map(FlowIndex)
     }
 
-    /// The entry at `hint`, if it has this key: [`Shard::find`] for the way of nearly every packet. `None` says nothing: the hint
-    /// may be out of date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// What finds home buckets, and where entries probably are.
     #[inline(always)]
-    pub unsafe fn find_hinted<const V3: bool>(
-        &self,
-        hint: u32,
-        key: &EntryKey,
-        remote: impl Fn() -> u128,
-    ) -> Option<FlowIndex> {
-        let entry = self.entries.get(hint as usize)?;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as the caller says.
-        let has_key = if V3 { unsafe { entry.has_key_v3(key) } } else { entry.has_key(key) };
-        #[cfg(not(target_arch = "x86_64"))]
-        let has_key = entry.has_key(key);
-        (has_key && (!key.is_v6() || self.remote6[hint as usize] == remote())).then_some(FlowIndex(hint))
+    pub fn homes(&self) -> Homes<'_> {
+        Homes { secret: self.secret, index: self.index.view(), entries: &self.entries }
+    }
+
+    /// The entries, to be changed in place.
+    #[inline(always)]
+    pub fn table(&mut self) -> Table<'_> {
+        Table { entries: &mut self.entries, remote6: &self.remote6, timeouts: self.timeouts }
     }
 
     /// An entry.
@@ -307,12 +298,6 @@ impl Shard {
     pub fn refresh(&mut self, flow: FlowIndex, now: Now) {
         let entry = &mut self.entries[flow.0 as usize];
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
-    }
-
-    /// The deadline of an entry that is in this state as of now.
-    #[inline(always)]
-    pub fn deadline(&self, state: State, now: Now) -> u32 {
-        now.up.wrapping_add(self.timeouts[state as usize])
     }
 
     /// After a packet that moved the entry from `before`: new deadline, and its place in the timers' order.
@@ -489,7 +474,73 @@ impl Shard {
     }
 }
 
-/// No entry is likely: see [`Shard::prefetch_entry`].
+/// What finds home buckets, and where entries probably are. Whoever looks many up keeps it in registers.
+#[derive(Clone, Copy)]
+pub struct Homes<'s> {
+    secret: Secret,
+    index: View<'s>,
+    entries: &'s [Entry],
+}
+
+impl Homes<'_> {
+    /// A key's hash.
+    #[inline(always)]
+    pub fn hash_v4(&self, key: &EntryKey) -> FlowHash {
+        self.index.hash(self.secret.v4(key))
+    }
+
+    /// Asks for the cache line that [`Homes::hint`] reads.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: FlowHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> u32 {
+        // SAFETY: as the caller says.
+        let Some(place) = (unsafe { self.index.hint::<V3>(hash) }) else { return NO_HINT };
+        // Without a look at how many there are: nothing is read.
+        prefetch(self.entries.as_ptr().wrapping_add(place as usize));
+        place
+    }
+}
+
+/// The entries of a shard and what nearly every packet needs beside. Whoever judges many keeps it in registers.
+pub struct Table<'s> {
+    entries: &'s mut [Entry],
+    remote6: &'s [u128],
+    /// By state.
+    pub timeouts: [u32; STATES.len()],
+}
+
+impl Table<'_> {
+    /// The entry at `hint`, if it has this key and stands as that demands ([`demand`]). `None` says nothing: the hint may be out of
+    /// date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn plainly_at<const V3: bool>(
+        &mut self,
+        hint: u32,
+        key: &EntryKey,
+        remote: impl Fn() -> u128,
+    ) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(hint as usize)?;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as the caller says.
+        let is_it = if V3 { unsafe { entry.is_plainly_v3(key) } } else { entry.is_plainly(key) };
+        #[cfg(not(target_arch = "x86_64"))]
+        let is_it = entry.is_plainly(key);
+        (is_it && (!key.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
+    }
+}
+
+/// No entry is likely: see [`Homes::hint`].
 pub const NO_HINT: u32 = u32::MAX;
 
 /// No address has this number: place 2²⁰ − 1 is never given out.
@@ -503,13 +554,11 @@ pub fn remote_digest(remote: u128, key_meta: u32) -> u32 {
 
 /// Asks for the cache line at `place`.
 #[inline]
-pub fn prefetch<T>(place: &T) {
+pub fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing and faults nowhere.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(place).cast(),
-        );
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;

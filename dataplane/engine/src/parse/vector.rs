@@ -1,14 +1,15 @@
-//! The commonest frames of all, untagged IPv4 with TCP or UDP, taken apart by vectors: what lies together in the frame is
+//! The commonest packets of all, whole IPv4 ones of TCP or UDP, untagged, tagged or in VXLAN, taken apart by vectors: what lies together in the frame is
 //! turned round and put where it belongs by one shuffle each, where words would be loaded, shifted and stored one by one.
 
 use std::arch::x86_64::{
-    __m128i, _mm_loadu_si128, _mm_set_epi8, _mm_shuffle_epi8, _mm_store_si128, _mm_testz_si128,
-    _mm_xor_si128, _mm256_loadu_si256, _mm256_storeu_si256,
+    __m128i, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi32, _mm_setzero_si128, _mm_shuffle_epi8,
+    _mm_store_si128, _mm_testz_si128, _mm_xor_si128, _mm256_loadu_si256, _mm256_storeu_si256,
 };
 use std::mem::offset_of;
 
-use super::{syn_and_fin, window_scale};
-use crate::lane::{Ends, Fragment, Lane, NO_SCALE, Stage, What, flags};
+use super::{VLAN, VXLAN_PORT, syn_and_fin, window_scale};
+use crate::conntrack::{State, demand};
+use crate::lane::{Arrival, Ends, Fragment, Lane, NO_SCALE, Stage, What, flags};
 use crate::proto;
 use crate::time::Now;
 use crate::{SegmentKey, Side};
@@ -18,19 +19,24 @@ const _: () = assert!(offset_of!(Lane, src) == 0 && offset_of!(Lane, dst) == 16)
 const _: () = assert!(offset_of!(Lane, src_mac) == 32 && offset_of!(Lane, dst_mac) == 40);
 const _: () = assert!(offset_of!(Lane, ack) == 48 && offset_of!(Lane, seq) == 52);
 const _: () = assert!(offset_of!(Lane, seq_end) == 56 && offset_of!(Lane, end) == 60);
+const _: () = assert!(offset_of!(Lane, dport) == 64 && offset_of!(Lane, sport) == 66);
+const _: () = assert!(offset_of!(Lane, win) == 68 && offset_of!(Lane, wire) == 70);
+const _: () = assert!(offset_of!(Lane, now) == 72 && offset_of!(Now, tick) == 0 && offset_of!(Now, up) == 4);
 const _: () = assert!(offset_of!(Lane, ends) == 112 && offset_of!(Ends, local) == 0);
-const _: () = assert!(offset_of!(Ends, remote) == 4 && offset_of!(Ends, ports) == 8);
-const _: () = assert!(offset_of!(Ends, protocol) == 12);
+const _: () = assert!(offset_of!(Ends, remote) == 4 && offset_of!(Ends, rest) == 8);
 
-/// What all these frames have in common, by side: of it the 32 bytes from `l3` on are copied, and what differs is then set.
-static TCP: [Lane; 2] =
-    [plain(Side::Inside, What::Tcp, proto::TCP), plain(Side::Outside, What::Tcp, proto::TCP)];
+/// What all these frames have in common, by side: of it the 32 bytes from `l3` on are copied, and what differs is then set. TCP is
+/// data that has nothing but an ACK.
+static TCP: [Lane; 2] = [
+    plain(Side::Inside, What::Tcp, proto::TCP, flags::ACK),
+    plain(Side::Outside, What::Tcp, proto::TCP, flags::ACK),
+];
 static UDP: [Lane; 2] =
-    [plain(Side::Inside, What::Ports, proto::UDP), plain(Side::Outside, What::Ports, proto::UDP)];
+    [plain(Side::Inside, What::Ports, proto::UDP, 0), plain(Side::Outside, What::Ports, proto::UDP, 0)];
 const COPIED: usize = offset_of!(Lane, l3);
 const _: () = assert!(Side::Inside as usize == 0 && COPIED == 80);
 
-const fn plain(side: Side, what: What, proto: u8) -> Lane {
+const fn plain(side: Side, what: What, proto: u8, flags: u8) -> Lane {
     Lane {
         src: 0,
         dst: 0,
@@ -63,54 +69,131 @@ const fn plain(side: Side, what: What, proto: u8) -> Lane {
         proto,
         what,
         side,
-        flags: 0,
-        ends: Ends { local: 0, remote: 0, ports: 0, protocol: 0 },
+        flags,
+        ends: Ends { local: 0, remote: 0, rest: 0 },
     }
 }
 
 /// A zero in a shuffle.
 const O: i8 = -128;
+/// How the addresses begin that bridges keep to themselves.
+const LINK_LOCAL: [u8; 4] = [0x01, 0x80, 0xC2, 0x00];
 
-/// Reads such a frame as [`super::plain`] does. False leaves it, and the lane as it was, to the long way: every other frame, those to
-/// addresses that begin as the link-local ones do, and datagrams in frames of less than 54 bytes.
+/// Where in a frame a packet lies.
+#[derive(Clone, Copy)]
+struct Place {
+    /// 14 bytes before its IP header.
+    at: usize,
+    /// Its Ethernet addresses.
+    macs: usize,
+    /// Its VPC's.
+    segment: SegmentKey,
+}
+
+const UNTAGGED: Place = Place { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
+/// Bytes before the Ethernet frame in a VXLAN frame: Ethernet, IPv4, UDP, VXLAN.
+const VXLAN_HEADERS: usize = 14 + 20 + 8 + 8;
+
+/// Reads such a frame as the long way does, in whatever segment. False leaves it, and the lane as it was, to the long way: every other
+/// frame, those to addresses that begin as the link-local ones do, and packets of less than 40 bytes.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn read(data: &[u8], wire_len: usize, side: Side, lane: &mut Lane) -> bool {
-    let Some(h) = data.first_chunk::<54>() else { return false };
-    let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
+pub unsafe fn read(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
     // SAFETY: as the caller says.
-    if end > wire_len || h[..4] == [0x01, 0x80, 0xC2, 0x00] || !unsafe { is_whole_ipv4(h) } {
+    unsafe {
+        !arrival.tunnels && read_at(data, wire_len, UNTAGGED, arrival, lane)
+            || read_in_segment(data, wire_len, arrival, lane)
+    }
+}
+
+/// The same of what has an 802.1Q tag, or lies in VXLAN over IPv4.
+///
+/// # Safety
+/// The processor has x86-64-v3.
+#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
+#[inline(never)]
+unsafe fn read_in_segment(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
+    let Some(h) = data.first_chunk::<54>() else { return false };
+    if [h[12], h[13]] == VLAN.to_be_bytes() {
+        let segment = SegmentKey::vlan(u16::from_be_bytes([h[14], h[15]]) & 0x0FFF);
+        // A priority tag is none: where untagged frames are tunnels, this is the tunnels' own.
+        // SAFETY: as the caller says.
+        return (segment != SegmentKey::UNTAGGED || !arrival.tunnels)
+            && unsafe { read_at(data, wire_len, Place { at: 4, macs: 0, segment }, arrival, lane) };
+    }
+    let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
+    let inner_end = 34 + usize::from(u16::from_be_bytes([h[38], h[39]]));
+    // The outer packet is a whole one, to VXLAN's port, and its header says that it bears a VNI.
+    let is_vxlan = arrival.tunnels
+        // SAFETY: as the caller says.
+        && unsafe { is_whole_ipv4(h) }
+        && h[23] == proto::UDP
+        && [h[36], h[37]] == VXLAN_PORT.to_be_bytes()
+        && h[42] & 8 != 0;
+    if !is_vxlan || end > wire_len || inner_end > end || h[..4] == LINK_LOCAL {
+        return false;
+    }
+    let segment = SegmentKey::vni(u32::from_be_bytes([0, h[46], h[47], h[48]]));
+    let place = Place { at: VXLAN_HEADERS, macs: VXLAN_HEADERS, segment };
+    // SAFETY: as the caller says.
+    unsafe { read_at(&data[..inner_end.min(data.len())], inner_end, place, arrival, lane) }
+}
+
+/// The same of what lies at a place in `data`, and ends before `limit` on the wire.
+///
+/// # Safety
+/// The processor has x86-64-v3.
+#[inline(always)]
+unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
+    let Place { at, macs, segment } = place;
+    let Some(h) = data.get(at..).and_then(|data| data.first_chunk::<54>()) else { return false };
+    let Some(macs) = data.get(macs..).and_then(|data| data.first_chunk::<16>()) else { return false };
+    let end = at + 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
+    // SAFETY: as the caller says.
+    if end > limit || macs[..4] == LINK_LOCAL || !unsafe { is_whole_ipv4(h) } {
         return false;
     }
     if h[23] == proto::TCP {
-        let payload = 34 + usize::from(h[46] >> 4) * 4;
-        if payload < 54 || payload > end || payload > data.len() {
+        let payload = at + 34 + usize::from(h[46] >> 4) * 4;
+        if h[46] < 5 << 4 || payload > end || payload > data.len() {
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends(h, side, &TCP, lane) };
-        let bits = h[47] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
-        lane.flags = bits;
-        lane.win = u16::from_be_bytes([h[48], h[49]]);
+        unsafe { ends::<true>(h, macs, arrival, &TCP, State::Established, lane) };
         let seq = u32::from_be_bytes([h[38], h[39], h[40], h[41]]);
-        lane.seq_end = seq.wrapping_add((end - payload) as u32).wrapping_add(syn_and_fin(bits));
-        if bits & flags::SYN != 0 {
-            lane.wscale = window_scale(&data[54..payload]);
+        lane.seq_end = seq.wrapping_add((end - payload) as u32);
+        let bits = h[47] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
+        if bits != flags::ACK {
+            more_than_data(bits, &data[at + 54..payload], lane);
         }
     } else {
         let len = usize::from(u16::from_be_bytes([h[38], h[39]]));
         // DHCP has the ports 67 and 68.
-        if h[23] != proto::UDP || len < 8 || 34 + len > end || h[34] == 0 && h[35] & !7 == 64 {
+        if h[23] != proto::UDP || len < 8 || at + 34 + len > end || h[34] == 0 && h[35] & !7 == 64 {
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends(h, side, &UDP, lane) };
-        (lane.ack, lane.seq, lane.seq_end, lane.win) = (0, 0, 0, 0);
+        unsafe { ends::<false>(h, macs, arrival, &UDP, State::TwoWay, lane) };
     }
     lane.end = end as u32;
+    if at != 0 {
+        (lane.l3, lane.l4) = (at as u32 + 14, at as u32 + 34);
+        (lane.segment, lane.tunnels) = (segment, arrival.tunnels);
+    }
     true
+}
+
+/// What segments have that open, end or break a connection.
+#[inline(always)]
+fn more_than_data(bits: u8, options: &[u8], lane: &mut Lane) {
+    lane.flags = bits;
+    lane.ends.rest |= u64::from(demand(None)) << 32;
+    lane.seq_end = lane.seq_end.wrapping_add(syn_and_fin(bits));
+    if bits & flags::SYN != 0 {
+        lane.wscale = window_scale(options);
+    }
 }
 
 /// IPv4 without options, no fragment.
@@ -128,38 +211,63 @@ unsafe fn is_whole_ipv4(h: &[u8; 54]) -> bool {
     }
 }
 
-/// Writes addresses, ports, numbers and what these frames have in common.
+/// Writes addresses, ports, when and where it came in, what these frames have in common, and what TCP has beside; `state` is what they
+/// demand of their connections.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn ends(h: &[u8; 54], side: Side, common: &[Lane; 2], lane: &mut Lane) {
-    // SAFETY: the loads lie within the 54 bytes, the stores within the lane (asserted above), which is aligned to 64 bytes. They
+unsafe fn ends<const TCP: bool>(
+    h: &[u8; 54],
+    macs: &[u8; 16],
+    arrival: &Arrival,
+    common: &[Lane; 2],
+    state: State,
+    lane: &mut Lane,
+) {
+    let Arrival { side, wire, now, .. } = *arrival;
+    // SAFETY: the loads lie within the 54 and 16 bytes, the stores within the lane (asserted above), which is aligned to 64 bytes. They
     // leave numbers, of which all are valid, and a copy of 32 bytes of a lane in their own place. The instructions are there, as
     // the caller says.
     unsafe {
         let load = |at: usize| _mm_loadu_si128(h.as_ptr().add(at).cast::<__m128i>());
         let place = std::ptr::from_mut(lane).cast::<__m128i>();
-        let store = |at: usize, from: __m128i, order: __m128i| {
-            _mm_store_si128(place.add(at / 16), _mm_shuffle_epi8(from, order));
-        };
+        let store = |at: usize, what: __m128i| _mm_store_si128(place.add(at / 16), what);
+        let turn = |from: __m128i, order: __m128i| _mm_shuffle_epi8(from, order);
         // Time to live, protocol, checksum, source, destination, ports.
         let ip = load(22);
-        store(0, ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 4, 5, 6, 7));
-        store(16, ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 8, 9, 10, 11));
-        store(32, load(0), _mm_set_epi8(O, O, 0, 1, 2, 3, 4, 5, O, O, 6, 7, 8, 9, 10, 11));
-        // Sequence and acknowledgment number.
-        store(48, load(38), _mm_set_epi8(O, O, O, O, O, O, O, O, 0, 1, 2, 3, 4, 5, 6, 7));
+        store(0, turn(ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 4, 5, 6, 7)));
+        store(16, turn(ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 8, 9, 10, 11)));
+        store(
+            32,
+            turn(
+                _mm_loadu_si128(macs.as_ptr().cast()),
+                _mm_set_epi8(O, O, 0, 1, 2, 3, 4, 5, O, O, 6, 7, 8, 9, 10, 11),
+            ),
+        );
+        // Destination and source port, then the wire in the upper half of a word.
+        let ports = turn(ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 12, 13, 14, 15));
+        let arrived = _mm_set_epi32(now.up as i32, now.tick as i32, (u32::from(wire) << 16) as i32, 0);
+        let mut beside = _mm_or_si128(ports, arrived);
+        if TCP {
+            // Sequence and acknowledgment number; the window.
+            let tcp = load(38);
+            store(48, turn(tcp, _mm_set_epi8(O, O, O, O, O, O, O, O, 0, 1, 2, 3, 4, 5, 6, 7)));
+            let window = turn(tcp, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, 10, 11, O, O, O, O));
+            beside = _mm_or_si128(beside, window);
+        } else {
+            store(48, _mm_setzero_si128());
+        }
+        store(64, beside);
         let order = match side {
             Side::Inside => _mm_set_epi8(O, O, O, 1, 12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7),
             Side::Outside => _mm_set_epi8(O, O, O, 1, 14, 15, 12, 13, 4, 5, 6, 7, 8, 9, 10, 11),
         };
-        store(112, ip, order);
+        let demanded = _mm_set_epi32(demand(Some(state)) as i32, 0, 0, 0);
+        store(112, _mm_or_si128(turn(ip, order), demanded));
         let common = common.as_ptr().add(side as usize).byte_add(COPIED);
         let common = _mm256_loadu_si256(common.cast());
         _mm256_storeu_si256(std::ptr::from_mut(lane).byte_add(COPIED).cast(), common);
     }
-    let ports = u32::from_be_bytes([h[34], h[35], h[36], h[37]]);
-    (lane.dport, lane.sport) = (ports as u16, (ports >> 16) as u16);
     lane.hops = h[22];
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Binding, Members, Membership, NOWHERE, NicRecord, Snapshot};
+use super::{Binding, LAST, Members, Membership, NOWHERE, NicRecord, Snapshot, flag};
 use crate::AddrId;
 
 impl Snapshot {
@@ -54,7 +54,7 @@ impl Snapshot {
 
     /// The next holder of the same address.
     fn id_behind(&self, binding: &Binding) -> Option<AddrId> {
-        self.bindings.get(binding.next as usize).map(|next| next.id)
+        self.bindings.get(binding.next() as usize).map(|next| next.id)
     }
 
     fn difference_of_index(&self, afresh: &Snapshot) -> Option<String> {
@@ -76,7 +76,10 @@ impl Snapshot {
 
 /// All that a binding says but what only its own snapshot understands.
 fn facts(b: &Binding) -> impl PartialEq + use<> {
-    ((b.addr, b.mac, b.nic_mac, b.id, b.vpc), (b.nic, b.flush, b.rejudge, b.flags))
+    (
+        (b.addr, b.mac, b.sole, b.id, b.vpc),
+        (b.nic, b.flush, b.rejudge, b.flags & !(LAST << flag::NEXT), b.filter),
+    )
 }
 
 impl Members {

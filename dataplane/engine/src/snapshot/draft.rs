@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    ANY_MAC, AddressIndex, Binding, Members, NOWHERE, NewBinding, NicRecord, Settings, Snapshot, VpcRecord,
-    filter_bit, flag,
+    AddressIndex, Binding, LAST, Members, NOT_SOLE, NOWHERE, NewBinding, NicRecord, Settings, Snapshot,
+    VpcRecord, filter_bit, flag, sole_v4,
 };
 use crate::classify::Policy;
 use crate::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
-
-/// Flags that belong to the index of all addresses and not to a binding alone.
-const FILTER_BITS: u32 = u32::MAX << flag::FILTER;
 
 /// What the control side changes and publishes copies of: a commit costs what it changes, and a copy of a few flat tables.
 #[derive(Clone)]
@@ -97,7 +94,8 @@ impl Draft {
     /// An address of a NIC whose record is there already.
     pub fn bind(&mut self, new: NewBinding) {
         let record = self.snapshot.nic(new.nic);
-        let (vpc, observe, limited) = (record.vpc, record.observe, record.max_connections != u32::MAX);
+        let (vpc, nic_mac) = (record.vpc, record.mac);
+        let (observe, limited) = (record.observe, record.max_connections != u32::MAX);
         let rolled_back = !record.undone.is_empty();
         let flags = [
             (new.v6, flag::V6),
@@ -112,19 +110,21 @@ impl Draft {
         let is_there = place.id == new.id
             && !place.is_gone()
             && (place.vpc, place.addr, place.is_allowed()) == (vpc, new.addr, new.allowed);
-        let (next, filter) = if is_there { (place.next, place.flags & FILTER_BITS) } else { (NOWHERE, 0) };
+        // What belongs to the index of all addresses and not to a binding alone.
+        let (next, sole, filter) =
+            if is_there { (place.next(), place.sole, place.filter) } else { (LAST, NOT_SOLE, 0) };
         *place = Binding {
             addr: new.addr,
-            mac: new.mac.or(new.nic_mac).unwrap_or(ANY_MAC),
-            nic_mac: new.nic_mac.unwrap_or(ANY_MAC),
+            mac: new.mac.unwrap_or(nic_mac),
+            sole,
             id: new.id,
             vpc,
             nic: new.nic,
             flush: new.flush,
             rejudge: new.rejudge,
             policy: new.policy,
-            next,
-            flags: flags | filter,
+            flags: flags | next << flag::NEXT,
+            filter,
         };
         self.is_index_stale |= !is_there;
     }
@@ -163,13 +163,14 @@ impl Draft {
         let mut filters = vec![0; s.nics.len()];
         for id in order {
             let b = &mut s.bindings[id.slot()];
-            b.next = NOWHERE;
-            filters[b.nic.0 as usize] |= filter_bit(b.addr);
+            b.set_next(LAST);
+            filters[b.nic.0 as usize] |= 1 << filter_bit(b.addr);
         }
         for id in order {
             let (vpc, addr, v6) = {
                 let b = &mut s.bindings[id.slot()];
-                b.flags = b.flags & !FILTER_BITS | filters[b.nic.0 as usize];
+                b.filter = filters[b.nic.0 as usize];
+                b.sole = if b.is_v6() { NOT_SOLE } else { sole_v4(b.vpc, b.addr as u32) };
                 (b.vpc, b.addr, b.is_v6())
             };
             let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
@@ -177,10 +178,13 @@ impl Draft {
                 continue;
             };
             let mut last = first;
-            while s.bindings[last as usize].next != NOWHERE {
-                last = s.bindings[last as usize].next;
+            while s.bindings[last as usize].next() != LAST {
+                last = s.bindings[last as usize].next();
             }
-            s.bindings[last as usize].next = id.slot() as u32;
+            s.bindings[last as usize].set_next(id.slot() as u32);
+            for shared in [first, id.slot() as u32] {
+                s.bindings[shared as usize].sole = NOT_SOLE;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::burst::Batch;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::Stage;
+use crate::lane::{Arrival, Lane, Stage};
 use crate::worker::{HandedOff, Tap, Worker};
 
 impl<P: Port> Worker<P> {
@@ -91,9 +91,9 @@ impl<P: Port> Worker<P> {
         for (at, mut frame) in frames.drain(..).enumerate() {
             let lane = &mut lanes[at];
             if lane.tunnels != snapshot.tunnels {
-                let (wire, now) = (lane.wire, lane.now);
-                *lane = self.firewall.read(&mut frame, lane.side, snapshot.tunnels, now);
-                lane.wire = wire;
+                let Lane { side, wire, now, .. } = *lane;
+                let arrival = Arrival { side, wire, tunnels: snapshot.tunnels, now };
+                self.firewall.read_into(&mut frame, &arrival, lane);
             }
             let owner = self.links.next(&frame, lane, &mut self.firewall);
             if let Some(frame) = self.links.hand_off(owner, frame, lane, &self.firewall) {

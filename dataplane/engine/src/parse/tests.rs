@@ -1,0 +1,139 @@
+//! What short ways make of frames, beside what the long way makes of them.
+
+use super::*;
+use crate::Side;
+
+/// Ethernet, IPv4, TCP with ACK and four bytes.
+const TCP: [u8; 58] = [
+    2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+    0x45, 0, 0, 44, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
+    0x12, 0x34, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0, // TCP
+    b'd', b'a', b't', b'a',
+];
+
+/// The same as UDP of 24 bytes.
+fn udp() -> [u8; 58] {
+    let mut frame = TCP;
+    (frame[23], frame[38], frame[39]) = (proto::UDP, 0, 24);
+    frame
+}
+
+fn by_the_long_way(data: &[u8], wire_len: usize, arrival: &Arrival) -> Lane {
+    let mut lane = Lane::default();
+    at_length(data, wire_len, arrival, &mut lane);
+    lane
+}
+
+/// A lane that a short way has filled is what the long way makes of the frame, and beside that has its part of the key.
+fn assert_as_by_the_long_way(mut lane: Lane, data: &[u8], wire_len: usize, arrival: &Arrival) {
+    assert!(std::mem::take(&mut lane.plain));
+    let (src, dst) = ((lane.src as u32, lane.sport), (lane.dst as u32, lane.dport));
+    let meta = u32::from(lane.proto) | demand(lane.demands());
+    assert_eq!(std::mem::take(&mut lane.ends), Ends::new(arrival.side, src, dst, meta));
+    assert_eq!(format!("{lane:?}"), format!("{:?}", by_the_long_way(data, wire_len, arrival)));
+}
+
+fn arrival(side: Side) -> Arrival {
+    Arrival { side, wire: 3, tunnels: false, now: crate::time::Now { tick: 7, up: 8 } }
+}
+
+/// Every frame that differs in one byte from one of these, cut and on longer wires.
+fn frames(mut each: impl FnMut(&[u8], usize)) {
+    for whole in [TCP, udp()] {
+        varied(&whole, &mut each);
+    }
+}
+
+fn varied(whole: &[u8], each: &mut impl FnMut(&[u8], usize)) {
+    let mut frame = whole.to_vec();
+    let full = whole.len();
+    for (at, value) in (0..full).flat_map(|at| (0..=255).map(move |value| (at, value))) {
+        frame[at] = value;
+        for (short, longer) in [(0, 0), (0, 42), (4, 0), (5, 0), (16, 0), (18, 0)] {
+            each(&frame[..full - short], full + longer);
+        }
+        frame[at] = whole[at];
+    }
+}
+
+/// These frames behind an 802.1Q tag, and in VXLAN.
+fn in_segments() -> Vec<Vec<u8>> {
+    let tag = [0x81, 0, 0x20, 7];
+    let mut all = Vec::new();
+    for inner in [TCP, udp()] {
+        all.push([&inner[..12], &tag, &inner[12..]].concat());
+        let mut outer = udp()[..42].to_vec();
+        (outer[17], outer[36], outer[37]) = (36 + inner.len() as u8, 0x12, 0xB5);
+        outer[39] = 16 + inner.len() as u8;
+        all.push([&outer, &[8, 0, 0, 0, 0, 1, 2, 0][..], &inner].concat());
+    }
+    all
+}
+
+#[test]
+fn the_short_way_reads_what_the_long_way_reads_whatever_a_byte_says() {
+    let mut short = 0;
+    frames(|data, wire_len| {
+        let mut lane = Lane::default();
+        if plain(data, wire_len, &arrival(Side::Outside), &mut lane).is_some() {
+            short += 1;
+            assert_as_by_the_long_way(lane, data, wire_len, &arrival(Side::Outside));
+        }
+    });
+    assert!(short > 20_000);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
+    if !crate::cpu::has_v3() {
+        return;
+    }
+    let mut read = 0;
+    frames(|data, wire_len| {
+        for side in [Side::Inside, Side::Outside] {
+            let arrival = arrival(side);
+            // What stood there before.
+            let old = Lane { frag_id: 9, v6: true, reach: 7, wire: 4, ..Lane::default() };
+            let (mut lane, mut short) = (old.clone(), Lane::default());
+            // SAFETY: the processor has been asked.
+            if unsafe { vector::read(data, wire_len, &arrival, &mut lane) } {
+                read += 1;
+                assert!(plain(data, wire_len, &arrival, &mut short).is_some());
+                assert_eq!(format!("{lane:?}"), format!("{short:?}"));
+            } else {
+                assert_eq!(format!("{lane:?}"), format!("{old:?}"));
+                let is_plain = plain(data, wire_len, &arrival, &mut short).is_some();
+                assert!(!is_plain || data.len() < 54 || short.dst_mac >> 16 == 0x0180_C200);
+            }
+        }
+    });
+    assert!(read > 20_000);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn vectors_read_what_the_long_way_reads_in_every_segment_whatever_a_byte_says() {
+    if !crate::cpu::has_v3() {
+        return;
+    }
+    let mut read = [0; 2];
+    for frame in in_segments() {
+        let mut each = |data: &[u8], wire_len: usize| {
+            for (side, tunnels) in [(Side::Inside, false), (Side::Outside, true)] {
+                let arrival = Arrival { tunnels, ..arrival(side) };
+                let old = Lane { frag_id: 9, v6: true, reach: 7, wire: 4, ..Lane::default() };
+                let mut lane = old.clone();
+                // SAFETY: the processor has been asked.
+                if unsafe { vector::read(data, wire_len, &arrival, &mut lane) } {
+                    read[usize::from(lane.segment.is_vni())] += 1;
+                    assert_as_by_the_long_way(lane, data, wire_len, &arrival);
+                } else {
+                    assert_eq!(format!("{lane:?}"), format!("{old:?}"));
+                }
+            }
+        };
+        varied(&frame, &mut each);
+    }
+    assert!(read.iter().all(|read| *read > 20_000), "{read:?}");
+}
