@@ -13,6 +13,8 @@ pub enum Shape {
     V4,
     /// Untagged IPv6.
     V6,
+    /// IPv4 behind an 802.1Q tag.
+    Vlan,
     /// IPv4 in VXLAN.
     Vxlan,
 }
@@ -69,7 +71,11 @@ impl World {
     /// The policy document: groups of 50 rules, of which one admits port 22, one lets everything out, and the
     /// others admit other ports from small networks.
     pub fn policy(&self) -> String {
-        let segment = if self.shape == Shape::Vxlan { "{vni: 77}" } else { "{untagged: true}" };
+        let segment = match self.shape {
+            Shape::Vxlan => "{vni: 77}",
+            Shape::Vlan => "{vlan: 77}",
+            Shape::V4 | Shape::V6 => "{untagged: true}",
+        };
         let mut text = format!("vpcs: [{{name: prod, segment: {segment}}}]\nsecurity_groups:\n");
         let groups: Vec<String> = (0..self.rules.div_ceil(50).max(1)).map(|g| format!("g{g}")).collect();
         for (g, name) in groups.iter().enumerate() {
@@ -184,13 +190,13 @@ impl World {
         };
         let (client, server) = ((client.as_str(), 1024), (server.as_str(), OPEN_PORT));
         let inner = match kind {
-            Kind::Syn => client_segment(client, server).syn().seq(1000).frame(),
-            Kind::SynAck => server_segment(client, server).syn().seq(5000).ack(1001).frame(),
-            Kind::Ack => client_segment(client, server).seq(1001).ack(5001).frame(),
-            Kind::Question => client_segment(client, server).seq(1001).ack(5001).payload(PAYLOAD).frame(),
-            Kind::Answer => server_segment(client, server).seq(5001).ack(1001).payload(PAYLOAD).frame(),
-            Kind::UdpQuestion => udp(client, server).payload([0; 18]).frame(),
-            Kind::UdpAnswer => udp(server, client).payload([0; 18]).frame(),
+            Kind::Syn => self.frame(client_segment(client, server).syn().seq(1000)),
+            Kind::SynAck => self.frame(server_segment(client, server).syn().seq(5000).ack(1001)),
+            Kind::Ack => self.frame(client_segment(client, server).seq(1001).ack(5001)),
+            Kind::Question => self.frame(client_segment(client, server).seq(1001).ack(5001).payload(PAYLOAD)),
+            Kind::Answer => self.frame(server_segment(client, server).seq(5001).ack(1001).payload(PAYLOAD)),
+            Kind::UdpQuestion => self.frame(udp(client, server).payload([0; 18])),
+            Kind::UdpAnswer => self.frame(udp(server, client).payload([0; 18])),
             Kind::FirstFragment => udp(client, server).payload([0; 40]).fragments(24).swap_remove(0),
             Kind::LastFragment => udp(client, server).payload([0; 40]).fragments(24).swap_remove(1),
         };
@@ -198,6 +204,10 @@ impl World {
             Shape::Vxlan => vxlan("192.0.2.1", "192.0.2.2", 77, &inner).frame(),
             _ => inner,
         }
+    }
+
+    fn frame(&self, packet: impl Build) -> Vec<u8> {
+        if self.shape == Shape::Vlan { packet.vlan(77).frame() } else { packet.frame() }
     }
 }
 
@@ -225,6 +235,7 @@ impl Offsets {
     fn of(shape: Shape) -> Offsets {
         match shape {
             Shape::V4 => Offsets { link: 0, src: 26, dst: 30, ports: 34, len: 4 },
+            Shape::Vlan => Offsets { link: 0, src: 30, dst: 34, ports: 38, len: 4 },
             Shape::V6 => Offsets { link: 0, src: 22, dst: 38, ports: 54, len: 16 },
             Shape::Vxlan => Offsets { link: 50, src: 76, dst: 80, ports: 84, len: 4 },
         }

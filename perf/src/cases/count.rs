@@ -8,8 +8,16 @@ use crate::rig::{Rig, compile, counted, shard_config};
 use crate::world::{Kind, Shape, World};
 
 /// What is counted: `scripts/count-instructions`.
-pub const COUNTED: &[&str] =
-    &["established:1", "established:10000", "v6:1000", "vxlan:1000", "denied:50", "denied:1000", "new:1000"];
+pub const COUNTED: &[&str] = &[
+    "established:1",
+    "established:10000",
+    "v6:1000",
+    "vlan:1000",
+    "vxlan:1000",
+    "denied:50",
+    "denied:1000",
+    "new:1000",
+];
 
 /// Fewer NICs than usual: setting up is what takes long under a counter.
 const WORLD: World = World { nics: 100, ..World::USUAL };
@@ -22,6 +30,7 @@ pub fn count(name: &str, frames: usize) -> Result<u64, String> {
     Ok(match case {
         "established" => established(&WORLD, n, frames),
         "v6" => established(&World { shape: Shape::V6, ..WORLD }, n, frames),
+        "vlan" => established(&World { shape: Shape::Vlan, ..WORLD }, n, frames),
         "vxlan" => established(&World { shape: Shape::Vxlan, ..WORLD }, n, frames),
         "denied" => {
             let world = World { rules: n, ..WORLD };
