@@ -304,13 +304,20 @@ impl Firewall {
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
         let (mut place, mut is_any_v6) = (0, false);
-        while place < lanes.len() {
-            let (lanes_left, aheads_left) = (&lanes[place..], &mut aheads[place..]);
-            place += self.judge.resolve_plain_ones(snapshot, lanes_left, aheads_left);
-            let (Some(lane), Some(frame)) = (lanes.get(place), frames.get(place)) else { break };
-            match self.resolve_at_length(snapshot, lane, frame) {
+        while let (Some(first), Some(frame)) = (lanes.get(place), frames.get(place)) {
+            if first.plain
+                && let Some(holders) = snapshot.sole_holders_v4(first.segment)
+            {
+                let (lanes, aheads) = (&lanes[place..], &mut aheads[place..]);
+                let done = self.judge.resolve_plain_ones(&holders, first.segment, lanes, aheads);
+                place += done;
+                if done != 0 {
+                    continue;
+                }
+            }
+            match self.resolve_at_length(snapshot, first, frame) {
                 Ok(found) => {
-                    is_any_v6 |= lane.v6;
+                    is_any_v6 |= first.v6;
                     self.judge.shard.prefetch_index(found.hash);
                     aheads[place] = found;
                 }

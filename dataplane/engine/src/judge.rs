@@ -16,12 +16,12 @@ use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::resolve::resolve_plain;
-use crate::snapshot::{Binding, Snapshot};
+use crate::snapshot::{Binding, Snapshot, SoleHolders};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::wheel::Class;
-use crate::{Direction, FlowIndex, Reason, Side, proto};
+use crate::{Direction, FlowIndex, Reason, SegmentKey, Side, proto};
 
 /// Local port × 65536 + remote port, or what stands for them in the key (semantics 4.1).
 #[inline]
@@ -140,25 +140,21 @@ impl Judge {
         Ahead { key, hash: self.shard.hash(nic.id, remote, ports, lane.proto, lane.v6), nic: Some(nic) }
     }
 
-    /// Plain packets one after the other, each with what is known ahead of its verdict and its bucket asked for; how many, up to the
-    /// first that has to go the long way. In a loop of its own, so that what all of them need stays in registers.
+    /// Plain packets of one segment one after the other, each with what is known ahead of its verdict and its bucket asked for; how
+    /// many, up to the first of another segment or that has to go the long way. In a loop of its own, so that what all of them need
+    /// stays in registers.
     #[inline(always)]
     pub fn resolve_plain_ones<'s>(
         &self,
-        snapshot: &'s Snapshot,
+        holders: &SoleHolders<'s>,
+        segment: SegmentKey,
         lanes: &[Lane],
         aheads: &mut [Ahead<'s>],
     ) -> usize {
-        let (mut segment, mut holders, homes) = (None, None, self.shard.homes());
+        let homes = self.shard.homes();
         for (place, (lane, ahead)) in lanes.iter().zip(aheads).enumerate() {
-            // Packets of one segment mostly follow each other.
-            if segment != Some(lane.segment) {
-                (segment, holders) = (Some(lane.segment), snapshot.sole_holders_v4(lane.segment));
-            }
-            let nic = match &holders {
-                Some(holders) if lane.plain => resolve_plain(holders, lane),
-                _ => None,
-            };
+            let is_one = lane.plain && lane.segment == segment;
+            let nic = if is_one { resolve_plain(holders, lane) } else { None };
             let Some(nic) = nic else { return place };
             let key = lane.ends.key(nic.id);
             let hash = homes.hash_v4(&key);

@@ -4,6 +4,7 @@
 //! Lengths that headers name are compared with the frame's length on the wire; headers must lie within the captured
 //! bytes (semantics 2.7). Nothing is allocated, no byte is believed, and every read is bounds-checked.
 
+mod v6;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 
@@ -19,15 +20,33 @@ const QINQ: u16 = 0x88A8;
 const IPV6: u16 = 0x86DD;
 const VXLAN_PORT: u16 = 4789;
 const GENEVE_PORT: u16 = 6081;
+/// How the addresses begin that bridges keep to themselves.
+const LINK_LOCAL: [u8; 4] = [0x01, 0x80, 0xC2, 0x00];
 /// 01:80:C2:00:00:00–0F.
 const LINK_LOCAL_MACS: u64 = 0x0180_C200_0000;
 /// Extension headers that are walked at most (semantics 2.7).
 const MAX_EXTENSIONS: usize = 8;
 
+/// Where in a frame a packet lies.
+#[derive(Clone, Copy)]
+struct Place {
+    /// 14 bytes before its IP header.
+    at: usize,
+    /// Its Ethernet addresses.
+    macs: usize,
+    /// Its VPC's.
+    segment: SegmentKey,
+}
+
+const UNTAGGED: Place = Place { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
+
 /// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With tunnels, untagged frames
 /// are only what carries tunnels (semantics 2.2).
 pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
-    if arrival.tunnels || plain(data, wire_len, arrival, lane).is_none() {
+    let is_read = !arrival.tunnels
+        && (plain(data, wire_len, arrival, lane).is_some()
+            || v6::read_at(data, wire_len, UNTAGGED, arrival, lane));
+    if !is_read {
         at_length(data, wire_len, arrival, lane);
     }
 }
@@ -40,7 +59,22 @@ pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
 #[inline(always)]
 pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
     // SAFETY: as the caller says.
-    if !unsafe { vector::read(data, wire_len, arrival, lane) } {
+    if arrival.tunnels || !unsafe { vector::read_untagged(data, wire_len, arrival, lane) } {
+        // SAFETY: as the caller says.
+        unsafe { otherwise(data, wire_len, arrival, lane) }
+    }
+}
+
+/// One call for all that is not untagged and plain, so that the loop around it saves as little as it can.
+///
+/// # Safety
+/// The processor has x86-64-v3.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
+#[inline(never)]
+unsafe fn otherwise(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+    // SAFETY: as the caller says.
+    if !unsafe { vector::read_otherwise(data, wire_len, arrival, lane) } {
         at_length(data, wire_len, arrival, lane);
     }
 }

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 };
 use std::mem::offset_of;
 
-use super::{VLAN, VXLAN_PORT, syn_and_fin, window_scale};
+use super::{LINK_LOCAL, Place, UNTAGGED, VLAN, VXLAN_PORT, syn_and_fin, v6, window_scale};
 use crate::conntrack::{State, demand};
 use crate::lane::{Arrival, Ends, Fragment, Lane, NO_SCALE, Stage, What, flags};
 use crate::proto;
@@ -76,69 +76,71 @@ const fn plain(side: Side, what: What, proto: u8, flags: u8) -> Lane {
 
 /// A zero in a shuffle.
 const O: i8 = -128;
-/// How the addresses begin that bridges keep to themselves.
-const LINK_LOCAL: [u8; 4] = [0x01, 0x80, 0xC2, 0x00];
 
-/// Where in a frame a packet lies.
-#[derive(Clone, Copy)]
-struct Place {
-    /// 14 bytes before its IP header.
-    at: usize,
-    /// Its Ethernet addresses.
-    macs: usize,
-    /// Its VPC's.
-    segment: SegmentKey,
-}
-
-const UNTAGGED: Place = Place { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
 /// Bytes before the Ethernet frame in a VXLAN frame: Ethernet, IPv4, UDP, VXLAN.
 const VXLAN_HEADERS: usize = 14 + 20 + 8 + 8;
 
-/// Reads such a frame as the long way does, in whatever segment. False leaves it, and the lane as it was, to the long way: every other
+/// Reads such a frame without a tag as the long way does. False leaves it, and the lane as it was, to the long way: every other
 /// frame, those to addresses that begin as the link-local ones do, and packets of less than 40 bytes.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn read(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
+pub unsafe fn read_untagged(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
     // SAFETY: as the caller says.
-    unsafe {
-        !arrival.tunnels && read_at(data, wire_len, UNTAGGED, arrival, lane)
-            || read_in_segment(data, wire_len, arrival, lane)
-    }
+    unsafe { read_at(data, wire_len, UNTAGGED, arrival, lane) }
 }
 
-/// The same of what has an 802.1Q tag, or lies in VXLAN over IPv4.
+/// The same of what has an 802.1Q tag, or lies in VXLAN over IPv4; and of IPv6 in any segment.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
-#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-#[inline(never)]
-unsafe fn read_in_segment(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
+#[inline(always)]
+pub unsafe fn read_otherwise(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
     let Some(h) = data.first_chunk::<54>() else { return false };
     if [h[12], h[13]] == VLAN.to_be_bytes() {
         let segment = SegmentKey::vlan(u16::from_be_bytes([h[14], h[15]]) & 0x0FFF);
+        let place = Place { at: 4, macs: 0, segment };
         // A priority tag is none: where untagged frames are tunnels, this is the tunnels' own.
+        let is_some = segment != SegmentKey::UNTAGGED || !arrival.tunnels;
         // SAFETY: as the caller says.
-        return (segment != SegmentKey::UNTAGGED || !arrival.tunnels)
-            && unsafe { read_at(data, wire_len, Place { at: 4, macs: 0, segment }, arrival, lane) };
+        return is_some && unsafe { read_either(data, wire_len, place, arrival, lane) };
     }
-    let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
-    let inner_end = 34 + usize::from(u16::from_be_bytes([h[38], h[39]]));
-    // The outer packet is a whole one, to VXLAN's port, and its header says that it bears a VNI.
-    let is_vxlan = arrival.tunnels
-        // SAFETY: as the caller says.
-        && unsafe { is_whole_ipv4(h) }
-        && h[23] == proto::UDP
-        && [h[36], h[37]] == VXLAN_PORT.to_be_bytes()
-        && h[42] & 8 != 0;
-    if !is_vxlan || end > wire_len || inner_end > end || h[..4] == LINK_LOCAL {
-        return false;
+    if !arrival.tunnels {
+        return v6::read_at(data, wire_len, UNTAGGED, arrival, lane);
     }
-    let segment = SegmentKey::vni(u32::from_be_bytes([0, h[46], h[47], h[48]]));
+    // SAFETY: as the caller says.
+    let Some((segment, inner_end)) = (unsafe { vxlan(h, wire_len) }) else { return false };
     let place = Place { at: VXLAN_HEADERS, macs: VXLAN_HEADERS, segment };
     // SAFETY: as the caller says.
-    unsafe { read_at(&data[..inner_end.min(data.len())], inner_end, place, arrival, lane) }
+    unsafe { read_either(&data[..inner_end.min(data.len())], inner_end, place, arrival, lane) }
+}
+
+/// # Safety
+/// The processor has x86-64-v3.
+#[inline(always)]
+unsafe fn read_either(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
+    // SAFETY: as the caller says.
+    let is_v4 = unsafe { read_at(data, limit, place, arrival, lane) };
+    is_v4 || v6::read_at(data, limit, place, arrival, lane)
+}
+
+/// Of a whole packet to VXLAN's port with a VNI: its segment, and where the inner frame ends.
+///
+/// # Safety
+/// The processor has x86-64-v3.
+#[inline(always)]
+unsafe fn vxlan(h: &[u8; 54], wire_len: usize) -> Option<(SegmentKey, usize)> {
+    // SAFETY: as the caller says.
+    let is_vxlan = unsafe { is_whole_ipv4(h) }
+        && h[23] == proto::UDP
+        && [h[36], h[37]] == VXLAN_PORT.to_be_bytes()
+        && h[42] & 8 != 0
+        && h[..4] != LINK_LOCAL;
+    let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
+    let inner_end = 34 + usize::from(u16::from_be_bytes([h[38], h[39]]));
+    let segment = SegmentKey::vni(u32::from_be_bytes([0, h[46], h[47], h[48]]));
+    (is_vxlan && end <= wire_len && inner_end <= end).then_some((segment, inner_end))
 }
 
 /// The same of what lies at a place in `data`, and ends before `limit` on the wire.
