@@ -10,6 +10,7 @@ const SMALL: &[&str] = &[
     "hot:2000",
     "udp:2000",
     "v6:2000",
+    "vlan:2000",
     "vxlan:2000",
     "nics:1",
     "fragments:2000",
