@@ -264,6 +264,8 @@ fn nic_2_3_the_source_mac_is_the_entrys_else_the_nics_else_any() {
     assert_eq!(s.inside(from("10.0.0.7", MAC2)), "spoofed");
     assert_eq!(s.inside(from("10.0.0.1", MAC2)), "spoofed");
     assert_eq!(s.nic().as_deref(), Some("a"));
+    // Long enough for the short way.
+    assert_eq!(s.inside(from("10.0.0.1", MAC2).payload([0; 18])), "spoofed");
     assert_eq!(s.inside(from("10.0.0.3", BAD)), "new by web#2");
 }
 
@@ -280,6 +282,8 @@ fn nic_2_3_from_outside_it_is_who_has_the_destination_address() {
 fn nic_2_3_nobody_outside_may_bear_the_nics_own_address() {
     let mut s = untagged();
     assert_eq!(s.outside(udp("10.0.0.1:5", "10.0.0.1:53")), "spoofed");
+    // Long enough for the short way.
+    assert_eq!(s.outside(udp("10.0.0.1:5", "10.0.0.1:53").payload([0; 18])), "spoofed");
     assert_eq!(s.outside(udp("10.0.0.100:5", "10.0.0.1:53")), "spoofed");
     assert_eq!(s.nic().as_deref(), Some("a"));
     assert_eq!(s.outside(udp("10.0.0.3:5", "10.0.0.1:53")), "new by web#0", "another NIC's");
