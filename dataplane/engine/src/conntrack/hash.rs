@@ -80,4 +80,4 @@ impl Secret {
 }
 
 /// A hash of nothing.
-pub const NO_HASH: FlowHash = FlowHash { home: 0, tag: 0 };
+pub const NO_HASH: FlowHash = FlowHash { home: 0, tag: 1 };
