@@ -25,7 +25,7 @@ impl Frame for PoolFrame {
 
     #[inline]
     fn prefetch(&self, deep: bool) {
-        engine::conntrack::prefetch(&self.0[0]);
+        engine::conntrack::prefetch(self.0.as_ptr());
         if deep && let Some(second) = self.0.get(SLOT) {
             engine::conntrack::prefetch(second);
         }

@@ -152,7 +152,7 @@ impl Rig {
             watch.last = cycles();
             watch.cycles.frames += self.worker.poll(self.now_ns, &mut watch).frames as u64;
             let wire = &self.worker.wires()[0];
-            if wire.inside.is_done() && wire.outside.is_done() {
+            if wire.inside.is_done() && wire.outside.is_done() && self.worker.held() == 0 {
                 break;
             }
         }

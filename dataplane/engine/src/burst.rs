@@ -29,6 +29,9 @@ const EXPIRY_BUDGET: u32 = 64;
 /// Entries looked at per burst after a change.
 const SWEEP_BUDGET: u32 = 128;
 
+/// How many packets ahead of the one that is judged entries are asked for. Judging one takes about 25 cycles.
+const HINTS_AHEAD: usize = 24;
+
 /// What a firewall needs beside the policy.
 #[derive(Clone)]
 pub struct FirewallConfig {
@@ -278,17 +281,17 @@ impl Firewall {
             return unsafe { self.judge_v3(snapshot, batch) };
         }
         // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.judge_in_passes::<false, F>(snapshot, batch, |_| ()) }
+        unsafe { self.judge_in_passes::<false, F>(snapshot, batch, |_| (), |_| ()) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
     fn judge_v3<F: Frame>(&mut self, snapshot: &Snapshot, batch: &mut Batch<F>) {
         // SAFETY: who calls this has these instructions.
-        unsafe { self.judge_in_passes::<true, F>(snapshot, batch, |_| ()) }
+        unsafe { self.judge_in_passes::<true, F>(snapshot, batch, |_| (), |_| ()) }
     }
 
-    /// The same, saying when each pass over the batch is done.
+    /// The same, saying when each pass over the batch is done; `meanwhile` is done as each packet is judged, by its place.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
@@ -298,6 +301,7 @@ impl Firewall {
         snapshot: &Snapshot,
         batch: &mut Batch<F>,
         mut done: impl FnMut(Pass),
+        meanwhile: impl Fn(usize),
     ) {
         let Batch { frames, lanes, verdicts, .. } = batch;
         let mut aheads = [Ahead::NONE; BURST];
@@ -326,34 +330,40 @@ impl Firewall {
             place += 1;
         }
         done(Pass::Resolve);
-        let aheads = &aheads[..lanes.len()];
         // Of no packet none is missing.
         let mut hints = [0; BURST];
         let homes = self.judge.shard.homes();
-        for (hint, ahead) in hints.iter_mut().zip(aheads) {
+        // Most are looked for while packets before them are judged, so that their entries are asked for one by one.
+        let lead = if is_any_v6 || self.answers.is_worth_it() { BURST } else { HINTS_AHEAD };
+        for (hint, ahead) in hints.iter_mut().zip(&aheads).take(lead.min(lanes.len())) {
             // SAFETY: as the caller says.
             *hint = unsafe { homes.hint::<V3>(ahead.hash) };
         }
         if is_any_v6 {
-            for (hint, ahead) in hints.iter().zip(aheads) {
+            for (hint, ahead) in hints.iter().zip(&aheads[..lanes.len()]) {
                 if ahead.key.is_v6() {
                     self.judge.shard.prefetch_remote(*hint);
                 }
             }
         }
         done(Pass::Prefetch);
-        self.answers.ask(snapshot, lanes, aheads, &hints);
+        self.answers.ask(snapshot, lanes, &aheads, &hints);
         let mut early = early.into_iter();
         let (mut all_pass, mut more_refused) = (true, 0);
         verdicts.len = lanes.len();
+        let mut packets = Packets { lanes, aheads: &aheads, hints: &mut hints, lead };
         let mut place = 0;
         while place < lanes.len() {
-            if hints[place] != NO_HINT {
-                let packets =
-                    Packets { lanes: &lanes[place..], aheads: &aheads[place..], hints: &hints[place..] };
+            if packets.hints[place] != NO_HINT {
                 // SAFETY: as the caller says.
-                place += unsafe {
-                    self.judge.established_ones::<V3>(&self.cells, packets, &mut verdicts.all[place..])
+                place = unsafe {
+                    self.judge.established_ones::<V3>(
+                        &self.cells,
+                        place,
+                        &mut packets,
+                        &mut verdicts.all,
+                        &meanwhile,
+                    )
                 };
             }
             let (Some(lane), Some(frame), Some(ahead)) =
@@ -361,6 +371,9 @@ impl Firewall {
             else {
                 break;
             };
+            // SAFETY: as the caller says.
+            unsafe { packets.look_ahead::<V3>(place, &self.judge.shard.homes()) };
+            meanwhile(place);
             // An earlier packet of this burst may have opened its connection: the index is asked again.
             let verdict = if let Some(nic) = ahead.nic
                 && let Some(refusal) = self.answers.refusal(place)

@@ -7,11 +7,12 @@ use crate::cells::{Cells, Population};
 use crate::classify::{Judgement, Query};
 use crate::conntrack::hash::NO_HASH;
 use crate::conntrack::{
-    Entry, EntryKey, FREE, FlowHash, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand, key_meta,
-    opening_query, remote_digest, standing, without_demand,
+    Entry, EntryKey, FREE, FlowHash, Homes, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand,
+    key_meta, opening_query, remote_digest, standing, without_demand,
 };
 
 use crate::fragments::{FragmentKey, Memory, Recent};
+use crate::io::BURST;
 use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
@@ -64,15 +65,31 @@ impl Ahead<'_> {
         Ahead { key: EntryKey::new(FREE, 0, 0, demand(None)), hash: NO_HASH, nic: None };
 }
 
-/// What is known of packets of a burst before they are judged.
-#[derive(Clone, Copy)]
-pub struct Packets<'b> {
+/// What is known of the packets of a burst before they are judged.
+pub struct Packets<'b, 's> {
     /// Read of their frames.
     pub lanes: &'b [Lane],
-    /// As many.
-    pub aheads: &'b [Ahead<'b>],
-    /// As many: where their connections probably are.
-    pub hints: &'b [u32],
+    /// As many, and then nothing.
+    pub aheads: &'b [Ahead<'s>; BURST],
+    /// Where their connections probably are; known so far of those that are less than `lead` ahead of the one that is judged.
+    pub hints: &'b mut [u32; BURST],
+    /// See `hints`.
+    pub lead: usize,
+}
+
+impl Packets<'_, '_> {
+    /// While the packet at `place` is judged: where the connection of the one that is `lead` ahead probably is, asked for.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn look_ahead<const V3: bool>(&mut self, place: usize, homes: &Homes<'_>) {
+        let ahead = place + self.lead;
+        if ahead < BURST {
+            // SAFETY: as the caller says.
+            self.hints[ahead] = unsafe { homes.hint::<V3>(self.aheads[ahead].hash) };
+        }
+    }
 }
 
 /// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
@@ -99,7 +116,8 @@ unsafe fn established<const V3: bool>(
     if is_disconnected | reached(lane.now.tick, entry.deadline) {
         return false;
     }
-    let timeout = if ahead.key.demands(State::Established) {
+    // Which is what the key demands.
+    let timeout = if entry.state() == State::Established {
         // SAFETY: as the caller says.
         if !unsafe { tcp::plain_data::<V3>(entry, lane) } {
             return false;
@@ -194,8 +212,8 @@ impl Judge {
         }
     }
 
-    /// Packets of established connections one after the other, judged and counted; how many, up to the first that has to go the long
-    /// way. In a loop of its own, as [`Judge::resolve_plain_ones`].
+    /// Packets of established connections one after the other from `first` on, judged and counted; the place of the first that has to
+    /// go the long way, or of the end. In a loop of its own, as [`Judge::resolve_plain_ones`].
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
@@ -203,21 +221,28 @@ impl Judge {
     pub unsafe fn established_ones<const V3: bool>(
         &mut self,
         cells: &Cells,
-        Packets { lanes, aheads, hints }: Packets<'_>,
-        verdicts: &mut [Verdict],
+        first: usize,
+        packets: &mut Packets<'_, '_>,
+        verdicts: &mut [Verdict; BURST],
+        meanwhile: &impl Fn(usize),
     ) -> usize {
-        let (mut table, counts) = (self.shard.table(), cells.all_of(Reason::Established));
-        let packets = lanes.iter().zip(aheads).zip(hints).zip(verdicts);
-        for (place, (((lane, ahead), hint), verdict)) in packets.enumerate() {
+        let (homes, mut table) = self.shard.homes_and_table();
+        let Some(counts) = cells.all_of(Reason::Established) else { return first };
+        let count = packets.lanes.len().min(BURST);
+        for place in first..count {
+            let (lane, ahead) = (&packets.lanes[place], &packets.aheads[place]);
             let Some(nic) = ahead.nic else { return place };
             // SAFETY: as the caller says.
-            if !unsafe { established::<V3>(&mut table, lane, nic, ahead, *hint) } {
+            if !unsafe { established::<V3>(&mut table, lane, nic, ahead, packets.hints[place]) } {
                 return place;
             }
-            *verdict = Verdict::of(Reason::Established, nic.nic);
+            verdicts[place] = Verdict::of(Reason::Established, nic.nic);
             counts.count(nic.nic, lane.side);
+            // SAFETY: as the caller says.
+            unsafe { packets.look_ahead::<V3>(place, &homes) };
+            meanwhile(place);
         }
-        lanes.len()
+        count
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.

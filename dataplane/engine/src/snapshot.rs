@@ -253,8 +253,9 @@ const SPARSE_BELOW: usize = 1 << 16;
 /// no secret.
 #[derive(Clone)]
 struct AddressIndex {
-    /// A power of two of them.
-    slots: Box<[u32]>,
+    /// A power of two of them. Shared with other generations as long as no address comes or goes: a worker that takes up a change finds them
+    /// in its own cache.
+    slots: Arc<[u32]>,
 }
 
 #[inline]
@@ -280,7 +281,7 @@ impl AddressIndex {
     fn new(entries: usize) -> AddressIndex {
         let room = if entries < SPARSE_BELOW { 8 } else { 2 };
         let size = (entries * room).next_power_of_two().max(16);
-        AddressIndex { slots: vec![NOWHERE; size].into_boxed_slice() }
+        AddressIndex { slots: vec![NOWHERE; size].into() }
     }
 
     #[inline(always)]
@@ -302,11 +303,12 @@ impl AddressIndex {
     }
 
     fn insert(&mut self, vpc: VpcId, addr: u128, v6: bool, place: u32) {
-        let mut at = hash_of(vpc, addr, v6) & self.mask();
-        while self.slots[at] != NOWHERE {
-            at = (at + 1) & self.mask();
+        let (mut at, mask) = (hash_of(vpc, addr, v6) & self.mask(), self.mask());
+        let slots = Arc::make_mut(&mut self.slots);
+        while slots[at] != NOWHERE {
+            at = (at + 1) & mask;
         }
-        self.slots[at] = place;
+        slots[at] = place;
     }
 }
 
@@ -324,15 +326,26 @@ impl<'s> SoleHolders<'s> {
     #[inline(always)]
     pub fn find(&self, addr: u32) -> Option<&'s Binding> {
         let sole = sole_v4(self.vpc, addr);
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut at = address_hash_v4(sole) & mask;
+        let at = address_hash_v4(sole) & self.mask();
+        let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
+        if binding.sole == sole { Some(binding) } else { self.find_behind(at, sole) }
+    }
+
+    /// In a call of its own, so that the first look need not be made as one of many.
+    #[inline(never)]
+    fn find_behind(&self, mut at: usize, sole: u64) -> Option<&'s Binding> {
         loop {
+            at = (at + 1) & self.mask();
             let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
             if binding.sole == sole {
                 return Some(binding);
             }
-            at = (at + 1) & mask;
         }
+    }
+
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots.len().wrapping_sub(1)
     }
 }
 

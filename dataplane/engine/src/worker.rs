@@ -1,6 +1,7 @@
 //! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
 //! sends what passed, and only then says that it has let go of that snapshot.
 
+mod received;
 mod taken;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
+use received::{HEADERS_AHEAD, Received, wire_and_side};
 
 /// A frame on its way to the worker that owns it: what was read of it goes along, nothing that any snapshot said.
 pub struct HandedOff<F> {
@@ -131,26 +133,11 @@ pub struct Connection {
     pub remote: u128,
 }
 
-/// How many frames ahead of the one that is read headers are asked for. Reading one takes about 20 cycles, and a header from
-/// beyond the second-level cache 200 to 400.
-const HEADERS_AHEAD: usize = 24;
+/// Frames that are read one after the other without a look at what lies ahead.
+const FEW: usize = 8;
 
 /// Where an L4 header begins at most that lies in a frame's first cache line, with what is read of it.
 const ONE_LINE: u32 = 64 - 20;
-
-/// Ports in the order in which a poll goes through them.
-#[inline(always)]
-fn wire_and_side(port: usize) -> (usize, Side) {
-    (port / 2, if port.is_multiple_of(2) { Side::Inside } else { Side::Outside })
-}
-
-/// Asks for the headers of so many frames as are asked for at once.
-#[inline(always)]
-fn prefetch_heads<F: Frame>(frames: &[F], first: usize, deep: bool) {
-    for frame in frames.iter().skip(first).take(HEADERS_AHEAD) {
-        frame.prefetch(deep);
-    }
-}
 
 /// What one poll did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,17 +152,16 @@ pub struct Worker<P: Port> {
     reader: rcu::Reader<Snapshot>,
     wires: Vec<Wire<P>>,
     links: Links<P::Frame>,
-    rx: Box<Burst<P::Frame>>,
-    /// What the next port brought: its headers are on their way while the burst before it is judged.
-    next: Box<Burst<P::Frame>>,
+    /// The burst in hand.
+    rx: Received<P::Frame>,
+    /// The one behind it: its headers are asked for while those of the one before it are read.
+    next: Received<P::Frame>,
     batch: Batch<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
     out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
     /// By wire and side: the last burst had headers beyond the first cache line, so the next one is likely to.
     is_deep: Vec<[bool; 2]>,
-    /// The same of `next`.
-    is_next_deep: bool,
     questions: Receiver<Question>,
     /// See [`crate::cpu`].
     has_v3: bool,
@@ -204,13 +190,12 @@ impl<P: Port> Worker<P> {
             reader,
             wires,
             links: Links { router, rings },
-            rx: Box::default(),
-            next: Box::default(),
+            rx: Received::default(),
+            next: Received::default(),
             batch: Batch::default(),
             out,
             dropped: Burst::new(),
             is_deep,
-            is_next_deep: false,
             questions,
             has_v3: crate::cpu::has_v3(),
         }
@@ -239,15 +224,12 @@ impl<P: Port> Worker<P> {
     #[inline(always)]
     unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
-        let ports = 2 * self.wires.len();
-        self.fetch(0, tap);
-        for port in 0..ports {
-            std::mem::swap(&mut self.rx, &mut self.next);
-            if port + 1 < ports {
-                self.fetch(port + 1, tap);
+        for _ in 0..2 * self.wires.len() {
+            if !self.receive(tap) {
+                break;
             }
             // SAFETY: as the caller says.
-            polled.frames += unsafe { self.process::<V3>(port, ns, tap) };
+            polled.frames += unsafe { self.process::<V3>(ns, tap) };
         }
         if !self.links.router.is_alone() {
             polled.frames += self.take_handed_off(ns, tap);
@@ -259,69 +241,52 @@ impl<P: Port> Worker<P> {
         polled
     }
 
-    /// One turn that receives nothing: what the rings hold is judged and sent. Before the end, so that no frame is lost.
+    /// One turn that receives nothing: what the rings hold, and what was received before, is judged and sent. Before the end, so that
+    /// no frame is lost.
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        let polled = Polled { frames: self.take_handed_off(ns, tap) };
+        let mut polled = Polled::default();
+        if self.held() != 0 {
+            std::mem::swap(&mut self.rx, &mut self.next);
+            // SAFETY: nothing is demanded without `V3`.
+            polled.frames += unsafe { self.process::<false>(ns, tap) };
+        }
+        polled.frames += self.take_handed_off(ns, tap);
         self.links.publish();
         self.upkeep(ns);
         self.reader.quiescent();
         polled
     }
 
-    /// Receives the next burst, and asks for its first headers: by the time they are read they are there.
-    #[inline(always)]
-    fn fetch(&mut self, port: usize, tap: &mut impl Tap<P::Frame>) {
-        let (wire, side) = wire_and_side(port);
-        self.wires[wire].port(side).rx(&mut self.next);
-        if self.next.is_empty() {
-            return;
-        }
-        self.is_next_deep = self.is_deep[wire][side as usize];
-        prefetch_heads(&self.next, 0, self.is_next_deep);
-        tap.passed(Pass::Rx);
-    }
-
-    /// Judges the burst that a port brought.
+    /// Judges the burst in hand.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn process<const V3: bool>(
-        &mut self,
-        port: usize,
-        ns: u64,
-        tap: &mut impl Tap<P::Frame>,
-    ) -> usize {
-        let (wire, side) = wire_and_side(port);
-        let received = self.rx.len();
-        if received == 0 {
-            return 0;
-        }
+    unsafe fn process<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+        let (wire, side) = wire_and_side(self.rx.port);
+        let received = self.rx.frames.len();
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
-        let deep = &mut self.is_deep[wire][side as usize];
-        let (was_deep, tunnels, mut deepest) = (*deep, snapshot.tunnels, 0);
-        let frames = self.rx.as_mut_slice();
+        let tunnels = snapshot.tunnels;
         let lanes = self.batch.lanes.grow(received);
         let mut arrival = Arrival { side, wire: wire as u16, tunnels, now };
-        for (at, lane) in lanes.iter_mut().enumerate() {
-            // Once more for most of them: while a burst before it was judged, too many may have been asked for at once (without this
-            // IPv6 headers took a quarter more cycles).
-            if let Some(ahead) = frames.get(at + HEADERS_AHEAD) {
-                ahead.prefetch(was_deep);
+        let mut is_deep = false;
+        for (some, lanes) in lanes.chunks_mut(FEW).enumerate() {
+            let first = some * FEW;
+            self.rx.ask_for(first + FEW + HEADERS_AHEAD);
+            for (frame, lane) in self.rx.frames[first..].iter_mut().zip(&mut *lanes) {
+                if let Some(stamp) = frame.stamp() {
+                    arrival.now = self.firewall.now(stamp);
+                }
+                // SAFETY: as the caller says.
+                unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
             }
-            let Some(frame) = frames.get_mut(at) else { break };
-            if let Some(stamp) = frame.stamp() {
-                arrival.now = self.firewall.now(stamp);
-            }
-            // SAFETY: as the caller says.
-            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
-            deepest = deepest.max(lane.l4);
+            is_deep |= lanes.first().is_some_and(|lane| lane.l4 > ONE_LINE);
         }
-        *deep = deepest > ONE_LINE;
+        self.is_deep[wire][side as usize] = is_deep;
         if self.links.router.is_alone() {
-            std::mem::swap(&mut self.batch.frames, &mut self.rx);
+            std::mem::swap(&mut self.batch.frames, &mut self.rx.frames);
         } else {
             self.route();
         }
@@ -337,15 +302,15 @@ impl<P: Port> Worker<P> {
         let Batch { frames, lanes, .. } = &mut self.batch;
         let mut owners = [0; BURST];
         let mut are_mine = true;
-        for ((owner, frame), lane) in owners.iter_mut().zip(self.rx.iter()).zip(lanes.iter_mut()) {
+        for ((owner, frame), lane) in owners.iter_mut().zip(self.rx.frames.iter()).zip(lanes.iter_mut()) {
             *owner = self.links.next(frame, lane, &mut self.firewall);
             are_mine &= self.links.is_mine(*owner);
         }
         if are_mine {
-            std::mem::swap(frames, &mut self.rx);
+            std::mem::swap(frames, &mut self.rx.frames);
             return;
         }
-        for (at, (frame, owner)) in self.rx.drain(..).zip(owners).enumerate() {
+        for (at, (frame, owner)) in self.rx.frames.drain(..).zip(owners).enumerate() {
             if let Some(frame) = self.links.hand_off(owner, frame, &lanes[at], &self.firewall) {
                 // What stays moves up, never beyond the place it was read from.
                 lanes.move_up(at, frames.len());
@@ -366,17 +331,19 @@ impl<P: Port> Worker<P> {
             self.batch.clear();
             return;
         }
-        let (next, deep) = (&self.next, self.is_next_deep);
-        let passed = |pass| {
-            match pass {
-                Pass::Resolve => prefetch_heads(next, HEADERS_AHEAD, deep),
-                Pass::Prefetch => prefetch_heads(next, 2 * HEADERS_AHEAD, deep),
-                _ => {}
+        // One of the next burst's headers for each packet that is judged: asked for by dozens, they keep the processor from asking for
+        // anything else.
+        let (next, is_deep) = (self.next.frames.as_slice(), self.next.is_deep);
+        let meanwhile = |place: usize| {
+            if let Some(frame) = next.get(place) {
+                frame.prefetch(is_deep);
             }
-            tap.passed(pass);
         };
+        let (snapshot, done) = (self.reader.read(), |pass| tap.passed(pass));
         // SAFETY: as the caller says.
-        unsafe { self.firewall.judge_in_passes::<V3, _>(self.reader.read(), &mut self.batch, passed) };
+        unsafe { self.firewall.judge_in_passes::<V3, _>(snapshot, &mut self.batch, done, meanwhile) };
+        self.next.asked_for = self.batch.frames.len();
+        self.next.ask_for(HEADERS_AHEAD);
         let Batch { frames, lanes, verdicts, all_pass } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
             tap.judged(frame, lane, verdict);

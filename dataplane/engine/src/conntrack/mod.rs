@@ -229,13 +229,21 @@ impl Shard {
     /// What finds home buckets, and where entries probably are.
     #[inline(always)]
     pub fn homes(&self) -> Homes<'_> {
-        Homes { secret: self.secret, index: self.index.view(), entries: &self.entries }
+        Homes { secret: self.secret, index: self.index.view(), entries: self.entries.as_ptr() }
     }
 
     /// The entries, to be changed in place.
     #[inline(always)]
     pub fn table(&mut self) -> Table<'_> {
-        Table { entries: &mut self.entries, remote6: &self.remote6, timeouts: self.timeouts }
+        self.homes_and_table().1
+    }
+
+    /// Both at once.
+    #[inline(always)]
+    pub fn homes_and_table(&mut self) -> (Homes<'_>, Table<'_>) {
+        let Shard { secret, index, entries, remote6, timeouts, .. } = self;
+        let homes = Homes { secret: *secret, index: index.view(), entries: entries.as_ptr() };
+        (homes, Table { entries, remote6, timeouts: *timeouts })
     }
 
     /// An entry.
@@ -479,7 +487,8 @@ impl Shard {
 pub struct Homes<'s> {
     secret: Secret,
     index: View<'s>,
-    entries: &'s [Entry],
+    /// Where they begin, to be asked for, never read.
+    entries: *const Entry,
 }
 
 impl Homes<'_> {
@@ -504,7 +513,7 @@ impl Homes<'_> {
         // SAFETY: as the caller says.
         let Some(place) = (unsafe { self.index.hint::<V3>(hash) }) else { return NO_HINT };
         // Without a look at how many there are: nothing is read.
-        prefetch(self.entries.as_ptr().wrapping_add(place as usize));
+        prefetch(self.entries.wrapping_add(place as usize));
         place
     }
 }
@@ -536,7 +545,7 @@ impl Table<'_> {
         let is_it = if V3 { unsafe { entry.is_plainly_v3(key) } } else { entry.is_plainly(key) };
         #[cfg(not(target_arch = "x86_64"))]
         let is_it = entry.is_plainly(key);
-        (is_it && (!key.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
+        (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
     }
 }
 
