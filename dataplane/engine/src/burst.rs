@@ -10,7 +10,7 @@ use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Burst, Frame};
-use crate::judge::{Ahead, Judge, Packets};
+use crate::judge::{Ahead, Guesses, Judge, Packets};
 use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
@@ -307,15 +307,15 @@ impl Firewall {
         let mut aheads = [Ahead::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
-        let (mut place, mut is_any_v6) = (0, false);
+        let (mut place, mut is_any_v6, mut guesses) = (0, false, Guesses::new());
         while let (Some(first), Some(frame)) = (lanes.get(place), frames.get(place)) {
             if first.plain
                 && let Some(holders) = snapshot.sole_holders_v4(first.segment)
             {
-                let (lanes, aheads) = (&lanes[place..], &mut aheads[place..]);
-                let done = self.judge.resolve_plain_ones(&holders, first.segment, lanes, aheads);
-                place += done;
-                if done != 0 {
+                guesses.begin(first.segment);
+                let next = self.judge.resolve_plain_ones(&holders, &mut guesses, place, lanes, &mut aheads);
+                if next != place {
+                    place = next;
                     continue;
                 }
             }

@@ -17,7 +17,7 @@ use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::resolve::resolve_plain;
-use crate::snapshot::{Binding, Snapshot, SoleHolders};
+use crate::snapshot::{Binding, Guess, Snapshot, SoleHolders};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
@@ -63,6 +63,45 @@ impl Ahead<'_> {
     /// Of a packet that needs no connection.
     pub const NONE: Ahead<'static> =
         Ahead { key: EntryKey::new(FREE, 0, 0, demand(None)), hash: NO_HASH, nic: None };
+}
+
+/// Where the NICs of a burst's packets may lie, looked for some packets ahead, be they plain ones or not: in a loop so short no look
+/// into memory waits for the one before it.
+pub struct Guesses {
+    /// The segment whose addresses they are taken for.
+    segment: SegmentKey,
+    /// They are there for the packets before this place, but for those that were of another segment.
+    until: usize,
+    guesses: [Guess; BURST],
+}
+
+impl Guesses {
+    /// So many at a time: where segments alternate, they were looked for in vain.
+    const SOME: usize = 16;
+
+    /// None yet.
+    pub fn new() -> Guesses {
+        Guesses { segment: SegmentKey::UNTAGGED, until: 0, guesses: [Guess::default(); BURST] }
+    }
+
+    /// From the packet at `place` on all are taken for packets of this segment.
+    #[inline(always)]
+    pub fn begin(&mut self, segment: SegmentKey) {
+        if self.segment != segment {
+            (self.segment, self.until) = (segment, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn look_ahead(&mut self, holders: &SoleHolders<'_>, place: usize, lanes: &[Lane]) {
+        if place < self.until {
+            return;
+        }
+        self.until = place + Self::SOME;
+        for (guess, lane) in self.guesses[place..].iter_mut().zip(&lanes[place..]).take(Self::SOME) {
+            *guess = holders.guess(lane.ends.local);
+        }
+    }
 }
 
 /// What is known of the packets of a burst before they are judged.
@@ -158,28 +197,37 @@ impl Judge {
         Ahead { key, hash: self.shard.hash(nic.id, remote, ports, lane.proto, lane.v6), nic: Some(nic) }
     }
 
-    /// Plain packets of one segment one after the other, each with what is known ahead of its verdict and its bucket asked for; how
-    /// many, up to the first of another segment or that has to go the long way. In a loop of its own, so that what all of them need
-    /// stays in registers.
+    /// Plain packets of one segment one after the other from `first` on, each with what is known ahead of its verdict and its bucket
+    /// asked for; the place of the first of another segment or that has to go the long way, or of the end. In a loop of its own, so
+    /// that what all of them need stays in registers.
     #[inline(always)]
     pub fn resolve_plain_ones<'s>(
         &self,
         holders: &SoleHolders<'s>,
-        segment: SegmentKey,
+        guesses: &mut Guesses,
+        first: usize,
         lanes: &[Lane],
-        aheads: &mut [Ahead<'s>],
+        aheads: &mut [Ahead<'s>; BURST],
     ) -> usize {
         let homes = self.shard.homes();
-        for (place, (lane, ahead)) in lanes.iter().zip(aheads).enumerate() {
-            let is_one = lane.plain && lane.segment == segment;
-            let nic = if is_one { resolve_plain(holders, lane) } else { None };
-            let Some(nic) = nic else { return place };
-            let key = lane.ends.key(nic.id);
-            let hash = homes.hash_v4(&key);
-            homes.prefetch(hash);
-            *ahead = Ahead { key, hash, nic: Some(nic) };
+        let (segment, count) = (guesses.segment, lanes.len().min(BURST));
+        let mut place = first;
+        while place < count {
+            guesses.look_ahead(holders, place, lanes);
+            let until = guesses.until.min(count);
+            while place < until {
+                let (lane, guess) = (&lanes[place], guesses.guesses[place]);
+                let is_one = lane.plain && lane.segment == segment;
+                let nic = if is_one { resolve_plain(holders, lane, guess) } else { None };
+                let Some(nic) = nic else { return place };
+                let key = lane.ends.key(nic.id);
+                let hash = homes.hash_v4(&key);
+                homes.prefetch(hash);
+                aheads[place] = Ahead { key, hash, nic: Some(nic) };
+                place += 1;
+            }
         }
-        lanes.len()
+        count
     }
 
     /// The key under which a packet's connection is looked up.

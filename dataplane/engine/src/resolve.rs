@@ -2,7 +2,7 @@
 
 use crate::control;
 use crate::lane::{Lane, What};
-use crate::snapshot::{ANY_MAC, Binding, Snapshot, SoleHolders};
+use crate::snapshot::{ANY_MAC, Binding, Guess, Snapshot, SoleHolders};
 use crate::verdict::Verdict;
 use crate::{Reason, Side, VpcId};
 
@@ -29,8 +29,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s
 /// [`resolve`] cut short for a plain packet whose NIC has its address alone, and which is clearly not spoofed. `None`
 /// leaves it to the long way, which says the same and more.
 #[inline(always)]
-pub fn resolve_plain<'s>(holders: &SoleHolders<'s>, lane: &Lane) -> Option<&'s Binding> {
-    let nic = holders.find(lane.ends.local)?;
+pub fn resolve_plain<'s>(holders: &SoleHolders<'s>, lane: &Lane, guess: Guess) -> Option<&'s Binding> {
+    let nic = holders.find(lane.ends.local, guess)?;
     let is_clean = match lane.side {
         Side::Inside => nic.mac == lane.src_mac || nic.mac == ANY_MAC,
         Side::Outside => !nic.may_own(u128::from(lane.ends.remote)),

@@ -312,6 +312,10 @@ impl AddressIndex {
     }
 }
 
+/// Where the holder of an address may lie.
+#[derive(Clone, Copy, Default)]
+pub struct Guess(u32);
+
 /// What nearly every packet's NIC is found by: IPv4 addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
 /// registers.
 #[derive(Clone, Copy)]
@@ -322,18 +326,27 @@ pub struct SoleHolders<'s> {
 }
 
 impl<'s> SoleHolders<'s> {
-    /// Who has this one; by a single comparison.
+    /// Where this one's holder lies, if it lies where it is looked for first: asked for, so that [`SoleHolders::find`] need not wait.
     #[inline(always)]
-    pub fn find(&self, addr: u32) -> Option<&'s Binding> {
+    pub fn guess(&self, addr: u32) -> Guess {
+        let at = address_hash_v4(sole_v4(self.vpc, addr)) & self.mask();
+        let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
+        crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
+        Guess(place)
+    }
+
+    /// Who has this one; by a single comparison, mostly.
+    #[inline(always)]
+    pub fn find(&self, addr: u32, guess: Guess) -> Option<&'s Binding> {
         let sole = sole_v4(self.vpc, addr);
-        let at = address_hash_v4(sole) & self.mask();
-        let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
-        if binding.sole == sole { Some(binding) } else { self.find_behind(at, sole) }
+        let binding = self.bindings.get(guess.0 as usize)?;
+        if binding.sole == sole { Some(binding) } else { self.find_behind(sole) }
     }
 
     /// In a call of its own, so that the first look need not be made as one of many.
     #[inline(never)]
-    fn find_behind(&self, mut at: usize, sole: u64) -> Option<&'s Binding> {
+    fn find_behind(&self, sole: u64) -> Option<&'s Binding> {
+        let mut at = address_hash_v4(sole) & self.mask();
         loop {
             at = (at + 1) & self.mask();
             let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
