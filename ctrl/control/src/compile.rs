@@ -1,6 +1,7 @@
 //! From the model to what the engine runs: groups and rules get numbers, rules get ranges, lists of groups get policies.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
         },
     }
 }
+
+/// Lists that are worth a thread of their own: one takes some tens of microseconds.
+const SHARE: usize = 64;
 
 /// Numbers for names, which stay the same as long as the appliance runs, and the rules lowered so far.
 #[derive(Clone, Default)]
@@ -118,6 +122,30 @@ impl Compiler {
         let rules = Arc::new(rules);
         self.lowered.insert(key.clone(), rules.clone());
         rules
+    }
+
+    /// What the engine judges by, of each of these ordered lists of groups. Of many, each of the cores that this thread may use
+    /// compiles a part.
+    pub fn policies(&mut self, lists: &[&Vec<Key>], policy: &Policy) -> Vec<Arc<classify::Policy>> {
+        let rules: Vec<Vec<_>> =
+            lists.iter().map(|list| list.iter().map(|group| self.lowered(group, policy)).collect()).collect();
+        let compile = |groups: &Vec<Arc<Vec<classify::Rule>>>| {
+            Arc::new(classify::Policy::compile(groups.iter().flat_map(|rules| rules.iter())))
+        };
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let share = rules.len().div_ceil(cores).max(SHARE);
+        let (own, others) = rules.split_at(share.min(rules.len()));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = others
+                .chunks(share)
+                .map(|share| scope.spawn(|| share.iter().map(compile).collect::<Vec<_>>()))
+                .collect();
+            let mut all: Vec<_> = own.iter().map(compile).collect();
+            for share in others {
+                all.extend(share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
+        })
     }
 
     /// A group's rules, or what they name, are not what they were.

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use engine::classify::Policy as Compiled;
 use engine::snapshot::{ANY_MAC, Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
 use engine::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId, addr_bits};
 
@@ -158,8 +156,9 @@ impl Drafter {
         changed.iter().for_each(|key| compiler.forget(key));
         let lists: BTreeSet<&Vec<Key>> =
             changed.iter().filter_map(|key| self.lists_of.get(*key)).flatten().collect();
-        for list in lists {
-            self.draft.policy(self.lists[list].id, Arc::new(compile(list, policy, compiler)));
+        let lists = Vec::from_iter(lists);
+        for (list, compiled) in lists.iter().zip(compiler.policies(&lists, policy)) {
+            self.draft.policy(self.lists[*list].id, compiled);
         }
     }
 
@@ -174,11 +173,13 @@ impl Drafter {
     ) {
         let taken: Vec<Drafted> =
             keys.iter().filter_map(|key| self.take_out(key, registry.nic(key))).collect();
-        for key in keys {
-            if let (Some(nic), Some(identity)) = (policy.nics.get(key), registry.nic(key)) {
-                let drafted = self.put_in(nic, identity, policy, compiler);
-                self.nics.insert(key.clone(), drafted);
-            }
+        let placed: Vec<(&Key, &Nic, &Identity)> =
+            keys.iter().filter_map(|key| Some((key, &**policy.nics.get(key)?, registry.nic(key)?))).collect();
+        let lists: BTreeSet<&Vec<Key>> = placed.iter().map(|(_, nic, _)| &nic.security_groups).collect();
+        self.take_up(lists, policy, compiler);
+        for (key, nic, identity) in placed {
+            let drafted = self.put_in(nic, identity, compiler);
+            self.nics.insert(key.clone(), drafted);
         }
         // After the new lists are joined, so that one which stays is not compiled again.
         for Drafted { groups, .. } in &taken {
@@ -202,13 +203,7 @@ impl Drafter {
         Some(drafted)
     }
 
-    fn put_in(
-        &mut self,
-        nic: &Nic,
-        identity: &Identity,
-        policy: &Policy,
-        compiler: &mut Compiler,
-    ) -> Drafted {
+    fn put_in(&mut self, nic: &Nic, identity: &Identity, compiler: &mut Compiler) -> Drafted {
         let vpc = compiler.vpc(&nic.vpc);
         let record = NicRecord {
             vpc,
@@ -218,7 +213,7 @@ impl Drafter {
             undone: identity.undone(),
         };
         self.draft.nic(identity.slot, record);
-        let policy = self.join(&nic.security_groups, policy, compiler);
+        let policy = self.join(&nic.security_groups);
         let groups = nic.security_groups.iter().map(|group| compiler.group(group)).collect();
         let membership = Membership { vpc, groups };
         let mut addresses = Vec::with_capacity(identity.addresses.len());
@@ -242,21 +237,28 @@ impl Drafter {
         Drafted { slot: identity.slot, addresses, membership, groups: nic.security_groups.clone() }
     }
 
-    fn join(&mut self, groups: &Vec<Key>, policy: &Policy, compiler: &mut Compiler) -> PolicyId {
-        if let Some(list) = self.lists.get_mut(groups) {
-            list.users += 1;
-            return list.id;
+    /// Compiles those of these lists that are new, all at once. They have no users yet.
+    fn take_up(&mut self, mut lists: BTreeSet<&Vec<Key>>, policy: &Policy, compiler: &mut Compiler) {
+        lists.retain(|list| !self.lists.contains_key(*list));
+        let lists = Vec::from_iter(lists);
+        for (groups, compiled) in lists.iter().zip(compiler.policies(&lists, policy)) {
+            let id = self.free.pop().unwrap_or_else(|| {
+                self.policies += 1;
+                PolicyId(self.policies - 1)
+            });
+            self.draft.policy(id, compiled);
+            self.lists.insert((*groups).clone(), List { id, users: 0 });
+            for group in *groups {
+                self.lists_of.entry(group.clone()).or_default().insert((*groups).clone());
+            }
         }
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.policies += 1;
-            PolicyId(self.policies - 1)
-        });
-        self.draft.policy(id, Arc::new(compile(groups, policy, compiler)));
-        self.lists.insert(groups.clone(), List { id, users: 1 });
-        for group in groups {
-            self.lists_of.entry(group.clone()).or_default().insert(groups.clone());
-        }
-        id
+    }
+
+    /// One user more of a list that was taken up.
+    fn join(&mut self, groups: &Vec<Key>) -> PolicyId {
+        let list = self.lists.get_mut(groups).expect("every list is taken up before it is joined");
+        list.users += 1;
+        list.id
     }
 
     fn leave(&mut self, groups: &Vec<Key>) {
@@ -281,11 +283,6 @@ impl Drafter {
 fn mac_of(nic: &Nic, address: &IpAddr) -> Option<u64> {
     let entry = nic.allowed_addresses.iter().find(|entry| entry.address == *address);
     entry.and_then(|entry| entry.mac).map(mac_number)
-}
-
-fn compile(groups: &[Key], policy: &Policy, compiler: &mut Compiler) -> Compiled {
-    let rules: Vec<_> = groups.iter().map(|group| compiler.lowered(group, policy)).collect();
-    Compiled::compile(rules.iter().flat_map(|rules| rules.iter()))
 }
 
 /// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5).
