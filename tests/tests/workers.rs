@@ -157,6 +157,70 @@ fn what_a_port_refuses_is_counted_as_tx_full_and_not_as_passed() {
     assert_eq!(farm.alive().load(Ordering::Relaxed), 0);
 }
 
+/// More frames than two bursts a side, none of which has a connection.
+fn rush(farm: &mut Farm, sides: &[Side]) {
+    for n in 0..300u16 {
+        for side in sides {
+            let frame = match side {
+                Side::Outside => udp(("203.0.113.9", 1000 + n), "10.0.0.1:53").frame(),
+                Side::Inside => udp("10.0.0.2:53", ("203.0.113.9", 5000 + n)).frame(),
+            };
+            farm.arrive(*side, &frame);
+        }
+    }
+}
+
+#[test]
+fn what_was_received_ahead_of_the_next_turn_is_judged_and_sent_before_the_end() {
+    for workers in [1, 2] {
+        let mut farm = Farm::new(&config(1000), POLICY, workers, 1024, Steering::Wrong);
+        rush(&mut farm, &[Side::Outside, Side::Inside]);
+        let mut turns = 0;
+        while farm.workers().iter().all(|worker| worker.held() == 0) {
+            assert!(farm.poll() > 0, "a burst is held only by who has more to do");
+            turns += 1;
+        }
+        let waiting =
+            |farm: &Farm, side| farm.queues(side).iter().map(|queue| queue.waiting()).sum::<usize>();
+        let taken = farm.arrived() - waiting(&farm, Side::Outside) - waiting(&farm, Side::Inside);
+        assert_eq!(turns, 1);
+        assert!(farm.verdicts.0.iter().flatten().count() < taken);
+        // As the appliance does: each says so once the others have handed over what they held.
+        for _ in 0..2 {
+            let mut verdicts = std::mem::take(&mut farm.verdicts);
+            farm.workers().iter_mut().for_each(|worker| _ = worker.drain(2_000_000_000, &mut verdicts));
+            farm.verdicts = verdicts;
+        }
+        assert!(farm.workers().iter().all(|worker| worker.held() == 0));
+        assert_eq!(farm.verdicts.0.iter().flatten().count(), taken, "{workers} workers");
+        assert_eq!(farm.left(Side::Outside).len() + farm.left(Side::Inside).len(), taken);
+    }
+}
+
+#[test]
+fn ports_take_turns_and_a_busy_one_does_not_wait_for_an_idle_one() {
+    for (sides, a_turn) in [
+        (&[Side::Outside][..], [128, 0]),
+        (&[Side::Inside], [0, 128]),
+        (&[Side::Outside, Side::Inside], [64, 64]),
+    ] {
+        let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+        rush(&mut farm, sides);
+        for _ in 0..2 {
+            assert_eq!(farm.poll(), 128);
+            let left = [Side::Inside, Side::Outside].map(|side| farm.left(side));
+            assert_eq!(left.each_ref().map(Vec::len), a_turn);
+            for frames in left {
+                assert!(frames.is_sorted_by_key(|frame| frame.id), "in the order of their arrival");
+            }
+        }
+        farm.drain();
+        assert_eq!(farm.poll(), 0);
+        assert_eq!(farm.workers()[0].held(), 0, "nobody holds frames while it finds none");
+        assert_eq!(farm.verdicts.0.iter().flatten().count(), farm.arrived());
+    }
+}
+
 #[test]
 fn headers_across_segments_are_read_and_the_frame_leaves_as_it_came() {
     for size in [1, 7, 14, 20, 33, 40] {

@@ -5,10 +5,10 @@
 
 use arrayvec::ArrayVec;
 
+use crate::ahead::Ahead;
 use crate::classify::{Ask, Judgement, Query, judge_all};
 use crate::conntrack::NO_HINT;
 use crate::io::BURST;
-use crate::judge::Ahead;
 use crate::lane::{Fragment, Lane, What};
 use crate::snapshot::Snapshot;
 use crate::tcp;

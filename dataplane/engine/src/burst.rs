@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::ahead::{Ahead, Guesses, Packets};
 use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Burst, Frame};
-use crate::judge::{Ahead, Guesses, Judge, Packets};
+use crate::judge::Judge;
 use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
@@ -307,7 +308,7 @@ impl Firewall {
         let mut aheads = [Ahead::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
-        let (mut place, mut is_any_v6, mut guesses) = (0, false, Guesses::new());
+        let (mut place, mut is_any_v6, mut guesses) = (0, false, Guesses::default());
         while let (Some(first), Some(frame)) = (lanes.get(place), frames.get(place)) {
             if first.plain
                 && let Some(holders) = snapshot.sole_holders_v4(first.segment)

@@ -2,27 +2,26 @@
 
 use std::sync::Arc;
 
+use crate::ahead::{Ahead, Guesses, Packets};
 use crate::answers::{opening, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::{Judgement, Query};
-use crate::conntrack::hash::NO_HASH;
 use crate::conntrack::{
-    Entry, EntryKey, FREE, FlowHash, Homes, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand,
-    key_meta, opening_query, remote_digest, standing, without_demand,
+    Entry, EntryKey, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand, key_meta, opening_query,
+    remote_digest, standing, without_demand,
 };
-
 use crate::fragments::{FragmentKey, Memory, Recent};
 use crate::io::BURST;
 use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::resolve::resolve_plain;
-use crate::snapshot::{Binding, Guess, Snapshot, SoleHolders};
+use crate::snapshot::{Binding, Snapshot, SoleHolders};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::wheel::Class;
-use crate::{Direction, FlowIndex, Reason, SegmentKey, Side, proto};
+use crate::{Direction, FlowIndex, Reason, Side, proto};
 
 /// Local port × 65536 + remote port, or what stands for them in the key (semantics 4.1).
 #[inline]
@@ -45,90 +44,6 @@ fn key_ports(lane: &Lane) -> u32 {
 #[inline]
 fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
     u32::from(identifier) << 16 | u32::from(kind) << 8 | u32::from(asked == Direction::Inbound)
-}
-
-/// What is known of a packet ahead of its verdict.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub struct Ahead<'s> {
-    /// Its key, as it would lie in an entry.
-    pub key: EntryKey,
-    /// Its key's hash.
-    pub hash: FlowHash,
-    /// Its NIC; `None` where the verdict is there already.
-    pub nic: Option<&'s Binding>,
-}
-
-impl Ahead<'_> {
-    /// Of a packet that needs no connection.
-    pub const NONE: Ahead<'static> =
-        Ahead { key: EntryKey::new(FREE, 0, 0, demand(None)), hash: NO_HASH, nic: None };
-}
-
-/// Where the NICs of a burst's packets may lie, looked for some packets ahead, be they plain ones or not: in a loop so short no look
-/// into memory waits for the one before it.
-pub struct Guesses {
-    /// The segment whose addresses they are taken for.
-    segment: SegmentKey,
-    /// They are there for the packets before this place, but for those that were of another segment.
-    until: usize,
-    guesses: [Guess; BURST],
-}
-
-impl Guesses {
-    /// So many at a time: where segments alternate, they were looked for in vain.
-    const SOME: usize = 16;
-
-    /// None yet.
-    pub fn new() -> Guesses {
-        Guesses { segment: SegmentKey::UNTAGGED, until: 0, guesses: [Guess::default(); BURST] }
-    }
-
-    /// From the packet at `place` on all are taken for packets of this segment.
-    #[inline(always)]
-    pub fn begin(&mut self, segment: SegmentKey) {
-        if self.segment != segment {
-            (self.segment, self.until) = (segment, 0);
-        }
-    }
-
-    #[inline(always)]
-    fn look_ahead(&mut self, holders: &SoleHolders<'_>, place: usize, lanes: &[Lane]) {
-        if place < self.until {
-            return;
-        }
-        self.until = place + Self::SOME;
-        for (guess, lane) in self.guesses[place..].iter_mut().zip(&lanes[place..]).take(Self::SOME) {
-            *guess = holders.guess(lane.ends.local);
-        }
-    }
-}
-
-/// What is known of the packets of a burst before they are judged.
-pub struct Packets<'b, 's> {
-    /// Read of their frames.
-    pub lanes: &'b [Lane],
-    /// As many, and then nothing.
-    pub aheads: &'b [Ahead<'s>; BURST],
-    /// Where their connections probably are; known so far of those that are less than `lead` ahead of the one that is judged.
-    pub hints: &'b mut [u32; BURST],
-    /// See `hints`.
-    pub lead: usize,
-}
-
-impl Packets<'_, '_> {
-    /// While the packet at `place` is judged: where the connection of the one that is `lead` ahead probably is, asked for.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
-    #[inline(always)]
-    pub unsafe fn look_ahead<const V3: bool>(&mut self, place: usize, homes: &Homes<'_>) {
-        let ahead = place + self.lead;
-        if ahead < BURST {
-            // SAFETY: as the caller says.
-            self.hints[ahead] = unsafe { homes.hint::<V3>(self.aheads[ahead].hash) };
-        }
-    }
 }
 
 /// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
@@ -210,13 +125,12 @@ impl Judge {
         aheads: &mut [Ahead<'s>; BURST],
     ) -> usize {
         let homes = self.shard.homes();
-        let (segment, count) = (guesses.segment, lanes.len().min(BURST));
+        let (segment, count) = (guesses.segment(), lanes.len().min(BURST));
         let mut place = first;
         while place < count {
-            guesses.look_ahead(holders, place, lanes);
-            let until = guesses.until.min(count);
+            let until = guesses.look_ahead(holders, place, lanes).min(count);
             while place < until {
-                let (lane, guess) = (&lanes[place], guesses.guesses[place]);
+                let (lane, guess) = (&lanes[place], guesses.of(place));
                 let is_one = lane.plain && lane.segment == segment;
                 let nic = if is_one { resolve_plain(holders, lane, guess) } else { None };
                 let Some(nic) = nic else { return place };
@@ -277,14 +191,14 @@ impl Judge {
         let (homes, mut table) = self.shard.homes_and_table();
         let Some(counts) = cells.all_of(Reason::Established) else { return first };
         let count = packets.lanes.len().min(BURST);
-        for place in first..count {
+        for (place, verdict) in verdicts.iter_mut().enumerate().take(count).skip(first) {
             let (lane, ahead) = (&packets.lanes[place], &packets.aheads[place]);
             let Some(nic) = ahead.nic else { return place };
             // SAFETY: as the caller says.
             if !unsafe { established::<V3>(&mut table, lane, nic, ahead, packets.hints[place]) } {
                 return place;
             }
-            verdicts[place] = Verdict::of(Reason::Established, nic.nic);
+            *verdict = Verdict::of(Reason::Established, nic.nic);
             counts.count(nic.nic, lane.side);
             // SAFETY: as the caller says.
             unsafe { packets.look_ahead::<V3>(place, &homes) };

@@ -4,6 +4,7 @@
 //! [`conntrack`] is the table of connections. Nothing in here reads a clock, logs or makes a system call, and
 //! nothing on a packet's way allocates.
 
+mod ahead;
 mod answers;
 pub mod burst;
 pub mod cells;

@@ -1,0 +1,108 @@
+//! What is known of a burst's packets before they are judged: their NICs, their keys, and where in memory they lie. Memory is asked ahead
+//! of time, and for one line a packet: a loop that asks for dozens at once stops where the processor has no room for more.
+
+use crate::SegmentKey;
+use crate::conntrack::hash::NO_HASH;
+use crate::conntrack::{EntryKey, FREE, FlowHash, Homes, demand};
+use crate::io::BURST;
+use crate::lane::Lane;
+use crate::snapshot::{Binding, Guess, SoleHolders};
+
+/// What is known of a packet ahead of its verdict.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub struct Ahead<'s> {
+    /// Its key, as it would lie in an entry.
+    pub key: EntryKey,
+    /// Its key's hash.
+    pub hash: FlowHash,
+    /// Its NIC; `None` where the verdict is there already.
+    pub nic: Option<&'s Binding>,
+}
+
+impl Ahead<'_> {
+    /// Of a packet that needs no connection.
+    pub const NONE: Ahead<'static> =
+        Ahead { key: EntryKey::new(FREE, 0, 0, demand(None)), hash: NO_HASH, nic: None };
+}
+
+/// Where the NICs of a burst's packets may lie, looked for some packets ahead, be they plain ones or not: in a loop so short no look
+/// into memory waits for the one before it.
+pub struct Guesses {
+    /// The segment whose addresses they are taken for.
+    segment: SegmentKey,
+    /// They are there for the packets before this place, but for those that were of another segment.
+    until: usize,
+    guesses: [Guess; BURST],
+}
+
+impl Default for Guesses {
+    /// None yet.
+    fn default() -> Guesses {
+        Guesses { segment: SegmentKey::UNTAGGED, until: 0, guesses: [Guess::default(); BURST] }
+    }
+}
+
+impl Guesses {
+    /// So many at a time: where segments alternate, they were looked for in vain.
+    const SOME: usize = 16;
+
+    /// From the packet at `place` on all are taken for packets of this segment.
+    #[inline(always)]
+    pub fn begin(&mut self, segment: SegmentKey) {
+        if self.segment != segment {
+            (self.segment, self.until) = (segment, 0);
+        }
+    }
+
+    /// The segment that was begun last.
+    #[inline(always)]
+    pub fn segment(&self) -> SegmentKey {
+        self.segment
+    }
+
+    /// Looks for more, if that of the packet at `place` is not there; the place up to which they are there then.
+    #[inline(always)]
+    pub fn look_ahead(&mut self, holders: &SoleHolders<'_>, place: usize, lanes: &[Lane]) -> usize {
+        if self.until <= place {
+            self.until = place + Self::SOME;
+            for (guess, lane) in self.guesses[place..].iter_mut().zip(&lanes[place..]).take(Self::SOME) {
+                *guess = holders.guess(lane.ends.local);
+            }
+        }
+        self.until
+    }
+
+    /// That of the packet at a place before it.
+    #[inline(always)]
+    pub fn of(&self, place: usize) -> Guess {
+        self.guesses[place % BURST]
+    }
+}
+
+/// What is known of the packets of a burst before they are judged.
+pub struct Packets<'b, 's> {
+    /// Read of their frames.
+    pub lanes: &'b [Lane],
+    /// As many, and then nothing.
+    pub aheads: &'b [Ahead<'s>; BURST],
+    /// Where their connections probably are; known so far of those that are less than `lead` ahead of the one that is judged.
+    pub hints: &'b mut [u32; BURST],
+    /// See `hints`.
+    pub lead: usize,
+}
+
+impl Packets<'_, '_> {
+    /// While the packet at `place` is judged: where the connection of the one that is `lead` ahead probably is, asked for.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    pub unsafe fn look_ahead<const V3: bool>(&mut self, place: usize, homes: &Homes<'_>) {
+        let ahead = place + self.lead;
+        if ahead < BURST {
+            // SAFETY: as the caller says.
+            self.hints[ahead] = unsafe { homes.hint::<V3>(self.aheads[ahead].hash) };
+        }
+    }
+}
