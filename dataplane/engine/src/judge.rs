@@ -191,18 +191,21 @@ impl Judge {
         let (homes, mut table) = self.shard.homes_and_table();
         let Some(counts) = cells.all_of(Reason::Established) else { return first };
         let count = packets.lanes.len().min(BURST);
-        for (place, verdict) in verdicts.iter_mut().enumerate().take(count).skip(first) {
+        // By the place: iterators over all of these took 19 instructions a packet more.
+        let mut place = first;
+        while place < count {
             let (lane, ahead) = (&packets.lanes[place], &packets.aheads[place]);
             let Some(nic) = ahead.nic else { return place };
             // SAFETY: as the caller says.
             if !unsafe { established::<V3>(&mut table, lane, nic, ahead, packets.hints[place]) } {
                 return place;
             }
-            *verdict = Verdict::of(Reason::Established, nic.nic);
+            verdicts[place] = Verdict::of(Reason::Established, nic.nic);
             counts.count(nic.nic, lane.side);
             // SAFETY: as the caller says.
             unsafe { packets.look_ahead::<V3>(place, &homes) };
             meanwhile(place);
+            place += 1;
         }
         count
     }
