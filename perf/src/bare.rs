@@ -83,6 +83,7 @@ impl Bare {
                 for (hint, hash) in hints.iter_mut().zip(&hashes).take(burst.len()) {
                     // SAFETY: as the caller says.
                     *hint = unsafe { homes.hint::<V3>(*hash) };
+                    self.shard.prefetch_entry(*hint, false);
                 }
                 for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
                     let mut table = self.shard.table();

@@ -32,12 +32,6 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Whether a burst is asked about: then all of its hints must be there first.
-    #[inline]
-    pub fn is_worth_it(&self) -> bool {
-        self.is_worth_it
-    }
-
     /// Asks of all those packets that will open connections if there are none yet: by their hints, the index does not seem to know one.
     /// Costs next to nothing where every packet has a connection.
     #[inline(always)]

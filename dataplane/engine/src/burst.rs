@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use crate::ahead::{Ahead, Guesses, Packets};
+use crate::ahead::{Ahead, ENTRIES_AHEAD, Guesses, Packets};
 use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
@@ -29,11 +29,6 @@ const SCRATCH: usize = 32 * 1024;
 const EXPIRY_BUDGET: u32 = 64;
 /// Entries looked at per burst after a change.
 const SWEEP_BUDGET: u32 = 128;
-
-/// How many packets ahead of the one that is judged entries are asked for. Judging one takes about 25 cycles. Measured with 100,000
-/// connections and with a million: all of a burst in a pass before took 1.35 and 1.1 times as long, 40 ahead 1.09 and 1.08, 12 ahead
-/// 1.01 and 1.05.
-const HINTS_AHEAD: usize = 24;
 
 /// What a firewall needs beside the policy.
 #[derive(Clone)]
@@ -336,34 +331,28 @@ impl Firewall {
         // Of no packet none is missing.
         let mut hints = [0; BURST];
         let homes = self.judge.shard.homes();
-        // Most are looked for while packets before them are judged, so that their entries are asked for one by one.
-        let lead = if is_any_v6 || self.answers.is_worth_it() { BURST } else { HINTS_AHEAD };
-        for (hint, ahead) in hints.iter_mut().zip(&aheads).take(lead.min(lanes.len())) {
+        for (hint, ahead) in hints.iter_mut().zip(&aheads[..lanes.len()]) {
             // SAFETY: as the caller says.
             *hint = unsafe { homes.hint::<V3>(ahead.hash) };
         }
-        if is_any_v6 {
-            for (hint, ahead) in hints.iter().zip(&aheads[..lanes.len()]) {
-                if ahead.key.is_v6() {
-                    self.judge.shard.prefetch_remote(*hint);
-                }
-            }
+        for hint in &hints[..ENTRIES_AHEAD] {
+            self.judge.shard.prefetch_entry(*hint, is_any_v6);
         }
         done(Pass::Prefetch);
         self.answers.ask(snapshot, lanes, &aheads, &hints);
         let mut early = early.into_iter();
         let (mut all_pass, mut more_refused) = (true, 0);
         verdicts.len = lanes.len();
-        let mut packets = Packets { lanes, aheads: &aheads, hints: &mut hints, lead };
+        let packets = Packets { lanes, aheads: &aheads, hints: &hints, is_any_v6 };
         let mut place = 0;
         while place < lanes.len() {
-            if packets.hints[place] != NO_HINT {
+            if hints[place] != NO_HINT {
                 // SAFETY: as the caller says.
                 place = unsafe {
                     self.judge.established_ones::<V3>(
                         &self.cells,
                         place,
-                        &mut packets,
+                        &packets,
                         &mut verdicts.all,
                         &meanwhile,
                     )
@@ -374,8 +363,7 @@ impl Firewall {
             else {
                 break;
             };
-            // SAFETY: as the caller says.
-            unsafe { packets.look_ahead::<V3>(place, &self.judge.shard.homes()) };
+            packets.ask_ahead(place, |hint| self.judge.shard.prefetch_entry(hint, is_any_v6));
             meanwhile(place);
             // An earlier packet of this burst may have opened its connection: the index is asked again.
             let verdict = if let Some(nic) = ahead.nic

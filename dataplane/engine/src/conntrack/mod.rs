@@ -200,12 +200,10 @@ impl Shard {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the cache line with an IPv6 entry's remote address.
-    #[inline]
-    pub fn prefetch_remote(&self, hint: u32) {
-        if let Some(remote) = self.remote6.get(hint as usize) {
-            prefetch(remote);
-        }
+    /// Asks for the cache line of the entry that a hint means; where some packets are IPv6, for that of its remote address, too.
+    #[inline(always)]
+    pub fn prefetch_entry(&self, hint: u32, is_any_v6: bool) {
+        prefetch_entry(&self.entries, &self.remote6, hint, is_any_v6);
     }
 
     /// True if there is certainly no entry with a key of this hash.
@@ -229,21 +227,13 @@ impl Shard {
     /// What finds home buckets, and where entries probably are.
     #[inline(always)]
     pub fn homes(&self) -> Homes<'_> {
-        Homes { secret: self.secret, index: self.index.view(), entries: self.entries.as_ptr() }
+        Homes { secret: self.secret, index: self.index.view() }
     }
 
     /// The entries, to be changed in place.
     #[inline(always)]
     pub fn table(&mut self) -> Table<'_> {
-        self.homes_and_table().1
-    }
-
-    /// Both at once.
-    #[inline(always)]
-    pub fn homes_and_table(&mut self) -> (Homes<'_>, Table<'_>) {
-        let Shard { secret, index, entries, remote6, timeouts, .. } = self;
-        let homes = Homes { secret: *secret, index: index.view(), entries: entries.as_ptr() };
-        (homes, Table { entries, remote6, timeouts: *timeouts })
+        Table { entries: &mut self.entries, remote6: &self.remote6, timeouts: self.timeouts }
     }
 
     /// An entry.
@@ -487,8 +477,6 @@ impl Shard {
 pub struct Homes<'s> {
     secret: Secret,
     index: View<'s>,
-    /// Where they begin, to be asked for, never read.
-    entries: *const Entry,
 }
 
 impl Homes<'_> {
@@ -504,17 +492,14 @@ impl Homes<'_> {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the cache line of the entry that is most likely meant, and says which that is; [`NO_HINT`] for none.
+    /// Which entry is most likely meant; [`NO_HINT`] for none.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> u32 {
         // SAFETY: as the caller says.
-        let Some(place) = (unsafe { self.index.hint::<V3>(hash) }) else { return NO_HINT };
-        // Without a look at how many there are: nothing is read.
-        prefetch(self.entries.wrapping_add(place as usize));
-        place
+        unsafe { self.index.hint::<V3>(hash) }.unwrap_or(NO_HINT)
     }
 }
 
@@ -527,6 +512,12 @@ pub struct Table<'s> {
 }
 
 impl Table<'_> {
+    /// See [`Shard::prefetch_entry`].
+    #[inline(always)]
+    pub fn prefetch(&self, hint: u32, is_any_v6: bool) {
+        prefetch_entry(self.entries, self.remote6, hint, is_any_v6);
+    }
+
     /// The entry at `hint`, if it has this key and stands as that demands ([`demand`]). `None` says nothing: the hint may be out of
     /// date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
     ///
@@ -546,6 +537,15 @@ impl Table<'_> {
         #[cfg(not(target_arch = "x86_64"))]
         let is_it = entry.is_plainly(key);
         (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
+    }
+}
+
+/// Without a look at how many there are, or whether any is meant: nothing is read.
+#[inline(always)]
+fn prefetch_entry(entries: &[Entry], remote6: &[u128], hint: u32, is_any_v6: bool) {
+    prefetch(entries.as_ptr().wrapping_add(hint as usize));
+    if is_any_v6 {
+        prefetch(remote6.as_ptr().wrapping_add(hint as usize));
     }
 }
 
