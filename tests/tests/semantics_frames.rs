@@ -380,6 +380,12 @@ fn addresses_2_5_a_shared_address_is_the_nics_whose_mac_the_frame_bears() {
     assert_eq!(s.nic().as_deref(), Some("b"));
     assert_eq!(s.outside(query("10.0.0.100").dst_mac(MAC1).src_mac(MAC2)), "new by web#0");
     assert_eq!(s.nic().as_deref(), Some("a"));
+    // Long enough for the short way.
+    for (mac, nic) in [(MAC2, "b"), (MAC1, "a"), (MAC2, "b")] {
+        let long = query("10.0.0.100").payload(vec![7; 40]).dst_mac(mac);
+        assert_eq!(s.outside(long), "established");
+        assert_eq!(s.nic().as_deref(), Some(nic));
+    }
 }
 
 #[test]
