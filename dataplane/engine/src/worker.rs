@@ -154,7 +154,7 @@ pub struct Worker<P: Port> {
     links: Links<P::Frame>,
     /// The burst in hand.
     rx: Received<P::Frame>,
-    /// The one behind it: its headers are asked for while those of the one before it are read.
+    /// The one behind it: its headers are asked for while the one in hand is judged.
     next: Received<P::Frame>,
     batch: Batch<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
