@@ -132,7 +132,9 @@ impl Compiler {
         let compile = |groups: &Vec<Arc<Vec<classify::Rule>>>| {
             Arc::new(classify::Policy::compile(groups.iter().flat_map(|rules| rules.iter())))
         };
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // The system is asked for many lists only: most changes touch few.
+        let is_many = rules.len() > SHARE;
+        let cores = if is_many { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 1 };
         let share = rules.len().div_ceil(cores).max(SHARE);
         let (own, others) = rules.split_at(share.min(rules.len()));
         std::thread::scope(|scope| {
