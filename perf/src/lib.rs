@@ -6,6 +6,7 @@ pub mod classify;
 pub mod commits;
 pub mod compare;
 pub mod conversations;
+pub mod cores;
 pub mod floor;
 pub mod memory;
 pub mod plot;

@@ -178,7 +178,7 @@ impl Scenario {
         self.firewall.judge(&self.snapshot, &mut batch);
         let verdict = batch.verdicts[0];
         self.last = Some(verdict);
-        self.firewall.upkeep(&self.snapshot, now);
+        self.firewall.upkeep(&self.snapshot, now, false);
         describe(&verdict, &self.committer)
     }
 
@@ -213,7 +213,7 @@ impl Scenario {
     pub fn idle(&mut self) {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
-        self.firewall.upkeep(&self.snapshot, now);
+        self.firewall.upkeep(&self.snapshot, now, true);
     }
 
     /// The NIC of the last verdict.

@@ -142,7 +142,7 @@ impl Pair {
             batch.push(frame, lane);
         }
         self.firewall.judge(&self.snapshot, &mut batch);
-        self.firewall.upkeep(&self.snapshot, now);
+        self.firewall.upkeep(&self.snapshot, now, false);
         for (waiting, got) in std::mem::take(&mut self.burst).into_iter().zip(batch.verdicts.iter()) {
             let got = self.named(waiting.arrival.side, got);
             let at = (waiting.at_ns - EPOCH_NS) as f64 / 1e9;

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control::config::{Config, parse_config};
+use engine::wheel::Class;
 use engine::{Direction, NicSlot, Reason, Side};
 use rcu::Parked;
 use testkit::frame::*;
@@ -184,6 +185,49 @@ fn limit_6_2_counts_live_connections_and_tombstones_and_comes_after_the_rules() 
     assert_eq!(s.outside(query(3)), "nic-limit", "a tombstone and a live one");
     s.wait(30.5);
     assert_eq!(s.outside(query(3)), "new by web#0");
+}
+
+/// A NIC of these addresses that may have 1,000 connections, under rules that a number tells apart.
+fn of_addresses(addresses: &str, number: u16) -> String {
+    let rule = format!("{{direction: inbound, protocol: tcp, ports: {number}}}");
+    policy(&[("web", &[OUT, &rule])], &[("a", addresses, &["web"])])
+        .replace("addresses:", "max_connections: 1000, addresses:")
+}
+
+#[test]
+fn limit_6_2_does_not_count_what_a_change_has_ended_found_or_not() {
+    let mut s = Scenario::new(&of_addresses("10.0.0.1, 10.0.0.2", 1));
+    for n in 1..=1000u16 {
+        assert_eq!(s.inside(udp(("10.0.0.1", n), "192.0.2.1:7")), "new by web#0");
+    }
+    assert_eq!(s.inside(udp(("10.0.0.2", 1), "192.0.2.1:7")), "nic-limit");
+    s.apply(&of_addresses("10.0.0.2", 1));
+    for n in 1..=1000u16 {
+        assert_eq!(s.inside(udp(("10.0.0.2", n), "192.0.2.1:7")), "new by web#0", "{n}");
+    }
+    assert_eq!(s.inside(udp(("10.0.0.2", 1001), "192.0.2.1:7")), "nic-limit");
+}
+
+#[test]
+fn what_a_change_has_ended_is_found_however_often_there_is_another_change() {
+    let mut s = Scenario::new(&of_addresses("10.0.0.1, 10.0.0.2", 1));
+    for n in 1..=500u16 {
+        s.inside(udp(("10.0.0.1", n), "192.0.2.1:7"));
+    }
+    let found = |s: &Scenario| {
+        let mut found = 0;
+        s.firewall().shard().list(0, u32::MAX, |_, entry| found += u32::from(entry.class() == Class::Ended));
+        found
+    };
+    let mut before = 0;
+    for number in 2..=100 {
+        s.apply(&of_addresses("10.0.0.2", number));
+        s.inside(udp("10.0.0.2:7", "192.0.2.1:7"));
+        let now = found(&s);
+        assert!(now > before || now == 500, "{now} after {before}");
+        before = now;
+    }
+    assert_eq!(before, 500);
 }
 
 #[test]

@@ -27,8 +27,10 @@ use crate::{Generation, NicSlot, Reason, Side};
 const SCRATCH: usize = 32 * 1024;
 /// Timers looked at per burst.
 const EXPIRY_BUDGET: u32 = 64;
-/// Entries looked at per burst after a change.
-const SWEEP_BUDGET: u32 = 128;
+/// Entries looked at per turn after a change: few where frames wait, as each costs as much as a packet or two.
+const SWEEP_BUDGET: u32 = 32;
+/// The same in a turn without frames.
+const IDLE_SWEEP_BUDGET: u32 = 256;
 
 /// What a firewall needs beside the policy.
 #[derive(Clone)]
@@ -192,7 +194,7 @@ impl Firewall {
     #[cold]
     fn adopt(&mut self, snapshot: &Snapshot) {
         if self.generation < snapshot.last_ending {
-            self.judge.shard.adopt(snapshot);
+            self.judge.shard.adopt();
         }
         self.generation = snapshot.generation;
     }
@@ -468,11 +470,11 @@ impl Firewall {
         }
     }
 
-    /// Bounded work between bursts: what has expired ends, what a change ended is filed as such.
+    /// Bounded work between bursts: what has expired ends, what a change ended is filed as such. More of it where no frames wait.
     #[inline]
-    pub fn upkeep(&mut self, snapshot: &Snapshot, now: Now) {
+    pub fn upkeep(&mut self, snapshot: &Snapshot, now: Now, is_idle: bool) {
         self.judge.shard.expire(snapshot, now, EXPIRY_BUDGET);
-        self.judge.shard.sweep(snapshot, SWEEP_BUDGET);
+        self.judge.shard.sweep(snapshot, if is_idle { IDLE_SWEEP_BUDGET } else { SWEEP_BUDGET });
     }
 
     /// Ends everything that is due by now: for those who look at the table from outside.

@@ -372,7 +372,12 @@ impl Judge {
             }
         }
         let Judgement::Allow(rule) = judgement else { return refused(judgement, nic.nic) };
-        let limit = if nic.is_limited() { snapshot.nic(nic.nic).max_connections } else { u32::MAX };
+        let mut limit = u32::MAX;
+        if nic.is_limited() {
+            limit = snapshot.nic(nic.nic).max_connections;
+            // What a change has ended or a rollback has brought back is to be counted as such, found or not.
+            self.shard.sweep_for_room(snapshot);
+        }
         if !self.population.enter(nic.nic, limit) && !self.enter_after_expiry(snapshot, lane, nic, limit) {
             return drop(Reason::NicLimit);
         }

@@ -230,12 +230,16 @@ impl<P: Port> Worker<P> {
             }
             // SAFETY: as the caller says.
             polled.frames += unsafe { self.process::<V3>(ns, tap) };
+            if self.held() == 0 {
+                // Every port was asked behind this burst already, and had nothing.
+                break;
+            }
         }
         if !self.links.router.is_alone() {
             polled.frames += self.take_handed_off(ns, tap);
             self.links.publish();
         }
-        self.upkeep(ns);
+        self.upkeep(ns, polled.frames == 0);
         // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
         self.reader.quiescent();
         polled
@@ -252,7 +256,7 @@ impl<P: Port> Worker<P> {
         }
         polled.frames += self.take_handed_off(ns, tap);
         self.links.publish();
-        self.upkeep(ns);
+        self.upkeep(ns, polled.frames == 0);
         self.reader.quiescent();
         polled
     }
@@ -411,11 +415,11 @@ impl<P: Port> Worker<P> {
     }
 
     #[inline]
-    fn upkeep(&mut self, ns: u64) {
+    fn upkeep(&mut self, ns: u64, is_idle: bool) {
         let snapshot = self.reader.read();
         self.firewall.begin(snapshot);
         let now = self.firewall.now(ns);
-        self.firewall.upkeep(snapshot, now);
+        self.firewall.upkeep(snapshot, now, is_idle);
         match self.questions.try_recv() {
             Ok(question) => answer(&mut self.firewall, snapshot, question, now),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}

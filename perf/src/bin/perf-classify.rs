@@ -6,7 +6,7 @@ use std::error::Error;
 use clap::Parser;
 use perf::cases::round;
 use perf::classify::{Outcome, Plan, compare};
-use perf::floor::cores;
+use perf::cores::cores;
 use serde_json::json;
 
 /// Cycles a header of the classifier alone, beside DPDK's.

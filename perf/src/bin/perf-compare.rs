@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf, process::
 use clap::Parser;
 use perf::cases::{self, Figure, Runs, round};
 use perf::compare::Rates;
-use perf::floor::{Program, Setting, cores, median};
+use perf::cores::cores;
+use perf::floor::{Program, Setting, median};
 use perf::plot::svg;
 use perf::world::World;
 use serde_json::{Map, Value, json};

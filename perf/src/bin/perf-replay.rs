@@ -15,7 +15,8 @@ use std::{
 
 use perf::{
     conversations::{self, Conversations, Encoding},
-    floor::{cores, cpu::Cpu, median},
+    cores::cores,
+    floor::{cpu::Cpu, median},
 };
 
 /// One run.

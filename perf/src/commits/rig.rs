@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     /// Connections that fit.
     pub capacity: u32,
-    /// The worker has the last core and all else the first; otherwise they share what there is, and the worker gives way.
+    /// The worker has the quieter core and all else another; otherwise they share what there is, and the worker gives way.
     pub pinned: bool,
 }
 
@@ -88,7 +88,7 @@ impl Rig {
     pub fn new(setup: Setup, directory: &Path) -> Rig {
         let mut config = Config::default();
         config.conntrack.capacity = setup.capacity;
-        let cores = setup.pinned.then(|| crate::floor::cores().unwrap_or_else(|error| panic!("{error}")));
+        let cores = setup.pinned.then(|| crate::cores::cores().unwrap_or_else(|error| panic!("{error}")));
         let store = Store::open(&directory.join("store.redb")).unwrap_or_else(|error| panic!("{error}"));
         let committer = Committer::new(config.clone());
         let (publisher, mut readers) = rcu::domain(Box::new(committer.initial()), 1);

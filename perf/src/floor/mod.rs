@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::thread::sched_getaffinity;
+use crate::cores::cores;
 
 /// What one measurement of one program says.
 #[derive(Clone, Copy, Debug)]
@@ -174,17 +174,6 @@ fn vdevs(captures: &traffic::Captures) -> [String; 2] {
 fn devices(captures: &traffic::Captures) -> [String; 2] {
     let device = |index, file: &PathBuf| format!("net_pcap{index},rx_pcap={},infinite_rx=1", file.display());
     [device(0, &captures.inside), device(1, &captures.outside)]
-}
-
-/// The core for everything else, and the one that is measured: the first and the last of those that this process may use.
-pub fn cores() -> io::Result<(usize, usize)> {
-    let allowed = sched_getaffinity(None)?;
-    let mut cores = (0..1024).filter(|&core| allowed.is_set(core));
-    let first = cores.next().ok_or(io::ErrorKind::Unsupported)?;
-    match cores.next_back() {
-        Some(last) => Ok((first, last)),
-        None => Err(io::Error::other("a comparison needs two cores: one is polled without end")),
-    }
 }
 
 /// Rates of these programs, a round of each in turn: a machine that slows down slows all of them down. Progress goes to stderr.

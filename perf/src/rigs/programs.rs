@@ -36,9 +36,9 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The binaries beside `portcullis`; the last core that this process may use is the forwarder's, the first one the generator's.
+    /// The binaries beside `portcullis`; the core that devices interrupt least is the forwarder's, another one the generator's.
     pub fn new(portcullis: &Path, directory: &Path) -> io::Result<Bench> {
-        let (generator, forwarder) = crate::floor::cores()?;
+        let (generator, forwarder) = crate::cores::cores()?;
         let pktgen = portcullis.with_file_name("portcullis-pktgen");
         Ok(Bench {
             portcullis: portcullis.to_owned(),

@@ -166,7 +166,7 @@ impl Replay {
         }
         let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
         batch.clear();
-        self.firewall.upkeep(&self.snapshot, now);
+        self.firewall.upkeep(&self.snapshot, now, false);
         Ok(())
     }
 }

@@ -7,8 +7,24 @@ use crate::time::Now;
 use crate::wheel::Class;
 use crate::{Direction, Generation, proto};
 
-/// Entries swept at once when a snapshot is adopted; a table of this size is right at once.
-pub(super) const ADOPTION_SLICE: u32 = 1024;
+/// Places swept in one turn at most because a packet needs to know what is left: a table of this size is always exact for those.
+const ROOM_SLICE: u32 = 1024;
+
+/// Which places have not been looked at since the last change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    /// Where it goes on. It does not begin anew with each change, so that every place has its turn however often there is one.
+    at: u32,
+    /// So many places, from there on and round.
+    left: u32,
+    /// See [`ROOM_SLICE`].
+    room: u32,
+}
+
+impl Sweep {
+    /// Nothing to look at.
+    pub const DONE: Sweep = Sweep { at: 0, left: 0, room: ROOM_SLICE };
+}
 
 /// What a flush, a deletion or a rollback has made of an entry (semantics 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,25 +137,36 @@ impl Shard {
         }
     }
 
-    /// A commit has been adopted that may have ended or disconnected connections: looks through all of them in
-    /// slices, the first one now.
-    pub fn adopt(&mut self, snapshot: &Snapshot) {
-        self.swept = 0;
-        self.sweep(snapshot, ADOPTION_SLICE);
+    /// A commit has been adopted that may have ended or disconnected connections: all of them are to be looked at, in slices. None of
+    /// that is done here, in the middle of a burst: what a packet meets is judged by its epochs, swept or not.
+    pub fn adopt(&mut self) {
+        self.sweep.left = self.entries.len() as u32;
     }
 
     /// Goes on with the sweep over at most `slice` places.
     pub fn sweep(&mut self, snapshot: &Snapshot, slice: u32) {
-        if self.swept == u32::MAX {
-            return;
-        }
-        let end = self.swept.saturating_add(slice).min(self.entries.len() as u32);
-        for place in self.swept..end {
+        self.sweep.room = ROOM_SLICE;
+        self.sweep_on(snapshot, slice);
+    }
+
+    /// The same for a packet that needs a place or comes to a NIC with a limit, as any number of a burst's may.
+    pub fn sweep_for_room(&mut self, snapshot: &Snapshot) {
+        let looked_at = self.sweep_on(snapshot, self.sweep.room);
+        self.sweep.room -= looked_at;
+    }
+
+    /// How many places were looked at.
+    fn sweep_on(&mut self, snapshot: &Snapshot, slice: u32) -> u32 {
+        let slice = slice.min(self.sweep.left);
+        for _ in 0..slice {
+            let place = if (self.sweep.at as usize) < self.entries.len() { self.sweep.at } else { 0 };
+            self.sweep.at = place + 1;
             if self.entries[place as usize].addr != FREE {
                 self.reclassify(FlowIndex(place), snapshot);
             }
         }
-        self.swept = if end as usize == self.entries.len() { u32::MAX } else { end };
+        self.sweep.left -= slice;
+        slice
     }
 
     /// Files an entry where its standing belongs; its class.

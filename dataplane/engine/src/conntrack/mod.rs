@@ -126,8 +126,7 @@ pub struct Shard {
     timeouts: [u32; STATES.len()],
     len: u32,
     unconfirmed: u32,
-    /// Places below it have been looked at since the last change; `u32::MAX` when done.
-    swept: u32,
+    sweep: change::Sweep,
     cells: Arc<Cells>,
     population: Arc<Population>,
 }
@@ -153,7 +152,7 @@ impl Shard {
             timeouts: STATES.map(|state| config.timeouts.of(state)),
             len: 0,
             unconfirmed: 0,
-            swept: u32::MAX,
+            sweep: change::Sweep::DONE,
             cells,
             population,
         }
@@ -325,7 +324,7 @@ impl Shard {
     pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
         let class = entry.state().class();
         if class == Class::Unconfirmed && self.unconfirmed >= self.config.unconfirmed {
-            self.evict_unconfirmed(snapshot, now)?;
+            self.keep_share(snapshot, now)?;
         }
         if self.len >= self.config.capacity {
             self.make_room(snapshot, now)?;
@@ -358,7 +357,7 @@ impl Shard {
         let joins =
             [entry.state().class(), self.entry(flow).class()] == [Class::Unconfirmed, Class::Confirmed];
         if joins && self.unconfirmed >= self.config.unconfirmed {
-            self.evict_unconfirmed(snapshot, now);
+            self.keep_share(snapshot, now);
         }
         self.count_live(flow, snapshot, -1);
         let place = &mut self.entries[flow.0 as usize];
@@ -413,13 +412,23 @@ impl Shard {
         if has_room(self) {
             return Some(());
         }
-        self.sweep(snapshot, change::ADOPTION_SLICE);
+        self.sweep_for_room(snapshot);
         if self.evict(Class::Ended, snapshot)
             || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self)
         {
             return Some(());
         }
         self.evict(Class::Tombstone, snapshot).then_some(())
+    }
+
+    /// Room for one more among the unconfirmed, of which a change may have made some tombstones.
+    #[cold]
+    fn keep_share(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
+        self.sweep_for_room(snapshot);
+        if self.unconfirmed < self.config.unconfirmed {
+            return Some(());
+        }
+        self.evict_unconfirmed(snapshot, now)
     }
 
     /// Makes the unconfirmed ones fewer by one.
