@@ -14,7 +14,7 @@ use crate::burst::{Batch, Firewall, Pass};
 use crate::conntrack::Entry;
 use crate::handoff::Router;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::{Arrival, Lane};
+use crate::lane::{Arrival, Lane, Stage};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
@@ -23,10 +23,16 @@ use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
 use received::{HEADERS_AHEAD, Received, wire_and_side};
 
-/// A frame on its way to the worker that owns it: what was read of it goes along, nothing that any snapshot said.
+/// A frame on its way to the worker that owns it, which reads it again: its lane would be two cache lines from core to core, written
+/// by the one and read by the other, and a ring of them a third of a second-level cache.
 pub struct HandedOff<F> {
     frame: F,
-    lane: Lane,
+    wire: u16,
+    side: Side,
+    /// How far it has come...
+    stage: Stage,
+    /// ... by a snapshot that knows tunnels, or by one that does not.
+    tunnels: bool,
 }
 
 /// This worker's queues of one wire's two ports.
@@ -471,7 +477,8 @@ impl<F: Frame> Links<F> {
             return Some(frame);
         };
         let direction: Direction = lane.side.direction();
-        if ring.push(HandedOff { frame, lane: lane.clone() }).is_err() {
+        let Lane { wire, side, stage, tunnels, .. } = *lane;
+        if ring.push(HandedOff { frame, wire, side, stage, tunnels }).is_err() {
             firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
         }
         None

@@ -1,9 +1,22 @@
 //! What a worker takes of what the others have handed over, and judges.
 
+use arrayvec::ArrayVec;
+
+use crate::Side;
 use crate::burst::Batch;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::{Arrival, Lane, Stage};
+use crate::lane::{Arrival, Stage};
+use crate::time::Now;
+use crate::worker::received::HEADERS_AHEAD;
 use crate::worker::{HandedOff, Tap, Worker};
+
+/// What a frame brings along: see [`HandedOff`].
+struct Hop {
+    wire: u16,
+    side: Side,
+    stage: Stage,
+    tunnels: bool,
+}
 
 impl<P: Port> Worker<P> {
     /// What the other workers handed over. It is judged at this worker's own time: another's is older than what this one has
@@ -58,21 +71,20 @@ impl<P: Port> Worker<P> {
         ns: u64,
         tap: &mut impl Tap<P::Frame>,
     ) -> usize {
-        let (snapshot, batch) = (self.reader.read(), &mut self.batch);
-        let count = self.links.rings.from[from].take(BURST, |HandedOff { frame, lane }| {
-            frame.prefetch_metadata();
-            batch.push(frame, lane);
-        });
+        let (frames, mut hops) = (&mut self.batch.frames, ArrayVec::<Hop, BURST>::new());
+        let count =
+            self.links.rings.from[from].take(BURST, |HandedOff { frame, wire, side, stage, tunnels }| {
+                frame.prefetch_metadata();
+                frames.push(frame);
+                hops.push(Hop { wire, side, stage, tunnels });
+            });
         if count == 0 {
             return 0;
         }
-        let now = self.firewall.now(ns);
+        let (snapshot, now) = (self.reader.read(), self.firewall.now(ns));
         self.firewall.begin(snapshot);
-        let mut are_mine = true;
-        for (frame, lane) in batch.frames.iter().zip(batch.lanes.iter_mut()) {
-            lane.now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
-            are_mine &= (lane.stage == Stage::Judge) & (lane.tunnels == snapshot.tunnels);
-        }
+        // SAFETY: as the caller says.
+        let are_mine = unsafe { self.read_again::<V3>(&hops, now) };
         if !are_mine {
             self.route_again();
         }
@@ -81,20 +93,40 @@ impl<P: Port> Worker<P> {
         count
     }
 
+    /// Reads the batch's frames into lanes. False if one of them may be another worker's.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    unsafe fn read_again<const V3: bool>(&mut self, hops: &[Hop], now: Now) -> bool {
+        let tunnels = self.reader.read().tunnels;
+        let Batch { frames, lanes, .. } = &mut self.batch;
+        frames.iter().take(HEADERS_AHEAD).for_each(|frame| frame.prefetch(false));
+        let mut are_mine = true;
+        for (place, (hop, lane)) in hops.iter().zip(lanes.grow(hops.len())).enumerate() {
+            if let Some(ahead) = frames.get(place + HEADERS_AHEAD) {
+                ahead.prefetch(false);
+            }
+            let Some(frame) = frames.get_mut(place) else { break };
+            let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
+            let arrival = Arrival { side: hop.side, wire: hop.wire, tunnels, now };
+            // SAFETY: as the caller says.
+            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
+            // Read under another view of what is a tunnel, its owner may be another, too.
+            lane.stage = if hop.tunnels == tunnels { hop.stage } else { Stage::Received };
+            are_mine &= lane.stage == Stage::Judge;
+        }
+        are_mine
+    }
+
     /// Of what was handed over: a fragment may have to go on to who knows its packet's first one, and what was read under another
-    /// view of what is a tunnel is read again, and its owner may be another, too.
+    /// view of what is a tunnel to another owner.
     #[cold]
     fn route_again(&mut self) {
-        let snapshot = self.reader.read();
         let Batch { frames, lanes, .. } = &mut self.batch;
         let mut kept = Burst::new();
-        for (at, mut frame) in frames.drain(..).enumerate() {
+        for (at, frame) in frames.drain(..).enumerate() {
             let lane = &mut lanes[at];
-            if lane.tunnels != snapshot.tunnels {
-                let Lane { side, wire, now, .. } = *lane;
-                let arrival = Arrival { side, wire, tunnels: snapshot.tunnels, now };
-                self.firewall.read_into(&mut frame, &arrival, lane);
-            }
             let owner = self.links.next(&frame, lane, &mut self.firewall);
             if let Some(frame) = self.links.hand_off(owner, frame, lane, &self.firewall) {
                 lanes.move_up(at, kept.len());
