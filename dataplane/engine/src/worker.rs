@@ -279,9 +279,30 @@ impl<P: Port> Worker<P> {
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
         let tunnels = snapshot.tunnels;
-        let lanes = self.batch.lanes.grow(received);
-        let mut arrival = Arrival { side, wire: wire as u16, tunnels, now };
+        let arrival = Arrival { side, wire: wire as u16, tunnels, now };
+        // SAFETY: as the caller says.
+        let is_deep = unsafe {
+            if self.links.router.is_alone() {
+                self.read::<V3>(arrival)
+            } else {
+                self.read_and_route::<V3>(arrival)
+            }
+        };
+        self.is_deep[wire][side as usize] = is_deep;
+        tap.passed(Pass::Parse);
+        // SAFETY: as the caller says.
+        unsafe { self.run_batch::<V3>(Some((wire, side.other())), tap) };
+        received
+    }
+
+    /// Makes the burst in hand the batch, read into lanes. True if its headers are likely to lie beyond the first cache line.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    unsafe fn read<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
         let mut is_deep = false;
+        let lanes = self.batch.lanes.grow(self.rx.frames.len());
         for (some, lanes) in lanes.chunks_mut(FEW).enumerate() {
             let first = some * FEW;
             self.rx.ask_for(first + FEW + HEADERS_AHEAD);
@@ -294,40 +315,52 @@ impl<P: Port> Worker<P> {
             }
             is_deep |= lanes.first().is_some_and(|lane| lane.l4 > ONE_LINE);
         }
-        self.is_deep[wire][side as usize] = is_deep;
-        if self.links.router.is_alone() {
-            std::mem::swap(&mut self.batch.frames, &mut self.rx.frames);
-        } else {
-            self.route();
-        }
-        tap.passed(Pass::Parse);
-        // SAFETY: as the caller says.
-        unsafe { self.run_batch::<V3>(Some((wire, side.other())), tap) };
-        received
+        std::mem::swap(&mut self.batch.frames, &mut self.rx.frames);
+        is_deep
     }
 
-    /// Hands off what other workers own; what is left is the batch.
-    #[inline]
-    fn route(&mut self) {
+    /// The same where there are other workers: what they own is handed off, the batch is the rest. Each frame is read into the lane
+    /// behind the last one that stays, so that none has to be copied.
+    ///
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    unsafe fn read_and_route<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
+        let received = self.rx.frames.len();
+        let (mut kept, mut is_deep) = (0, false);
+        let (mut owners, mut stages) = ([0; BURST], [Stage::Judge; BURST]);
         let Batch { frames, lanes, .. } = &mut self.batch;
-        let mut owners = [0; BURST];
-        let mut are_mine = true;
-        for ((owner, frame), lane) in owners.iter_mut().zip(self.rx.frames.iter()).zip(lanes.iter_mut()) {
-            *owner = self.links.next(frame, lane, &mut self.firewall);
-            are_mine &= self.links.is_mine(*owner);
+        let room = lanes.grow(received);
+        for place in 0..received {
+            if place.is_multiple_of(FEW) {
+                self.rx.ask_for(place + FEW + HEADERS_AHEAD);
+            }
+            let (Some(frame), Some(lane)) = (self.rx.frames.get_mut(place), room.get_mut(kept)) else {
+                break;
+            };
+            if let Some(stamp) = frame.stamp() {
+                arrival.now = self.firewall.now(stamp);
+            }
+            // SAFETY: as the caller says.
+            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
+            is_deep |= lane.l4 > ONE_LINE;
+            let owner = self.links.next(frame, lane, &mut self.firewall);
+            (owners[place], stages[place]) = (owner, lane.stage);
+            kept += usize::from(self.links.is_mine(owner));
         }
-        if are_mine {
+        lanes.truncate(kept);
+        if kept == received {
             std::mem::swap(frames, &mut self.rx.frames);
-            return;
+            return is_deep;
         }
-        for (at, (frame, owner)) in self.rx.frames.drain(..).zip(owners).enumerate() {
-            if let Some(frame) = self.links.hand_off(owner, frame, &lanes[at], &self.firewall) {
-                // What stays moves up, never beyond the place it was read from.
-                lanes.move_up(at, frames.len());
+        let Arrival { side, wire, tunnels, .. } = arrival;
+        for ((frame, owner), stage) in self.rx.frames.drain(..).zip(owners).zip(stages) {
+            let handed = HandedOff { frame, wire, side, stage, tunnels };
+            if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {
                 frames.push(frame);
             }
         }
-        lanes.truncate(frames.len());
+        is_deep
     }
 
     /// Judges the batch and sends what passed. `way`: all of it came in by this wire and leaves by this side, if
@@ -472,13 +505,12 @@ impl<F: Frame> Links<F> {
 
     /// Sends a frame on to the worker it belongs to; gives it back if that is this one.
     #[inline]
-    fn hand_off(&mut self, owner: u32, frame: F, lane: &Lane, firewall: &Firewall) -> Option<F> {
+    fn hand_off(&mut self, owner: u32, handed: HandedOff<F>, firewall: &Firewall) -> Option<F> {
         let Some(ring) = self.rings.to.get_mut(owner as usize).and_then(Option::as_mut) else {
-            return Some(frame);
+            return Some(handed.frame);
         };
-        let direction: Direction = lane.side.direction();
-        let Lane { wire, side, stage, tunnels, .. } = *lane;
-        if ring.push(HandedOff { frame, wire, side, stage, tunnels }).is_err() {
+        let direction: Direction = handed.side.direction();
+        if ring.push(handed).is_err() {
             firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
         }
         None

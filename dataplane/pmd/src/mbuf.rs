@@ -230,7 +230,10 @@ impl Frame for Mbuf {
 
     #[inline]
     fn prefetch_metadata(&self) {
-        prefetch(self.raw.as_ptr().cast());
+        // Who frees it looks into the second line.
+        let first = self.raw.as_ptr().cast::<u8>();
+        prefetch(first);
+        prefetch(first.wrapping_add(64));
     }
 }
 

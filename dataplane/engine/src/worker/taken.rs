@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use crate::Side;
 use crate::burst::Batch;
 use crate::io::{BURST, Burst, Frame, Port};
-use crate::lane::{Arrival, Stage};
+use crate::lane::{Arrival, Lane, Stage};
 use crate::time::Now;
 use crate::worker::received::HEADERS_AHEAD;
 use crate::worker::{HandedOff, Tap, Worker};
@@ -128,7 +128,9 @@ impl<P: Port> Worker<P> {
         for (at, frame) in frames.drain(..).enumerate() {
             let lane = &mut lanes[at];
             let owner = self.links.next(&frame, lane, &mut self.firewall);
-            if let Some(frame) = self.links.hand_off(owner, frame, lane, &self.firewall) {
+            let Lane { wire, side, stage, tunnels, .. } = *lane;
+            let handed = HandedOff { frame, wire, side, stage, tunnels };
+            if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {
                 lanes.move_up(at, kept.len());
                 kept.push(frame);
             }
