@@ -208,22 +208,35 @@ fn limit_6_2_does_not_count_what_a_change_has_ended_found_or_not() {
     assert_eq!(s.inside(udp(("10.0.0.2", 1001), "192.0.2.1:7")), "nic-limit");
 }
 
+/// Entries that a change has ended and that have been found.
+fn found_ended(s: &Scenario) -> u32 {
+    let mut found = 0;
+    s.firewall().shard().list(0, u32::MAX, |_, entry| found += u32::from(entry.class() == Class::Ended));
+    found
+}
+
+#[test]
+fn what_a_change_has_ended_is_found_if_the_table_grows_before_it_is_looked_for() {
+    let mut s = Scenario::new(&of_addresses("10.0.0.1, 10.0.0.2", 1));
+    s.inside(udp("10.0.0.1:7", "192.0.2.1:7"));
+    s.apply(&of_addresses("10.0.0.1, 10.0.0.2", 2));
+    s.idle();
+    s.apply(&of_addresses("10.0.0.2", 3));
+    assert_eq!(s.inside(udp("10.0.0.2:7", "192.0.2.1:7")), "new by web#0");
+    assert_eq!(found_ended(&s), 1);
+}
+
 #[test]
 fn what_a_change_has_ended_is_found_however_often_there_is_another_change() {
     let mut s = Scenario::new(&of_addresses("10.0.0.1, 10.0.0.2", 1));
     for n in 1..=500u16 {
         s.inside(udp(("10.0.0.1", n), "192.0.2.1:7"));
     }
-    let found = |s: &Scenario| {
-        let mut found = 0;
-        s.firewall().shard().list(0, u32::MAX, |_, entry| found += u32::from(entry.class() == Class::Ended));
-        found
-    };
     let mut before = 0;
     for number in 2..=100 {
         s.apply(&of_addresses("10.0.0.2", number));
         s.inside(udp("10.0.0.2:7", "192.0.2.1:7"));
-        let now = found(&s);
+        let now = found_ended(&s);
         assert!(now > before || now == 500, "{now} after {before}");
         before = now;
     }

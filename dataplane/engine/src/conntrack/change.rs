@@ -24,6 +24,13 @@ pub(super) struct Sweep {
 impl Sweep {
     /// Nothing to look at.
     pub const DONE: Sweep = Sweep { at: 0, left: 0, room: ROOM_SLICE };
+
+    /// There is one place more, which lies between the last and the first on the way round: it is not to be looked at instead of one
+    /// of those that are left.
+    #[inline]
+    pub fn grow(&mut self) {
+        self.left += u32::from(self.left != 0);
+    }
 }
 
 /// What a flush, a deletion or a rollback has made of an entry (semantics 5).

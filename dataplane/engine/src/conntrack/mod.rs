@@ -337,6 +337,7 @@ impl Shard {
         }
         if place as usize == self.entries.len() {
             self.entries.push(entry);
+            self.sweep.grow();
         } else {
             self.entries[place as usize] = entry;
         }
