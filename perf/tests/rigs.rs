@@ -103,8 +103,7 @@ fn over_rings_in_one_process_every_connection_and_every_datagram_passes() {
     if !two_cores() {
         return;
     }
-    let (first, last) = perf::cores::cores().unwrap();
-    let mut rig = Rings::new((first, last)).unwrap();
+    let mut rig = Rings::new(perf::cores::cores().unwrap()).unwrap();
     for who in BOTH {
         assert_connected(&rig.generate(who, &Load::Connections(CONNECTIONS)).unwrap());
         assert_all_came(&rig.generate(who, &MODEST).unwrap());

@@ -24,7 +24,7 @@ use crate::{Direction, NicSlot, Side};
 use received::{HEADERS_AHEAD, Received, wire_and_side};
 
 /// A frame on its way to the worker that owns it, which reads it again: its lane would be two cache lines from core to core, written
-/// by the one and read by the other, and a ring of them a third of a second-level cache.
+/// by the one and read by the other, and a ring of them more than a quarter of a second-level cache of 512 kB.
 pub struct HandedOff<F> {
     frame: F,
     wire: u16,
