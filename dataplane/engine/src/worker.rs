@@ -27,6 +27,12 @@ use received::{HEADERS_AHEAD, Received, wire_and_side};
 /// by the one and read by the other, and a ring of them more than a quarter of a second-level cache of 512 kB.
 pub struct HandedOff<F> {
     frame: F,
+    hop: Hop,
+}
+
+/// What such a frame brings along.
+#[derive(Clone, Copy)]
+struct Hop {
     wire: u16,
     side: Side,
     /// How far it has come...
@@ -355,7 +361,7 @@ impl<P: Port> Worker<P> {
         }
         let Arrival { side, wire, tunnels, .. } = arrival;
         for ((frame, owner), stage) in self.rx.frames.drain(..).zip(owners).zip(stages) {
-            let handed = HandedOff { frame, wire, side, stage, tunnels };
+            let handed = HandedOff { frame, hop: Hop { wire, side, stage, tunnels } };
             if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {
                 frames.push(frame);
             }
@@ -509,7 +515,7 @@ impl<F: Frame> Links<F> {
         let Some(ring) = self.rings.to.get_mut(owner as usize).and_then(Option::as_mut) else {
             return Some(handed.frame);
         };
-        let direction: Direction = handed.side.direction();
+        let direction: Direction = handed.hop.side.direction();
         if ring.push(handed).is_err() {
             firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
         }

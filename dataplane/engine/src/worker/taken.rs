@@ -2,21 +2,12 @@
 
 use arrayvec::ArrayVec;
 
-use crate::Side;
 use crate::burst::Batch;
 use crate::io::{BURST, Burst, Frame, Port};
 use crate::lane::{Arrival, Lane, Stage};
 use crate::time::Now;
 use crate::worker::received::HEADERS_AHEAD;
-use crate::worker::{HandedOff, Tap, Worker};
-
-/// What a frame brings along: see [`HandedOff`].
-struct Hop {
-    wire: u16,
-    side: Side,
-    stage: Stage,
-    tunnels: bool,
-}
+use crate::worker::{HandedOff, Hop, Tap, Worker};
 
 impl<P: Port> Worker<P> {
     /// What the other workers handed over. It is judged at this worker's own time: another's is older than what this one has
@@ -72,12 +63,11 @@ impl<P: Port> Worker<P> {
         tap: &mut impl Tap<P::Frame>,
     ) -> usize {
         let (frames, mut hops) = (&mut self.batch.frames, ArrayVec::<Hop, BURST>::new());
-        let count =
-            self.links.rings.from[from].take(BURST, |HandedOff { frame, wire, side, stage, tunnels }| {
-                frame.prefetch_metadata();
-                frames.push(frame);
-                hops.push(Hop { wire, side, stage, tunnels });
-            });
+        let count = self.links.rings.from[from].take(BURST, |HandedOff { frame, hop }| {
+            frame.prefetch_metadata();
+            frames.push(frame);
+            hops.push(hop);
+        });
         if count == 0 {
             return 0;
         }
@@ -129,7 +119,7 @@ impl<P: Port> Worker<P> {
             let lane = &mut lanes[at];
             let owner = self.links.next(&frame, lane, &mut self.firewall);
             let Lane { wire, side, stage, tunnels, .. } = *lane;
-            let handed = HandedOff { frame, wire, side, stage, tunnels };
+            let handed = HandedOff { frame, hop: Hop { wire, side, stage, tunnels } };
             if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {
                 lanes.move_up(at, kept.len());
                 kept.push(frame);
