@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
-use received::{HEADERS_AHEAD, Received, wire_and_side};
+use received::{HEADERS_AHEAD, Received, Source, in_turn};
 
 /// A frame on its way to the worker that owns it, which reads it again: its lane would be two cache lines from core to core, written
 /// by the one and read by the other, and a ring of them more than a quarter of a second-level cache of 512 kB.
@@ -164,6 +164,8 @@ pub struct Worker<P: Port> {
     reader: rcu::Reader<Snapshot>,
     wires: Vec<Wire<P>>,
     links: Links<P::Frame>,
+    /// Who brings frames, in turn, each with its number.
+    sources: Box<[(Source, usize)]>,
     /// The burst in hand.
     rx: Received<P::Frame>,
     /// The one behind it: its headers are asked for while the one in hand is judged.
@@ -172,8 +174,8 @@ pub struct Worker<P: Port> {
     /// What passed, by wire and by the side it leaves on.
     out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
-    /// By wire and side: the last burst had headers beyond the first cache line, so the next one is likely to.
-    is_deep: Vec<[bool; 2]>,
+    /// By a source's number: its last burst had headers beyond the first cache line, so the next one is likely to.
+    is_deep: Box<[bool]>,
     questions: Receiver<Question>,
     /// See [`crate::cpu`].
     has_v3: bool,
@@ -195,13 +197,15 @@ impl<P: Port> Worker<P> {
         questions: Receiver<Question>,
     ) -> Worker<P> {
         let router = Router::new(me, rings.to.len().max(1) as u32);
-        let is_deep = vec![[false; 2]; wires.len()];
+        let sources = in_turn(wires.len(), rings.from.len()).into();
+        let is_deep = vec![false; 2 * wires.len() + rings.from.len()].into();
         let out = wires.iter().map(|_| [Box::default(), Box::default()]).collect();
         Worker {
             firewall,
             reader,
             wires,
             links: Links { router, rings },
+            sources,
             rx: Received::default(),
             next: Received::default(),
             batch: Batch::default(),
@@ -236,19 +240,18 @@ impl<P: Port> Worker<P> {
     #[inline(always)]
     unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
-        for _ in 0..2 * self.wires.len() {
+        for _ in 0..self.sources.len() {
             if !self.receive(tap) {
                 break;
             }
             // SAFETY: as the caller says.
             polled.frames += unsafe { self.process::<V3>(ns, tap) };
             if self.held() == 0 {
-                // Every port was asked behind this burst already, and had nothing.
+                // Everybody was asked behind this burst already, and had nothing.
                 break;
             }
         }
         if !self.links.router.is_alone() {
-            polled.frames += self.take_handed_off(ns, tap);
             self.links.publish();
         }
         self.upkeep(ns, polled.frames == 0);
@@ -261,12 +264,17 @@ impl<P: Port> Worker<P> {
     /// no frame is lost.
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
-        if self.held() != 0 {
-            std::mem::swap(&mut self.rx, &mut self.next);
-            // SAFETY: nothing is demanded without `V3`.
-            polled.frames += unsafe { self.process::<false>(ns, tap) };
+        for at in 0..self.sources.len() {
+            if self.held() == 0 && let Source::Ring(from) = self.sources[at].0 {
+                self.next.at = at;
+                self.take(from);
+            }
+            if self.held() != 0 {
+                std::mem::swap(&mut self.rx, &mut self.next);
+                // SAFETY: nothing is demanded without `V3`.
+                polled.frames += unsafe { self.process::<false>(ns, tap) };
+            }
         }
-        polled.frames += self.take_handed_off(ns, tap);
         self.links.publish();
         self.upkeep(ns, polled.frames == 0);
         self.reader.quiescent();
@@ -279,8 +287,11 @@ impl<P: Port> Worker<P> {
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     unsafe fn process<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
-        let (wire, side) = wire_and_side(self.rx.port);
         let received = self.rx.frames.len();
+        let (Source::Port(wire, side), number) = self.sources[self.rx.at] else {
+            self.process_handed_off(ns, tap);
+            return received;
+        };
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
@@ -294,7 +305,7 @@ impl<P: Port> Worker<P> {
                 self.read_and_route::<V3>(arrival)
             }
         };
-        self.is_deep[wire][side as usize] = is_deep;
+        self.is_deep[number] = is_deep;
         tap.passed(Pass::Parse);
         // SAFETY: as the caller says.
         unsafe { self.run_batch::<V3>(Some((wire, side.other())), tap) };

@@ -174,11 +174,15 @@ fn print_generated(rig: &impl Rig, [ours, floor]: &[Measured; 2]) {
 
 fn print_workers(rows: &[Row]) {
     println!("workers: net_pcap, every packet established");
-    println!("{:<30}{:>10}{:>10}{:>14}{:>16}", "", "Mpps", "cores", "of 1 core", "% handoff-full");
+    println!(
+        "{:<30}{:>10}{:>10}{:>14}{:>16}{:>16}",
+        "", "Mpps", "cores", "of 1 core", "% handoff-full", "round trip, ns"
+    );
     for row in rows {
         let cores = median(&row.rates.iter().map(|rate| rate.core_share).collect::<Vec<_>>());
         let (mpps, full) = (row.mpps(), 100.0 * median(&row.full));
-        println!("{:<30}{mpps:>10.2}{cores:>10.2}{:>14.2}{full:>16.2}", row.case.name, row.scaling(rows));
+        let (scaling, trip) = (row.scaling(rows), median(&row.round_trips));
+        println!("{:<30}{mpps:>10.2}{cores:>10.2}{scaling:>14.2}{full:>16.2}{trip:>16.0}", row.case.name);
     }
     println!();
 }

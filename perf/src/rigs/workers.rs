@@ -2,10 +2,12 @@
 //! `dpdk-testpmd` on one core and on two, which share nothing: what the machine itself gives.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
+use crossbeam::utils::CachePadded;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::{Value, json};
 
@@ -57,6 +59,8 @@ pub struct Row {
     pub rates: Vec<Rate>,
     /// Of the frames, the shares that found the ring to the other worker full.
     pub full: Vec<f64>,
+    /// [`round_trip`] between the two cores, in ns: the longer of before and after.
+    pub round_trips: Vec<f64>,
 }
 
 impl Row {
@@ -79,6 +83,7 @@ impl Row {
             "rounds_mpps": self.rates.iter().map(|rate| rate.mpps).collect::<Vec<_>>(),
             "cores": median(&self.rates.iter().map(|rate| rate.core_share).collect::<Vec<_>>()),
             "handoff_full": median(&self.full),
+            "round_trips_ns": self.round_trips,
             "of_one_core": self.scaling(rows),
         })
     }
@@ -86,21 +91,26 @@ impl Row {
 
 /// Measures all cases, a round each in turn. Progress goes to stderr.
 pub fn measure(bench: &Bench, flows: u32, rounds: u32, time: Duration) -> io::Result<Vec<Row>> {
-    let mut rows: Vec<Row> = CASES.map(|case| Row { case, rates: Vec::new(), full: Vec::new() }).into();
+    let empty = |case| Row { case, rates: Vec::new(), full: Vec::new(), round_trips: Vec::new() };
+    let mut rows: Vec<Row> = CASES.map(empty).into();
+    let both = [bench.forwarder, bench.generator];
     for round in 1..=rounds {
         for row in &mut rows {
             let captures =
                 captures::write(&bench.directory, row.case.spread, flows / row.case.flows_divided_by)?;
+            let before = round_trip(both);
             let (rate, full) = match row.case.who {
                 Who::Portcullis => rate(bench, row.case, &captures, time)?,
                 Who::Floor => (floor(bench, row.case, &captures, time)?, 0.0),
             };
+            let round_trip = before.max(round_trip(both));
             eprintln!(
-                "workers {round}: {}: {:.2} Mpps, {:.2} cores",
+                "workers {round}: {}: {:.2} Mpps, {:.2} cores, {round_trip:.0} ns between them",
                 row.case.name, rate.mpps, rate.core_share
             );
             row.rates.push(rate);
             row.full.push(full);
+            row.round_trips.push(round_trip);
         }
     }
     Ok(rows)
@@ -180,6 +190,35 @@ pub fn arithmetic(cores: [usize; 2]) -> f64 {
     2.0 * together / alone
 }
 
+/// Nanoseconds that a cache line takes from one core to the other and back, the least of many tries. A virtual machine's cores may lie on one
+/// cache or on two, and may be moved from one second to the next: what two workers hand over goes this way.
+pub fn round_trip(cores: [usize; 2]) -> f64 {
+    const TRIES: usize = 100;
+    const TRIPS: usize = 200;
+    let ball = CachePadded::new(AtomicUsize::new(0));
+    // Each waits for its own turn: even ones are the first's.
+    let play = |core: usize, first: usize| {
+        core_affinity::set_for_current(CoreId { id: core });
+        let mut least = f64::INFINITY;
+        let mut turns = (first..2 * TRIES * TRIPS).step_by(2);
+        for _ in 0..TRIES {
+            let begin = Instant::now();
+            for turn in turns.by_ref().take(TRIPS) {
+                while ball.load(Ordering::Acquire) != turn {
+                    std::hint::spin_loop();
+                }
+                ball.store(turn + 1, Ordering::Release);
+            }
+            least = least.min(begin.elapsed().as_secs_f64() * 1e9 / TRIPS as f64);
+        }
+        least
+    };
+    thread::scope(|scope| {
+        let threads = [0, 1].map(|first| scope.spawn(move || play(cores[first], first)));
+        threads.map(|thread| thread.join().unwrap_or(f64::NAN)).into_iter().fold(f64::INFINITY, f64::min)
+    })
+}
+
 /// Turns of a loop a second of this core.
 fn turns(core: usize) -> f64 {
     const TURNS: u64 = 100_000_000;
@@ -215,6 +254,7 @@ mod tests {
             case: CASES[at],
             rates: vec![Rate { mpps, core_share: 1.0 }],
             full: vec![0.0],
+            round_trips: vec![100.0],
         };
         let rows = [row(0, 10.0), row(2, 19.0), row(5, 30.0), row(6, 45.0)];
         assert_eq!(rows.each_ref().map(|row| row.scaling(&rows)), [1.0, 1.9, 1.0, 1.5]);

@@ -1,21 +1,43 @@
 //! What a worker receives: while one burst is processed the next one is in hand already, and its headers are on their way.
 
+use arrayvec::ArrayVec;
+
 use crate::Side;
 use crate::burst::Pass;
-use crate::io::{Burst, Frame, Port};
-use crate::worker::{Tap, Worker};
+use crate::io::{BURST, Burst, Frame, Port};
+use crate::worker::{Hop, Tap, Worker};
 
 /// How many frames ahead of the one that is read headers are asked for. Reading one takes about 20 cycles, and a header from
 /// beyond the second-level cache 200 to 400.
 pub(super) const HEADERS_AHEAD: usize = 24;
 
-/// A burst that a port brought.
+/// Who brings frames: a port, or another worker's ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// This port of this wire.
+    Port(usize, Side),
+    /// This one of the rings from other workers.
+    Ring(usize),
+}
+
+/// Sources in the order in which they are asked, each with the number under which it is remembered. Every port once a turn, and behind it
+/// every ring twice: in a turn another worker hands over a burst a port at most, so that a ring that filled while this worker was away
+/// empties again.
+pub(super) fn in_turn(wires: usize, rings: usize) -> Vec<(Source, usize)> {
+    let port = |n: usize| Source::Port(n / 2, if n.is_multiple_of(2) { Side::Inside } else { Side::Outside });
+    let rings = (0..2 * rings).map(move |n| (Source::Ring(n / 2), 2 * wires + n / 2));
+    (0..2 * wires).flat_map(|n| std::iter::once((port(n), n)).chain(rings.clone())).collect()
+}
+
+/// A burst that a port or another worker brought.
 pub(super) struct Received<F> {
     /// Behind a pointer, so that bursts change hands without being copied.
     pub frames: Box<Burst<F>>,
-    /// See [`wire_and_side`].
-    pub port: usize,
-    /// The port's last burst had headers beyond the first cache line, so this one is likely to.
+    /// What frames that were handed over bring along; none of a port's.
+    pub hops: Box<ArrayVec<Hop, BURST>>,
+    /// Who brought it, as a place in the order of [`in_turn`].
+    pub at: usize,
+    /// The last burst from there had headers beyond the first cache line, so this one is likely to.
     pub is_deep: bool,
     /// So many of its headers are asked for.
     pub asked_for: usize,
@@ -23,7 +45,7 @@ pub(super) struct Received<F> {
 
 impl<F> Default for Received<F> {
     fn default() -> Self {
-        Received { frames: Box::default(), port: 0, is_deep: false, asked_for: 0 }
+        Received { frames: Box::default(), hops: Box::default(), at: 0, is_deep: false, asked_for: 0 }
     }
 }
 
@@ -41,25 +63,21 @@ impl<F: Frame> Received<F> {
     }
 }
 
-/// Ports in the order in which they are asked.
-#[inline(always)]
-pub(super) fn wire_and_side(port: usize) -> (usize, Side) {
-    (port / 2, if port.is_multiple_of(2) { Side::Inside } else { Side::Outside })
-}
-
 impl<P: Port> Worker<P> {
-    /// Receives the next burst that any port has. Each is asked once, beginning with the one behind that which brought the last.
+    /// Receives the next burst that anybody has. Each is asked once, beginning with the one behind that which brought the last.
     #[inline(always)]
     pub(super) fn fetch(&mut self, tap: &mut impl Tap<P::Frame>) {
-        let ports = 2 * self.wires.len();
-        let mut port = self.next.port;
-        for _ in 0..ports {
-            port = if port + 1 >= ports { 0 } else { port + 1 };
-            let (wire, side) = wire_and_side(port);
-            self.wires[wire].port(side).rx(&mut self.next.frames);
+        let mut at = self.next.at;
+        for _ in 0..self.sources.len() {
+            at = if at + 1 >= self.sources.len() { 0 } else { at + 1 };
+            let (source, number) = self.sources[at];
+            match source {
+                Source::Port(wire, side) => self.wires[wire].port(side).rx(&mut self.next.frames),
+                Source::Ring(from) => self.take(from),
+            }
             if !self.next.frames.is_empty() {
-                self.next.port = port;
-                self.next.is_deep = self.is_deep[wire][side as usize];
+                self.next.at = at;
+                self.next.is_deep = self.is_deep[number];
                 self.next.asked_for = 0;
                 tap.passed(Pass::Rx);
                 return;
@@ -67,12 +85,23 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Has a burst to process in `rx`, and the one behind it in `next`. False if no port has any.
+    /// Takes what another worker handed over, a burst at most. All that is known of a frame lies on a line that the other core wrote.
+    #[inline(never)]
+    pub(super) fn take(&mut self, from: usize) {
+        let Received { frames, hops, .. } = &mut self.next;
+        self.links.rings.from[from].take(BURST, |handed| {
+            handed.frame.prefetch_metadata();
+            frames.push(handed.frame);
+            hops.push(handed.hop);
+        });
+    }
+
+    /// Has a burst to process in `rx`, and the one behind it in `next`. False if nobody has any.
     #[inline(always)]
     pub(super) fn receive(&mut self, tap: &mut impl Tap<P::Frame>) -> bool {
         if self.next.frames.is_empty() {
             // All of them were found empty: again from the first one.
-            self.next.port = 2 * self.wires.len();
+            self.next.at = self.sources.len();
             self.fetch(tap);
             if self.next.frames.is_empty() {
                 return false;
@@ -80,7 +109,7 @@ impl<P: Port> Worker<P> {
             self.next.ask_for(HEADERS_AHEAD);
         }
         std::mem::swap(&mut self.rx, &mut self.next);
-        self.next.port = self.rx.port;
+        self.next.at = self.rx.at;
         self.fetch(tap);
         true
     }

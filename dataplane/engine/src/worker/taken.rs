@@ -1,103 +1,65 @@
-//! What a worker takes of what the others have handed over, and judges.
+//! How a worker judges what the others have handed over.
 
-use arrayvec::ArrayVec;
-
-use crate::burst::Batch;
-use crate::io::{BURST, Burst, Frame, Port};
+use crate::burst::{Batch, Pass};
+use crate::io::{Burst, Frame, Port};
 use crate::lane::{Arrival, Lane, Stage};
 use crate::time::Now;
 use crate::worker::received::HEADERS_AHEAD;
-use crate::worker::{HandedOff, Hop, Tap, Worker};
+use crate::worker::{FEW, HandedOff, Hop, ONE_LINE, Tap, Worker};
 
 impl<P: Port> Worker<P> {
-    /// What the other workers handed over. It is judged at this worker's own time: another's is older than what this one has
-    /// judged since, and its ticks are its own where clocks have leapt.
+    /// Judges the burst in hand, which another worker handed over. It is judged at this worker's own time: another's is older than what
+    /// this one has judged since, and its ticks are its own where clocks have leapt.
     #[inline(never)]
-    pub(super) fn take_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+    pub(super) fn process_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
         #[cfg(target_arch = "x86_64")]
         if self.has_v3 {
             // SAFETY: the processor has these instructions: the flag says that it was asked.
-            return unsafe { self.take_handed_off_v3(ns, tap) };
+            return unsafe { self.process_handed_off_v3(ns, tap) };
         }
         // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.take_bursts::<false>(ns, tap) }
+        unsafe { self.judge_handed_off::<false>(ns, tap) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn take_handed_off_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+    fn process_handed_off_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
         // SAFETY: who calls this has these instructions.
-        unsafe { self.take_bursts::<true>(ns, tap) }
+        unsafe { self.judge_handed_off::<true>(ns, tap) }
     }
 
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn take_bursts<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
-        // A burst a port is what another worker can hand over in a turn; one more, so that a ring that filled while this worker
-        // was away empties again.
-        let bursts = 2 * self.wires.len() + 1;
-        let mut taken = 0;
-        for from in 0..self.links.rings.from.len() {
-            for _ in 0..bursts {
-                // SAFETY: as the caller says.
-                let count = unsafe { self.take_burst::<V3>(from, ns, tap) };
-                taken += count;
-                if count < BURST {
-                    break;
-                }
-            }
-        }
-        taken
-    }
-
-    /// At most a burst of one other worker's.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
-    #[inline(always)]
-    unsafe fn take_burst<const V3: bool>(
-        &mut self,
-        from: usize,
-        ns: u64,
-        tap: &mut impl Tap<P::Frame>,
-    ) -> usize {
-        let (frames, mut hops) = (&mut self.batch.frames, ArrayVec::<Hop, BURST>::new());
-        let count = self.links.rings.from[from].take(BURST, |HandedOff { frame, hop }| {
-            frame.prefetch_metadata();
-            frames.push(frame);
-            hops.push(hop);
-        });
-        if count == 0 {
-            return 0;
-        }
+    unsafe fn judge_handed_off<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
         let (snapshot, now) = (self.reader.read(), self.firewall.now(ns));
         self.firewall.begin(snapshot);
         // SAFETY: as the caller says.
-        let are_mine = unsafe { self.read_again::<V3>(&hops, now) };
+        let are_mine = unsafe { self.read_again::<V3>(now) };
         if !are_mine {
             self.route_again();
         }
+        tap.passed(Pass::Parse);
         // SAFETY: as the caller says.
         unsafe { self.run_batch::<V3>(None, tap) };
-        count
     }
 
-    /// Reads the batch's frames into lanes. False if one of them may be another worker's.
+    /// Makes the burst in hand the batch, read into lanes. False if one of its frames may be another worker's.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn read_again<const V3: bool>(&mut self, hops: &[Hop], now: Now) -> bool {
+    unsafe fn read_again<const V3: bool>(&mut self, now: Now) -> bool {
         let tunnels = self.reader.read().tunnels;
-        let Batch { frames, lanes, .. } = &mut self.batch;
-        frames.iter().take(HEADERS_AHEAD).for_each(|frame| frame.prefetch(false));
-        let mut are_mine = true;
-        for (place, (hop, lane)) in hops.iter().zip(lanes.grow(hops.len())).enumerate() {
-            if let Some(ahead) = frames.get(place + HEADERS_AHEAD) {
-                ahead.prefetch(false);
+        let (mut are_mine, mut is_deep) = (true, false);
+        let lanes = self.batch.lanes.grow(self.rx.frames.len());
+        for (place, lane) in lanes.iter_mut().enumerate() {
+            if place.is_multiple_of(FEW) {
+                self.rx.ask_for(place + FEW + HEADERS_AHEAD);
             }
-            let Some(frame) = frames.get_mut(place) else { break };
+            let (Some(frame), Some(hop)) = (self.rx.frames.get_mut(place), self.rx.hops.get(place)) else {
+                break;
+            };
             let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
             let arrival = Arrival { side: hop.side, wire: hop.wire, tunnels, now };
             // SAFETY: as the caller says.
@@ -105,7 +67,12 @@ impl<P: Port> Worker<P> {
             // Read under another view of what is a tunnel, its owner may be another, too.
             lane.stage = if hop.tunnels == tunnels { hop.stage } else { Stage::Received };
             are_mine &= lane.stage == Stage::Judge;
+            is_deep |= lane.l4 > ONE_LINE;
         }
+        let (_, number) = self.sources[self.rx.at];
+        self.is_deep[number] = is_deep;
+        self.rx.hops.clear();
+        std::mem::swap(&mut self.batch.frames, &mut self.rx.frames);
         are_mine
     }
 
