@@ -265,7 +265,9 @@ impl<P: Port> Worker<P> {
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
         for at in 0..self.sources.len() {
-            if self.held() == 0 && let Source::Ring(from) = self.sources[at].0 {
+            if self.held() == 0
+                && let Source::Ring(from) = self.sources[at].0
+            {
                 self.next.at = at;
                 self.take(from);
             }
