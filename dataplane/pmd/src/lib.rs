@@ -37,7 +37,7 @@ mod rss;
 pub use eal::{Eal, ThreadGuard};
 pub use error::Error;
 pub use mbuf::Mbuf;
-pub use mempool::{DEFAULT_DATA_ROOM, Mempool};
+pub use mempool::{DEFAULT_DATA_ROOM, Mempool, megabytes_without_huge_pages};
 pub use port::{Config, Configured, FRAME_OVERHEAD, Link, Port, Started, Stats};
 pub use queue::{Queue, Receiving, Sending};
 pub use rss::Rss;

@@ -15,6 +15,16 @@ use crate::mbuf::Mbuf;
 /// Bytes of a buffer's data room that hold a frame of 1,500 bytes and two VLAN tags, besides the headroom.
 pub const DEFAULT_DATA_ROOM: u16 = 2048;
 
+/// Megabytes that EAL needs (`-m`) without huge pages for a pool of `buffers` with [`DEFAULT_DATA_ROOM`], and for devices and itself: no
+/// buffer lies on two pages, so that each takes one of its own.
+pub fn megabytes_without_huge_pages(buffers: u32) -> usize {
+    /// A page that is not huge, and more than a buffer takes with its headroom and what DPDK adds.
+    const PAGE: usize = 4096;
+    const BESIDE: usize = 96;
+    let pool = (buffers as usize * PAGE).div_ceil(1 << 20);
+    pool + pool / 8 + BESIDE
+}
+
 /// Buffers that each registered thread may keep for itself.
 const CACHE: u32 = 256;
 

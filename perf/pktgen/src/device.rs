@@ -9,10 +9,6 @@ use pmd::{Config, DEFAULT_DATA_ROOM, Eal, Mempool, Started};
 use crate::port::{DpdkPort, Ports};
 use crate::report::PortCounts;
 
-/// Megabytes for devices and for EAL itself, beside the pool.
-const BESIDE_POOL_MB: u32 = 96;
-/// Bytes of a buffer with what DPDK adds.
-const BUFFER_BYTES: u32 = DEFAULT_DATA_ROOM as u32 + 512;
 /// Options that say which cores there are, or how much of which memory.
 const CORES: [&str; 4] = ["-l", "-c", "--lcores", "--main-lcore"];
 const MEMORY: [&str; 6] =
@@ -62,8 +58,7 @@ impl Devices {
         }
         let no_huge = args.iter().any(|arg| arg == "--no-huge") || has(&["--no-huge"]);
         if no_huge && !self.eal.iter().any(|arg| arg.starts_with("-m")) {
-            let pool = (self.buffers() * BUFFER_BYTES).div_ceil(1 << 20);
-            args.extend(["-m".to_owned(), (pool + pool / 8 + BESIDE_POOL_MB).to_string()]);
+            args.extend(["-m".to_owned(), pmd::megabytes_without_huge_pages(self.buffers()).to_string()]);
         }
         if !has(&FILES) && !has(&["--legacy-mem"]) {
             if no_huge {

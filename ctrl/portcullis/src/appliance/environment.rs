@@ -12,10 +12,6 @@ pub const HANDOFF_RING: usize = 1024;
 pub const PORT_RING: u16 = 1024;
 /// Buffers that a thread's cache may hold, see `pmd::Mempool`.
 const THREAD_CACHE: usize = 384;
-/// Bytes that a buffer takes in the pool: the room for data, headroom, and what DPDK adds.
-const BUFFER_BYTES: usize = pmd::DEFAULT_DATA_ROOM as usize + 512;
-/// Megabytes for devices and for EAL itself, beside the pool.
-const BESIDE_POOL_MB: usize = 96;
 
 /// Options that say how much of which memory there should be, or that there are no huge pages.
 const WISHES: [&str; 6] =
@@ -57,8 +53,7 @@ impl Environment {
         let no_huge = add_no_huge || has("--no-huge");
         if no_huge && !has_amount {
             // Without it EAL takes 64 MB.
-            let pool = (buffers as usize * BUFFER_BYTES).div_ceil(1 << 20);
-            args.extend(["-m".to_owned(), (pool + pool / 8 + BESIDE_POOL_MB).to_string()]);
+            args.extend(["-m".to_owned(), pmd::megabytes_without_huge_pages(buffers).to_string()]);
         }
         let shares_files =
             ["--file-prefix", "--no-shconf", "--in-memory", "--proc-type", "--huge-dir", "--huge-unlink"]
@@ -143,6 +138,14 @@ mod tests {
             assert_eq!(started.warnings, [""; 0], "{wish}");
         }
         assert!(environment(&[], true).warnings.is_empty());
+    }
+
+    #[test]
+    fn without_huge_pages_there_is_a_page_for_each_buffer() {
+        let started = environment(&["--no-huge"], false);
+        let amount = started.args.iter().position(|arg| arg == "-m").map(|at| started.args[at + 1].parse());
+        let megabytes: usize = amount.unwrap().unwrap();
+        assert!(megabytes << 20 >= started.buffers as usize * 4096);
     }
 
     #[test]
