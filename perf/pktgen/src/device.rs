@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_its_user_leaves_open_is_filled_in() {
         let args = arguments(&["--no-pci"], false);
-        assert_eq!(args[..4], ["--lcores=0@3", "--no-huge", "-m", "118"]);
+        assert_eq!(args[..4], ["--lcores=0@3", "--no-huge", "-m", "132"]);
         assert_eq!(args.last().unwrap(), "--no-pci");
         assert!(args.iter().any(|arg| arg.starts_with("--file-prefix=pktgen-")));
         assert_eq!(arguments(&[], true), ["--lcores=0@3", "--in-memory", "--no-telemetry"]);
