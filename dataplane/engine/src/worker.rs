@@ -239,15 +239,17 @@ impl<P: Port> Worker<P> {
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        let mut polled = Polled::default();
+        let (mut polled, mut of_ports) = (Polled::default(), 0);
         for _ in 0..self.sources.len() {
             if !self.receive(tap) {
                 break;
             }
             // SAFETY: as the caller says.
             polled.frames += unsafe { self.process::<V3>(ns, tap) };
-            if self.held() == 0 {
-                // Everybody was asked behind this burst already, and had nothing.
+            of_ports += usize::from(matches!(self.sources[self.rx.at].0, Source::Port(..)));
+            // A burst a port at most, though rings be empty: what is handed over is shown at the end of the turn. Or everybody was asked
+            // behind this burst already, and had nothing.
+            if of_ports == 2 * self.wires.len() || self.held() == 0 {
                 break;
             }
         }
