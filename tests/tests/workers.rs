@@ -222,6 +222,15 @@ fn ports_take_turns_and_a_busy_one_does_not_wait_for_an_idle_one() {
 }
 
 #[test]
+fn a_turn_takes_a_burst_a_port_though_nobody_hands_anything_over() {
+    let mut farm = Farm::new(&config(1000), POLICY, 2, 8, Steering::Rss);
+    rush(&mut farm, &[Side::Outside]);
+    assert!((1..=2 * 128).contains(&farm.poll()), "{} frames wait", farm.arrived());
+    farm.drain();
+    assert_eq!(farm.verdicts.0.iter().flatten().count(), farm.arrived());
+}
+
+#[test]
 fn headers_across_segments_are_read_and_the_frame_leaves_as_it_came() {
     for size in [1, 7, 14, 20, 33, 40] {
         let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
