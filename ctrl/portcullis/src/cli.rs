@@ -380,12 +380,15 @@ pub struct Replay {
     /// Policies with the times from which on they hold (YAML)
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// What entered by the inside port (pcap or pcapng)
-    #[arg(long, value_name = "PCAP", required_unless_present = "outside")]
+    /// What entered by the inside port (pcap or pcapng, plain or gzip; `-` for standard input)
+    #[arg(long, value_name = "PCAP", required_unless_present_any = ["outside", "both"])]
     pub inside: Option<PathBuf>,
     /// What entered by the outside port
     #[arg(long, value_name = "PCAP")]
     pub outside: Option<PathBuf>,
+    /// One capture of both directions, taken beside the instances
+    #[arg(long, value_name = "PCAP", conflicts_with_all = ["inside", "outside"])]
+    pub both: Option<PathBuf>,
     /// One JSON line a packet; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub verdicts: Option<PathBuf>,

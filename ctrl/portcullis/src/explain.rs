@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use control::api::shape::{Explanation, Question, Side};
 use control::commit::Committer;
 use control::explain::{Bench, Unexplained};
+use engine::io::Frame;
 
 use crate::cli;
 use crate::client;
 use crate::failure::{Failure, print};
 use crate::input;
 use crate::replay::capture::CaptureFile;
+use crate::replay::frame::CapturedFrame;
+use crate::replay::merge::Merged;
 
 /// The command.
 pub fn run(args: &cli::Explain) -> Result<ExitCode, Failure> {
@@ -42,12 +45,19 @@ fn question(args: &cli::Explain) -> Result<Question, Failure> {
         frame: args.packet.clone(),
         from,
         length: None,
+        without_addresses: None,
     };
     if let Some(path) = &args.pcap {
         let file = CaptureFile::open(path).map_err(Failure::input)?;
         let packet = file.packet(args.index).map_err(Failure::input)?;
-        question.length = Some(packet.original);
-        question.frame = Some(packet.data.iter().fold(String::new(), |mut digits, byte| {
+        let side =
+            if args.from == Some(cli::From::Inside) { engine::Side::Inside } else { engine::Side::Outside };
+        let frame = CapturedFrame::new(Merged { packet, side, at_ns: 0 });
+        let mut bytes = vec![0; frame.captured()];
+        frame.gather(&mut bytes);
+        question.length = Some(frame.wire_len() as u32);
+        question.without_addresses = frame.lacks_addresses().then_some(true);
+        question.frame = Some(bytes.iter().fold(String::new(), |mut digits, byte| {
             // Writing to a text does not fail.
             let _ = write!(digits, "{byte:02x}");
             digits

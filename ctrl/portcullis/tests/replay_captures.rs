@@ -168,7 +168,7 @@ fn a_truncated_capture_is_refused_with_its_offset() {
 }
 
 #[test]
-fn what_is_no_capture_of_ethernet_is_refused_with_its_place() {
+fn what_cannot_be_read_is_refused_with_its_place() {
     let setup = Setup::new();
     let refused = |name: &str, bytes: &[u8], told: &str| {
         setup.write(name, bytes);
@@ -178,18 +178,20 @@ fn what_is_no_capture_of_ethernet_is_refused_with_its_place() {
         }
     };
     let mut raw = pcap::encode(Format::MICRO, &[]);
-    raw[20] = 101;
-    refused("raw.pcap", &raw, "at byte 20: link type 101 found; allowed: 1 (Ethernet)");
+    raw[20] = 105;
+    refused("wifi.pcap", &raw, "at byte 20: link type 105 found; allowed: 1 (Ethernet), 0 (null)");
     let mut raw = pcap::encode(Format { big_endian: true, ..Format::MICRO }, &[]);
-    raw[23] = 101;
-    refused("raw.pcap", &raw, "at byte 20: link type 101 found; allowed: 1 (Ethernet)");
+    raw[23] = 105;
+    refused("wifi.pcap", &raw, "at byte 20: link type 105 found; allowed: 1 (Ethernet), 0 (null)");
     refused("text.pcap", b"no capture at all", "at byte 0: neither pcap nor pcapng");
     refused("empty.pcap", b"", "at byte 0: truncated");
 
     let begin = || Pcapng::new(false).ethernet(6);
     let packet = begin().bytes.len();
-    let other = begin().interface(113, &[]).bytes;
-    refused("x.pcapng", &other, &format!("at byte {packet}: link type 113 found"));
+    let other = begin().interface(105, &[]);
+    let at = other.bytes.len();
+    let other = other.packet(1, 1, &question()).bytes;
+    refused("x.pcapng", &other, &format!("at byte {at}: packet 0: link type 105 found"));
     let simple = begin().packet(0, 1, &question()).block(3, &[0; 64]).bytes;
     refused(
         "x.pcapng",

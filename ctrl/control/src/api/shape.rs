@@ -440,6 +440,10 @@ pub struct Question {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, maximum = 4_294_967_295_u32)]
     pub length: Option<u32>,
+    /// The frame's Ethernet addresses are made up, as for a capture that has none: no MAC is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub without_addresses: Option<bool>,
 }
 
 /// `explain`

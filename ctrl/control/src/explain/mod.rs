@@ -5,6 +5,7 @@
 mod describe;
 mod frame;
 mod nearest;
+pub mod owner;
 mod words;
 
 use std::fmt;
@@ -75,6 +76,8 @@ struct Subject {
     /// Bytes it had on the wire, where a capture cut it.
     original: usize,
     side: Side,
+    /// Its Ethernet addresses are made up.
+    lacks_addresses: bool,
 }
 
 impl Frame for Subject {
@@ -134,7 +137,14 @@ impl Bench {
         let side = subject.side;
         let now = self.firewall.now(0);
         self.firewall.begin(snapshot);
-        let lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
+        let mut lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
+        if subject.lacks_addresses
+            && let Some(mac) = owner::source_mac(snapshot, &lane, |at| subject.bytes.get(at).copied())
+            && let Some(source) = subject.bytes.get_mut(6..12)
+        {
+            source.copy_from_slice(&mac);
+            lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
+        }
         let mut batch = Batch::default();
         batch.push(subject, lane);
         self.firewall.judge(snapshot, &mut batch);
@@ -186,6 +196,9 @@ fn find_nic(policy: &Policy, name: &str) -> Result<Key, Unexplained> {
 fn subject(question: &Question, policy: &Policy, nic: Option<&Key>) -> Result<Subject, Unexplained> {
     let senseless = |what: &str| Err(Unexplained::Senseless(what.to_owned()));
     match (question, nic) {
+        (Question { without_addresses: Some(_), frame: None, .. }, _) => {
+            senseless("without_addresses: allowed beside a frame only")
+        }
         (Question { description: Some(text), frame: None, from: None, length: None, .. }, Some(key)) => {
             described(&Described::read(text)?, policy, key)
         }
@@ -196,7 +209,8 @@ fn subject(question: &Question, policy: &Policy, nic: Option<&Key>) -> Result<Su
             let bytes = hex(frame)?;
             let original = question.length.map_or(bytes.len(), |length| length as usize);
             let side = if *side == shape::Side::Inside { Side::Inside } else { Side::Outside };
-            Ok(Subject { bytes, original, side })
+            let lacks_addresses = question.without_addresses == Some(true);
+            Ok(Subject { bytes, original, side, lacks_addresses })
         }
         (Question { description: None, frame: Some(_), from: None, .. }, _) => {
             senseless("from: missing; allowed beside a frame: inside, outside")
@@ -216,7 +230,7 @@ fn described(described: &Described, policy: &Policy, key: &Key) -> Result<Subjec
         )));
     }
     let bytes = described.frame(nic, policy.vpcs[&nic.vpc].segment);
-    Ok(Subject { original: bytes.len(), bytes, side: described.side() })
+    Ok(Subject { original: bytes.len(), bytes, side: described.side(), lacks_addresses: false })
 }
 
 /// The bytes of an Ethernet frame written as pairs of hexadecimal digits.

@@ -16,6 +16,13 @@ pub struct Merged<'a> {
     pub at_ns: u64,
 }
 
+impl Merged<'_> {
+    /// Bytes it had on the wire; a capture that says less than it holds is not believed.
+    pub fn wire_len(&self) -> usize {
+        (self.packet.original as usize).max(self.packet.data.len())
+    }
+}
+
 struct Lane<'a> {
     packets: Option<Packets<'a>>,
     side: Side,

@@ -1,8 +1,11 @@
 //! `replay`: captures against a policy, on the captures' own clock, through the same firewall as the appliance's workers.
 
 pub mod capture;
-mod merge;
+mod files;
+pub mod frame;
+pub mod merge;
 mod output;
+mod sides;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,40 +14,22 @@ use std::sync::Arc;
 use control::commit::Committer;
 use control::config::Config;
 use control::document::Event;
+use control::explain::owner;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::io::{BURST, Frame};
-use engine::lane::Arrival;
+use engine::io::BURST;
+use engine::lane::{Arrival, Lane};
 use engine::snapshot::Snapshot;
 
 use crate::cli;
 use crate::failure::Failure;
 use crate::input;
 use capture::CaptureFile;
+use frame::CapturedFrame;
 use merge::{Merge, Merged};
 use output::{Names, Output};
-
-/// A captured frame: it stays where the file is mapped.
-struct CapturedFrame<'a>(Merged<'a>);
-
-impl Frame for CapturedFrame<'_> {
-    #[inline]
-    fn head(&self) -> &[u8] {
-        self.0.packet.data
-    }
-
-    #[inline]
-    fn captured(&self) -> usize {
-        self.0.packet.data.len()
-    }
-
-    #[inline]
-    fn wire_len(&self) -> usize {
-        // A capture that says less than it holds is not believed.
-        (self.0.packet.original as usize).max(self.0.packet.data.len())
-    }
-}
+use sides::Sides;
 
 /// The command.
 pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
@@ -54,14 +39,17 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
         Some(path) => input::events(path, &config)?,
         None => Vec::new(),
     };
+    files::refuse_shared(args)?;
     let open =
         |path: &Option<PathBuf>| path.as_deref().map(CaptureFile::open).transpose().map_err(Failure::input);
-    let (inside, outside) = (open(&args.inside)?, open(&args.outside)?);
+    // Of a capture of both directions each packet's side is told as it is read.
+    let first = if args.both.is_some() { &args.both } else { &args.inside };
+    let (inside, outside) = (open(first)?, open(&args.outside)?);
     let merge = Merge::new(packets_of(&inside)?, packets_of(&outside)?).map_err(Failure::input)?;
     let output =
         Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
             .map_err(Failure::runtime)?;
-    let mut replay = Replay::new(config, policy, &merge, output)?;
+    let mut replay = Replay::new(config, policy, &merge, output, args.both.is_some())?;
     replay.play(merge, events)?;
     replay.output.finish().map_err(Failure::runtime)?;
     print_summary(&replay.output, args.output);
@@ -80,6 +68,8 @@ struct Replay {
     /// Until then segments of older connections may open them: no batch goes beyond it.
     grace_end_ns: u64,
     output: Output,
+    /// Tells sides, where the capture is of both directions.
+    sides: Option<Sides>,
 }
 
 impl Replay {
@@ -88,6 +78,7 @@ impl Replay {
         policy: control::model::Policy,
         merge: &Merge,
         output: Output,
+        is_of_both: bool,
     ) -> Result<Replay, Failure> {
         let start_ns = merge.peek_ns().unwrap_or(0);
         let grace_end_ns = start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64);
@@ -101,7 +92,8 @@ impl Replay {
             Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
-        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output };
+        let sides = is_of_both.then(Sides::default);
+        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output, sides };
         replay.commit(policy, start_ns)?;
         Ok(replay)
     }
@@ -109,6 +101,9 @@ impl Replay {
     fn commit(&mut self, policy: control::model::Policy, now_ns: u64) -> Result<(), Failure> {
         if let Some(commit) = self.committer.commit(policy, now_ns).map_err(Failure::runtime)? {
             self.snapshot = commit.snapshot;
+        }
+        if let Some(sides) = &mut self.sides {
+            sides.know(self.committer.policy());
         }
         Ok(())
     }
@@ -129,16 +124,14 @@ impl Replay {
                 self.commit(event.policy, event.at_ns)?;
             }
             let Some(merged) = merge.next().map_err(Failure::input)? else { break };
-            let mut frame = CapturedFrame(merged);
+            let mut frame = CapturedFrame::new(merged);
             if batch.frames.is_empty() {
                 begun_ns = merged.at_ns;
                 self.firewall.now(merged.at_ns);
                 self.firewall.begin(&self.snapshot);
             }
-            let now = self.firewall.now(merged.at_ns);
             if let [lane] = batch.lanes.grow(1) {
-                let arrival = Arrival { side: merged.side, wire: 0, tunnels: self.snapshot.tunnels, now };
-                self.firewall.read_into(&mut frame, &arrival, lane);
+                self.read(&mut frame, lane);
             }
             batch.frames.push(frame);
         }
@@ -149,25 +142,55 @@ impl Replay {
         Ok(())
     }
 
+    /// Reads a frame into its lane. What its capture does not tell, its side or its Ethernet source, is
+    /// found out by a first reading and told in a second.
+    #[inline]
+    fn read(&mut self, frame: &mut CapturedFrame<'_>, lane: &mut Lane) {
+        let now = self.firewall.now(frame.merged.at_ns);
+        let mut arrival = Arrival { side: frame.merged.side, wire: 0, tunnels: self.snapshot.tunnels, now };
+        self.firewall.read_into(frame, &arrival, lane);
+        if self.sides.is_none() && !frame.lacks_addresses() {
+            return;
+        }
+        if let Some(sides) = &self.sides {
+            arrival.side = sides.of(&self.snapshot, lane, frame);
+            frame.merged.side = arrival.side;
+        }
+        if frame.lacks_addresses()
+            && let Some(mac) = owner::source_mac(&self.snapshot, lane, |at| frame.byte(at))
+        {
+            frame.set_source(mac);
+        }
+        self.firewall.read_into(frame, &arrival, lane);
+    }
+
     fn judge(&mut self, batch: &mut Batch<CapturedFrame<'_>>) -> Result<(), Failure> {
         if batch.frames.is_empty() {
             return Ok(());
         }
         self.firewall.judge(&self.snapshot, batch);
         for (frame, verdict) in batch.frames.iter().zip(batch.verdicts.iter()) {
-            let Merged { packet, side, .. } = &frame.0;
+            let Merged { packet, side, .. } = &frame.merged;
             let (mut nic, mut rule) = (None, None);
             if self.output.wants_lines() {
                 nic = self.committer.nic_name(verdict.nic);
                 rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule_name(rule));
             }
             let names = Names { nic: nic.as_deref(), rule: rule.as_deref() };
-            self.output.packet(packet, *side, verdict, &names).map_err(Failure::runtime)?;
+            self.output.packet(packet, *side, verdict, &names).map_err(unwritten)?;
         }
         let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
         batch.clear();
         self.firewall.upkeep(&self.snapshot, now, false);
         Ok(())
+    }
+}
+
+/// A file that cannot hold what it is to hold is bad input; one that cannot be written is not.
+fn unwritten(error: std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => Failure::input(error),
+        _ => Failure::runtime(error),
     }
 }
 

@@ -8,11 +8,13 @@ use engine::reason::REASONS;
 use engine::verdict::Verdict;
 use engine::{Reason, RuleId, Side};
 
-use super::capture::Packet;
+use super::capture::{Link, Packet};
 
-/// Written beside its final place, and moved there when all is well: a refused replay leaves nothing behind.
+/// Written beside its final place, and moved there when all is well: a refused replay leaves nothing
+/// behind. What is no regular file (a device, a pipe) is written as it comes instead.
 pub struct Pending {
-    temporary: PathBuf,
+    /// Where it is written meanwhile, and where it belongs.
+    temporary: Option<(PathBuf, PathBuf)>,
     writer: BufWriter<Named>,
 }
 
@@ -35,29 +37,36 @@ impl Write for Named {
 impl Pending {
     /// For the file at `path`.
     pub fn create(path: &Path) -> io::Result<Pending> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
+        Pending::begin(path).map_err(|error| cannot_write(path, &error))
+    }
+
+    fn begin(path: &Path) -> io::Result<Pending> {
+        let named = |file| BufWriter::with_capacity(1 << 18, Named { path: path.to_owned(), file });
+        if is_stream(path) {
+            let file = File::options().write(true).open(path)?;
+            return Ok(Pending { temporary: None, writer: named(file) });
+        }
+        // A link stays, and what it leads to is replaced.
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mut name = place.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let file = File::create(&temporary).map_err(|error| cannot_write(path, &error))?;
-        let named = Named { path: path.to_owned(), file };
-        Ok(Pending { temporary, writer: BufWriter::with_capacity(1 << 18, named) })
+        let temporary = place.with_file_name(name);
+        let file = File::create(&temporary)?;
+        Ok(Pending { temporary: Some((temporary, place)), writer: named(file) })
     }
 
     fn finish(&mut self) -> io::Result<()> {
         self.writer.flush()?;
-        let path = &self.writer.get_ref().path;
-        self.put_in_place(path).map_err(|error| cannot_write(path, &error))
+        let Some((temporary, place)) = &self.temporary else { return Ok(()) };
+        std::fs::rename(temporary, place).map_err(|error| cannot_write(&self.writer.get_ref().path, &error))
     }
+}
 
-    fn put_in_place(&self, path: &Path) -> io::Result<()> {
-        // What is no regular file (a device, a pipe) is written through instead of replaced.
-        if path.exists() && !path.is_file() {
-            let mut from = File::open(&self.temporary)?;
-            io::copy(&mut from, &mut File::options().write(true).open(path)?)?;
-            return Ok(());
-        }
-        std::fs::rename(&self.temporary, path)
-    }
+/// True for what cannot be replaced by another file: devices, pipes, and the links below /dev and /proc
+/// that stand for a process's open files.
+fn is_stream(path: &Path) -> bool {
+    let is_of_kernel = path.starts_with("/dev") || path.starts_with("/proc");
+    std::fs::metadata(path).is_ok_and(|found| is_of_kernel || !found.is_file() && !found.is_dir())
 }
 
 /// The error with the file that it is about, as the command line names it.
@@ -67,8 +76,10 @@ fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // Gone already if it was moved to its place.
-        let _ = std::fs::remove_file(&self.temporary);
+        if let Some((temporary, _)) = &self.temporary {
+            // Gone already if it was moved to its place.
+            let _ = std::fs::remove_file(temporary);
+        }
     }
 }
 
@@ -93,7 +104,7 @@ pub struct Names<'n> {
 /// All that replay writes.
 pub struct Output {
     verdicts: Verdicts,
-    pass: [Option<Pending>; 2],
+    pass: [Option<Passed>; 2],
     /// Packets by reason.
     pub reasons: [u64; REASONS],
     /// Packets that passed, observed ones included.
@@ -102,8 +113,58 @@ pub struct Output {
     pub dropped: u64,
 }
 
-/// pcap's magic for nanosecond stamps, then version 2.4, no zone, no accuracy, snap length, Ethernet.
-const PCAP_HEADER: [u32; 6] = [0xA1B2_3C4D, 2 | 4 << 16, 0, 0, 262_144, 1];
+/// pcap's magic for nanosecond stamps, then version 2.4, no zone, no accuracy, snap length. The link type
+/// follows.
+const PCAP_HEADER: [u32; 5] = [0xA1B2_3C4D, 2 | 4 << 16, 0, 0, 262_144];
+
+/// The frames that leave by one side, as a pcap.
+struct Passed {
+    pending: Pending,
+    /// That of the first packet of the capture that they come from, once there is one.
+    link: Option<Link>,
+}
+
+impl Passed {
+    fn create(path: &Path) -> io::Result<Passed> {
+        Ok(Passed { pending: Pending::create(path)?, link: None })
+    }
+
+    /// A packet of the capture that these frames come from.
+    fn saw(&mut self, packet: &Packet, passes: bool) -> io::Result<()> {
+        let link = self.begin(packet.link)?;
+        if !passes {
+            return Ok(());
+        }
+        if packet.link != link {
+            let path = self.pending.writer.get_ref().path.display();
+            let what = format!(
+                "{path}: packet {} has link type {}, those before it {}; a pcap holds one",
+                packet.index,
+                packet.link.number(),
+                link.number()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        write_frame(&mut self.pending.writer, packet)
+    }
+
+    /// The file's link type, which is `link` if none was written yet.
+    fn begin(&mut self, link: Link) -> io::Result<Link> {
+        if let Some(link) = self.link {
+            return Ok(link);
+        }
+        for word in PCAP_HEADER.into_iter().chain([u32::from(link.number())]) {
+            self.pending.writer.write_all(&word.to_le_bytes())?;
+        }
+        self.link = Some(link);
+        Ok(link)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.begin(Link::ETHERNET)?;
+        self.pending.finish()
+    }
+}
 
 impl Output {
     /// Opens what is asked for.
@@ -119,16 +180,7 @@ impl Output {
             }
             Some(path) => Verdicts::File(Pending::create(path)?),
         };
-        let pass = |path: Option<&Path>| {
-            path.map(|path| {
-                let mut pending = Pending::create(path)?;
-                for word in PCAP_HEADER {
-                    pending.writer.write_all(&word.to_le_bytes())?;
-                }
-                Ok::<_, io::Error>(pending)
-            })
-            .transpose()
-        };
+        let pass = |path: Option<&Path>| path.map(Passed::create).transpose();
         Ok(Output {
             verdicts,
             pass: [pass(pass_inside)?, pass(pass_outside)?],
@@ -157,13 +209,10 @@ impl Output {
         names: &Names,
     ) -> io::Result<()> {
         self.reasons[verdict.reason as usize] += 1;
-        if verdict.passes() {
-            self.passed += 1;
-            if let Some(pending) = &mut self.pass[side.other() as usize] {
-                write_frame(&mut pending.writer, packet)?;
-            }
-        } else {
-            self.dropped += 1;
+        let passes = verdict.passes();
+        *(if passes { &mut self.passed } else { &mut self.dropped }) += 1;
+        if let Some(passed) = &mut self.pass[side.other() as usize] {
+            passed.saw(packet, passes)?;
         }
         match &mut self.verdicts {
             Verdicts::None => Ok(()),
@@ -174,8 +223,8 @@ impl Output {
 
     /// Puts the files in their places.
     pub fn finish(&mut self) -> io::Result<()> {
-        for pending in self.pass.iter_mut().flatten() {
-            pending.finish()?;
+        for passed in self.pass.iter_mut().flatten() {
+            passed.finish()?;
         }
         match &mut self.verdicts {
             Verdicts::None => Ok(()),

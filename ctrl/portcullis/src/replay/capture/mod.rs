@@ -1,18 +1,21 @@
-//! Captures as replay reads them: pcap and pcapng of Ethernet, mapped into memory and read where they lie.
+//! Captures as replay reads them: pcap and pcapng, plain or compressed by gzip, mapped into memory and read where they lie.
 //!
 //! Of a mapped file only a window stays in memory, however long it is: see [`Window`]. The commonest records and blocks are read
 //! here, in a few loads; everything else, and everything odd, is left to the general parser.
 
+mod link;
 mod pcapng;
+mod spool;
 mod stamp;
 mod window;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use memmap2::{Advice, Mmap};
 use pcap_parser::{Linktype, PcapHeader, parse_pcap_header};
 
+pub use link::Link;
 use pcapng::Section;
 pub use stamp::Stamp;
 use window::Window;
@@ -32,27 +35,39 @@ impl std::fmt::Display for BadCapture {
 
 /// A capture file, mapped.
 pub struct CaptureFile {
-    path: PathBuf,
+    /// As messages name it.
+    name: String,
     map: Option<Mmap>,
 }
 
 impl CaptureFile {
-    /// Maps it.
+    /// Maps it; `-` is standard input. What cannot be mapped (a pipe) or is compressed is written to a
+    /// temporary file first, which has no name and goes with the process.
     pub fn open(path: &Path) -> Result<CaptureFile, BadCapture> {
-        let fail = |error: std::io::Error| BadCapture(format!("{}: cannot read it: {error}", path.display()));
-        let file = File::open(path).map_err(fail)?;
-        let map = if file.metadata().map_err(fail)?.len() == 0 {
-            None
+        let is_stdin = path == Path::new("-");
+        let mut name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        let fail = |error: std::io::Error| BadCapture(format!("{name}: cannot read it: {error}"));
+        let file = if is_stdin {
+            spool::copy(&mut std::io::stdin().lock()).map_err(fail)?
         } else {
-            // SAFETY: the bytes are only read, as bytes. Whoever shortens the file meanwhile ends this process by
-            // SIGBUS, as with every mapped file; it has no state to lose.
-            Some(unsafe { Mmap::map(&file) }.map_err(fail)?)
+            let mut file = File::open(path).map_err(fail)?;
+            if file.metadata().map_err(fail)?.is_file() {
+                file
+            } else {
+                spool::copy(&mut file).map_err(fail)?
+            }
         };
+        let mut map = mapped(&file).map_err(fail)?;
+        if map.as_ref().is_some_and(|map| map.starts_with(&spool::GZIP_MAGIC)) {
+            let plain = spool::decompress(&file).map_err(|what| BadCapture(format!("{name}: {what}")))?;
+            map = mapped(&plain).map_err(fail)?;
+            name.push_str(" (decompressed)");
+        }
         if let Some(map) = &map {
             // Only a hint: without it the kernel reads ahead less.
             let _ = map.advise(Advice::Sequential);
         }
-        Ok(CaptureFile { path: path.to_owned(), map })
+        Ok(CaptureFile { name, map })
     }
 
     /// Its packets, from the first on.
@@ -68,9 +83,19 @@ impl CaptureFile {
                 return Ok(packet);
             }
         }
-        let (path, count) = (self.path.display(), packets.index);
-        Err(BadCapture(format!("{path}: no packet {index}; it has {count}, the first is 0")))
+        let (name, count) = (&self.name, packets.index);
+        Err(BadCapture(format!("{name}: no packet {index}; it has {count}, the first is 0")))
     }
+}
+
+/// A file's bytes; of an empty one none.
+fn mapped(file: &File) -> std::io::Result<Option<Mmap>> {
+    if file.metadata()?.len() == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the bytes are only read, as bytes. Whoever shortens the file meanwhile ends this process by
+    // SIGBUS, as with every mapped file; it has no state to lose.
+    Ok(Some(unsafe { Mmap::map(file) }?))
 }
 
 /// One packet.
@@ -84,10 +109,12 @@ pub struct Packet<'a> {
     pub stamp: Stamp,
     /// Its place in its file, from 0.
     pub index: u64,
+    /// What its bytes begin with.
+    pub link: Link,
 }
 
-/// Captured bytes, length on the wire, stamp.
-type Record<'a> = (&'a [u8], u32, Stamp);
+/// Captured bytes, length on the wire, stamp, link type.
+type Record<'a> = (&'a [u8], u32, Stamp, Link);
 
 enum Format {
     Pcap(Records),
@@ -101,11 +128,13 @@ struct Records {
     /// Bytes of a record's header: 16, or 24 in the variant of old Linux distributions ("modified").
     header: usize,
     digits: u8,
+    link: Link,
 }
 
 impl Records {
-    fn new(header: &PcapHeader) -> Records {
+    fn new(header: &PcapHeader, link: Link) -> Records {
         Records {
+            link,
             big_endian: header.is_bigendian(),
             header: if header.is_modified_format() { 24 } else { 16 },
             digits: if header.is_nanosecond_precision() { 9 } else { 6 },
@@ -122,13 +151,13 @@ impl Records {
         };
         let end = self.header + word(8) as usize;
         let packet = data.get(self.header..end)?;
-        Some(((packet, word(12), Stamp::decimal(word(0), word(4), self.digits)), end))
+        Some(((packet, word(12), Stamp::decimal(word(0), word(4), self.digits), self.link), end))
     }
 }
 
 /// The packets of a capture, one after the other.
 pub struct Packets<'a> {
-    path: &'a Path,
+    name: &'a str,
     data: &'a [u8],
     at: usize,
     window: Window<'a>,
@@ -140,7 +169,7 @@ impl<'a> Packets<'a> {
     fn new(file: &'a CaptureFile) -> Result<Packets<'a>, BadCapture> {
         let data = file.map.as_deref().unwrap_or(&[]);
         let mut packets = Packets {
-            path: &file.path,
+            name: &file.name,
             data,
             at: 0,
             window: Window::new(file.map.as_ref()),
@@ -168,17 +197,17 @@ impl<'a> Packets<'a> {
             }
         };
         let link_type = Linktype((header.network.0 as u32 & 0xFFFF) as i32);
-        if link_type != Linktype::ETHERNET {
+        let link = Link::of(link_type).map_err(|what| {
             packets.at = 20;
-            return Err(packets.bad(pcapng::link_type_refused(link_type)));
-        }
-        packets.format = Format::Pcap(Records::new(&header));
+            packets.bad(what)
+        })?;
+        packets.format = Format::Pcap(Records::new(&header, link));
         Ok(packets)
     }
 
     #[cold]
     fn bad(&self, what: impl std::fmt::Display) -> BadCapture {
-        BadCapture(format!("{}: at byte {}: {what}", self.path.display(), self.at))
+        BadCapture(format!("{}: at byte {}: {what}", self.name, self.at))
     }
 
     /// The next packet, or the end.
@@ -198,10 +227,10 @@ impl<'a> Packets<'a> {
             },
             Format::Pcapng(_) => self.next_in_blocks()?,
         };
-        Ok(record.map(|(data, original, stamp)| {
+        Ok(record.map(|(data, original, stamp, link)| {
             let index = self.index;
             self.index += 1;
-            Packet { data, original, stamp, index }
+            Packet { data, original, stamp, index, link }
         }))
     }
 

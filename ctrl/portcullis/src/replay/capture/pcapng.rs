@@ -3,8 +3,8 @@
 use pcap_parser::Linktype;
 use pcap_parser::pcapng::{Block, InterfaceDescriptionBlock, OptionCode, parse_block_be, parse_block_le};
 
-use super::Record;
 use super::stamp::Resolution;
+use super::{Link, Record};
 
 /// pcapng's packet block of old, without interface descriptions worth the name.
 const OBSOLETE_PACKET_BLOCK: u32 = 2;
@@ -25,11 +25,10 @@ struct Interface {
     resolution: Resolution,
     /// Seconds to add to every stamp.
     offset: i64,
-}
-
-/// What is said of any link type but Ethernet.
-pub fn link_type_refused(link_type: Linktype) -> String {
-    format!("link type {} found; allowed: 1 (Ethernet)", link_type.0)
+    /// `None`: one that is not read; it harms nothing as long as no packet is of it.
+    link: Option<Link>,
+    /// As the capture says it.
+    link_type: Linktype,
 }
 
 impl Section {
@@ -50,7 +49,7 @@ impl Section {
         let interface = self.interfaces.get(word(8) as usize)?;
         let units = u64::from(word(12)) << 32 | u64::from(word(16));
         let stamp = interface.resolution.stamp(units, interface.offset);
-        Some(((&data[HEADER..HEADER + captured], word(24), stamp), length))
+        Some(((&data[HEADER..HEADER + captured], word(24), stamp, interface.link?), length))
     }
 
     #[inline]
@@ -87,14 +86,12 @@ impl Section {
                 Ok(None)
             }
             Block::InterfaceDescription(description) => {
-                if description.linktype != Linktype::ETHERNET {
-                    return Err(link_type_refused(description.linktype));
-                }
+                let (link_type, link) = (description.linktype, Link::of(description.linktype).ok());
                 let Some(resolution) = Resolution::of(description.if_tsresol) else {
                     return Err("time resolution finer than 64 bits can count".to_owned());
                 };
                 let offset = self.offset_of(&description);
-                self.interfaces.push(Interface { resolution, offset });
+                self.interfaces.push(Interface { resolution, offset, link, link_type });
                 Ok(None)
             }
             Block::EnhancedPacket(packet) => {
@@ -104,9 +101,10 @@ impl Section {
                 let Some(data) = packet.data.get(..packet.caplen as usize) else {
                     return Err(format!("truncated: packet {index} is not whole"));
                 };
+                let link = Link::of(interface.link_type).map_err(|what| format!("packet {index}: {what}"))?;
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 let stamp = interface.resolution.stamp(units, interface.offset);
-                Ok(Some((data, packet.origlen, stamp)))
+                Ok(Some((data, packet.origlen, stamp, link)))
             }
             Block::SimplePacket(_) => Err("a simple packet block, which has no timestamp".to_owned()),
             Block::Unknown(block) if block.block_type == OBSOLETE_PACKET_BLOCK => {
