@@ -24,6 +24,9 @@ nics:
   - { name: server, vpc: lab, mac: "02:00:00:00:00:01", addresses: [10.5.6.7, "2001:db8::7"], security_groups: [open] }
 "#;
 
+/// What stands in front of a frame's IP packet.
+type Before<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
 fn strict() -> Setup {
     let setup = Setup::new();
     setup.write("policy.yaml", STRICT);
@@ -31,7 +34,7 @@ fn strict() -> Setup {
 }
 
 /// The frames as a capture of this link type: `before` stands in front of each IP packet.
-fn capture(link_type: u8, before: &dyn Fn(&[u8]) -> Vec<u8>, frames: &[Vec<u8>]) -> Vec<u8> {
+fn capture(link_type: u8, before: Before, frames: &[Vec<u8>]) -> Vec<u8> {
     let frames = frames.iter().map(|frame| [&before(frame)[..], &frame[14..]].concat());
     with_link_type(link_type, pcap::encode(Format::MICRO, &pcap::records(START, frames)))
 }
@@ -67,7 +70,7 @@ fn each_link_type_is_judged_like_ethernet_and_without_a_look_at_macs() {
         [&frame[12..14], &[0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 99, 0, 0][..]].concat()
     };
     let none = |_: &[u8]| Vec::new();
-    let cases: &[(u8, &dyn Fn(&[u8]) -> Vec<u8>)] = &[
+    let cases: &[(u8, Before)] = &[
         (0, &|frame| family(frame, 24).to_le_bytes().to_vec()),
         (0, &|frame| family(frame, 30).to_be_bytes().to_vec()),
         (108, &|frame| family(frame, 28).to_be_bytes().to_vec()),
