@@ -6,7 +6,7 @@ use engine::cells::{Cells, Population};
 use engine::conntrack::{
     Entry, Secret, Shard, ShardConfig, State, Timeouts, demand, key_meta, remote_digest,
 };
-use engine::snapshot::{Draft, Settings};
+use engine::snapshot::{AddressKey, Draft, Settings};
 use engine::time::Clock;
 use engine::{AddrId, Generation, proto};
 
@@ -16,7 +16,8 @@ fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
     let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
     let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
     let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, cells, population);
-    let nobody = Draft::new(Settings::default()).publish(Generation(1), Generation(0), Vec::new);
+    let nobody =
+        Draft::new(Settings::default(), AddressKey::PUBLIC).publish(Generation(1), Generation(0), Vec::new);
 
     let (addr, ports, there) = (AddrId::new(0, 0), 53 << 16 | 9, 0x2001_0db8 << 96 | 9);
     let other = there ^ (1 << 64 | 1);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use engine::snapshot::Snapshot;
+use engine::snapshot::{AddressKey, Snapshot};
 use engine::{AddrId, Generation, NicSlot};
 
 use crate::compile::Compiler;
@@ -117,8 +117,13 @@ pub struct Commit {
 }
 
 impl Committer {
-    /// The empty policy, as generation 0.
+    /// The empty policy, as generation 0, for those whom nobody attacks: see [`AddressKey::PUBLIC`].
     pub fn new(config: Config) -> Committer {
+        Committer::keyed(config, AddressKey::PUBLIC)
+    }
+
+    /// The same with a key of one's own for the index of addresses.
+    pub fn keyed(config: Config, key: AddressKey) -> Committer {
         let t = &config.timeouts;
         let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment]
             .into_iter()
@@ -126,7 +131,7 @@ impl Committer {
             .unwrap_or_default();
         Committer {
             registry: Registry::new(longest.as_nanos() as u64),
-            drafter: Drafter::new(&config),
+            drafter: Drafter::new(&config, key),
             config,
             policy: Policy::default(),
             index: Index::default(),
@@ -179,7 +184,7 @@ impl Committer {
 
     /// The snapshot of the empty policy, for workers to start with.
     pub fn initial(&self) -> Snapshot {
-        Drafter::new(&self.config).initial()
+        Drafter::new(&self.config, self.drafter.key()).initial()
     }
 
     /// What applying `new` would do.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
-use engine::snapshot::{ANY_MAC, Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
+use engine::snapshot::{ANY_MAC, AddressKey, Draft, Membership, NewBinding, NicRecord, Settings, Snapshot};
 use engine::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId, addr_bits};
 
 use crate::compile::{Compiler, engine_settings};
@@ -64,14 +64,14 @@ pub(crate) struct Change<'c> {
 }
 
 impl Drafter {
-    /// Of the empty policy.
-    pub fn new(config: &Config) -> Drafter {
-        Drafter::with(engine_settings(config), config.policy.mode)
+    /// Of the empty policy, its addresses to be hashed by `key`.
+    pub fn new(config: &Config, key: AddressKey) -> Drafter {
+        Drafter::with(engine_settings(config), config.policy.mode, key)
     }
 
-    fn with(settings: Settings, default_mode: Mode) -> Drafter {
+    fn with(settings: Settings, default_mode: Mode, key: AddressKey) -> Drafter {
         Drafter {
-            draft: Draft::new(settings),
+            draft: Draft::new(settings, key),
             default_mode,
             lists: HashMap::new(),
             lists_of: HashMap::new(),
@@ -79,6 +79,11 @@ impl Drafter {
             policies: 0,
             nics: HashMap::new(),
         }
+    }
+
+    /// What it hashes addresses by.
+    pub fn key(&self) -> AddressKey {
+        self.draft.key()
     }
 
     /// The snapshot of the empty policy.
@@ -114,7 +119,7 @@ impl Drafter {
     /// What [`Drafter::update`] must come to, made of nothing but the policy and the registry.
     #[cfg(debug_assertions)]
     fn afresh(&self, change: &Change<'_>, compiler: &Compiler, registry: &Registry) -> Snapshot {
-        let mut drafter = Drafter::with(self.draft.settings().clone(), self.default_mode);
+        let mut drafter = Drafter::with(self.draft.settings().clone(), self.default_mode, self.draft.key());
         let mut compiler = compiler.without_memory();
         drafter.draw_vpcs(change.policy, &mut compiler);
         for gone in registry.gone() {

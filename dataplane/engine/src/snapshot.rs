@@ -9,12 +9,15 @@ use std::sync::Arc;
 mod compare;
 mod draft;
 mod members;
+mod places;
 
 use crate::classify::Policy;
 use crate::{AddrId, FlushEpoch, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
 
 pub use draft::Draft;
 pub use members::{Members, Membership};
+use places::AddressIndex;
+pub use places::{AddressKey, LONGEST_RUN};
 
 /// No MAC is demanded.
 pub const ANY_MAC: u64 = u64::MAX;
@@ -245,73 +248,6 @@ pub struct Snapshot {
     pub members: Members,
 }
 
-/// Up to so many addresses the index is at most an eighth full: a second probe is a branch that no predictor foresees, which with
-/// 1,000 NICs at random cost 9 cycles a packet. Beyond, cache lines are dearer than branches.
-const SPARSE_BELOW: usize = 1 << 16;
-
-/// (VPC, address) → place: open addressing, at most half full. The operator chooses its content, so its hash needs
-/// no secret.
-#[derive(Clone)]
-struct AddressIndex {
-    /// A power of two of them. Shared with other generations as long as no address comes or goes: a worker that takes up a change finds them
-    /// in its own cache.
-    slots: Arc<[u32]>,
-}
-
-#[inline]
-fn address_hash(vpc: VpcId, addr: u128) -> usize {
-    let a = addr as u64 ^ u64::from(vpc.0) << 33;
-    let product =
-        u128::from(a ^ 0x9E37_79B9_7F4A_7C15) * u128::from((addr >> 64) as u64 ^ 0xD6E8_FEB8_6659_FD93);
-    (product as u64 ^ (product >> 64) as u64) as usize
-}
-
-/// The same of an IPv4 address: Fibonacci hashing, of which the upper half of the product is well mixed.
-#[inline(always)]
-fn address_hash_v4(sole: u64) -> usize {
-    (sole.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
-}
-
-#[inline]
-fn hash_of(vpc: VpcId, addr: u128, v6: bool) -> usize {
-    if v6 { address_hash(vpc, addr) } else { address_hash_v4(sole_v4(vpc, addr as u32)) }
-}
-
-impl AddressIndex {
-    fn new(entries: usize) -> AddressIndex {
-        let room = if entries < SPARSE_BELOW { 8 } else { 2 };
-        let size = (entries * room).next_power_of_two().max(16);
-        AddressIndex { slots: vec![NOWHERE; size].into() }
-    }
-
-    #[inline(always)]
-    fn mask(&self) -> usize {
-        self.slots.len().wrapping_sub(1)
-    }
-
-    #[inline]
-    fn find(&self, vpc: VpcId, addr: u128, v6: bool, bindings: &[Binding]) -> Option<u32> {
-        let mut at = hash_of(vpc, addr, v6) & self.mask();
-        loop {
-            let place = self.slots[at];
-            let binding = bindings.get(place as usize)?;
-            if binding.addr == addr && binding.vpc == vpc && binding.is_v6() == v6 {
-                return Some(place);
-            }
-            at = (at + 1) & self.mask();
-        }
-    }
-
-    fn insert(&mut self, vpc: VpcId, addr: u128, v6: bool, place: u32) {
-        let (mut at, mask) = (hash_of(vpc, addr, v6) & self.mask(), self.mask());
-        let slots = Arc::make_mut(&mut self.slots);
-        while slots[at] != NOWHERE {
-            at = (at + 1) & mask;
-        }
-        slots[at] = place;
-    }
-}
-
 /// Where the holder of an address may lie.
 #[derive(Clone, Copy, Default)]
 pub struct Guess(u32);
@@ -321,6 +257,7 @@ pub struct Guess(u32);
 #[derive(Clone, Copy)]
 pub struct SoleHolders<'s> {
     slots: &'s [u32],
+    key: AddressKey,
     bindings: &'s [Binding],
     vpc: VpcId,
 }
@@ -329,7 +266,7 @@ impl<'s> SoleHolders<'s> {
     /// Where this one's holder lies, if it lies where it is looked for first: asked for, so that [`SoleHolders::find`] need not wait.
     #[inline(always)]
     pub fn guess(&self, addr: u32) -> Guess {
-        let at = address_hash_v4(sole_v4(self.vpc, addr)) & self.mask();
+        let at = self.key.v4(sole_v4(self.vpc, addr)) & self.mask();
         let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
         crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
         Guess(place)
@@ -346,7 +283,7 @@ impl<'s> SoleHolders<'s> {
     /// In a call of its own, so that the first look need not be made as one of many.
     #[inline(never)]
     fn find_behind(&self, sole: u64) -> Option<&'s Binding> {
-        let mut at = address_hash_v4(sole) & self.mask();
+        let mut at = self.key.v4(sole) & self.mask();
         loop {
             at = (at + 1) & self.mask();
             let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
@@ -398,7 +335,8 @@ impl Snapshot {
     #[inline(always)]
     pub fn sole_holders_v4(&self, segment: SegmentKey) -> Option<SoleHolders<'_>> {
         let vpc = self.vpc_of(segment)?;
-        Some(SoleHolders { slots: &self.places.slots, bindings: &self.bindings, vpc })
+        let AddressIndex { slots, key } = &self.places;
+        Some(SoleHolders { slots, key: *key, bindings: &self.bindings, vpc })
     }
 
     fn holders<'a>(&'a self, first: &'a Binding) -> impl Iterator<Item = &'a Binding> {

@@ -1,9 +1,10 @@
 //! The first policy of a run: out of the store, out of the policy file, or none.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use engine::Generation;
-use engine::snapshot::Snapshot;
+use engine::snapshot::{AddressKey, Snapshot};
 
 use super::journal::{start_record, unix_seconds};
 use crate::api::shape::Record;
@@ -41,7 +42,7 @@ pub fn begin(
     file: Option<PolicyFile>,
 ) -> Result<Beginning, String> {
     let file_governs = config.source() == Source::File;
-    let mut committer = Committer::new(config);
+    let mut committer = Committer::keyed(config, random_key());
     let mut snapshot = Box::new(committer.initial());
     let mut warnings = Vec::new();
     let (store, mut contents) = store.map_or((None, None), |(store, contents)| (Some(store), contents));
@@ -68,6 +69,11 @@ pub fn begin(
         }
     }
     Ok(Beginning { committer, snapshot, store: store.map(|store| (store, contents)), warnings })
+}
+
+/// Drawn for this start. The standard library keys its hash tables by what the system has at random.
+fn random_key() -> AddressKey {
+    AddressKey([0, 1].map(|word: u64| RandomState::new().hash_one(word)))
 }
 
 fn differences(path: &str, diff: &crate::diff::Diff) -> String {

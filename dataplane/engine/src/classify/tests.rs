@@ -3,7 +3,7 @@
 use super::*;
 use crate::SegmentKey;
 use crate::io::BURST;
-use crate::snapshot::{Draft, Membership};
+use crate::snapshot::{AddressKey, Draft, Membership};
 use crate::{Generation, proto};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -97,7 +97,7 @@ impl Rng {
 
 /// VPC 1 reaches 2 and not 3; groups 0 to 4 have members in all of them, at addresses that packets come from.
 fn world(rng: &mut Rng) -> Snapshot {
-    let mut draft = Draft::new(Default::default());
+    let mut draft = Draft::new(Default::default(), AddressKey::PUBLIC);
     let vpc = |id: u32, reach| (VpcId(id), SegmentKey::vlan(id as u16 + 1), reach);
     draft.vpcs([vpc(0, vec![]), vpc(1, vec![VpcId(2)]), vpc(2, vec![VpcId(1)]), vpc(3, vec![])]);
     for _ in 0..3000 {

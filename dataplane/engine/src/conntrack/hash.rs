@@ -48,8 +48,8 @@ impl RawHash {
 }
 
 /// Multiply and fold, as wyhash and its kin do: every bit of both words reaches the middle of the product.
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }
@@ -68,16 +68,156 @@ impl Secret {
         RawHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))
     }
 
-    /// Of an IPv6 connection's key.
+    /// Of an IPv6 connection's key. The remote address is folded into one word; NIC, ports and protocol each keep bits of their own
+    /// in the second fold, so that none can hide behind another.
     #[inline]
     pub fn v6(&self, addr: u32, remote: u128, ports: u32, protocol: u8) -> RawHash {
         let folded =
             fold(remote as u64 ^ self.0[0], (remote >> 64) as u64 ^ self.0[1] ^ 0x2545_F491_4F6C_DD1D);
-        let a = u64::from(addr) << 32 ^ folded;
-        let b = u64::from(ports) << 32 | u64::from(protocol) ^ folded >> 17;
+        let a = folded ^ (u64::from(protocol) << 32);
+        let b = (u64::from(addr) << 32) | u64::from(ports);
         RawHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// A secret for something else that must not be foreseen either, one for each `purpose`.
+    pub fn derive(&self, purpose: u64) -> [u64; 2] {
+        let word =
+            |n: u64| fold(self.0[0] ^ (2 * purpose + n), self.0[1] ^ 0xD6E8_FEB8_6659_FD93) ^ self.0[0];
+        [word(1), word(2)]
     }
 }
 
 /// A hash of nothing.
 pub const NO_HASH: FlowHash = FlowHash { home: 0, tag: 1 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AddrId;
+    use crate::conntrack::key_meta;
+
+    /// A key's fields as they are hashed, each a row of bits.
+    #[derive(Clone, Copy)]
+    struct Fields {
+        addr: u32,
+        remote: u128,
+        ports: u32,
+        protocol: u8,
+    }
+
+    /// Name, bits, and how one of them is turned over.
+    type Field = (&'static str, u32, fn(&mut Fields, u32));
+
+    const FIELDS: [Field; 5] = [
+        ("NIC's address", 32, |f, bit| f.addr ^= 1 << bit),
+        ("remote address", 32, |f, bit| f.remote ^= 1 << bit),
+        ("local port", 16, |f, bit| f.ports ^= 1 << (16 + bit)),
+        ("remote port", 16, |f, bit| f.ports ^= 1 << bit),
+        ("protocol", 8, |f, bit| f.protocol ^= 1 << bit),
+    ];
+    const REMOTE_V6: Field = ("remote address's other bits", 96, |f, bit| f.remote ^= 1 << (32 + bit));
+
+    fn v4(secret: &Secret, f: &Fields) -> u64 {
+        let meta = key_meta(f.protocol, false);
+        secret.v4(&EntryKey::new(AddrId(f.addr), f.remote as u32, f.ports, meta)).0
+    }
+
+    fn v6(secret: &Secret, f: &Fields) -> u64 {
+        secret.v6(f.addr, f.remote, f.ports, f.protocol).0
+    }
+
+    /// Words without a pattern.
+    fn words() -> impl FnMut() -> u64 {
+        let mut state = 0x1234_5678u64;
+        move || {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let a = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let b = (a ^ a >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+            b ^ b >> 31
+        }
+    }
+
+    type Hash = fn(&Secret, &Fields) -> u64;
+    const HASHES: [(&str, Hash, bool); 2] = [("IPv4", v4, false), ("IPv6", v6, true)];
+
+    /// The bits of a hash that the index uses: those of the bucket and those of the tag.
+    fn halves(hash: u64) -> [u32; 2] {
+        [(hash >> 32) as u32, hash as u32 & 0xFFFF]
+    }
+
+    #[test]
+    fn every_bit_of_every_field_turns_half_of_the_bits_that_choose_bucket_and_tag() {
+        const KEYS: u32 = 2000;
+        for (family, hash, six) in HASHES {
+            for (name, bits, flip) in FIELDS.into_iter().chain(six.then_some(REMOTE_V6)) {
+                let mut next = words();
+                for bit in 0..bits {
+                    let mut turned = [0; 2];
+                    for _ in 0..KEYS {
+                        let secret = Secret::new([next(), next()]);
+                        let mut fields = Fields {
+                            addr: next() as u32,
+                            remote: u128::from(next()) << 64 | u128::from(next()),
+                            ports: next() as u32,
+                            protocol: next() as u8,
+                        };
+                        let before = halves(hash(&secret, &fields));
+                        flip(&mut fields, bit);
+                        let after = halves(hash(&secret, &fields));
+                        for half in 0..2 {
+                            turned[half] += (before[half] ^ after[half]).count_ones();
+                        }
+                    }
+                    for (turned, of) in turned.into_iter().zip([32, 16]) {
+                        let share = f64::from(turned) / f64::from(KEYS * of);
+                        assert!((0.45..=0.55).contains(&share), "{family}, {name}, bit {bit}: {share:.3}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_one_field_alone_have_as_many_hashes_as_chance_gives() {
+        for (family, hash, six) in HASHES {
+            for (name, bits, flip) in FIELDS.into_iter().chain(six.then_some(REMOTE_V6)) {
+                let mut next = words();
+                for _ in 0..8 {
+                    let secret = Secret::new([next(), next()]);
+                    let base = Fields {
+                        addr: next() as u32,
+                        remote: u128::from(next()) << 64 | u128::from(next()),
+                        ports: next() as u32,
+                        protocol: next() as u8,
+                    };
+                    // Consecutive values in the field's low bits, then in its high ones.
+                    let width = bits.min(16);
+                    for shift in [0, bits - width] {
+                        let count = 1u32 << width;
+                        let (mut all, mut buckets) = (Vec::new(), Vec::new());
+                        for value in 0..count {
+                            let mut fields = base;
+                            (0..width).filter(|bit| value >> bit & 1 != 0).for_each(|bit| {
+                                flip(&mut fields, shift + bit);
+                            });
+                            let hash = hash(&secret, &fields);
+                            all.push((hash >> 32) << 16 | hash & 0xFFFF);
+                            buckets.push((hash >> 32) as u32 >> (32 - width));
+                        }
+                        let distinct = |values: &mut Vec<u64>| {
+                            values.sort_unstable();
+                            values.dedup();
+                            values.len() as f64
+                        };
+                        let whole = distinct(&mut all);
+                        assert!(whole >= f64::from(count) * 0.999, "{family}, {name}: {whole} of {count}");
+                        // Of as many buckets as values chance fills 63 %.
+                        let mut buckets = buckets.into_iter().map(u64::from).collect();
+                        let filled = distinct(&mut buckets) / f64::from(count);
+                        assert!(filled > 0.5, "{family}, {name}: {filled:.2} of the buckets");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! The next generation in the making: the present one, changed where it differs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    AddressIndex, Binding, LAST, Members, NOT_SOLE, NOWHERE, NewBinding, NicRecord, Settings, Snapshot,
-    VpcRecord, filter_bit, flag, sole_v4,
+    AddressIndex, AddressKey, Binding, LAST, Members, NOT_SOLE, NOWHERE, NewBinding, NicRecord, Settings,
+    Snapshot, VpcRecord, filter_bit, flag, sole_v4,
 };
 use crate::classify::Policy;
 use crate::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
@@ -13,13 +14,14 @@ use crate::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
 #[derive(Clone)]
 pub struct Draft {
     snapshot: Snapshot,
+    key: AddressKey,
     /// An address has come or gone since the index was made.
     is_index_stale: bool,
 }
 
 impl Draft {
-    /// An empty policy: nothing has a VPC.
-    pub fn new(settings: Settings) -> Draft {
+    /// An empty policy: nothing has a VPC. Addresses will be hashed by `key`.
+    pub fn new(settings: Settings, key: AddressKey) -> Draft {
         let snapshot = Snapshot {
             generation: Generation(0),
             last_ending: Generation(0),
@@ -28,13 +30,18 @@ impl Draft {
             vlans: vec![NOWHERE; 4096].into_boxed_slice(),
             vnis: super::HashMap::default(),
             vpcs: Vec::new(),
-            places: AddressIndex::new(0),
+            places: AddressIndex::empty(key),
             bindings: Vec::new(),
             nics: vec![NicRecord::empty()],
             policies: Vec::new(),
             members: Members::default(),
         };
-        Draft { snapshot, is_index_stale: false }
+        Draft { snapshot, key, is_index_stale: false }
+    }
+
+    /// The key it was made with.
+    pub fn key(&self) -> AddressKey {
+        self.key
     }
 
     /// What it was made with.
@@ -159,32 +166,33 @@ impl Draft {
 
     fn index(&mut self, order: &[AddrId]) {
         let s = &mut self.snapshot;
-        s.places = AddressIndex::new(order.len());
         let mut filters = vec![0; s.nics.len()];
         for id in order {
             let b = &mut s.bindings[id.slot()];
             b.set_next(LAST);
             filters[b.nic.0 as usize] |= 1 << filter_bit(b.addr);
         }
+        // Every address's first holder, and those of one that several hold in the order in which they come.
+        let mut firsts: Vec<(VpcId, u128, bool, u32)> = Vec::with_capacity(order.len());
+        let mut ends: HashMap<(VpcId, u128, bool), (u32, u32), ahash::RandomState> =
+            HashMap::with_capacity_and_hasher(order.len(), Default::default());
         for id in order {
-            let (vpc, addr, v6) = {
-                let b = &mut s.bindings[id.slot()];
-                b.filter = filters[b.nic.0 as usize];
-                b.sole = if b.is_v6() { NOT_SOLE } else { sole_v4(b.vpc, b.addr as u32) };
-                (b.vpc, b.addr, b.is_v6())
-            };
-            let Some(first) = s.places.find(vpc, addr, v6, &s.bindings) else {
-                s.places.insert(vpc, addr, v6, id.slot() as u32);
+            let place = id.slot() as u32;
+            let b = &mut s.bindings[id.slot()];
+            b.filter = filters[b.nic.0 as usize];
+            b.sole = if b.is_v6() { NOT_SOLE } else { sole_v4(b.vpc, b.addr as u32) };
+            let address = (b.vpc, b.addr, b.is_v6());
+            let Some((first, last)) = ends.get_mut(&address) else {
+                ends.insert(address, (place, place));
+                firsts.push((address.0, address.1, address.2, place));
                 continue;
             };
-            let mut last = first;
-            while s.bindings[last as usize].next() != LAST {
-                last = s.bindings[last as usize].next();
-            }
-            s.bindings[last as usize].set_next(id.slot() as u32);
-            for shared in [first, id.slot() as u32] {
+            s.bindings[*last as usize].set_next(place);
+            for shared in [*first, place] {
                 s.bindings[shared as usize].sole = NOT_SOLE;
             }
+            *last = place;
         }
+        s.places = AddressIndex::of(&firsts, self.key);
     }
 }
