@@ -71,10 +71,10 @@ fn tcp_4_1_ports_tell_connections_apart() {
 }
 
 /// The requests of ICMP with their replies.
-const REQUESTS: [(u8, u8); 4] = [(8, 0), (13, 14), (15, 16), (17, 18)];
+const REQUESTS: [(u8, u8); 5] = [(8, 0), (13, 14), (15, 16), (17, 18), (42, 43)];
 
 #[test]
-fn icmp_4_1_opens_with_a_request_for_echo_timestamp_mask_or_information() {
+fn icmp_4_1_opens_with_a_request_for_echo_timestamp_mask_information_or_extended_echo() {
     for (request, reply) in REQUESTS {
         let mut s = open();
         assert_eq!(s.inside(icmp(SERVER, CLIENT, reply, 0).id_seq(7, 1)), "invalid", "not asked for");
@@ -82,18 +82,47 @@ fn icmp_4_1_opens_with_a_request_for_echo_timestamp_mask_or_information() {
         assert_eq!(s.inside(icmp(SERVER, CLIENT, reply, 0).id_seq(7, 1)), "established");
         assert_eq!(s.outside(icmp(CLIENT, SERVER, request, 0).id_seq(7, 2)), "established");
     }
-    let mut s = open();
-    assert_eq!(s.outside(echo_request("2001:db8::9", "2001:db8::1", 7, 1)), "new by web#0");
-    assert_eq!(s.inside(echo_reply("2001:db8::1", "2001:db8::9", 7, 1)), "established");
+    for (request, reply) in [(128, 129), (160, 161)] {
+        let mut s = open();
+        let message = |from, to, kind, sequence| icmp(from, to, kind, 0).id_seq(7, sequence);
+        let asks = |sequence| message("2001:db8::9", "2001:db8::1", request, sequence);
+        let answers = || message("2001:db8::1", "2001:db8::9", reply, 1);
+        assert_eq!(s.inside(answers()), "invalid", "not asked for");
+        assert_eq!(s.outside(asks(1)), "new by web#0");
+        assert_eq!(s.inside(answers()), "established");
+        assert_eq!(s.outside(asks(2)), "established");
+    }
+}
+
+#[test]
+fn icmp_4_1_an_extended_echo_is_told_by_its_identifier_and_by_nothing_of_its_sequence() {
+    // RFC 8335, 2: identifier, sequence number of 8 bits, then flags that request and reply do not have in common.
+    let families = [(CLIENT, SERVER, 42, 8), ("2001:db8::9", "2001:db8::1", 160, 128)];
+    for (client, server, ask, echo) in families {
+        let mut s = open();
+        assert_eq!(s.outside(icmp(client, server, ask, 0).id_seq(7, 0x0501)), "new by web#0");
+        for code in 0..5 {
+            let answer = icmp(server, client, ask + 1, code).id_seq(7, 0x0500 | u16::from(code));
+            assert_eq!(s.inside(answer), "established", "code {code}");
+        }
+        assert_eq!(s.inside(icmp(server, client, ask + 1, 0).id_seq(8, 0x0501)), "invalid");
+        assert_eq!(
+            s.outside(icmp(client, server, echo, 0).id_seq(7, 0x0501)),
+            "new by web#0",
+            "another kind"
+        );
+        let other = if echo == 8 { 160 } else { 42 };
+        assert_eq!(s.outside(icmp(client, server, other, 0).id_seq(7, 1)), "invalid", "the other family's");
+    }
 }
 
 #[test]
 fn icmp_4_1_whatever_is_no_request_reply_or_error_is_invalid_whatever_the_rules() {
-    for kind in [1, 2, 6, 7, 9, 10, 19, 30, 40, 255] {
+    for kind in [1, 2, 6, 7, 9, 10, 19, 30, 40, 41, 44, 160, 161, 255] {
         assert_eq!(open().outside(icmp(CLIENT, SERVER, kind, 0).id_seq(7, 1)), "invalid", "{kind}");
     }
-    // ICMPv6 knows of these requests only echo.
-    for kind in [0, 5, 8, 13, 127, 138, 139, 140, 144, 200] {
+    // ICMPv6 knows of these requests only echo and extended echo.
+    for kind in [0, 5, 8, 13, 42, 43, 127, 138, 139, 140, 144, 159, 162, 200] {
         let message = icmp("2001:db8::9", "2001:db8::1", kind, 0).id_seq(7, 1);
         assert_eq!(open().outside(message), "invalid", "{kind}");
     }

@@ -270,6 +270,70 @@ fn nic_2_3_the_source_mac_is_the_entrys_else_the_nics_else_any() {
 }
 
 #[test]
+fn nic_2_3_a_virtual_router_advertises_itself_from_its_own_address_with_the_virtual_mac() {
+    let text =
+        policy("untagged: true", "").replace("addresses: [10.0.0.2]", "addresses: [10.0.0.2, \"fe80::2\"]");
+    let mut s = Scenario::new(&text);
+    let vrrp =
+        |source: &str, to: &str, mac: &str| ip(source, to, 112).ttl(255).payload([0x31, 7]).src_mac(mac);
+    for (source, group) in [("10.0.0.2", "224.0.0.18"), ("fe80::2", "ff02::12")] {
+        assert_eq!(s.inside(vrrp(source, group, VIRTUAL)), "new by web#2", "{source}");
+        assert_eq!(s.nic().as_deref(), Some("b"));
+        assert_eq!(s.inside(vrrp(source, group, MAC2)), "established", "{source}");
+        assert_eq!(s.inside(vrrp(source, group, BAD)), "spoofed", "{source}");
+        assert_eq!(s.inside(vrrp(source, group, MAC1)), "spoofed", "{source}");
+    }
+    assert_eq!(s.inside(vrrp("10.0.0.1", "224.0.0.18", VIRTUAL)), "spoofed", "no entry of this NIC names it");
+    assert_eq!(s.inside(from("10.0.0.2", VIRTUAL)), "spoofed", "no VRRP");
+    assert_eq!(s.inside(vrrp("10.0.0.7", "224.0.0.18", MAC2)), "spoofed", "of no entry");
+}
+
+#[test]
+fn addresses_2_5_a_fixed_address_that_is_listed_as_allowed_has_a_second_mac() {
+    let own = |nic: &str| {
+        policy("untagged: true", "").replace(
+            "name: c, vpc: prod, addresses: [10.0.0.3], allowed_addresses: [",
+            &format!(
+                "name: c, vpc: prod, {nic} addresses: [10.0.0.3, \"2001:db8::3\", \"2001:db8::4\"], allowed_addresses: [\
+                 {{address: 10.0.0.3, mac: \"{VIRTUAL}\"}}, {{address: \"2001:db8::3\", mac: \"{VIRTUAL}\"}}, "
+            ),
+        )
+    };
+    const MAC3: &str = "02:00:00:00:00:03";
+    let query6 = |source: &str, mac: &str| udp((source, 9), "[2001:db8:9::1]:9").src_mac(mac);
+    let mut s = Scenario::new(&own(&format!("mac: \"{MAC3}\",")));
+    assert_eq!(s.inside(from("10.0.0.3", MAC3)), "new by web#2");
+    // Short, and long enough for the short way.
+    for packet in [from("10.0.0.3", MAC3), from("10.0.0.3", VIRTUAL)] {
+        assert_eq!(s.inside(packet.clone()), "established");
+        assert_eq!(s.inside(packet.payload([0; 40])), "established");
+    }
+    assert_eq!(s.inside(from("10.0.0.3", BAD)), "spoofed");
+    assert_eq!(s.inside(from("10.0.0.3", BAD).payload([0; 40])), "spoofed");
+    assert_eq!(s.inside(query6("2001:db8::3", VIRTUAL)), "new by web#2");
+    assert_eq!(s.inside(query6("2001:db8::3", MAC3)), "established");
+    assert_eq!(s.inside(query6("2001:db8::4", VIRTUAL)), "spoofed", "not listed for this address");
+    for mac in [MAC3, VIRTUAL] {
+        assert_eq!(s.inside(arp_request(mac, "10.0.0.3", "10.0.0.254")), "control");
+        assert_eq!(s.inside(arp_request(mac, "0.0.0.0", "10.0.0.3")), "control");
+        assert_eq!(s.inside(udp("10.0.0.3:68", "255.255.255.255:67").src_mac(mac)), "control");
+        assert_eq!(s.inside(igmp_report("10.0.0.3", "239.1.1.1").src_mac(mac)), "control");
+        assert_eq!(s.inside(mld_report("2001:db8::3", "ff02::1:3").src_mac(mac)), "control");
+        assert_eq!(s.inside(neighbor_solicitation(mac, "2001:db8::3", "2001:db8::9")), "control");
+        let tells = neighbor_advertisement(mac, "2001:db8::3", "ff02::1", "2001:db8::3");
+        assert_eq!(s.inside(tells), "control");
+    }
+    assert_eq!(s.inside(arp_request(VIRTUAL, "10.0.0.3", "10.0.0.254").src_mac(MAC3)), "control");
+    assert_eq!(s.inside(arp_request(BAD, "10.0.0.3", "10.0.0.254").src_mac(VIRTUAL)), "spoofed");
+    assert_eq!(s.inside(neighbor_solicitation(BAD, "2001:db8::3", "2001:db8::9")), "spoofed");
+    // Without a MAC of the NIC's own, the entry's is all that is named.
+    let mut s = Scenario::new(&own(""));
+    assert_eq!(s.inside(from("10.0.0.3", VIRTUAL)), "new by web#2");
+    assert_eq!(s.inside(from("10.0.0.3", MAC3)), "spoofed");
+    assert_eq!(s.inside(query6("2001:db8::4", BAD)), "new by web#2", "of which nothing is named");
+}
+
+#[test]
 fn nic_2_3_from_outside_it_is_who_has_the_destination_address() {
     let mut s = Scenario::new(&policy("vlan: 1", "  - {name: other, segment: {vlan: 2}}"));
     assert_eq!(s.outside(query("10.0.0.1").vlan(1)), "new by web#0");

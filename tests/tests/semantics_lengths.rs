@@ -133,6 +133,44 @@ fn dns6() -> Scenario {
 }
 
 #[test]
+fn source_routes_2_7_are_malformed_wherever_they_stand_among_the_options() {
+    let with = |options: &[u8]| open().outside(udp(C, W).options(options).payload([0; 40]));
+    for kind in [131, 137] {
+        for options in [
+            &[kind, 7, 4, 10, 0, 0, 9][..],
+            &[kind, 3, 4],
+            &[1, 1, 1, kind],
+            &[7, 7, 4, 0, 0, 0, 0, kind, 3, 4],
+            &[148, 4, 0, 0, kind, 11, 4, 10, 0, 0, 9, 10, 0, 0, 8],
+        ] {
+            assert_eq!(with(options), "malformed", "{options:?}");
+        }
+        for options in [
+            &[0, kind, 3, 4][..],
+            &[7, 7, 4, kind, kind, kind, kind],
+            // What follows a length that lies is nobody's option.
+            &[7, 0, kind, 3],
+            &[7, 1, kind, 3],
+            &[7, 9, kind, 3],
+        ] {
+            assert_eq!(with(options), "new by web#0", "{options:?}");
+        }
+        // In every fragment, whose first is then not remembered; in a tunnel; of every protocol, control included.
+        let mut s = open();
+        let pieces = udp(C, W).options(&[kind, 3, 4]).payload([7; 200]).fragments(96);
+        for piece in pieces {
+            assert_eq!(s.bytes(Side::Outside, piece), "malformed");
+        }
+        assert_eq!(s.outside(tcp(C, W).syn().options(&[kind, 3, 4])), "malformed");
+        assert_eq!(s.inside(igmp_report("10.0.0.1", "239.1.1.1").options(&[kind, 3, 4])), "malformed");
+        let mut s = Scenario::new(&one(&[IN]).replace("untagged: true", "vni: 5001"));
+        let inner = |options: &[u8]| udp(C, W).options(options).payload([0; 40]).frame();
+        assert_eq!(s.outside(vxlan("172.16.0.1", "172.16.0.2", 5001, &inner(&[kind, 3, 4]))), "malformed");
+        assert_eq!(s.outside(vxlan("172.16.0.1", "172.16.0.2", 5001, &inner(&[1]))), "new by web#0");
+    }
+}
+
+#[test]
 fn extensions_2_7_are_hop_by_hop_routing_fragment_and_destination_options() {
     for ext in [Ext::hop_by_hop(), Ext::routing(2, 1), Ext::Fragment(0, false, 7), Ext::destination_options()]
     {

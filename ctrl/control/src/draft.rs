@@ -213,6 +213,7 @@ impl Drafter {
         let record = NicRecord {
             vpc,
             mac: nic.mac.map_or(ANY_MAC, mac_number),
+            entry_macs: entry_macs(nic),
             max_connections: nic.max_connections.unwrap_or(u32::MAX),
             observe: nic.mode.unwrap_or(self.default_mode) == Mode::Observe,
             undone: identity.undone(),
@@ -285,9 +286,23 @@ impl Drafter {
     }
 }
 
+/// The MAC of an address's entry, where it comes before the NIC's: for a fixed address it is a second one.
 fn mac_of(nic: &Nic, address: &IpAddr) -> Option<u64> {
+    if nic.mac.is_some() && nic.addresses.contains(address) {
+        return None;
+    }
     let entry = nic.allowed_addresses.iter().find(|entry| entry.address == *address);
     entry.and_then(|entry| entry.mac).map(mac_number)
+}
+
+fn entry_macs(nic: &Nic) -> Vec<(u64, u128, bool)> {
+    let entries = nic.allowed_addresses.iter().filter_map(|entry| {
+        let (addr, v6) = addr_bits(entry.address);
+        Some((mac_number(entry.mac?), addr, v6))
+    });
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_unstable();
+    entries
 }
 
 /// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5).

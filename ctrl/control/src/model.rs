@@ -8,7 +8,7 @@ mod objects;
 mod rule;
 
 pub use crate::name::Key;
-pub use address::{Mac, Prefix};
+pub use address::{Mac, Prefix, ipv4_form};
 pub use objects::Objects;
 pub use rule::{Action, Direction, Ethertypes, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
 

@@ -209,6 +209,11 @@ pass_ethertypes = ["0x88cc"]"#,
     ),
     (
         r#"[policy]
+pass_multicast = ["::ffff:224.0.0.18/128"]"#,
+        r#"2:19: policy.pass_multicast[0]: "::ffff:224.0.0.18/128" is IPv4-mapped; allowed: 224.0.0.18/32"#,
+    ),
+    (
+        r#"[policy]
 pass_multicast = ["10.0.0.0/8"]"#,
         r#"2:19: policy.pass_multicast[0]: "10.0.0.0/8" is no multicast prefix; allowed: a prefix in 224.0.0.0/4 or ff00::/8"#,
     ),
@@ -236,6 +241,11 @@ pass_link_local = 1",
         r#"[api]
 listen = "0.0.0.0:9696""#,
         "2:10: api.listen: 0.0.0.0:9696 is open to others without TLS and a token; allowed: a loopback address, or tls_cert, tls_key and token_file beside it",
+    ),
+    (
+        r#"[api]
+listen = "[::ffff:127.0.0.1]:9696""#,
+        "2:10: api.listen: [::ffff:127.0.0.1]:9696 is IPv4-mapped; allowed: 127.0.0.1:9696",
     ),
     (
         r#"[api]

@@ -326,6 +326,31 @@ nics:
         "2:21: no YAML: unsupported tag `!secret`; allowed: one document of YAML or JSON",
     ),
     (
+        r#"security_groups:
+  - { name: g, rules: [{ direction: inbound, remote: "::ffff:198.51.100.9/120" }] }"#,
+        r#"2:54: security_groups[0].rules[0].remote: "::ffff:198.51.100.9/120" is IPv4-mapped; allowed: 198.51.100.0/24"#,
+    ),
+    (
+        r#"address_groups:
+  - { name: a, addresses: ["::ffff:0:0/95", "::fffe:0:0/96", "::FFFF:c633:6407"] }"#,
+        r#"2:62: address_groups[0].addresses[2]: "::FFFF:c633:6407" is IPv4-mapped; allowed: 198.51.100.7"#,
+    ),
+    (
+        r#"address_groups:
+  - { name: a, addresses: ["::ffff:0:0/96"] }"#,
+        r#"2:28: address_groups[0].addresses[0]: "::ffff:0:0/96" is IPv4-mapped; allowed: 0.0.0.0/0"#,
+    ),
+    (
+        r#"vpcs: [{ name: v, segment: { vlan: 1 } }]
+nics: [{ name: n, vpc: v, addresses: ["::ffff:10.0.0.1"] }]"#,
+        r#"2:39: nics[0].addresses[0]: "::ffff:10.0.0.1" is IPv4-mapped; allowed: 10.0.0.1"#,
+    ),
+    (
+        r#"vpcs: [{ name: v, segment: { vlan: 1 } }]
+nics: [{ name: n, vpc: v, allowed_addresses: ["10.0.0.1", { address: "::ffff:10.0.0.2" }] }]"#,
+        r#"2:70: nics[0].allowed_addresses[1].address: "::ffff:10.0.0.2" is IPv4-mapped; allowed: 10.0.0.2"#,
+    ),
+    (
         "1: [a]",
         "1:1: 1 is no key; allowed: text",
     ),

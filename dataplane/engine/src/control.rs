@@ -2,7 +2,7 @@
 //! held to their own addresses, what claims to be a router or a server is stopped.
 
 use crate::lane::{Lane, What, mac_bits};
-use crate::snapshot::{ANY_MAC, Binding, Snapshot};
+use crate::snapshot::{Binding, Snapshot};
 use crate::verdict::Verdict;
 use crate::{NicSlot, Reason, Side, VpcId};
 
@@ -10,10 +10,6 @@ const LINK_LOCAL: u128 = 0xFE80 << 112;
 
 fn is_link_local(addr: u128, v6: bool) -> bool {
     v6 && addr >> 118 == LINK_LOCAL >> 118
-}
-
-fn mac_fits(binding: &Binding, mac: u64) -> bool {
-    binding.mac == ANY_MAC || binding.mac == mac
 }
 
 /// Judges by a claim: an address and the MACs that come with it.
@@ -37,7 +33,7 @@ impl<'a> Claim<'a> {
     /// Passes for the owner of `addr` if the Ethernet source is its own, and `also` holds of it.
     fn own(&self, addr: u128, also: impl FnOnce(&Binding) -> bool) -> Verdict {
         match self.owner(addr) {
-            Some(owner) if mac_fits(owner, self.mac) && also(owner) => {
+            Some(owner) if self.snapshot.mac_fits(owner, self.mac) && also(owner) => {
                 Verdict::of(Reason::Control, owner.nic)
             }
             Some(owner) => Verdict::of(Reason::Spoofed, owner.nic),
@@ -68,9 +64,9 @@ pub fn arp(snapshot: &Snapshot, vpc: VpcId, lane: &Lane, frame: &[u8]) -> Verdic
     let claim = Claim { snapshot, vpc, v6: false, mac: lane.src_mac };
     if sender == 0 {
         // A probe (RFC 5227) asks for the address that its sender would have.
-        return anonymous(claim.own(target, |owner| mac_fits(owner, sender_mac)));
+        return anonymous(claim.own(target, |owner| snapshot.mac_fits(owner, sender_mac)));
     }
-    claim.own(sender, |owner| mac_fits(owner, sender_mac))
+    claim.own(sender, |owner| snapshot.mac_fits(owner, sender_mac))
 }
 
 /// A frame without a sender's address names no NIC when it passes.

@@ -269,6 +269,9 @@ fn ipv4(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
     if header[0] >> 4 != 4 || header_len < 20 || total < header_len || end > wire_len || l4 > data.len() {
         return What::Malformed;
     }
+    if header_len > 20 && has_source_route(&data[at + 20..l4]) {
+        return What::Malformed;
+    }
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     lane.hops = header[8];
     lane.proto = header[9];
@@ -281,6 +284,23 @@ fn ipv4(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
         note_fragment(fragment & 0x1FFF, fragment & 0x2000 != 0, lane);
     }
     transport(data, l4, l4, header[9], lane)
+}
+
+/// True if a source route is among these IPv4 options (RFC 791, 3.1), loose (131) or strict (137): it would have the packet judged
+/// for one destination and delivered to another. Options that lie about their length end the list, as they do for who receives it.
+pub fn has_source_route(mut options: &[u8]) -> bool {
+    while let [kind, rest @ ..] = options {
+        match (kind, rest) {
+            (0, _) => break,
+            (1, _) => options = rest,
+            (131 | 137, _) => return true,
+            (_, [len, ..]) if *len >= 2 && usize::from(*len) <= options.len() => {
+                options = &options[usize::from(*len)..]
+            }
+            _ => break,
+        }
+    }
+    false
 }
 
 fn note_fragment(offset: u16, more: bool, lane: &mut Lane) {
@@ -463,8 +483,8 @@ fn icmp(header: &[u8], lane: &mut Lane) -> (What, usize) {
     lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
     lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
     let what = match fixed[0] {
-        8 | 13 | 15 | 17 => What::IcmpRequest,
-        0 | 14 | 16 | 18 => What::IcmpReply,
+        8 | 13 | 15 | 17 | 42 => What::IcmpRequest,
+        0 | 14 | 16 | 18 | 43 => What::IcmpReply,
         3 | 11 | 12 => What::IcmpError,
         _ => What::IcmpOther,
     };
@@ -476,8 +496,8 @@ fn icmpv6(header: &[u8], lane: &mut Lane) -> (What, usize) {
     lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
     lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
     let what = match fixed[0] {
-        128 => What::IcmpRequest,
-        129 => What::IcmpReply,
+        128 | 160 => What::IcmpRequest,
+        129 | 161 => What::IcmpReply,
         1..=4 => What::IcmpError,
         130 | 131 | 132 | 143 => What::Multicast,
         133..=137 => What::Nd,
@@ -491,8 +511,8 @@ fn icmpv6(header: &[u8], lane: &mut Lane) -> (What, usize) {
 pub fn icmp_kind(kind: u8, v6: bool) -> u8 {
     match (v6, kind) {
         (false, 0) => 8,
-        (false, 14 | 16 | 18) => kind - 1,
-        (true, 129) => 128,
+        (false, 14 | 16 | 18 | 43) => kind - 1,
+        (true, 129 | 161) => kind - 1,
         _ => kind,
     }
 }

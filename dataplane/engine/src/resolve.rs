@@ -4,7 +4,7 @@ use crate::control;
 use crate::lane::{Lane, What};
 use crate::snapshot::{ANY_MAC, Binding, Guess, Snapshot, SoleHolders};
 use crate::verdict::Verdict;
-use crate::{Reason, Side, VpcId};
+use crate::{Reason, Side, VpcId, proto};
 
 /// A packet after its NIC is known, or known not to matter.
 pub enum Step<'s> {
@@ -78,7 +78,7 @@ fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> 
             let Some(binding) = snapshot.holder(vpc, lane.src, lane.v6, lane.src_mac) else {
                 return unknown_nic(snapshot, lane, Reason::UnknownSource);
             };
-            if binding.mac != ANY_MAC && binding.mac != lane.src_mac {
+            if !snapshot.mac_fits(binding, lane.src_mac) && !is_vrrp_of(snapshot, binding, lane) {
                 return Step::Done(Verdict::of(Reason::Spoofed, binding.nic));
             }
             Step::Nic(binding)
@@ -93,6 +93,12 @@ fn resolve_nic<'s>(snapshot: &'s Snapshot, lane: &Lane, vpc: VpcId) -> Step<'s> 
             Step::Nic(binding)
         }
     }
+}
+
+/// A VRRP router advertises itself from its own address with the MAC of the virtual one (RFC 9568, 7.2).
+#[cold]
+fn is_vrrp_of(snapshot: &Snapshot, binding: &Binding, lane: &Lane) -> bool {
+    lane.proto == proto::VRRP && snapshot.is_mac_of_any_entry(binding, lane.src_mac)
 }
 
 #[cold]

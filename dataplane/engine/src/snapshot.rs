@@ -53,7 +53,8 @@ fn sole_v4(vpc: VpcId, addr: u32) -> u64 {
 pub struct Binding {
     /// The address.
     pub addr: u128,
-    /// The MAC that frames from it must bear: its own entry's, else the NIC's; [`ANY_MAC`] if neither names one.
+    /// The MAC that frames from it bear: its own entry's, else the NIC's, but of a fixed address the NIC's first; [`ANY_MAC`] if
+    /// neither names one. What does not bear it may yet be good: see [`Snapshot::mac_fits`].
     pub mac: u64,
     /// VPC × 2³² + address where this is an IPv4 address that nobody else holds; [`NOT_SOLE`] otherwise. What nearly every packet's
     /// look-up compares.
@@ -152,6 +153,8 @@ pub struct NicRecord {
     pub vpc: VpcId,
     /// Its own MAC, or [`ANY_MAC`]: tells apart the holders of a shared address.
     pub mac: u64,
+    /// The MACs of its allowed addresses' entries, each with the address and whether that is IPv6, in order.
+    pub entry_macs: Vec<(u64, u128, bool)>,
     /// Connections at most; `u32::MAX` for no limit.
     pub max_connections: u32,
     /// Observed, not enforced.
@@ -184,6 +187,7 @@ impl NicRecord {
         NicRecord {
             vpc: VpcId(u32::MAX),
             mac: ANY_MAC,
+            entry_macs: Vec::new(),
             max_connections: u32::MAX,
             observe: false,
             undone: Vec::new(),
@@ -329,6 +333,27 @@ impl Snapshot {
             (Some(only), None) => Some(only),
             _ => Some(first),
         }
+    }
+
+    /// True if frames from the binding's address may bear this MAC (semantics 2.3, 2.5).
+    #[inline]
+    pub fn mac_fits(&self, binding: &Binding, mac: u64) -> bool {
+        binding.mac == ANY_MAC || binding.mac == mac || self.is_entry_mac(binding, mac)
+    }
+
+    /// True if the address's own entry names this MAC: that of a fixed one which its NIC lists as allowed, too.
+    #[cold]
+    fn is_entry_mac(&self, binding: &Binding, mac: u64) -> bool {
+        let entry = (mac, binding.addr, binding.is_v6());
+        self.nic(binding.nic).entry_macs.binary_search(&entry).is_ok()
+    }
+
+    /// True if some entry of the binding's NIC names this MAC.
+    #[cold]
+    pub fn is_mac_of_any_entry(&self, binding: &Binding, mac: u64) -> bool {
+        let entries = &self.nic(binding.nic).entry_macs;
+        let at = entries.partition_point(|entry| entry.0 < mac);
+        entries.get(at).is_some_and(|entry| entry.0 == mac)
     }
 
     /// Who has which IPv4 address alone in a segment's VPC.

@@ -162,6 +162,7 @@ pub mod proto {
     pub const UDP: u8 = 17;
     pub const DCCP: u8 = 33;
     pub const ICMPV6: u8 = 58;
+    pub const VRRP: u8 = 112;
     pub const SCTP: u8 = 132;
     pub const UDPLITE: u8 = 136;
 

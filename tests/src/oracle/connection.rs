@@ -71,11 +71,13 @@ pub(super) enum Message {
 
 pub(super) fn message(v6: bool, kind: u8) -> Message {
     match (v6, kind) {
-        // "A request: echo, timestamp, mask, information (v6: echo only)."
-        (false, 8 | 13 | 15 | 17) | (true, 128) => Message::Request,
+        // "A request: echo, timestamp, mask, information, extended echo (v6: echo and extended echo, RFC 8335)."
+        (false, 8 | 13 | 15 | 17 | 42) | (true, 128 | 160) => Message::Request,
         (false, 0) => Message::Reply(8),
         (false, 14 | 16 | 18) => Message::Reply(kind - 1),
+        (false, 43) => Message::Reply(42),
         (true, 129) => Message::Reply(128),
+        (true, 161) => Message::Reply(160),
         // "ICMP errors (v4: 3, 11, 12; v6: 1–4)."
         (false, 3 | 11 | 12) | (true, 1..=4) => Message::Error,
         _ => Message::Other,

@@ -434,7 +434,9 @@ impl Oracle {
             return self.unknown_nic(unknown);
         };
         let spoofed = match side {
-            Side::Inside => !rules::mac_fits(&nic, local, mac),
+            Side::Inside => {
+                !rules::mac_fits(&nic, local, mac) && !rules::is_virtual_router(&nic, ip.protocol, mac)
+            }
             // "A frame from outside whose source is an address of that same NIC."
             Side::Outside => rules::has(&nic, ip.src),
         };

@@ -145,8 +145,6 @@ pub(super) struct Ip<'a> {
     pub before_l4: usize,
     /// From the L4 header on, to the end of the packet.
     pub l4: Bytes<'a>,
-    /// How long that part is by the length fields, which a quote need not hold.
-    pub declared_l4: usize,
     /// Length of the L4 header; 0 for protocols without.
     pub l4_header: usize,
 }
@@ -183,8 +181,13 @@ impl<'a> Ip<'a> {
         }
         let header = usize::from(bytes.data[0] & 15) * 4;
         let total = usize::from(bytes.u16(2));
-        // "IP total length shorter than its header or longer than the frame, a header cut" (2.7).
-        if header < 20 || !bytes.holds(header) || total < header || whole && total > bytes.wire {
+        // "IP total length shorter than its header or longer than the frame, a header cut" (2.7); of a quote "the lengths that
+        // the quoted header states are not looked at" (4.5).
+        if header < 20 || !bytes.holds(header) || whole && (total < header || total > bytes.wire) {
+            return Err(Malformed);
+        }
+        // "A source route (IPv4 options 131 and 137) is `malformed`."
+        if options(&bytes.data[20..header]).iter().any(|kind| matches!(kind, 131 | 137)) {
             return Err(Malformed);
         }
         let field = bytes.u16(6);
@@ -201,8 +204,7 @@ impl<'a> Ip<'a> {
             fragment_protocol: protocol,
             has_fragment_header: false,
             before_l4: 0,
-            l4: bytes.upto(total).from(header),
-            declared_l4: total - header,
+            l4: if whole { bytes.upto(total) } else { bytes }.from(header),
             l4_header: 0,
         })
     }
@@ -215,7 +217,7 @@ impl<'a> Ip<'a> {
         if whole && total > bytes.wire {
             return Err(Malformed);
         }
-        let packet = bytes.upto(total);
+        let packet = if whole { bytes.upto(total) } else { bytes };
         let mut ip = Ip {
             v6: true,
             src: bytes.v6(8),
@@ -228,7 +230,6 @@ impl<'a> Ip<'a> {
             has_fragment_header: false,
             before_l4: 0,
             l4: packet.from(40),
-            declared_l4: total - 40,
             l4_header: 0,
         };
         // "0, 43, 44, 60 are walked, at most 8 (a ninth … `malformed`)" (2.7).
@@ -264,7 +265,6 @@ impl<'a> Ip<'a> {
             }
             ip.protocol = rest.data[0];
             ip.l4 = rest.from(length);
-            ip.declared_l4 = ip.declared_l4.saturating_sub(length);
         }
         Ok(ip)
     }
@@ -312,6 +312,20 @@ impl<'a> Ip<'a> {
         let has = matches!(self.protocol, TCP | UDP | UDPLITE | SCTP | DCCP);
         (has && self.l4.data.len() >= 4).then(|| (self.l4.u16(0), self.l4.u16(2)))
     }
+}
+
+/// The kinds of IPv4 options, as far as their lengths can be believed.
+fn options(bytes: &[u8]) -> Vec<u8> {
+    let (mut kinds, mut at) = (vec![], 0);
+    while at < bytes.len() && bytes[at] != 0 {
+        kinds.push(bytes[at]);
+        at += match (bytes[at], bytes.get(at + 1)) {
+            (1, _) => 1,
+            (_, Some(length)) if *length >= 2 => usize::from(*length),
+            _ => break,
+        };
+    }
+    kinds
 }
 
 fn fragment_of(offset: usize, more: bool) -> Fragment {

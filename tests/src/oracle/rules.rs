@@ -65,9 +65,21 @@ fn entry_mac(nic: &Nic, address: IpAddr) -> Option<[u8; 6]> {
     nic.allowed_addresses.iter().find(|a| a.address == address)?.mac.map(|mac| mac.bytes())
 }
 
-/// "The frame's source MAC must be that of the allowed address's entry, or else the NIC's `mac`, where there is one" (2.3).
+/// "The frame's source MAC must be that of the allowed address's entry, or else the NIC's `mac`, where there is one" (2.3). "A NIC may
+/// list its own fixed address as allowed with a `mac`, which is then good for it beside the NIC's own" (2.5).
 pub(super) fn mac_fits(nic: &Nic, address: IpAddr, mac: [u8; 6]) -> bool {
-    entry_mac(nic, address).or(nic.mac.map(|mac| mac.bytes())).is_none_or(|listed| listed == mac)
+    let (entry, own) = (entry_mac(nic, address), nic.mac.map(|mac| mac.bytes()));
+    let good = match nic.addresses.contains(&address) {
+        true => vec![entry, own],
+        false => vec![entry.or(own)],
+    };
+    let listed: Vec<[u8; 6]> = good.into_iter().flatten().collect();
+    listed.is_empty() || listed.contains(&mac)
+}
+
+/// An advertisement of a virtual router comes from the router's own address with the virtual MAC (RFC 9568, 7.2).
+pub(super) fn is_virtual_router(nic: &Nic, protocol: u8, mac: [u8; 6]) -> bool {
+    protocol == 112 && nic.allowed_addresses.iter().any(|entry| entry.mac.is_some_and(|it| it.bytes() == mac))
 }
 
 /// What all rules of all groups of a NIC say (3.2, 3.3).

@@ -23,7 +23,7 @@ enum Kind {
     Esp,
     Other(u8),
     Ping,
-    /// IPv4's other requests: timestamp, information, mask.
+    /// IPv4's other requests: timestamp, information, mask; and extended echo of both.
     Question(u8),
 }
 
@@ -41,7 +41,7 @@ impl Datagrams {
         let kind = match rng.below(12) {
             0..=3 => Kind::Udp,
             4..=6 => Kind::Ping,
-            7 => Kind::Question(rng.pick(&[13, 15, 17])),
+            7 => Kind::Question(rng.pick(&[13, 15, 17, 42, 42])),
             8 => rng.pick(&[Kind::UdpLite, Kind::Dccp]),
             9 => Kind::Sctp,
             10 => rng.pick(&[Kind::Gre, Kind::Esp]),
@@ -84,6 +84,7 @@ impl Datagrams {
         let id = if rng.one_in(10) { self.id ^ 1 } else { self.id };
         let kind = match self.kind {
             Kind::Question(kind) if src.is_ipv4() => kind + u8::from(!asks),
+            Kind::Question(42) => 160 + u8::from(!asks),
             _ if rng.one_in(20) => rng.pick(&[4, 5, 9, 10, 100, 138, 144]),
             _ if asks => {
                 if src.is_ipv4() {
@@ -110,10 +111,28 @@ fn sent<T: Transport>(rng: &mut Rng, place: &Place, side: Side, mut packet: Pack
     if packet.src().is_ipv6() && rng.one_in(10) {
         packet = packet.ext(if rng.one_in(2) { Ext::hop_by_hop() } else { Ext::destination_options() });
     }
+    if packet.src().is_ipv4() && rng.one_in(12) {
+        packet = packet.options(rng.pick(&OPTIONS));
+    }
     let what = format!("{what} {} > {}", packet.src(), packet.dst());
     let bytes = packet.packet();
     Sent { side, frame: place.frame(rng, side, packet), packet: bytes, what }
 }
+
+/// IPv4 options: padding, a recorded route, source routes of either kind in front, behind others and behind the end, and lengths
+/// that lie.
+const OPTIONS: [&[u8]; 10] = [
+    &[1, 1, 1, 0],
+    &[7, 7, 4, 0, 0, 0, 0],
+    &[131, 7, 4, 10, 0, 0, 1],
+    &[137, 7, 4, 10, 0, 0, 1],
+    &[1, 7, 3, 4, 131, 3, 4],
+    &[0, 131, 3, 4],
+    &[7, 0, 137, 3],
+    &[7, 9, 137, 3],
+    &[7, 4, 131, 137],
+    &[1, 1, 1, 137],
+];
 
 /// A datagram in fragments: in order or not, with repetitions, holes, and pieces that reach back into the headers.
 pub(super) fn fragments(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Side, Vec<u8>, String)> {

@@ -34,6 +34,17 @@ pub(super) fn about(
     let mut quote = packet.clone();
     let header = if v6 { 40 } else { 20 };
     let mut how = "";
+    if rng.one_in(6) && quote.len() > 5 {
+        // As gateways leave the length that they have altered or swapped.
+        let length = if v6 { 4 } else { 2 };
+        quote[length..length + 2].copy_from_slice(&rng.pick(&[
+            [0, 0],
+            [0, 20],
+            [0, 27],
+            [0xff, 0xff],
+            [84, 0],
+        ]));
+    }
     match rng.below(10) {
         0 => {
             how = ", cut";

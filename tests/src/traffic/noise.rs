@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use engine::Side;
 
 use super::Place;
-use super::policy::{Draft, STRANGERS, Wrap};
+use super::policy::{Draft, STRANGERS, VIRTUAL_MACS, Wrap};
 use crate::frame::*;
 use crate::hostile;
 use crate::rng::Rng;
@@ -48,7 +48,7 @@ pub(super) fn frame(rng: &mut Rng, draft: &Draft, recent: &[(Side, Vec<u8>)]) ->
 fn about(rng: &mut Rng, draft: &Draft, place: &Place, side: Side) -> (Side, Vec<u8>, String) {
     // Right or wrong: another NIC's MAC, a stranger's.
     let other = draft.place(rng).map_or(place.mac, |other| other.mac);
-    let mac = rng.pick(&[place.mac, place.mac, place.mac, other, Mac([2, 9, 9, 9, 9, 9])]);
+    let mac = rng.pick(&[place.mac, place.mac, place.mac, other, VIRTUAL_MACS[0], Mac([2, 9, 9, 9, 9, 9])]);
     let v6 = place.local.is_ipv6();
     let stranger: IpAddr = rng.pick(&STRANGERS[usize::from(v6)]).parse().expect("an address");
     let owned = draft.remote(rng, v6);

@@ -61,6 +61,8 @@ pub(super) const STRANGERS: [[&str; 4]; 2] = [
     ["198.51.100.7", "198.51.100.200", "203.0.113.9", "192.0.2.33"],
     ["2001:db8:ff::7", "2001:db8:ff::200", "2001:db8:fe::9", "2001:db8:fd::33"],
 ];
+/// MACs that come with virtual addresses.
+pub(super) const VIRTUAL_MACS: [Mac; 2] = [Mac([0, 0, 0x5e, 0, 1, 1]), Mac([2, 0, 0, 0, 2, 7])];
 /// Ports that rules and flows like.
 pub(super) const PORTS: [u16; 6] = [22, 53, 80, 443, 8000, 8099];
 
@@ -159,6 +161,11 @@ impl Draft {
         if rng.one_in(3) {
             nic.allowed.push(self.virtual_address(rng, vpc));
         }
+        if rng.one_in(6) {
+            // Its own address with a second MAC.
+            let own = nic.addresses[rng.below(nic.addresses.len())].clone();
+            nic.allowed.push((own, Some(rng.pick(&VIRTUAL_MACS))));
+        }
         nic.groups = self.groups_for(rng, project);
         nic.limit = rng.one_in(8).then(|| rng.below(6) as u32);
         nic
@@ -167,7 +174,7 @@ impl Draft {
     fn virtual_address(&self, rng: &mut Rng, vpc: usize) -> (String, Option<Mac>) {
         let space = self.vpcs[vpc].space;
         let address = rng.pick(&["10.5.S.100", "10.5.S.101", "2001:db8:S::100"]);
-        let mac = rng.pick(&[None, None, Some(Mac([0, 0, 0x5e, 0, 1, 1])), Some(Mac([2, 0, 0, 0, 2, 7]))]);
+        let mac = rng.one_in(2).then(|| rng.pick(&VIRTUAL_MACS));
         (address.replace('S', &space.to_string()), mac)
     }
 

@@ -6,10 +6,10 @@ use super::{
     TcpPickup, Timeouts, Unknown, Wire, Workers,
 };
 use crate::document::Limits;
-use crate::model::{Mode, Prefix};
+use crate::model::{Mode, Prefix, ipv4_form};
 use crate::name;
 use crate::source::{Diagnostic, Fault, Fields, Node, Value, decimal_nanos, parse_toml};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -260,7 +260,7 @@ fn pass_ethertype(node: &Node) -> Result<u16, Fault> {
 
 fn multicast_prefix(node: &Node) -> Result<Prefix, Fault> {
     const ALLOWED: &str = "a prefix in 224.0.0.0/4 or ff00::/8";
-    let prefix: Prefix = node.parsed("multicast prefix", ALLOWED)?;
+    let prefix: Prefix = node.parsed_address("multicast prefix", ALLOWED)?;
     let all = [
         Prefix::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
         Prefix::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
@@ -274,7 +274,13 @@ fn api(table: &Node) -> Result<Api, Fault> {
     let mut api = Api::default();
     set(&mut api.socket, &fields, "socket", socket_path)?;
     set(&mut api.listen, &fields, "listen", |node| {
-        node.parsed("address to listen on", "ADDRESS:PORT or [ADDRESS]:PORT").map(Some)
+        let listen: SocketAddr = node.parsed("address to listen on", "ADDRESS:PORT or [ADDRESS]:PORT")?;
+        match ipv4_form(&listen.ip().to_string()) {
+            Some(v4) => {
+                Err(node.fault(format_args!("{listen} is IPv4-mapped; allowed: {v4}:{}", listen.port())))
+            }
+            None => Ok(Some(listen)),
+        }
     })?;
     for (key, slot) in
         [("tls_cert", &mut api.tls_cert), ("tls_key", &mut api.tls_key), ("token_file", &mut api.token_file)]

@@ -208,7 +208,7 @@ pub(super) fn description_of(fields: &Fields<'_>) -> Result<String, Fault> {
 }
 
 pub(super) fn prefix_of(node: &Node) -> Result<Prefix, Fault> {
-    node.parsed("prefix", "an IPv4 or IPv6 prefix ADDRESS/LENGTH or address")
+    node.parsed_address("prefix", "an IPv4 or IPv6 prefix ADDRESS/LENGTH or address")
 }
 
 fn mac_of(node: &Node) -> Result<Mac, Fault> {
@@ -218,7 +218,7 @@ fn mac_of(node: &Node) -> Result<Mac, Fault> {
 /// An address that a NIC can have: of one station.
 fn address_of(node: &Node) -> Result<IpAddr, Fault> {
     const ALLOWED: &str = "a unicast IPv4 or IPv6 address";
-    let address: IpAddr = node.parsed("address of a NIC", ALLOWED)?;
+    let address: IpAddr = node.parsed_address("address of a NIC", ALLOWED)?;
     let nobodys =
         address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if nobodys { Err(node.no("address of a NIC", ALLOWED)) } else { Ok(address) }

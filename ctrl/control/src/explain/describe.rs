@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::model::{Mac, Nic, Segment, protocol};
+use crate::model::{Mac, Nic, Segment, ipv4_form, protocol};
 use engine::{Direction, Side, proto};
 
 use super::Unexplained;
@@ -45,6 +45,11 @@ impl Described {
             .ok_or_else(|| bad(format!("protocol {protocol:?}")))?;
         let source = endpoint(source).ok_or_else(|| bad(format!("source {source:?}")))?;
         let destination = endpoint(destination).ok_or_else(|| bad(format!("destination {destination:?}")))?;
+        for (addr, _) in [source, destination] {
+            if let Some(v4) = ipv4_form(&addr.to_string()) {
+                return Err(bad(format!("{addr} is IPv4-mapped: write {v4}")));
+            }
+        }
         if source.0.is_ipv4() != destination.0.is_ipv4() {
             return Err(bad(format!("{} and {} are of two families", source.0, destination.0)));
         }
@@ -150,9 +155,12 @@ mod tests {
             "inbound icmp 1.1.1.1 > 2.2.2.2 type 256",
             "inbound icmp 1.1.1.1 > 2.2.2.2 code 1",
             "inbound tcp 1.1.1.1:1 > 2.2.2.2:2 type 8 code 0",
+            "inbound tcp [::ffff:1.1.1.1]:1 > [::ffff:2.2.2.2]:2",
         ] {
             let refusal = Described::read(bad).unwrap_err().to_string();
             assert!(refusal.contains("allowed: "), "{bad:?}: {refusal}");
         }
+        let mapped = Described::read("inbound icmpv6 2001:db8::9 > ::ffff:2.2.2.2").unwrap_err().to_string();
+        assert!(mapped.starts_with("::ffff:2.2.2.2 is IPv4-mapped: write 2.2.2.2; "), "{mapped}");
     }
 }

@@ -66,6 +66,15 @@ impl Prefix {
     }
 }
 
+/// The IPv4 form of an IPv4-mapped IPv6 address or prefix (RFC 4291, 2.5.5.2), as it is to be written; `None` for everything else.
+/// No packet bears a mapped address: what names one would never match.
+pub fn ipv4_form(text: &str) -> Option<String> {
+    let mapped: Prefix = text.parse().ok()?;
+    let IpAddr::V6(address) = mapped.addr else { return None };
+    let (address, len) = (address.to_ipv4_mapped()?, mapped.len.checked_sub(96)?);
+    Some(if text.contains('/') { format!("{address}/{len}") } else { address.to_string() })
+}
+
 impl From<IpAddr> for Prefix {
     fn from(addr: IpAddr) -> Prefix {
         Prefix { addr, len: if addr.is_ipv4() { 32 } else { 128 } }

@@ -32,6 +32,17 @@ impl Node {
         self.text(what, allowed)?.parse().map_err(|_| self.no(what, allowed))
     }
 
+    /// The same of an address or a prefix, which an IPv4-mapped one is none of.
+    pub fn parsed_address<T: FromStr>(&self, what: &str, allowed: &str) -> Result<T, Fault> {
+        let found = self.parsed(what, allowed)?;
+        match crate::model::ipv4_form(self.text(what, allowed)?) {
+            Some(v4) => {
+                Err(self.fault(format_args!("{} is IPv4-mapped; allowed: {v4}", self.value.describe())))
+            }
+            None => Ok(found),
+        }
+    }
+
     /// The value as one of a few words.
     pub fn one_of<T: Copy>(&self, what: &str, words: &[(&str, T)]) -> Result<T, Fault> {
         let found = match &self.value {

@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 
 use super::super::Inner;
 use crate::api::shape::Connection;
-use crate::model::{Key, Prefix, protocol};
+use crate::model::{Key, Prefix, ipv4_form, protocol};
 
 /// Connections that fit everything it names; the default fits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +93,9 @@ impl Filter {
         };
         let prefix = |what: &str, value: &Option<String>| {
             let parsed = value.as_ref().map(|value| {
+                if let Some(v4) = ipv4_form(value) {
+                    return Err(BadFilter(format!("{what}: {value} is IPv4-mapped; allowed: {v4}")));
+                }
                 value.parse::<Prefix>().map_err(|_| {
                     BadFilter(format!("{what}: {value}; allowed: an address or a prefix such as 10.0.0.0/8"))
                 })
@@ -155,5 +158,22 @@ impl Filter {
             && within(&self.remote, &connection.remote)
             && within(&self.local, &connection.local)
             && self.vpc.as_ref().is_none_or(in_vpc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_mapped_address_is_refused_with_the_form_to_write() {
+        for (written, form) in [("::ffff:10.0.0.7", "10.0.0.7"), ("::ffff:10.0.0.7/120", "10.0.0.0/24")] {
+            let local = Written { local: Some(written.to_owned()), ..Written::default() };
+            let remote = Written { remote: Some(written.to_owned()), ..Written::default() };
+            for (which, filter) in [("local", local), ("remote", remote)] {
+                let BadFilter(refusal) = Filter::read(&filter).unwrap_err();
+                assert_eq!(refusal, format!("{which}: {written} is IPv4-mapped; allowed: {form}"));
+            }
+        }
     }
 }
