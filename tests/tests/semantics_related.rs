@@ -100,6 +100,37 @@ fn related_4_5_tcps_quoted_number_is_one_that_its_sender_may_have_sent() {
 }
 
 #[test]
+fn related_4_5_it_may_quote_the_latest_syn_within() {
+    // From outside, of the server's SYN; from inside, of the client's.
+    let of_server = |seq: u32| error(&tcp(S, C).syn().seq(seq).packet());
+    let of_client = |seq: u32| icmp_error(SERVER, CLIENT, 3, 3, &tcp(C, S).syn().seq(seq).packet());
+    let mut s = established();
+    assert_eq!(s.outside(of_server(900_000)), "invalid");
+    s.inside(tcp(S, C).syn().seq(900_000));
+    assert_eq!(s.outside(of_server(900_000)), "related");
+    assert_eq!(s.outside(of_server(900_001)), "invalid");
+    assert_eq!(s.inside(of_client(900_000)), "invalid", "the other side's number");
+    s.outside(tcp(C, S).syn().seq(800_000));
+    assert_eq!(s.inside(of_client(800_000)), "related");
+    assert_eq!(s.outside(of_server(900_000)), "invalid", "not the latest any more");
+    assert_eq!(s.len(), 1);
+
+    let mut s = Scenario::new(&text());
+    s.outside(tcp(C, S).syn().seq(1000));
+    s.inside(tcp(S, C).syn().seq(5000).ack(1001));
+    assert_eq!(s.inside(of_client(800_000)), "invalid");
+    s.outside(tcp(C, S).syn().seq(800_000));
+    assert_eq!(s.inside(of_client(800_000)), "related", "before the handshake is over");
+
+    let (c, w) = ("[2001:db8:9::9]:40000", "[2001:db8::1]:22");
+    let mut s = Scenario::new(&text());
+    s.connect(c, w);
+    s.outside(tcp(c, w).syn().seq(800_000));
+    let quoted = tcp(c, w).syn().seq(800_000).packet();
+    assert_eq!(s.inside(icmp_error("2001:db8::1", "2001:db8:9::9", 1, 4, &quoted)), "related");
+}
+
+#[test]
 fn related_4_5_the_types_are_3_11_12_and_in_ipv6_1_to_4() {
     for kind in [3, 11, 12] {
         assert_eq!(

@@ -1,57 +1,10 @@
-//! Semantics §4.3: TCP's states, SYNs within, resets, impossible flags, pick-up.
+//! Semantics §4.3: TCP's states, impossible flags, pick-up.
 
+mod handshake;
+
+use handshake::*;
 use testkit::frame::*;
 use testkit::scenario::{Scenario, one, rule::*};
-
-/// The client, which opens.
-const C: &str = "198.51.100.9:40000";
-/// The server, a NIC's.
-const S: &str = "10.0.0.1:22";
-
-fn scenario() -> Scenario {
-    Scenario::new(&one(&[SSH, OUT]))
-}
-
-/// The client has sent its SYN, 1000.
-fn syn_sent() -> Scenario {
-    let mut s = scenario();
-    assert_eq!(s.outside(tcp(C, S).syn().seq(1000)), "new by web#0");
-    s
-}
-
-/// The server has answered with 5000.
-fn syn_received() -> Scenario {
-    let mut s = syn_sent();
-    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1001)), "established");
-    s
-}
-
-/// Both may send 8000 bytes.
-fn established() -> Scenario {
-    let mut s = scenario();
-    s.connect(C, S);
-    s
-}
-
-/// The server has sent a FIN.
-fn fin_wait() -> Scenario {
-    let mut s = established();
-    assert_eq!(s.inside(tcp(S, C).fin().seq(5001).ack(1001)), "established");
-    s
-}
-
-/// The client, too.
-fn closing() -> Scenario {
-    let mut s = fin_wait();
-    assert_eq!(s.outside(tcp(C, S).fin().seq(1001).ack(5002)), "established");
-    s
-}
-
-/// The end of the only connection's line: state and seconds left.
-fn ends(s: &mut Scenario, with: &str) {
-    let lines = s.connections();
-    assert!(lines.len() == 1 && lines[0].ends_with(&format!(" {with}")), "{lines:?}: not {with}");
-}
 
 #[test]
 fn states_4_3_each_has_its_timeout() {
@@ -63,6 +16,25 @@ fn states_4_3_each_has_its_timeout() {
 }
 
 #[test]
+fn states_4_3_one_fin_and_both_have_timeouts_of_their_own() {
+    for (timeouts, one_fin, both) in [
+        ("tcp_half_closed = 7200", "fin-wait 7200.0", "closing 30.0"),
+        ("tcp_fin = 20", "fin-wait 20.0", "closing 20.0"),
+        ("tcp_fin = 20\ntcp_half_closed = 5", "fin-wait 5.0", "closing 20.0"),
+    ] {
+        let mut s = Scenario::with(&format!("[timeouts]\n{timeouts}\n"), &one(&[SSH, OUT]));
+        s.connect(C, S);
+        s.outside(tcp(C, S).fin().seq(1001).ack(5001));
+        ends(&mut s, one_fin);
+        // What the other side still has to send, though it takes longer.
+        assert_eq!(s.inside(tcp(S, C).seq(5001).ack(1002).payload([0; 1000])), "established");
+        ends(&mut s, one_fin);
+        s.inside(tcp(S, C).fin().seq(6001).ack(1002));
+        ends(&mut s, both);
+    }
+}
+
+#[test]
 fn syn_sent_4_3_the_latest_syn_counts() {
     let mut s = syn_sent();
     s.wait(10.0);
@@ -70,6 +42,20 @@ fn syn_sent_4_3_the_latest_syn_counts() {
     ends(&mut s, "syn-sent 30.0");
     assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1001)), "invalid", "answers the first");
     assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(7001)), "established");
+}
+
+#[test]
+fn syn_sent_4_3_a_syn_sent_again_without_its_data_is_the_same_syn() {
+    let mut s = scenario();
+    assert_eq!(s.outside(tcp(C, S).syn().seq(1000).window(8000).payload([0; 100])), "new by web#0");
+    assert_eq!(s.outside(tcp(C, S).syn().seq(1000).window(500)), "established");
+    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1102)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1101)), "established", "it had come");
+    assert_eq!(s.inside(tcp(S, C).seq(5001 + 8000).ack(1101)), "established", "the larger window counts");
+    let mut s = scenario();
+    s.outside(tcp(C, S).syn().seq(1000).payload([0; 100]));
+    s.outside(tcp(C, S).syn().seq(2000));
+    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(2101)), "invalid", "another SYN has no such data");
 }
 
 #[test]
@@ -158,6 +144,33 @@ fn syn_received_4_3_repeated_syns_and_acks_of_the_responder_leave_it_there() {
 }
 
 #[test]
+fn syn_received_4_3_a_syn_of_another_number_is_one_within() {
+    let mut s = syn_received();
+    s.wait(10.0);
+    assert_eq!(s.outside(tcp(C, S).syn().seq(900_000)), "established");
+    ends(&mut s, "syn-received 20.0");
+    assert_eq!(s.inside(tcp(S, C).seq(5001).ack(1001)), "established", "the challenge ACK");
+    assert_eq!(s.outside(tcp(C, S).syn().seq(1000)), "established", "the first one again");
+    ends(&mut s, "syn-received 30.0");
+    // It left no trace in the windows, and is answered.
+    assert_eq!(s.outside(tcp(C, S).seq(900_001).ack(5001)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).syn().seq(70_000).ack(900_001)), "new by web#0");
+    ends(&mut s, "syn-received 30.0");
+    assert_eq!(s.outside(tcp(C, S).seq(900_001).ack(70_001)), "established");
+    ends(&mut s, "established 600.0");
+
+    let mut s = syn_received();
+    assert_eq!(s.inside(tcp(S, C).syn().seq(900_000)), "invalid", "the responder's is none");
+    assert_eq!(s.inside(tcp(S, C).syn().seq(5000)), "established", "but its own again");
+    let mut s = Scenario::with("[conntrack]\ntcp_window_check = false\n", &one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(1000));
+    s.inside(tcp(S, C).syn().seq(5000).ack(1001));
+    s.wait(10.0);
+    assert_eq!(s.outside(tcp(C, S).syn().seq(900_000)), "established");
+    ends(&mut s, "syn-received 20.0");
+}
+
+#[test]
 fn established_4_3_a_fin_of_either_side_leads_to_fin_wait_and_the_other_ones_to_closing() {
     for server_first in [true, false] {
         let (server, client) = (tcp(S, C).fin().seq(5001).ack(1001), tcp(C, S).fin().seq(1001).ack(5001));
@@ -210,139 +223,6 @@ fn closing_4_3_the_rules_of_now_decide() {
     s.outside(tcp(w, c).fin().seq(101).ack(3));
     s.apply(&one(&[SSH]));
     assert_eq!(s.inside(tcp(c, w).syn().seq(9000)), "no-rule");
-}
-
-#[test]
-fn syn_within_4_3_of_either_side_passes_unchecked_and_changes_nothing() {
-    for (mut s, state) in [(established(), "established 500.0"), (fin_wait(), "fin-wait 20.0")] {
-        s.wait(if state.starts_with("fin") { 10.0 } else { 100.0 });
-        assert_eq!(s.outside(tcp(C, S).syn().seq(3_000_000_000)), "established");
-        assert_eq!(s.inside(tcp(S, C).syn().seq(2_000_000_000)), "established");
-        ends(&mut s, state);
-    }
-    let mut s = established();
-    s.outside(tcp(C, S).syn().seq(3_000_000_000));
-    assert_eq!(s.inside(tcp(S, C).seq(5001).ack(1001)), "established", "the challenge ACK");
-    assert_eq!(
-        s.outside(tcp(C, S).seq(3_000_000_001).ack(5001)),
-        "invalid",
-        "the windows are what they were"
-    );
-}
-
-#[test]
-fn syn_within_4_3_a_syn_ack_inside_the_window_does_so_too_and_one_outside_is_invalid() {
-    let mut s = established();
-    s.wait(100.0);
-    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1001)), "established");
-    assert_eq!(s.outside(tcp(C, S).syn().seq(1000).ack(5001)), "established");
-    assert_eq!(s.inside(tcp(S, C).syn().seq(70_000).ack(1001)), "invalid");
-    assert_eq!(s.outside(tcp(C, S).syn().seq(1000).ack(90_000)), "invalid");
-    ends(&mut s, "established 500.0");
-}
-
-#[test]
-fn restart_4_3_the_answer_to_the_latest_syn_within_opens_anew_as_that_syn_would_have() {
-    let mut s = established();
-    s.wait(100.0);
-    s.outside(tcp(C, S).syn().seq(3_000_000_000));
-    assert_eq!(s.inside(tcp(S, C).syn().seq(70_000).ack(3_000_000_001)), "new by web#0");
-    assert_eq!(s.connections(), ["a inbound 6 10.0.0.1:22 198.51.100.9:40000 syn-received 30.0"]);
-    assert_eq!(s.outside(tcp(C, S).seq(3_000_000_001).ack(70_001)), "established");
-    ends(&mut s, "established 600.0");
-    assert_eq!(s.len(), 1);
-
-    let mut s = established();
-    s.inside(tcp(S, C).syn().seq(3_000_000_000));
-    assert_eq!(s.outside(tcp(C, S).syn().seq(70_000).ack(3_000_000_001)), "new by web#1");
-    assert_eq!(s.connections(), ["a outbound 6 10.0.0.1:22 198.51.100.9:40000 syn-received 30.0"]);
-}
-
-#[test]
-fn restart_4_3_only_the_latest_syn_counts_and_only_the_other_side_answers() {
-    let mut s = established();
-    s.outside(tcp(C, S).syn().seq(3_000_000_000));
-    s.outside(tcp(C, S).syn().seq(2_500_000_000));
-    assert_eq!(s.inside(tcp(S, C).syn().seq(70_000).ack(3_000_000_001)), "invalid");
-    assert_eq!(s.outside(tcp(C, S).syn().seq(70_000).ack(2_500_000_001)), "invalid");
-    assert_eq!(s.inside(tcp(S, C).syn().seq(70_000).ack(2_500_000_001)), "new by web#0");
-}
-
-#[test]
-fn restart_4_3_the_rules_of_now_may_refuse_it() {
-    let mut s = Scenario::with("[policy]\ninbound_flush = \"inbound-rules\"\n", &one(&[SSH, OUT]));
-    let (c, w) = ("10.0.0.1:6000", "192.0.2.1:80");
-    s.inside(tcp(c, w).syn().seq(1));
-    s.outside(tcp(w, c).syn().seq(100).ack(2));
-    s.inside(tcp(c, w).seq(2).ack(101));
-    s.apply(&one(&[SSH]));
-    s.wait(100.0);
-    assert_eq!(s.inside(tcp(c, w).syn().seq(3_000_000_000)), "established");
-    assert_eq!(s.outside(tcp(w, c).syn().seq(70_000).ack(3_000_000_001)), "no-rule");
-    ends(&mut s, "established 500.0");
-}
-
-#[test]
-fn restart_4_3_its_windows_are_those_of_its_syns() {
-    let mut s = established();
-    s.outside(tcp(C, S).syn().seq(70_000).window(300));
-    assert_eq!(s.inside(tcp(S, C).syn().seq(90_000).ack(70_001).window(400)), "new by web#0");
-    assert_eq!(s.inside(tcp(S, C).seq(90_001 - 302).ack(70_001)), "invalid");
-    assert_eq!(s.inside(tcp(S, C).seq(90_001 - 300).ack(70_001).window(400)), "established");
-    assert_eq!(s.outside(tcp(C, S).seq(70_001 + 401).ack(90_001)), "invalid");
-    assert_eq!(s.outside(tcp(C, S).seq(70_001 + 400).ack(90_001)), "established");
-}
-
-/// Established, and the client has sent 100 bytes that are not acknowledged yet.
-fn unacknowledged() -> Scenario {
-    let mut s = established();
-    s.outside(tcp(C, S).seq(1001).ack(5001).payload([0; 100]));
-    s.wait(100.0);
-    s
-}
-
-#[test]
-fn rst_4_3_is_exact_at_what_its_receiver_acknowledged_or_at_its_senders_next() {
-    for exact in [1001, 1101] {
-        let mut s = unacknowledged();
-        assert_eq!(s.outside(tcp(C, S).rst().seq(exact)), "established");
-        assert!(s.connections().is_empty(), "{exact}");
-    }
-    let mut s = unacknowledged();
-    s.inside(tcp(S, C).seq(5001).ack(1101));
-    assert_eq!(s.inside(tcp(S, C).rst().seq(5001)), "established", "the server's");
-    assert!(s.connections().is_empty());
-}
-
-#[test]
-fn rst_4_3_inside_the_window_but_not_exact_passes_and_changes_nothing() {
-    for inside in [1002, 1100, 1102, 9001] {
-        let mut s = unacknowledged();
-        assert_eq!(s.outside(tcp(C, S).rst().seq(inside)), "established");
-        ends(&mut s, "established 500.0");
-        assert_eq!(s.outside(tcp(C, S).rst().seq(inside).ack(424_242)), "established", "its ACK number");
-        ends(&mut s, "established 500.0");
-    }
-}
-
-#[test]
-fn rst_4_3_below_the_acknowledged_or_beyond_the_window_is_invalid() {
-    let mut s = unacknowledged();
-    assert_eq!(s.outside(tcp(C, S).rst().seq(1000)), "invalid");
-    assert_eq!(s.outside(tcp(C, S).rst().seq(9002)), "invalid");
-    s.inside(tcp(S, C).seq(5001).ack(1101).window(8000));
-    assert_eq!(s.outside(tcp(C, S).rst().seq(1001)), "invalid", "acknowledged by now");
-    assert_eq!(s.outside(tcp(C, S).seq(1001).ack(5001)), "established", "where data would pass");
-}
-
-#[test]
-fn rst_4_3_in_syn_received_and_with_fins_is_exact_or_not_as_well() {
-    for (mut s, exact) in [(syn_received(), 1001), (fin_wait(), 1001), (closing(), 1002)] {
-        assert_eq!(s.outside(tcp(C, S).rst().seq(exact + 5)), "established");
-        assert_eq!(s.len(), 1);
-        assert_eq!(s.outside(tcp(C, S).rst().seq(exact)), "established");
-        assert_eq!(s.len(), 0);
-    }
 }
 
 #[test]

@@ -104,17 +104,83 @@ fn windows_4_4_an_acknowledgment_opens_the_window_from_there_and_never_back() {
 #[test]
 fn windows_4_4_a_side_may_send_only_what_was_acknowledged_and_offered() {
     let mut s = Scenario::new(&one(&[SSH, OUT]));
-    s.outside(tcp(C, S).syn().seq(1000).window(65_535));
+    s.outside(tcp(C, S).syn().seq(1000).window(100));
     s.inside(tcp(S, C).syn().seq(5000).ack(1001).window(8000));
     s.outside(segment(1001, 5001).window(100));
     assert_eq!(s.inside(tcp(S, C).seq(5001 + 101).ack(1001)), "invalid");
     assert_eq!(s.inside(tcp(S, C).seq(5001 + 100).ack(1001)), "established");
 }
 
+/// The client has sent a SYN with these bytes, a scale and a window of 3000, the server its answer.
+fn fast_open(data: usize) -> Scenario {
+    let mut s = Scenario::new(&one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(1000).window(3000).wscale(7).payload(vec![0; data]));
+    let acked = 1001 + data as u32;
+    assert_eq!(
+        s.inside(tcp(S, C).syn().seq(5000).ack(acked).window(8000).wscale(7)),
+        "established",
+        "with its data"
+    );
+    s
+}
+
+#[test]
+fn windows_4_4_before_the_openers_first_ack_the_responder_may_fill_its_syns_window_unscaled() {
+    for data in [0, 100] {
+        let ack = 1001 + data as u32;
+        let servers = |seq: u32, len: usize| tcp(S, C).seq(seq).ack(ack).payload(vec![0; len]);
+        let mut s = fast_open(data);
+        for seq in [5001, 6001, 7001] {
+            assert_eq!(s.inside(servers(seq, 1000)), "established", "{seq}");
+        }
+        assert_eq!(s.inside(servers(6001, 1000)), "established", "sent again");
+        assert_eq!(s.inside(servers(8001, 0)), "established");
+        assert_eq!(s.inside(servers(8002, 0)), "invalid", "beyond");
+        assert_eq!(s.inside(servers(8001, 0).fin()), "established", "a FIN behind all that");
+        assert_eq!(s.outside(tcp(C, S).seq(ack).ack(8002)), "established");
+    }
+    // A server that does not take the data acknowledges the SYN alone, and gets them again.
+    let mut s = Scenario::new(&one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(1000).window(3000).payload([0; 100]));
+    assert_eq!(s.inside(tcp(S, C).syn().seq(5000).ack(1001).window(8000)), "established");
+    assert_eq!(s.outside(tcp(C, S).seq(1001).ack(5001).payload([0; 100])), "established");
+    // Data in the SYN+ACK takes its part of the window.
+    let mut s = Scenario::new(&one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(1000).window(3000).payload([0; 100]));
+    s.inside(tcp(S, C).syn().seq(5000).ack(1101).window(8000).payload([0; 500]));
+    assert_eq!(s.inside(tcp(S, C).seq(8002).ack(1101)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(8001).ack(1101)), "established");
+}
+
+#[test]
+fn windows_4_4_what_a_syn_offered_stays_offered() {
+    let mut s = fast_open(100);
+    s.outside(tcp(C, S).seq(1101).ack(5001).window(1));
+    assert_eq!(s.inside(tcp(S, C).seq(8001).ack(1101)), "established", "it was sent before that came");
+    let mut s = Scenario::new(&one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(u32::MAX - 1).window(0));
+    s.inside(tcp(S, C).syn().seq(u32::MAX - 1).ack(u32::MAX));
+    assert_eq!(s.inside(tcp(S, C).seq(1).ack(u32::MAX)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(0).ack(u32::MAX)), "established", "0 counts as 1 here, too");
+}
+
+#[test]
+fn windows_4_4_a_crossing_syn_offers_its_window_likewise() {
+    let mut s = Scenario::new(&one(&[SSH, OUT]));
+    s.outside(tcp(C, S).syn().seq(1000).window(3000));
+    s.inside(tcp(S, C).syn().seq(5000).window(2000));
+    s.outside(tcp(C, S).syn().seq(1000).ack(5001).window(100));
+    let clients = |seq: u32| tcp(C, S).seq(seq).ack(5001).window(100);
+    assert_eq!(s.outside(clients(1001 + 2001)), "invalid");
+    assert_eq!(s.outside(clients(1001 + 2000)), "established");
+    assert_eq!(s.inside(tcp(S, C).seq(5001 + 3001).ack(1001)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).seq(5001 + 3000).ack(1001)), "established");
+}
+
 #[test]
 fn windows_4_4_a_window_of_0_counts_as_1() {
     let mut s = Scenario::new(&one(&[SSH, OUT]));
-    s.outside(tcp(C, S).syn().seq(1000));
+    s.outside(tcp(C, S).syn().seq(1000).window(0));
     s.inside(tcp(S, C).syn().seq(5000).ack(1001));
     s.outside(segment(1001, 5001).window(0));
     assert_eq!(s.inside(tcp(S, C).seq(5003).ack(1001)), "invalid");
@@ -144,7 +210,7 @@ fn windows_4_4_scale_only_if_both_syns_offered_it() {
 #[test]
 fn windows_4_4_scale_by_14_at_most() {
     let mut s = Scenario::new(&one(&[SSH, OUT]));
-    s.outside(tcp(C, S).syn().seq(1000).wscale(15));
+    s.outside(tcp(C, S).syn().seq(1000).window(8000).wscale(15));
     s.inside(tcp(S, C).syn().seq(5000).ack(1001).wscale(0));
     s.outside(segment(1001, 5001).window(3));
     assert_eq!(s.inside(tcp(S, C).seq(5001 + (3 << 14) + 1).ack(1001)), "invalid");

@@ -124,13 +124,8 @@ impl Committer {
 
     /// The same with a key of one's own for the index of addresses.
     pub fn keyed(config: Config, key: AddressKey) -> Committer {
-        let t = &config.timeouts;
-        let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment]
-            .into_iter()
-            .max()
-            .unwrap_or_default();
         Committer {
-            registry: Registry::new(longest.as_nanos() as u64),
+            registry: Registry::new(config.timeouts.longest().as_nanos() as u64),
             drafter: Drafter::new(&config, key),
             config,
             policy: Policy::default(),

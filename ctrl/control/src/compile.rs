@@ -51,6 +51,8 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
             tcp_syn: ticks(t.tcp_syn),
             tcp_established: ticks(t.tcp_established),
             tcp_fin: ticks(t.tcp_fin),
+            tcp_half_closed: ticks(t.tcp_half_closed),
+            tcp_reset: ticks(t.tcp_reset),
             icmp: ticks(t.icmp),
             one_way: ticks(t.one_way),
             two_way: ticks(t.two_way),

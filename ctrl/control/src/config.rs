@@ -122,8 +122,12 @@ pub struct Timeouts {
     pub tcp_syn: Duration,
     /// Established.
     pub tcp_established: Duration,
-    /// FIN-WAIT and closing.
+    /// Closing: both FINs seen.
     pub tcp_fin: Duration,
+    /// FIN-WAIT: one FIN seen. As `tcp_fin` unless the configuration says otherwise.
+    pub tcp_half_closed: Duration,
+    /// What is left at most after a reset that its receiver may refuse.
+    pub tcp_reset: Duration,
     /// ICMP and ICMPv6 requests.
     pub icmp: Duration,
     /// Everything else while one direction has been seen.
@@ -134,6 +138,25 @@ pub struct Timeouts {
     pub fragment: Duration,
 }
 
+impl Timeouts {
+    /// The longest that a connection or a verdict on fragments can have left.
+    pub fn longest(&self) -> Duration {
+        [
+            self.tcp_syn,
+            self.tcp_established,
+            self.tcp_fin,
+            self.tcp_half_closed,
+            self.icmp,
+            self.one_way,
+            self.two_way,
+            self.fragment,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or_default()
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Timeouts {
         let seconds = Duration::from_secs;
@@ -141,6 +164,8 @@ impl Default for Timeouts {
             tcp_syn: seconds(30),
             tcp_established: seconds(600),
             tcp_fin: seconds(30),
+            tcp_half_closed: seconds(30),
+            tcp_reset: seconds(10),
             icmp: seconds(30),
             one_way: seconds(30),
             two_way: seconds(180),

@@ -57,6 +57,8 @@ pickup_grace = 2.5
 tcp_syn = 1
 tcp_established = 2
 tcp_fin = 3
+tcp_half_closed = 3600
+tcp_reset = 0.5
 icmp = 4
 one_way = 5
 two_way = 6
@@ -93,6 +95,9 @@ path = "/s"
     assert_eq!(read.timeouts.tcp_syn, Duration::from_secs(1));
     assert_eq!(read.timeouts.tcp_established, Duration::from_secs(2));
     assert_eq!(read.timeouts.tcp_fin, Duration::from_secs(3));
+    assert_eq!(read.timeouts.tcp_half_closed, Duration::from_secs(3600));
+    assert_eq!(read.timeouts.tcp_reset, Duration::from_millis(500));
+    assert_eq!(read.timeouts.longest(), Duration::from_secs(3600));
     assert_eq!(read.timeouts.icmp, Duration::from_secs(4));
     assert_eq!(read.timeouts.one_way, Duration::from_secs(5));
     assert_eq!(read.timeouts.two_way, Duration::from_secs(6));
@@ -122,5 +127,19 @@ fn the_source_is_the_file_until_there_is_a_store() {
 fn loopback_needs_no_token() {
     for listen in ["127.0.0.1:1", "127.9.9.9:9696", "[::1]:9696"] {
         assert!(config(&format!("[api]\nlisten = \"{listen}\"")).api.listen.is_some());
+    }
+}
+
+#[test]
+fn one_fin_waits_as_long_as_both_unless_said_otherwise() {
+    for (text, half_closed) in [
+        ("", 30),
+        ("[timeouts]\ntcp_fin = 90\n", 90),
+        ("[timeouts]\ntcp_half_closed = 3600\n", 3600),
+        ("[timeouts]\ntcp_half_closed = 7\ntcp_fin = 90\n", 7),
+    ] {
+        let timeouts = config(text).timeouts;
+        assert_eq!(timeouts.tcp_half_closed, Duration::from_secs(half_closed), "{text}");
+        assert_eq!(timeouts.tcp_reset, Duration::from_secs(10));
     }
 }

@@ -180,7 +180,22 @@ icmp = nan",
         "[timeouts]
 tcp_syn = 30
 udp = 30",
-        r#"3:1: timeouts: "udp" is no key here; allowed: tcp_syn, tcp_established, tcp_fin, icmp, one_way, two_way, fragment"#,
+        r#"3:1: timeouts: "udp" is no key here; allowed: tcp_syn, tcp_established, tcp_fin, tcp_half_closed, tcp_reset, icmp, one_way, two_way, fragment"#,
+    ),
+    (
+        "[timeouts]
+tcp_half_closed = 0",
+        "2:19: timeouts.tcp_half_closed: 0 is no duration; allowed: a number of seconds above 0 to 2592000",
+    ),
+    (
+        r#"[timeouts]
+tcp_reset = "10""#,
+        r#"2:13: timeouts.tcp_reset: "10" is no duration; allowed: a number of seconds above 0 to 2592000"#,
+    ),
+    (
+        "[timeouts]
+tcp_reset = 2592001",
+        "2:13: timeouts.tcp_reset: 2592001 is no duration; allowed: a number of seconds above 0 to 2592000",
     ),
     (
         r#"[policy]

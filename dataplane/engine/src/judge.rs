@@ -7,8 +7,8 @@ use crate::answers::{opening, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::{Judgement, Query};
 use crate::conntrack::{
-    Entry, EntryKey, Key, OPENER, RESPONDER, Shard, Standing, State, Table, demand, key_meta, opening_query,
-    remote_digest, standing, without_demand,
+    Entry, EntryKey, Key, NOTED, OPENER, RESPONDER, Shard, Standing, State, Table, demand, key_meta,
+    opening_query, remote_digest, standing, without_demand,
 };
 use crate::fragments::{FragmentKey, Memory, Recent};
 use crate::io::BURST;
@@ -271,12 +271,12 @@ impl Judge {
     /// A packet whose connection is live.
     #[inline]
     fn on_connection(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, flow: FlowIndex) -> Verdict {
-        let entry = self.shard.entry_mut(flow);
+        let (entry, noted) = self.shard.entry_and_noted(flow);
         let is_opener = (lane.side == Side::Outside) == entry.is_inbound();
         let before = entry.state();
         let outcome = if lane.what == What::Tcp {
             let from = if is_opener { OPENER } else { RESPONDER };
-            tcp::step(entry, lane, from, snapshot.settings.no_window_check)
+            tcp::step(entry, noted, lane, from, snapshot.settings.no_window_check)
         } else {
             if !is_opener {
                 entry.set_state(match before {
@@ -294,8 +294,8 @@ impl Judge {
                 self.flow = Some(flow);
                 established
             }
-            Outcome::Noted => {
-                self.shard.note_window(flow, lane.win);
+            Outcome::Doubted => {
+                self.shard.hasten(flow, lane.now);
                 self.flow = Some(flow);
                 established
             }
@@ -339,7 +339,7 @@ impl Judge {
         if lane.flags & flags::ACK == 0 {
             tcp::open(&mut entry, lane);
         } else {
-            tcp::reopen(&mut entry, &old, self.shard.noted_window(flow), lane);
+            tcp::reopen(&mut entry, self.shard.noted_syn(flow), old.scale(NOTED), lane);
         }
         self.shard.replace(flow, entry, snapshot, lane.now);
         self.flow = Some(flow);
@@ -457,7 +457,8 @@ impl Judge {
         if quote.proto == proto::TCP && !unchecked {
             let sender =
                 if (direction == Direction::Inbound) == entry.is_inbound() { OPENER } else { RESPONDER };
-            if !tcp::may_have_sent(entry, quote.seq, 0, sender) {
+            let noted = self.shard.noted_syn(flow);
+            if !tcp::may_have_sent(entry, noted, quote.seq, sender) {
                 return None;
             }
         }

@@ -5,7 +5,7 @@
 mod vector;
 
 use crate::Side;
-use crate::conntrack::entry::Window;
+use crate::conntrack::entry::{NotedSyn, Window};
 use crate::conntrack::{Entry, NOTED, OPENER, RESPONDER, State, Who};
 use crate::lane::{Fragment, Lane, NO_SCALE, flags};
 
@@ -16,15 +16,15 @@ pub enum Outcome {
     Pass,
     /// It passes; nothing has changed.
     Quiet,
-    /// It passes; nothing has changed, but that a SYN was noted, whose window is to be kept for [`reopen`].
-    Noted,
+    /// A reset that its receiver may refuse: it passes, and the connection has `tcp_reset` left at most.
+    Doubted,
     /// It is no part of the connection; nothing has changed.
     Invalid,
     /// It passes, and the connection is over.
     End,
     /// A SYN after both FINs: to be judged as an opening packet.
     Restart,
-    /// A SYN+ACK that answers the SYN last passed within the connection: that SYN is to be judged.
+    /// A SYN+ACK that answers the SYN last noted: that SYN is to be judged.
     Reopen,
 }
 
@@ -86,8 +86,20 @@ fn offer(entry: &mut Entry, seq: u32, end: u32, window: u32, scale: u8) {
     entry.syn_seq = seq;
     entry.set_scale(OPENER, scale);
     entry.windows[OPENER] = Window { end, maxend: end, maxwin: window, acked: 0 };
-    // Nothing of the opener's can be acknowledged below what the SYN took.
-    entry.windows[RESPONDER] = Window { acked: end, ..Window::default() };
+    entry.windows[RESPONDER] = Window::default();
+}
+
+/// The opener's SYN again, before any answer: the latest counts. Of the same number it is the same SYN, which is sent
+/// again without the data that it had (RFC 7413 §4.1.3): what was sent may be acknowledged all the same.
+fn offer_again(entry: &mut Entry, lane: &Lane) {
+    let (is_same, before) = (lane.seq == entry.syn_seq, entry.windows[OPENER]);
+    open(entry, lane);
+    if is_same {
+        let opener = &mut entry.windows[OPENER];
+        opener.end = later(opener.end, before.end);
+        opener.maxend = opener.end;
+        opener.maxwin = opener.maxwin.max(before.maxwin);
+    }
 }
 
 /// Makes `entry` an established connection picked up in mid-stream by a segment of `from`.
@@ -99,8 +111,10 @@ pub fn pick_up(entry: &mut Entry, lane: &Lane, from: Who) {
 }
 
 /// Takes a segment of `from` to its connection. With `unchecked`, windows are kept but hold nobody back.
+///
+/// `noted` is the SYN that passed within the connection last, if any did.
 #[inline]
-pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
+pub fn step(entry: &mut Entry, noted: &mut NotedSyn, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let unchecked = unchecked || entry.is_unchecked();
     match entry.state() {
         State::Established if is_data(lane) => match data(entry, lane, from, unchecked) {
@@ -108,7 +122,7 @@ pub fn step(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outco
             false => Outcome::Invalid,
         },
         State::SynSent => syn_sent(entry, lane, from),
-        state => rare(entry, lane, from, unchecked, state),
+        state => rare(entry, noted, lane, from, unchecked, state),
     }
 }
 
@@ -157,29 +171,46 @@ pub fn data(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> bool 
 }
 
 /// Everything but plain data on an established connection, and the answer to the first SYN.
-fn rare(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool, state: State) -> Outcome {
+fn rare(
+    entry: &mut Entry,
+    noted: &mut NotedSyn,
+    lane: &Lane,
+    from: Who,
+    unchecked: bool,
+    state: State,
+) -> Outcome {
+    let answers = entry.has_noted_syn() && noted_by(entry) != from && noted.is_acknowledged(lane);
     if has(lane, flags::RST) {
-        return reset(entry, lane, from, unchecked);
+        return if answers { Outcome::End } else { reset(entry, lane, from, unchecked) };
     }
-    let is_syn = has(lane, flags::SYN);
     let is_open = matches!(state, State::Established | State::FinWait);
-    if is_syn && !has(lane, flags::ACK) {
+    if opens(lane.flags) {
         if state == State::Closing {
             return Outcome::Restart;
         }
-        if is_open {
-            note_syn(entry, lane, from);
-            return Outcome::Noted;
+        // Before the connection is established, only what can be no repetition of the SYN that opened it.
+        if is_open || from == OPENER && lane.seq != entry.syn_seq {
+            note_syn(entry, noted, lane, from);
+            return Outcome::Quiet;
         }
     }
-    if is_syn && is_open {
-        return syn_ack_within(entry, lane, from, unchecked);
+    if has(lane, flags::SYN) {
+        if answers {
+            return Outcome::Reopen;
+        }
+        if is_open {
+            return quietly(unchecked || is_inside(entry, lane, from));
+        }
     }
     let outcome = segment(entry, lane, from, unchecked);
     if outcome == Outcome::Pass {
         advance(entry, lane, from, state);
     }
     outcome
+}
+
+fn quietly(is_inside: bool) -> Outcome {
+    if is_inside { Outcome::Quiet } else { Outcome::Invalid }
 }
 
 /// The state after a segment inside the window.
@@ -208,7 +239,7 @@ fn syn_sent(entry: &mut Entry, lane: &Lane, from: Who) -> Outcome {
     match (from, lane.flags & (SYN | ACK | RST | FIN)) {
         (OPENER, f) if f & RST != 0 => Outcome::End,
         (OPENER, SYN) => {
-            open(entry, lane);
+            offer_again(entry, lane);
             Outcome::Pass
         }
         (RESPONDER, f) if f & RST != 0 && acknowledges => Outcome::End,
@@ -232,51 +263,50 @@ fn answer(entry: &mut Entry, lane: &Lane) {
     for (who, scale) in offered.into_iter().enumerate() {
         entry.set_scale(who, if both { scale } else { 0 });
     }
+    let (opener_first, responder_first) = (entry.syn_seq.wrapping_add(1), lane.seq.wrapping_add(1));
     let window = u32::from(lane.win);
     let [opener, responder] = &mut entry.windows;
-    let acked = if crossed { opener.end } else { lane.ack };
-    // What the opener's SYN offered does not count yet: only an acknowledgment moves `maxend`.
-    *responder = Window { end: lane.seq_end, maxend: lane.seq_end, maxwin: window, acked };
-    // A crossing SYN acknowledges nothing; it stands for an acknowledgment of the opener's SYN all the same, since its
+    // A crossing SYN acknowledges nothing. It stands for an acknowledgment of the opener's SYN all the same, since its
     // SYN+ACK that follows may come when the connection is established, where it changes nothing.
+    let acked = if crossed { opener_first } else { lane.ack };
+    // The opener's first acknowledgment may be on its way yet when the answer to its SYN's data comes (RFC 7413).
+    let offered = responder_first.wrapping_add(opener.maxwin.max(1));
+    *responder = Window { end: lane.seq_end, maxend: later(lane.seq_end, offered), maxwin: window, acked };
     opener.maxend = later(opener.end, acked.wrapping_add(window.max(1)));
-    opener.acked = lane.seq_end;
+    opener.acked = responder_first;
 }
 
-/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers. `window` is what
-/// that SYN offered.
-pub fn reopen(entry: &mut Entry, old: &Entry, window: u16, lane: &Lane) {
-    offer(entry, old.syn_seq, old.syn_seq.wrapping_add(1), u32::from(window), old.scale(NOTED));
+/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers. `noted` is that
+/// SYN, and `scale` what it offered.
+pub fn reopen(entry: &mut Entry, noted: &NotedSyn, scale: u8, lane: &Lane) {
+    offer(entry, noted.seq, noted.end(), u32::from(noted.window), scale);
     answer(entry, lane);
 }
 
-/// Who would be the opener of the connection that a [`Outcome::Reopen`] is about.
-pub fn noted_by(entry: &Entry) -> Who {
+/// Who sent the SYN last noted.
+fn noted_by(entry: &Entry) -> Who {
     if entry.noted_by_responder() { RESPONDER } else { OPENER }
 }
 
-fn note_syn(entry: &mut Entry, lane: &Lane, from: Who) {
+fn note_syn(entry: &mut Entry, noted: &mut NotedSyn, lane: &Lane, from: Who) {
     entry.set_has_noted_syn(true);
     entry.set_noted_by_responder(from == RESPONDER);
-    entry.syn_seq = lane.seq;
     entry.set_scale(NOTED, lane.wscale);
+    *noted = NotedSyn::of(lane);
 }
 
-fn syn_ack_within(entry: &Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
-    if entry.has_noted_syn() && noted_by(entry) != from && lane.ack == entry.syn_seq.wrapping_add(1) {
-        return Outcome::Reopen;
-    }
-    if unchecked || is_inside(entry, lane, from) { Outcome::Quiet } else { Outcome::Invalid }
-}
-
-/// RFC 5961 §3 from between: an exact RST ends the connection, one inside the window is left to the receiver.
+/// RFC 5961 §3 from between: a RST at its sender's next number ends the connection. One at what its receiver acknowledged
+/// does if nothing is under way to that (RFC 9293 §3.10.7.4), which nobody here can know. One elsewhere in the window is
+/// left to the receiver.
 fn reset(entry: &Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcome {
     let (sender, receiver) = (&entry.windows[from], &entry.windows[1 - from]);
-    if lane.seq == receiver.acked || lane.seq == sender.end {
+    if lane.seq == sender.end {
         return Outcome::End;
     }
-    let is_inside = !after(receiver.acked, lane.seq) && !after(lane.seq, sender.maxend);
-    if unchecked || is_inside { Outcome::Quiet } else { Outcome::Invalid }
+    if lane.seq == receiver.acked && after(sender.end, receiver.acked) {
+        return Outcome::Doubted;
+    }
+    quietly(unchecked || !after(receiver.acked, lane.seq) && !after(lane.seq, sender.maxend))
 }
 
 /// The last sequence number of a segment, as far as can be known: a first fragment may reach to the window's end.
@@ -322,13 +352,13 @@ fn segment(entry: &mut Entry, lane: &Lane, from: Who, unchecked: bool) -> Outcom
     Outcome::Pass
 }
 
-/// True if a segment that begins at `seq` and has at most `len` bytes is one that `sender` may have sent: for packets
-/// quoted in ICMP errors (semantics 4.5).
-pub fn may_have_sent(entry: &Entry, seq: u32, len: u32, sender: Who) -> bool {
+/// True if a segment that begins at `seq` is one that `sender` may have sent: for packets quoted in ICMP errors (semantics 4.5).
+pub fn may_have_sent(entry: &Entry, noted: &NotedSyn, seq: u32, sender: Who) -> bool {
     let (window, receiver) = (&entry.windows[sender], &entry.windows[1 - sender]);
     if entry.state() == State::SynSent {
         // The opener has sent its latest SYN, the responder nothing of this connection.
         return sender == OPENER && !after(entry.syn_seq, seq) && !after(seq, window.maxend);
     }
-    !after(seq, window.maxend) && !after(window.end.wrapping_sub(receiver.maxwin), seq.wrapping_add(len))
+    let is_noted_syn = entry.has_noted_syn() && noted_by(entry) == sender && seq == noted.seq;
+    is_noted_syn || !after(seq, window.maxend) && !after(window.end.wrapping_sub(receiver.maxwin), seq)
 }

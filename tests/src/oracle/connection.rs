@@ -176,7 +176,8 @@ impl Kind {
             Kind::Tcp(tcp) => match tcp.state {
                 State::SynSent | State::SynReceived => timeouts.tcp_syn,
                 State::Established => timeouts.tcp_established,
-                State::FinWait | State::Closing => timeouts.tcp_fin,
+                State::FinWait => timeouts.tcp_half_closed,
+                State::Closing => timeouts.tcp_fin,
             },
             Kind::Icmp { .. } => timeouts.icmp,
             Kind::Plain { inside: true, outside: true } => timeouts.two_way,

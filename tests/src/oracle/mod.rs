@@ -204,8 +204,9 @@ impl Oracle {
     /// Goes back to a generation (5.7): the number of the one that this makes.
     pub fn rollback(&mut self, to: u32, ns: u64) -> u32 {
         let t = &self.config.timeouts;
-        let longest = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.icmp, t.one_way, t.two_way, t.fragment];
-        let longest = longest.into_iter().max().unwrap_or_default().as_nanos() as u64;
+        let tcp = [t.tcp_syn, t.tcp_established, t.tcp_fin, t.tcp_half_closed];
+        let others = [t.icmp, t.one_way, t.two_way, t.fragment];
+        let longest = tcp.into_iter().chain(others).max().unwrap_or_default().as_nanos() as u64;
         let is_over = |number| self.gone.get(&number).is_some_and(|since| ns - since > 2 * longest);
         let next = Era::back(&self.eras, to, is_over, &mut self.numbers);
         self.follows(next, ns)

@@ -92,6 +92,11 @@ fn later(a: u32, b: u32) -> u32 {
     if upto(a, b) { b } else { a }
 }
 
+/// Whether a segment acknowledges this SYN, with all, some or none of the data that it bore.
+fn acknowledges_syn(syn: &Segment, segment: &Segment) -> bool {
+    segment.has(ACK) && upto(syn.seq.wrapping_add(1), segment.ack) && upto(segment.ack, syn.end())
+}
+
 /// The columns of 4.3's table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -105,8 +110,6 @@ pub(super) enum State {
 /// What is known of one side's sequence numbers (4.4).
 #[derive(Clone, Copy, Default, Debug)]
 struct Sender {
-    /// Whether it has sent anything.
-    heard: bool,
     isn: u32,
     end: u32,
     maxend: u32,
@@ -136,6 +139,8 @@ pub(super) enum Step {
     Pass,
     /// Passes, changes nothing, moves no deadline.
     PassUnmoved,
+    /// Passes, changes nothing, "moves the deadline to at most 10 s from now (`tcp_reset`)".
+    PassHastened,
     /// Passes and ends the connection.
     End,
     Invalid,
@@ -154,7 +159,7 @@ pub(super) struct Tcp {
     crossed: bool,
     /// Who sent the first FIN.
     fin: Option<Who>,
-    /// The latest SYN that passed in established or FIN-WAIT, and who sent it.
+    /// The latest SYN that passed in SYN received (of another number), established or FIN-WAIT, and who sent it.
     passed_syn: Option<(Who, Segment)>,
     /// Picked up in mid-stream: "without window check".
     picked_up: bool,
@@ -187,15 +192,9 @@ impl Tcp {
         tcp
     }
 
-    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): nothing beyond it before an acknowledgment says so; a
-    /// crossing SYN counts as one.
+    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): nothing beyond it before the other side offers more.
     fn begin(&mut self, who: Who, syn: &Segment) {
-        let other = &mut self.sides[who.other() as usize];
-        if other.heard {
-            other.maxend = later(other.maxend, other.end.wrapping_add(u32::from(syn.window).max(1)));
-        }
         self.sides[who as usize] = Sender {
-            heard: true,
             isn: syn.seq,
             end: syn.end(),
             maxend: syn.end(),
@@ -203,6 +202,26 @@ impl Tcp {
             scale: syn.scale,
             acked: syn.has(ACK).then_some(syn.ack),
         };
+    }
+
+    /// "R may send as far as the window that O's SYN offered, unscaled (RFC 7413); a crossing SYN offers its window likewise."
+    /// A window counts from behind the SYN of whom it is offered to.
+    fn offer(&mut self, whom: Who, window: u32) {
+        let side = &mut self.sides[whom as usize];
+        side.maxend = later(side.maxend, side.isn.wrapping_add(1).wrapping_add(window.max(1)));
+    }
+
+    /// "O SYN: stays. … The latest SYN counts." One of the same number is the same SYN: what it bore the first time was sent, be
+    /// it left out now.
+    fn begin_again(&mut self, syn: &Segment) {
+        let before = self.sides[Who::Opener as usize];
+        self.begin(Who::Opener, syn);
+        if syn.seq == before.isn {
+            let opener = &mut self.sides[Who::Opener as usize];
+            opener.end = later(opener.end, before.end);
+            opener.maxend = opener.end;
+            opener.maxwin = opener.maxwin.max(before.maxwin);
+        }
     }
 
     /// The next segment, whose flags are possible.
@@ -227,19 +246,22 @@ impl Tcp {
             Who::Responder if segment.has(RST) && acknowledges => Step::End,
             // "O SYN: stays. … The latest SYN counts."
             Who::Opener if segment.opens() => {
-                self.begin(Who::Opener, segment);
+                self.begin_again(segment);
                 Step::Pass
             }
             // "R SYN+ACK that acknowledges it: SYN received."
             Who::Responder if segment.has(SYN) && segment.has(ACK) && acknowledges => {
                 self.begin(Who::Responder, segment);
                 self.acknowledge(Who::Responder, segment, segment.window.into());
+                self.offer(Who::Responder, opener.maxwin);
                 self.state = State::SynReceived;
                 Step::Pass
             }
             // "R SYN (crossed, or split handshake): SYN received."
             Who::Responder if segment.opens() => {
                 self.begin(Who::Responder, segment);
+                self.offer(Who::Responder, opener.maxwin);
+                self.offer(Who::Opener, segment.window.into());
                 self.crossed = true;
                 self.state = State::SynReceived;
                 Step::Pass
@@ -254,6 +276,14 @@ impl Tcp {
     fn in_syn_received(&mut self, who: Who, segment: &Segment, check: bool) -> Step {
         if segment.has(RST) {
             return self.reset(who, segment, check);
+        }
+        // "O SYN of another number: as a SYN in established, below."
+        if who == Who::Opener && segment.opens() && segment.seq != self.sides[Who::Opener as usize].isn {
+            self.passed_syn = Some((who, *segment));
+            return Step::PassUnmoved;
+        }
+        if let Some(whose) = self.answered(who, segment) {
+            return Step::Restart(whose);
         }
         if !self.take(who, segment, check) {
             return Step::Invalid;
@@ -281,11 +311,7 @@ impl Tcp {
         }
         if segment.has(SYN) {
             // "A SYN+ACK that acknowledges the latest SYN so passed re-opens the connection as that SYN would have."
-            if let Some((whose, syn)) = self.passed_syn
-                && whose == who.other()
-                && upto(syn.seq.wrapping_add(1), segment.ack)
-                && upto(segment.ack, syn.end())
-            {
+            if let Some(whose) = self.answered(who, segment) {
                 return Step::Restart(whose);
             }
             // "A SYN+ACK inside the window likewise."
@@ -313,7 +339,18 @@ impl Tcp {
         if segment.opens() {
             return Step::Reopen;
         }
+        // One that passed before the second FIN may be answered behind it.
+        if let Some(whose) = self.answered(who, segment) {
+            return Step::Restart(whose);
+        }
         if self.take(who, segment, check) { Step::Pass } else { Step::Invalid }
+    }
+
+    /// Whether a SYN+ACK "acknowledges the latest SYN so passed": whose that was.
+    fn answered(&self, who: Who, segment: &Segment) -> Option<Who> {
+        let (whose, syn) = self.passed_syn?;
+        let fits = segment.has(SYN) && whose == who.other() && acknowledges_syn(&syn, segment);
+        fits.then_some(whose)
     }
 
     /// The SYN of a restart, and the connection that it opens once the SYN+ACK is in.
@@ -331,9 +368,17 @@ impl Tcp {
         // in mid-stream no SYN is known, and unchecked acknowledgments may go half the numbers and more beyond where it began.
         let first = sender.isn.wrapping_add(1);
         let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked)).unwrap_or(first);
-        // "Exact (the highest number that its receiver acknowledged, or its sender's own next)."
-        if acked == segment.seq || sender.end == segment.seq {
+        // "A RST with ACK that acknowledges that SYN, whatever its sequence number, passes and ends the connection."
+        if self.passed_syn.is_some_and(|(whose, syn)| whose != who && acknowledges_syn(&syn, segment)) {
             return Step::End;
+        }
+        // "A RST whose sequence is exact (its sender's own next) passes and ends the connection."
+        if sender.end == segment.seq {
+            return Step::End;
+        }
+        // "A RST at the highest number that its receiver acknowledged, where that lies below its sender's next."
+        if acked == segment.seq && !upto(sender.end, acked) {
+            return Step::PassHastened;
         }
         // "For a RST: from what its receiver acknowledged up to the window's end."
         let inside = upto(acked, segment.seq) && upto(segment.seq, sender.maxend);
@@ -396,9 +441,8 @@ impl Tcp {
         receiver.maxend = later(receiver.maxend, segment.ack.wrapping_add(window.max(1)));
     }
 
-    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5). `len` is how far the quoted packet
-    /// says it reaches: its end may lie inside the window where its beginning does not.
-    pub fn may_have_sent(&self, who: Who, seq: u32, len: u32, check: bool) -> bool {
+    /// Whether a quoted sequence number "is one that its sender may have sent" (4.5).
+    pub fn may_have_sent(&self, who: Who, seq: u32, check: bool) -> bool {
         if !self.checks(check) {
             return true;
         }
@@ -407,6 +451,10 @@ impl Tcp {
             // The opener has sent its latest SYN; the responder has no window that anything could lie in.
             return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.end);
         }
-        upto(s.end.wrapping_sub(r.maxwin), seq.wrapping_add(len)) && upto(seq, s.maxend)
+        // "An ICMP error that quotes that SYN is `related`."
+        if self.passed_syn.is_some_and(|(whose, syn)| whose == who && syn.seq == seq) {
+            return true;
+        }
+        upto(s.end.wrapping_sub(r.maxwin), seq) && upto(seq, s.maxend)
     }
 }

@@ -92,6 +92,11 @@ impl Oracle {
             (Kind::Tcp(tcp), Some(segment)) => match tcp.step(who, &segment, check) {
                 Step::Pass => {}
                 Step::PassUnmoved => moves = false,
+                Step::PassHastened => {
+                    let at_most = self.now + self.config.timeouts.tcp_reset.as_nanos() as u64;
+                    connection.deadline = connection.deadline.min(at_most);
+                    moves = false;
+                }
                 Step::Invalid => return about("invalid"),
                 Step::End => {
                     // "Passes and ends the connection: the entry is gone."
@@ -217,7 +222,7 @@ impl Oracle {
         let connection = self.connections.get(&tuple).filter(|c| live && !c.is_tombstone())?;
         if let Kind::Tcp(tcp) = &connection.kind {
             let check = self.config.conntrack.tcp_window_check;
-            if !tcp.may_have_sent(connection.who(sender), quote.l4.u32(4), 0, check) {
+            if !tcp.may_have_sent(connection.who(sender), quote.l4.u32(4), check) {
                 return None;
             }
         }

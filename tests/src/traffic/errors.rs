@@ -15,7 +15,9 @@ pub(super) fn about(
     remote: IpAddr,
     sent: &[(Side, Vec<u8>)],
 ) -> (Side, Vec<u8>, String) {
-    let (sender, packet) = &sent[rng.below(sent.len())];
+    // About the latest one more often than about others: it may be the one that matters.
+    let at = if rng.one_in(3) { sent.len() - 1 } else { rng.below(sent.len()) };
+    let (sender, packet) = &sent[at];
     // What the NIC sent is answered from outside, and the other way round; now and then wrongly.
     let side = if rng.one_in(8) { *sender } else { sender.other() };
     let v6 = place.local.is_ipv6();

@@ -145,7 +145,10 @@ impl Traffic {
         };
         rarely("tcp_window_check = false\n", 6);
         rarely("tcp_pickup = \"loose\"\n", 6);
-        rarely("[timeouts]\ntcp_syn = 7\ntcp_established = 40\nicmp = 3\n", 4);
+        rarely(
+            "[timeouts]\ntcp_syn = 7\ntcp_established = 40\ntcp_half_closed = 16\ntcp_reset = 4\nicmp = 3\n",
+            3,
+        );
         rarely("[policy]\n", 1);
         rarely("inbound_flush = \"inbound-rules\"\n", 4);
         rarely("flush_scope = \"joined\"\n", 4);
@@ -213,7 +216,7 @@ impl Traffic {
         let ms = match rng.below(200) {
             0..=99 => return rng.below(3) as u64,
             100..=181 => rng.below(300),
-            182..=186 => rng.pick(&[1_000, 2_900, 3_600, 4_900, 5_600]),
+            182..=186 => rng.pick(&[1_000, 2_900, 3_600, 4_900, 5_600, 9_900, 10_600]),
             // Half a timeout, twice in a row: was the deadline moved in between?
             187..=193 => rng.pick(&[1_700, 4_000, 11_000, 16_000, 22_000]),
             194..=197 => rng.pick(&[6_900, 7_600, 29_900, 30_600, 39_900, 40_600]),

@@ -31,6 +31,13 @@ enum Move {
     Data(usize),
     Fin(usize),
     Reset(usize),
+    /// At what the other side acknowledged, whatever has been sent since.
+    ResetBehind(usize),
+    /// A SYN of another number, as of an end that has forgotten the connection.
+    Stray(usize),
+    /// What answers the stray SYN: a port that is closed by now, or an end that has forgotten, too.
+    Refuse,
+    Accept,
 }
 
 /// A stream.
@@ -40,12 +47,25 @@ pub(super) struct Stream {
     ends: [End; 2],
     script: Vec<Move>,
     both_scale: bool,
-    /// The latest SYN that was sent without being asked for: whose, and its number.
-    stray_syn: Option<(usize, u32)>,
+    /// Bytes in the opener's SYN, and whether its first answer acknowledges them (RFC 7413).
+    syn_data: u32,
+    takes_syn_data: bool,
+    /// The latest SYN that was sent without being asked for.
+    stray_syn: Option<StraySyn>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StraySyn {
+    whose: usize,
+    number: u32,
+    len: u32,
 }
 
 const O: usize = 0;
 const R: usize = 1;
+
+/// What follows a stray SYN: its refusal, its answer, or the challenge of an end that remembers.
+const ANSWERS: [Move; 4] = [Move::Refuse, Move::Refuse, Move::Accept, Move::Ack(R)];
 
 impl Stream {
     pub fn new(rng: &mut Rng, ports: (u16, u16), local_opens: bool) -> Stream {
@@ -58,8 +78,16 @@ impl Stream {
             End { isn, next: isn, acked: 0, window, scale, allowed: isn }
         };
         let ends = [end(), end()];
-        let mut stream =
-            Stream { ports, local_opens, ends, script: vec![], both_scale: false, stray_syn: None };
+        let mut stream = Stream {
+            ports,
+            local_opens,
+            ends,
+            script: vec![],
+            both_scale: false,
+            syn_data: 0,
+            takes_syn_data: false,
+            stray_syn: None,
+        };
         stream.both_scale = ends[O].scale.is_some() && ends[R].scale.is_some();
         stream.plan(rng);
         stream
@@ -67,17 +95,42 @@ impl Stream {
 
     /// Writes the script, last step first.
     fn plan(&mut self, rng: &mut Rng) {
-        let mut script = match rng.below(8) {
+        self.syn_data = if rng.one_in(4) { rng.pick(&[1, 100, 1400]) } else { 0 };
+        self.takes_syn_data = !rng.one_in(4);
+        let mut script = match rng.below(12) {
             0 => vec![Move::Syn(O), Move::Syn(R), Move::SynAck(O), Move::SynAck(R), Move::Ack(O)],
             1 => vec![Move::Syn(O), Move::Syn(R), Move::SynAck(O), Move::Ack(R)],
             2 => vec![Move::Syn(O), Move::Syn(O), Move::SynAck(R), Move::SynAck(R), Move::Ack(O)],
+            // An answer in several segments before the opener's first acknowledgment.
+            3 | 4 => {
+                let mut script = vec![Move::Syn(O), Move::SynAck(R)];
+                script.extend((0..1 + rng.below(4)).map(|_| Move::Data(R)));
+                script.extend(rng.one_in(3).then_some(Move::Fin(R)));
+                script.push(Move::Ack(O));
+                script
+            }
+            5 => vec![Move::Syn(O), Move::SynAck(R), Move::Stray(O), rng.pick(&ANSWERS), Move::Ack(O)],
             _ => vec![Move::Syn(O), Move::SynAck(R), Move::Ack(O)],
         };
         for _ in 0..rng.below(12) {
             script.push(rng.pick(&[Move::Data(O), Move::Data(R), Move::Ack(O), Move::Ack(R)]));
         }
-        match rng.below(5) {
+        match rng.below(9) {
             0 => {}
+            // Gone while the other side still sends.
+            5 | 6 => {
+                let who = rng.below(2);
+                let fin = rng.one_in(2).then_some(Move::Fin(who));
+                script.extend([Move::Data(1 - who), Move::Data(who)].into_iter().chain(fin));
+                script.push(Move::ResetBehind(who));
+                script.extend(rng.pick(&[None, Some(Move::Ack(1 - who))]));
+                script.extend(rng.pick(&[None, Some(Move::Data(1 - who)), Some(Move::Reset(who))]));
+            }
+            7 | 8 => {
+                let who = rng.below(2);
+                script.extend(rng.one_in(3).then_some(Move::Fin(rng.below(2))));
+                script.extend([Move::Stray(who), rng.pick(&ANSWERS), Move::Data(who)]);
+            }
             1 => script.push(rng.pick(&[Move::Reset(O), Move::Reset(R)])),
             _ => {
                 let first = rng.below(2);
@@ -122,12 +175,26 @@ impl Stream {
         match step {
             Move::Syn(who) => {
                 let end = self.ends[who];
-                self.ends[who].next = end.isn.wrapping_add(1);
-                self.send(rng, place, remote, who, SYN, end.isn, 0, 0)
+                let len = if who == O { self.syn_data } else { 0 };
+                let behind = end.isn.wrapping_add(1 + len);
+                self.ends[who].next = behind;
+                // Sent again, it may come without its data.
+                let len = if end.next == behind && rng.one_in(2) { 0 } else { len };
+                let other = &mut self.ends[1 - who];
+                let offered = other.isn.wrapping_add(1 + u32::from(end.window).max(1));
+                if offered.wrapping_sub(other.allowed) as i32 > 0 {
+                    other.allowed = offered;
+                }
+                self.send(rng, place, remote, who, SYN, end.isn, 0, len as usize)
             }
             Move::SynAck(who) => {
                 let end = self.ends[who];
-                self.ends[who].next = end.isn.wrapping_add(1);
+                if end.next == end.isn {
+                    self.ends[who].next = end.isn.wrapping_add(1);
+                }
+                if who == R && !self.takes_syn_data {
+                    self.ends[O].next = self.ends[O].isn.wrapping_add(1);
+                }
                 let ack = self.ends[1 - who].next;
                 self.send(rng, place, remote, who, SYN | ACK, end.isn, ack, 0)
             }
@@ -152,7 +219,37 @@ impl Stream {
                 let seq = self.ends[who].next;
                 self.send(rng, place, remote, who, RST, seq, 0, 0)
             }
+            Move::ResetBehind(who) => {
+                let seq = self.ends[1 - who].acked;
+                let (flags, ack) = rng.pick(&[(RST, 0), (RST | ACK, self.ends[1 - who].next)]);
+                self.send(rng, place, remote, who, flags, seq, ack, 0)
+            }
+            Move::Stray(who) => {
+                let (number, len) = (rng.u32(), rng.pick(&[0, 0, 100]));
+                self.stray_syn = Some(StraySyn { whose: who, number, len });
+                self.send(rng, place, remote, who, SYN, number, 0, len as usize)
+            }
+            Move::Refuse | Move::Accept => self.answer_stray(rng, place, remote, step == Move::Refuse),
         }
+    }
+
+    /// What the other end may say to the latest stray SYN, and beside it.
+    fn answer_stray(&mut self, rng: &mut Rng, place: &Place, remote: IpAddr, refuses: bool) -> Sent {
+        let Some(StraySyn { whose, number, len }) = self.stray_syn else {
+            return self.odd(rng, place, remote);
+        };
+        let answer = number.wrapping_add(rng.pick(&[1, 1, 1 + len, 1 + len, 0, 2 + len]));
+        if refuses {
+            let (who, any) = (if rng.one_in(8) { whose } else { 1 - whose }, rng.u32());
+            let seq = rng.pick(&[0, 0, any]);
+            return self.send(rng, place, remote, who, RST | ACK, seq, answer, 0);
+        }
+        let any = rng.u32();
+        let fresh = rng.pick(&[any, self.ends[1 - whose].next]);
+        if rng.one_in(2) {
+            self.restart(rng, whose, number, fresh);
+        }
+        self.send(rng, place, remote, 1 - whose, SYN | ACK, fresh, answer, 0)
     }
 
     /// Something beside the script, often at the very edge of what passes.
@@ -190,19 +287,13 @@ impl Stream {
             8 | 9 => {
                 flags = SYN;
                 seq = rng.pick(&[any, me.isn, me.next, me.next.wrapping_add(100_000)]);
-                self.stray_syn = Some((who, seq));
+                self.stray_syn = Some(StraySyn { whose: who, number: seq, len: 0 });
             }
             10 | 11 => {
                 flags = SYN | ACK;
-                if let Some((whose, number)) = self.stray_syn
-                    && rng.one_in(2)
-                {
-                    let answer = number.wrapping_add(rng.pick(&[1, 1, 1, 0, 2]));
-                    let fresh = rng.pick(&[any, self.ends[1 - whose].next]);
-                    if rng.one_in(2) {
-                        self.restart(rng, whose, number, fresh);
-                    }
-                    return self.send(rng, place, remote, 1 - whose, flags, fresh, answer, 0);
+                if self.stray_syn.is_some() && rng.one_in(2) {
+                    let refuses = rng.one_in(2);
+                    return self.answer_stray(rng, place, remote, refuses);
                 }
                 seq = rng.pick(&[me.isn, me.next, any]);
             }

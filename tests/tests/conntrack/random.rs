@@ -247,10 +247,12 @@ impl Talk {
             (false, true) => Some("reset-after-syn"),
             (false, false) => None,
         };
+        let is_behind = after(own.next, peer.acked);
+        let behind = is_behind.then_some("reset-behind");
         let (seq, may, then) = match self.rng.below(6) {
-            0 => (peer.acked, None, Then::Reset),
+            0 => (peer.acked, behind, Then::Reset),
             1 => (own.next, Some("own-next"), Then::Reset),
-            2 if after(inside, own.limit) || inside == own.next => (peer.acked, None, Then::Reset),
+            2 if after(inside, own.limit) || inside == own.next => (peer.acked, behind, Then::Reset),
             2 => (inside, lenient, Then::GoOn),
             3 => (peer.acked.wrapping_sub(some), lenient, Then::GoOn),
             4 => (own.limit.wrapping_add(some), Some("one-more-window"), Then::GoOn),

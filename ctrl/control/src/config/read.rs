@@ -163,11 +163,23 @@ fn conntrack(table: &Node, text: &str) -> Result<Conntrack, Fault> {
 
 fn timeouts(table: &Node, text: &str) -> Result<Timeouts, Fault> {
     let mut timeouts = Timeouts::default();
-    let Timeouts { tcp_syn, tcp_established, tcp_fin, icmp, one_way, two_way, fragment } = &mut timeouts;
+    let Timeouts {
+        tcp_syn,
+        tcp_established,
+        tcp_fin,
+        tcp_half_closed,
+        tcp_reset,
+        icmp,
+        one_way,
+        two_way,
+        fragment,
+    } = &mut timeouts;
     let slots = [
         ("tcp_syn", tcp_syn),
         ("tcp_established", tcp_established),
         ("tcp_fin", tcp_fin),
+        ("tcp_half_closed", tcp_half_closed),
+        ("tcp_reset", tcp_reset),
         ("icmp", icmp),
         ("one_way", one_way),
         ("two_way", two_way),
@@ -176,6 +188,9 @@ fn timeouts(table: &Node, text: &str) -> Result<Timeouts, Fault> {
     let fields = table.fields(&slots.each_ref().map(|(key, _)| *key))?;
     for (key, slot) in slots {
         set(slot, &fields, key, |node| duration(node, text, 1))?;
+    }
+    if fields.get("tcp_half_closed").is_none() {
+        timeouts.tcp_half_closed = timeouts.tcp_fin;
     }
     Ok(timeouts)
 }

@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 
+use crate::lane::{Lane, flags};
 use crate::wheel::Class;
 use crate::{AddrId, Generation, RuleId};
 
@@ -17,6 +18,37 @@ pub struct Window {
     pub maxwin: u32,
     /// Highest number it has acknowledged to the other side.
     pub acked: u32,
+}
+
+/// A SYN that passed within a connection, so that what answers it may be told (semantics 4.3): beside the entries, since few have
+/// one. Its scale and its sender are in the entry's flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotedSyn {
+    /// Its sequence number.
+    pub seq: u32,
+    /// Bytes that it bore.
+    len: u16,
+    /// The window that it offered.
+    pub window: u16,
+}
+
+impl NotedSyn {
+    /// This one.
+    pub fn of(lane: &Lane) -> NotedSyn {
+        let len = lane.seq_end.wrapping_sub(lane.seq).saturating_sub(1);
+        NotedSyn { seq: lane.seq, len: u16::try_from(len).unwrap_or(u16::MAX), window: lane.win }
+    }
+
+    /// Sequence number behind it.
+    pub fn end(&self) -> u32 {
+        self.seq.wrapping_add(1 + u32::from(self.len))
+    }
+
+    /// Whether a segment acknowledges it, with or without what it bore.
+    pub fn is_acknowledged(&self, lane: &Lane) -> bool {
+        let above = lane.ack.wrapping_sub(self.seq);
+        lane.flags & flags::ACK != 0 && above >= 1 && above <= 1 + u32::from(self.len)
+    }
 }
 
 /// Where a connection stands.
@@ -167,8 +199,7 @@ pub struct Entry {
     /// The generation at which it was last found live, or at which re-judging killed it.
     pub stamp: Generation,
     rule_class: u32,
-    /// TCP: of the latest SYN; in `syn-sent` the opener's, later one passed within the connection. ICMP: type and
-    /// code of the request that opened it.
+    /// TCP: of the opener's SYN, the latest. ICMP: type and code of the request that opened it.
     pub syn_seq: u32,
     /// TCP: opener's and responder's windows.
     pub windows: [Window; 2],

@@ -4,6 +4,7 @@ mod change;
 pub mod entry;
 pub mod hash;
 pub mod index;
+mod timeouts;
 
 use std::sync::Arc;
 
@@ -14,76 +15,14 @@ use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
 pub use change::{Standing, opening_query, standing};
 pub use entry::{
-    Entry, EntryKey, NOTED, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
+    Entry, EntryKey, NOTED, NotedSyn, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
 };
 pub use hash::{FlowHash, RawHash, Secret};
 use index::{Index, View};
+pub use timeouts::Timeouts;
 
 /// Entries that a full table looks at for one newcomer, at most.
 const ROOM_BUDGET: u32 = 64;
-
-/// Idle timeouts in ticks (semantics 4.1, 4.3, 4.6).
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// SYN sent and SYN received.
-    pub tcp_syn: u32,
-    /// Established.
-    pub tcp_established: u32,
-    /// One or both FINs seen.
-    pub tcp_fin: u32,
-    /// ICMP.
-    pub icmp: u32,
-    /// Others, one direction seen.
-    pub one_way: u32,
-    /// Others, both seen.
-    pub two_way: u32,
-    /// What is remembered of a first fragment.
-    pub fragment: u32,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = |s: u32| s * crate::time::TICKS_PER_SECOND;
-        Timeouts {
-            tcp_syn: seconds(30),
-            tcp_established: seconds(600),
-            tcp_fin: seconds(30),
-            icmp: seconds(30),
-            one_way: seconds(30),
-            two_way: seconds(180),
-            fragment: seconds(5),
-        }
-    }
-}
-
-impl Timeouts {
-    /// Of a connection in this state.
-    pub fn of(&self, state: State) -> u32 {
-        match state {
-            State::SynSent | State::SynReceived => self.tcp_syn,
-            State::Established => self.tcp_established,
-            State::FinWait | State::Closing => self.tcp_fin,
-            State::Icmp | State::IcmpAnswered => self.icmp,
-            State::OneWay => self.one_way,
-            State::TwoWay => self.two_way,
-        }
-    }
-
-    /// The longest of all.
-    pub fn longest(&self) -> u32 {
-        [
-            self.tcp_syn,
-            self.tcp_established,
-            self.tcp_fin,
-            self.icmp,
-            self.one_way,
-            self.two_way,
-            self.fragment,
-        ]
-        .into_iter()
-        .fold(0, u32::max)
-    }
-}
 
 /// What a shard is made for.
 #[derive(Clone, Copy, Debug)]
@@ -116,8 +55,8 @@ pub struct Shard {
     entries: Vec<Entry>,
     /// Remote IPv6 addresses; memory that only IPv6 connections touch.
     remote6: Box<[u128]>,
-    /// Windows of SYNs that passed within connections; memory that only those touch.
-    noted_windows: Box<[u16]>,
+    /// SYNs that passed within connections; memory that only those touch.
+    noted_syns: Box<[NotedSyn]>,
     index: Index,
     wheels: Wheels,
     secret: Secret,
@@ -144,7 +83,7 @@ impl Shard {
         Shard {
             entries: crate::pages::on_huge_pages(capacity as usize),
             remote6: vec![0; capacity as usize].into_boxed_slice(),
-            noted_windows: vec![0; capacity as usize].into_boxed_slice(),
+            noted_syns: vec![NotedSyn::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(capacity),
             wheels: Wheels::new(capacity, now),
             secret,
@@ -254,14 +193,15 @@ impl Shard {
         if entry.is_v6() { self.remote6[flow.0 as usize] } else { u128::from(entry.remote) }
     }
 
-    /// Keeps the window of a SYN that passed within a connection.
-    pub fn note_window(&mut self, flow: FlowIndex, window: u16) {
-        self.noted_windows[flow.0 as usize] = window;
+    /// An entry and the SYN last noted of it, both to be changed in place: as [`Shard::entry_mut`].
+    #[inline]
+    pub fn entry_and_noted(&mut self, flow: FlowIndex) -> (&mut Entry, &mut NotedSyn) {
+        (&mut self.entries[flow.0 as usize], &mut self.noted_syns[flow.0 as usize])
     }
 
-    /// The window last kept.
-    pub fn noted_window(&self, flow: FlowIndex) -> u16 {
-        self.noted_windows[flow.0 as usize]
+    /// The SYN last noted of an entry that has one.
+    pub fn noted_syn(&self, flow: FlowIndex) -> &NotedSyn {
+        &self.noted_syns[flow.0 as usize]
     }
 
     /// How many entries there are, expired ones that were not yet found included.
@@ -305,6 +245,17 @@ impl Shard {
         // Another state may have a shorter time than the one it is filed under.
         if state != before {
             self.refile(flow, state.class());
+        }
+    }
+
+    /// Leaves the entry no more than `tcp_reset` from now.
+    pub fn hasten(&mut self, flow: FlowIndex, now: Now) {
+        let at_most = now.up.wrapping_add(self.config.timeouts.tcp_reset);
+        let entry = &mut self.entries[flow.0 as usize];
+        if !reached(at_most, entry.deadline) {
+            entry.deadline = at_most;
+            let class = entry.class();
+            self.refile(flow, class);
         }
     }
 
