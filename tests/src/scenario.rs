@@ -20,8 +20,8 @@ use crate::sim::SimFrame;
 /// A verdict as text: the reason, `by` the rule, `(observed)`.
 pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
     let mut text = verdict.reason.name().to_owned();
-    if let Some(rule) = verdict.rule.get().and_then(|rule| committer.compiler().rule_name(rule)) {
-        text += &format!(" by {rule}");
+    if let Some(rule) = verdict.rule.get().and_then(|rule| committer.compiler().rule(rule)) {
+        text += &format!(" by {}", rule.name);
     }
     if verdict.observed {
         text += " (observed)";

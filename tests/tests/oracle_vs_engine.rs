@@ -168,7 +168,7 @@ impl Pair {
         let nic =
             (!nobody).then(|| self.committer.nic_name(got.nic).map_or("?".to_owned(), |n| n.to_string()));
         let rule = got.rule.get().map(|rule| {
-            self.committer.compiler().rule_name(rule).map_or("?".to_owned(), |name| name.to_string())
+            self.committer.compiler().rule(rule).map_or("?".to_owned(), |named| named.name.to_string())
         });
         Verdict {
             pass: got.passes(),

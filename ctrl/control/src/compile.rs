@@ -11,7 +11,7 @@ use engine::time::TICK_NS;
 use engine::{GroupId, RuleId, VpcId, addr_bits, proto};
 
 use crate::config::{Config, Unknown};
-use crate::model::{Action, Direction, Key, Mode, Policy, Prefix, Remote, Rule};
+use crate::model::{Action, Direction, Identity, Key, Meaning, Mode, Policy, Prefix, Remote, Rule};
 
 /// First and last address of a prefix, and whether it is IPv6.
 pub fn range_of(prefix: &Prefix) -> (u128, u128, bool) {
@@ -64,14 +64,28 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
 /// Lists that are worth a thread of their own: one takes some tens of microseconds.
 const SHARE: usize = 64;
 
+/// How a rule is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRule {
+    /// Group`#`position, where it stands now; of a rule that is gone, where it last stood.
+    pub name: Arc<str>,
+    /// What it is told by wherever it stands.
+    pub identity: Identity,
+}
+
+/// The names of all rules, by [`RuleId`].
+pub type RuleNames = imbl::Vector<NamedRule>;
+
 /// Numbers for names, which stay the same as long as the appliance runs, and the rules lowered so far.
 #[derive(Clone, Default)]
 pub struct Compiler {
     groups: HashMap<Key, GroupId>,
     vpcs: HashMap<Arc<str>, VpcId>,
-    rules: HashMap<(GroupId, usize), RuleId>,
-    /// By [`RuleId`]: `group#position`.
-    rule_names: Vec<Arc<str>>,
+    /// By what a rule means, not by where it stands: a rule keeps its number, and so its connections
+    /// their rule, when others of its group come and go.
+    rules: imbl::HashMap<(GroupId, Meaning), RuleId>,
+    /// By [`RuleId`].
+    named: RuleNames,
     /// The rules of each group as last compiled.
     lowered: HashMap<Key, Arc<Vec<classify::Rule>>>,
 }
@@ -89,21 +103,33 @@ impl Compiler {
         *self.vpcs.entry(name.clone()).or_insert(next)
     }
 
-    /// The name of a rule: group`#`position.
-    pub fn rule_name(&self, rule: RuleId) -> Option<Arc<str>> {
-        self.rule_names.get(rule.0 as usize).cloned()
+    /// How a rule is called.
+    pub fn rule(&self, rule: RuleId) -> Option<&NamedRule> {
+        self.named.get(rule.0 as usize)
     }
 
-    fn rule(&mut self, group: GroupId, key: &Key, position: usize) -> RuleId {
-        let next = RuleId(self.rule_names.len() as u32);
+    /// How all rules are called: a copy costs nothing.
+    pub fn rules(&self) -> &RuleNames {
+        &self.named
+    }
+
+    /// The number of a rule that stands at this position of its group now.
+    fn rule_at(&mut self, group: GroupId, key: &Key, position: usize, rule: &Rule) -> RuleId {
+        let meaning = rule.meaning();
+        let name: Arc<str> = format!("{key}#{position}").into();
+        if let Some(id) = self.rules.get(&(group, meaning.clone())) {
+            if let Some(named) = self.named.get_mut(id.0 as usize) {
+                named.name = name;
+            }
+            return *id;
+        }
+        let next = RuleId(self.named.len() as u32);
         if next.0 >= RuleId::NONE.0 {
             return RuleId::NONE;
         }
-        let names = &mut self.rule_names;
-        *self.rules.entry((group, position)).or_insert_with(|| {
-            names.push(format!("{key}#{position}").into());
-            next
-        })
+        self.named.push_back(NamedRule { name, identity: meaning.identity() });
+        self.rules.insert((group, meaning), next);
+        next
     }
 
     /// The rules of a group, as the engine takes them.
@@ -117,7 +143,7 @@ impl Compiler {
             .iter()
             .enumerate()
             .map(|(position, rule)| {
-                let rule_id = self.rule(id, key, position);
+                let rule_id = self.rule_at(id, key, position, rule);
                 self.lower(rule, rule_id, policy)
             })
             .collect();

@@ -23,7 +23,7 @@ mod read;
 mod resolve;
 mod rule;
 
-pub use edit::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put, remove};
+pub use edit::{EditError, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, put, remove};
 pub use events::{Event, parse_events};
 
 use crate::model::Policy;

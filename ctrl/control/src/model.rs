@@ -10,7 +10,7 @@ mod rule;
 pub use crate::name::Key;
 pub use address::{Mac, Prefix, ipv4_form};
 pub use objects::Objects;
-pub use rule::{Action, Direction, Ethertypes, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
+pub use rule::{Action, Direction, Ethertypes, Identity, MAX_PRIORITY, Meaning, Remote, Rule, protocol};
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -96,7 +96,9 @@ fn text(explanation: &Explanation) -> String {
     let direction = explanation.direction.as_deref().unwrap_or("none");
     let observed = if explanation.observed { " (observed: it would drop)" } else { "" };
     let rule = match (&explanation.rule, &explanation.rule_text) {
-        (Some(rule), Some(text)) => format!("{rule}: {text}"),
+        (Some(rule), Some(text)) => {
+            format!("{rule} ({}): {text}", explanation.rule_id.as_deref().unwrap_or("no id"))
+        }
         (Some(rule), None) => rule.clone(),
         (None, _) => "none".to_owned(),
     };
@@ -118,8 +120,9 @@ fn text(explanation: &Explanation) -> String {
             .map(|m| format!("{} (rule: {}, packet: {})", m.field, m.rule, m.packet))
             .collect();
         lines.push(format!(
-            "nearest:   {}: {}: does not fit in {}",
+            "nearest:   {} ({}): {}: does not fit in {}",
             near.rule,
+            near.rule_id,
             near.rule_text,
             told.join(", ")
         ));

@@ -43,6 +43,7 @@ fn groups_rules_and_nics_are_edited_one_by_one() {
         ],
     );
     assert_eq!((&done["added"], &done["flushed"]), (&json!(["p/db-1"]), &json!(["p/db-1"])));
+    rules_are_told_by_their_identities(&appliance);
     let exported = appliance.text(["export"]);
     assert!(exported.contains("5433") && exported.contains("max_connections: 9"), "{exported}");
     // What edits made is a document that changes nothing.
@@ -62,6 +63,32 @@ fn groups_rules_and_nics_are_edited_one_by_one() {
     let done = receipt(&appliance, &["group", "delete", "p/db"]);
     assert_eq!(done["removed"], json!(["p/db"]));
     appliance.end();
+}
+
+/// Edits beside a rule leave its identity, which `rule` and filters take in place of its position.
+fn rules_are_told_by_their_identities(appliance: &Appliance) {
+    let identities = || -> Vec<(String, String)> {
+        let groups: Value = serde_json::from_str(&appliance.text(["show", "groups", "-o", "json"])).unwrap();
+        let group = groups.as_array().unwrap().iter().find(|group| group["group"] == "p/db").unwrap();
+        let rules = group["rules"].as_array().unwrap().iter();
+        rules
+            .map(|rule| (rule["rule"].as_str().unwrap().into(), rule["rule_id"].as_str().unwrap().into()))
+            .collect()
+    };
+    receipt(appliance, &["rule", "add", "p/db", "{direction: inbound, protocol: udp, ports: 53}"]);
+    let both = identities();
+    assert!(both.iter().all(|(_, id)| id.len() == 12 && id.starts_with("r-")), "{both:?}");
+    receipt(appliance, &["rule", "delete", "p/db#0"]);
+    assert_eq!(identities(), [("p/db#0".to_owned(), both[1].1.clone())]);
+    receipt(appliance, &["rule", "set", &both[1].1, "{direction: inbound, protocol: tcp, ports: 5433}"]);
+    assert_eq!(identities(), [("p/db#0".to_owned(), both[0].1.clone())], "stable over deletion and addition");
+    let gone = refused(appliance, &["rule", "delete", &both[1].1]);
+    assert!(gone.contains("no rule has the id"), "{gone}");
+    let gone = refused(appliance, &["rule", "delete", &format!("p/db#{}", both[1].1)]);
+    assert!(gone.contains("the group has p/db#0 to p/db#0"), "{gone}");
+    let explain = ["explain", "--nic", "p/db-1", "inbound tcp 1.2.3.4:5 > 10.5.6.8:5433", "-o", "json"];
+    let told: Value = serde_json::from_str(&appliance.text(explain)).unwrap();
+    assert_eq!((&told["rule"], &told["rule_id"]), (&json!("p/db#0"), &json!(both[0].1)));
 }
 
 #[test]

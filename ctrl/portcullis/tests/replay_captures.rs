@@ -23,10 +23,10 @@ fn stamps_are_printed_with_the_captures_own_digits() {
             lines,
             [
                 format!(
-                    r#"{{"from":"outside","index":0,"time":1700000000.000001{zeros},"nic":"server","direction":"inbound","verdict":"pass","reason":"new","rule":"open#0"}}"#
+                    r#"{{"from":"outside","index":0,"time":1700000000.000001{zeros},"nic":"server","direction":"inbound","verdict":"pass","reason":"new","rule":"open#0","rule_id":"r-542115d42c"}}"#
                 ),
                 format!(
-                    r#"{{"from":"outside","index":1,"time":1700000000.999999{zeros},"nic":"server","direction":"inbound","verdict":"pass","reason":"established","rule":null}}"#
+                    r#"{{"from":"outside","index":1,"time":1700000000.999999{zeros},"nic":"server","direction":"inbound","verdict":"pass","reason":"established","rule":null,"rule_id":null}}"#
                 ),
             ]
         );

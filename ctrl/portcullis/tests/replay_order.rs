@@ -243,17 +243,17 @@ fn what_has_no_nic_has_no_direction_and_what_is_observed_says_so() {
     assert_eq!(
         tails(&[]),
         [
-            r#"null,"direction":null,"verdict":"drop","reason":"unknown-destination","rule":null}"#,
-            r#""server","direction":"inbound","verdict":"drop","reason":"no-rule","rule":null}"#,
-            r#""server","direction":"inbound","verdict":"pass","reason":"control","rule":null}"#,
+            r#"null,"direction":null,"verdict":"drop","reason":"unknown-destination","rule":null,"rule_id":null}"#,
+            r#""server","direction":"inbound","verdict":"drop","reason":"no-rule","rule":null,"rule_id":null}"#,
+            r#""server","direction":"inbound","verdict":"pass","reason":"control","rule":null,"rule_id":null}"#,
         ]
     );
     assert_eq!(
         tails(&["--config", "observe.toml"]),
         [
-            r#"null,"direction":null,"verdict":"pass","reason":"unknown-destination","rule":null,"observed":true}"#,
-            r#""server","direction":"inbound","verdict":"pass","reason":"no-rule","rule":null,"observed":true}"#,
-            r#""server","direction":"inbound","verdict":"pass","reason":"control","rule":null}"#,
+            r#"null,"direction":null,"verdict":"pass","reason":"unknown-destination","rule":null,"rule_id":null,"observed":true}"#,
+            r#""server","direction":"inbound","verdict":"pass","reason":"no-rule","rule":null,"rule_id":null,"observed":true}"#,
+            r#""server","direction":"inbound","verdict":"pass","reason":"control","rule":null,"rule_id":null}"#,
         ]
     );
 }

@@ -6,7 +6,7 @@ use control::document::parse_policy;
 use engine::classify::{Ask, Judgement, Query, judge_all};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
-use engine::{Direction, RuleId, VpcId};
+use engine::{Direction, VpcId};
 
 use super::sets::{Header, LIMITS, Set};
 use crate::rig::cycles;
@@ -26,8 +26,7 @@ impl Ours {
         let parsed = parse_policy(&set.document(), "policy", &LIMITS).unwrap_or_else(|e| panic!("{e}"));
         let commit = committer.commit(parsed.policy, 0).unwrap_or_else(|e| panic!("{e}"));
         let snapshot = commit.map_or_else(|| Box::new(committer.initial()), |commit| commit.snapshot);
-        let names = (0..).map_while(|id| committer.compiler().rule_name(RuleId(id)));
-        let order = names.map(|name| place(&name)).collect();
+        let order = committer.compiler().rules().iter().map(|rule| place(&rule.name)).collect();
         let own = snapshot.bindings()[0].vpc;
         Ours { snapshot, order, own }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use control::document::{Limits, RuleEdit, edit_rule};
+use control::document::{Limits, RuleEdit, RulePlace, edit_rule};
 use control::live::{Author, Change, Edit, Target};
 use control::model::{Key, Policy};
 use engine::Side;
@@ -58,6 +58,11 @@ pub fn run(plan: &Plan, directory: &Path) -> Vec<Round> {
 
 fn no_ssh() -> Edit {
     Box::new(|policy: &Policy| {
-        Ok(edit_rule(policy, &Key::in_default("everyone"), &RuleEdit::Delete(0), &Limits::default())?)
+        Ok(edit_rule(
+            policy,
+            &Key::in_default("everyone"),
+            &RuleEdit::Delete(RulePlace::Position(0)),
+            &Limits::default(),
+        )?)
     })
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use control::document::{EditError, Limits, ObjectKey, RuleEdit, edit_rule, put, remove};
+use control::document::{EditError, Limits, ObjectKey, RuleEdit, RulePlace, edit_rule, put, remove};
 use control::live::{Edit, Refused, Target};
 use control::model::{Key, Policy};
 use engine::Side;
@@ -200,8 +200,10 @@ impl State {
         let subject = |at: usize| nic_text(at, &self.0[at]);
         let edit: Edit = match op {
             Op::AddRule(at, rule) => edited(at, RuleEdit::Add(rule_text(at, rule)), limits),
-            Op::DeleteRule(at, place) => edited(at, RuleEdit::Delete(place), limits),
-            Op::SetRule(at, place, rule) => edited(at, RuleEdit::Set(place, rule_text(at, rule)), limits),
+            Op::DeleteRule(at, place) => edited(at, RuleEdit::Delete(RulePlace::Position(place)), limits),
+            Op::SetRule(at, place, rule) => {
+                edited(at, RuleEdit::Set(RulePlace::Position(place), rule_text(at, rule)), limits)
+            }
             Op::Club(at, _) | Op::Nic(at, true) => placed(ObjectKey::Nic(key("s", at)), subject(at), limits),
             Op::List(at, is) => placed(ObjectKey::AddressGroup(key("list", at)), list_text(at, is), limits),
             Op::Peer(at, Some(is)) => placed(ObjectKey::Nic(key("p", at)), peer_text(at, is), limits),

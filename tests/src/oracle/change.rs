@@ -85,6 +85,12 @@ fn rules_of(policy: &Policy, group: &Key, outbound_too: bool) -> BTreeSet<String
         .collect()
 }
 
+/// True for rules that differ in description and spelling at most.
+pub(super) fn means_the_same(one: &Rule, other: &Rule) -> bool {
+    let plain = |rule: &Rule| Rule { description: String::new(), ..spelled(rule.clone()) };
+    plain(one) == plain(other)
+}
+
 /// A rule in one of its spellings.
 fn spelled(mut rule: Rule) -> Rule {
     if let Remote::Prefix(prefix) = rule.remote

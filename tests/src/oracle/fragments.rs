@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use control::model::{Key, Nic};
 use engine::Side;
 
+use super::change::means_the_same;
 use super::era::Era;
 use super::read::{Fragment, Ip};
 use super::{Oracle, Outcome};
@@ -71,10 +72,28 @@ impl Oracle {
         };
         match first {
             // The rule of a denied first is the one that denies what follows.
-            first if !first.outcome.passes() => first.outcome,
+            first if !first.outcome.passes() => {
+                let rule = first.outcome.rule.as_ref().map(|rule| self.called_now(rule, first.era));
+                Outcome { rule, ..first.outcome }
+            }
             first if offset < first.headers => Outcome::of("malformed", Some(nic)),
             _ => Outcome::of("fragment", Some(nic)),
         }
+    }
+
+    /// A rule is named by where it stands; one that is gone, by where it last stood.
+    fn called_now(&self, name: &str, since: usize) -> String {
+        let place = |name: &str| {
+            let (group, position) = name.rsplit_once('#')?;
+            Some((Key::parse(group)?, position.parse::<usize>().ok()?))
+        };
+        let Some((group, position)) = place(name) else { return name.to_owned() };
+        let rules = |era: usize| self.eras[era].policy.security_groups.get(&group).map(|group| &group.rules);
+        let Some(rule) = rules(since).and_then(|rules| rules.get(position)) else { return name.to_owned() };
+        let now = (since + 1..=self.era)
+            .rev()
+            .find_map(|era| rules(era)?.iter().position(|other| means_the_same(rule, other)));
+        now.map_or_else(|| name.to_owned(), |now| format!("{group}#{now}"))
     }
 
     /// What is remembered under a key and not forgotten.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
+use control::compile::RuleNames;
 use engine::lane::{Fragment, Lane};
 use engine::verdict::Verdict as Judged;
 use engine::worker::Tap;
-use engine::{Generation, NicSlot, Reason, Side};
+use engine::{Generation, NicSlot, Reason, RuleId, Side};
 
 use super::figures::Figures;
 use super::plan::{Arriving, Op, Setup};
@@ -70,6 +71,9 @@ pub(super) struct World<'s> {
     pub story: Option<Vec<String>>,
     /// The last generation that every worker had acknowledged.
     acknowledged: u32,
+    /// What rules were called under each generation, and the generation that is judged by.
+    rules: BTreeMap<u32, RuleNames>,
+    judging: u32,
     parked: Vec<bool>,
     polled_ns: Vec<u64>,
     /// By queue and side the frames that wait to be received.
@@ -94,6 +98,8 @@ impl<'s> World<'s> {
             figures: Figures::default(),
             story: tell.then(Vec::new),
             acknowledged: 0,
+            rules: BTreeMap::new(),
+            judging: 0,
             parked: vec![false; *workers],
             polled_ns: vec![START_NS; *workers],
             waiting: vec![Default::default(); *workers],
@@ -239,6 +245,7 @@ impl<'s> World<'s> {
         if expected != Some(generation) {
             return fail("commit", format!("generation {generation} where the oracle makes {expected:?}"));
         }
+        self.rules.insert(generation, self.farm.committer.compiler().rules().clone());
         self.farm.publisher.publish(snapshot);
         self.note_acknowledged();
         Ok(())
@@ -310,6 +317,7 @@ impl<'s> World<'s> {
             return fail("acknowledgement", format!("worker {worker} judges by {generation}"));
         }
         self.oracle.adopt(worker, generation);
+        self.judging = generation;
         let before = self.before(worker, generation);
         let answer = self.ask(worker);
         let mut notes = Notes::default();
@@ -439,10 +447,9 @@ impl<'s> World<'s> {
         let committer = &self.farm.committer;
         let nobody = got.nic == NicSlot::NONE;
         let nic = (!nobody).then(|| committer.nic_name(got.nic).map_or("?".to_owned(), |n| n.to_string()));
-        let rule = got
-            .rule
-            .get()
-            .map(|rule| committer.compiler().rule_name(rule).map_or("?".to_owned(), |name| name.to_string()));
+        let names = self.rules.get(&self.judging);
+        let name = |rule: RuleId| names?.get(rule.0 as usize).map(|named| named.name.to_string());
+        let rule = got.rule.get().map(|rule| name(rule).unwrap_or("?".to_owned()));
         Verdict {
             pass: got.passes(),
             observed: got.observed,

@@ -14,7 +14,7 @@ use super::refusals::{Absent, BadDocument, Guards, Senseless};
 use super::shape::Receipt;
 use super::written::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
 use super::{Failed, POLICY};
-use crate::document::{EditError, ObjectKey, RuleEdit, edit_rule, merge, put, remove};
+use crate::document::{EditError, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, put, remove};
 use crate::export::export_object;
 use crate::live::{Live, Refused, Target};
 use crate::model::{Key, Policy};
@@ -203,26 +203,30 @@ objects!(
 );
 objects!(nics, "/v1/nics/{project}/{name}", "NIC", ObjectPlace, NicDocument, ObjectKey::Nic);
 
-/// A rule's place: its group, and its position there.
+/// A rule of a group.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-struct RulePlace {
+struct RulePath {
     /// The group's project.
     #[param(example = "default", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
     project: String,
     /// The group's name.
     #[param(example = "web", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
     name: String,
-    /// The rule's position in the group, from 0.
-    #[param(example = 0, maximum = 4_294_967_295_u32)]
-    position: u32,
+    /// The rule's position in the group, from 0, or its identity.
+    #[param(example = "0", pattern = "^([0-9]{1,9}|r-[0-9a-f]{10})$")]
+    rule: String,
 }
 
-/// The group and position of an extracted place.
-fn rule_place(place: Asked<RulePlace>) -> Result<(Key, usize), Failed> {
-    let Path(RulePlace { project, name, position }) =
-        place.map_err(|error| bad_request(error.body_text()))?;
-    Ok((ObjectPlace { project, name }.key()?, position as usize))
+/// The group and the place in it of an extracted path.
+fn rule_place(path: Asked<RulePath>) -> Result<(Key, RulePlace), Failed> {
+    let Path(RulePath { project, name, rule }) = path.map_err(|error| bad_request(error.body_text()))?;
+    let place = rule.parse().map_err(|()| {
+        bad_request(format!(
+            "rule: {rule:?}; allowed: a position from 0, or an identity such as r-0123456789"
+        ))
+    })?;
+    Ok((ObjectPlace { project, name }.key()?, place))
 }
 
 async fn edit_rules(wish: Wish<EditQuery>, group: Key, what: RuleEdit) -> Changed {
@@ -243,21 +247,21 @@ async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): 
 
 /// Puts a rule in the place of another
 #[utoipa::path(
-    put, path = "/v1/security-groups/{project}/{name}/rules/{position}", tag = "objects", params(RulePlace, EditQuery, IfMatch),
+    put, path = "/v1/security-groups/{project}/{name}/rules/{rule}", tag = "objects", params(RulePath, EditQuery, IfMatch),
     request_body(content((Rule = "application/json"), (Rule = "application/yaml"))),
     responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards, BadDocument)
 )]
-async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePlace>, Text(text): Text) -> Changed {
-    let (group, position) = rule_place(place)?;
-    edit_rules(wish, group, RuleEdit::Set(position, text)).await
+async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePath>, Text(text): Text) -> Changed {
+    let (group, place) = rule_place(place)?;
+    edit_rules(wish, group, RuleEdit::Set(place, text)).await
 }
 
 /// Takes a rule away; those behind it move up
 #[utoipa::path(
-    delete, path = "/v1/security-groups/{project}/{name}/rules/{position}", tag = "objects", params(RulePlace, EditQuery, IfMatch),
+    delete, path = "/v1/security-groups/{project}/{name}/rules/{rule}", tag = "objects", params(RulePath, EditQuery, IfMatch),
     responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards)
 )]
-async fn delete_rule(wish: Wish<EditQuery>, place: Asked<RulePlace>) -> Changed {
-    let (group, position) = rule_place(place)?;
-    edit_rules(wish, group, RuleEdit::Delete(position)).await
+async fn delete_rule(wish: Wish<EditQuery>, place: Asked<RulePath>) -> Changed {
+    let (group, place) = rule_place(place)?;
+    edit_rules(wish, group, RuleEdit::Delete(place)).await
 }

@@ -74,6 +74,8 @@ pub struct Affected {
     pub by_nic: BTreeMap<String, u64>,
     /// How many that which rule let in.
     pub by_rule: BTreeMap<String, u64>,
+    /// The same by the rules' identities.
+    pub by_rule_id: BTreeMap<String, u64>,
     /// The first thousand of them.
     pub connections: Vec<Connection>,
 }
@@ -270,6 +272,8 @@ pub struct Connection {
     pub expires_in: f64,
     /// The rule that let it in; null if nothing is known of one.
     pub rule: Option<String>,
+    /// The same by its identity, wherever it stands now.
+    pub rule_id: Option<String>,
     /// Who has it.
     pub worker: usize,
     /// ICMP: what request and reply have in common.
@@ -349,8 +353,21 @@ pub struct Group {
     pub inbound_rules: usize,
     /// Its rules, outbound ones.
     pub outbound_rules: usize,
+    /// Its rules, in their order.
+    pub rules: Vec<GroupRule>,
     /// NICs that are in it.
     pub nics: Vec<String>,
+}
+
+/// A rule of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupRule {
+    /// Its name: group#position.
+    pub rule: String,
+    /// Its identity, which follows from what it matches and does.
+    pub rule_id: String,
+    /// What it says.
+    pub rule_text: String,
 }
 
 /// One of `show workers`.
@@ -457,6 +474,8 @@ pub struct Explanation {
     pub why: String,
     /// The rule that decides: group#position; null where none does.
     pub rule: Option<String>,
+    /// The same by its identity.
+    pub rule_id: Option<String>,
     /// What that rule says.
     pub rule_text: Option<String>,
     /// For a drop by the rules, those that came nearest to letting it pass.
@@ -481,6 +500,8 @@ pub struct Explanation {
 pub struct Near {
     /// Its name: group#position.
     pub rule: String,
+    /// Its identity.
+    pub rule_id: String,
     /// What it says.
     pub rule_text: String,
     /// Fields that do not fit.

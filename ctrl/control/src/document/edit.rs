@@ -12,7 +12,7 @@ use super::Limits;
 use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, DraftVpc};
 use super::resolve::{resolve, settle_implied_defaults};
 use super::rule::{DraftRule, rule};
-use crate::model::{Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
+use crate::model::{Identity, Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
 use crate::source::{Diagnostic, Fault, Node, Pos, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
@@ -157,15 +157,56 @@ fn user_of_missing(policy: &Policy, gone: &ObjectKey) -> Option<ObjectKey> {
     }
 }
 
+/// Which rule of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulePlace {
+    /// The one at this position, from 0.
+    Position(usize),
+    /// The one of this identity.
+    Identity(Identity),
+}
+
+impl std::str::FromStr for RulePlace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<RulePlace, ()> {
+        match text.parse() {
+            Ok(identity) => Ok(RulePlace::Identity(identity)),
+            Err(()) => text.parse().map(RulePlace::Position).map_err(|_| ()),
+        }
+    }
+}
+
+impl RulePlace {
+    /// Its position in the group, if it is there.
+    fn find(self, group: &SecurityGroup) -> Result<usize, EditError> {
+        let found = match self {
+            RulePlace::Position(at) => (at < group.rules.len()).then_some(at),
+            RulePlace::Identity(id) => group.rules.iter().position(|rule| rule.meaning().identity() == id),
+        };
+        found.ok_or_else(|| {
+            let key = &group.key;
+            let what = match self {
+                RulePlace::Position(at) => format!("rule {key}#{at}"),
+                RulePlace::Identity(id) => format!("rule {id} in {key}"),
+            };
+            EditError::NotFound(match group.rules.len() {
+                0 => format!("{what}; the group has no rules"),
+                count => format!("{what}; the group has {key}#0 to {key}#{}", count - 1),
+            })
+        })
+    }
+}
+
 /// What is done to a group's list of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleEdit {
     /// A rule at the end of the list.
     Add(String),
-    /// A rule in the place of that at the position.
-    Set(usize, String),
-    /// No rule at the position; those behind it move up.
-    Delete(usize),
+    /// A rule in the place of another.
+    Set(RulePlace, String),
+    /// No rule in that place; those behind it move up.
+    Delete(RulePlace),
 }
 
 /// The policy with a group's rules edited.
@@ -182,11 +223,8 @@ pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) 
     let mut draft = group_draft(group);
     match edit {
         RuleEdit::Add(_) => draft.rules.push(rule(&root, key).map_err(in_file)?),
-        RuleEdit::Set(at, _) | RuleEdit::Delete(at) if *at >= draft.rules.len() => {
-            return Err(EditError::NotFound(format!("rule {key}#{at}")));
-        }
-        RuleEdit::Set(at, _) => draft.rules[*at] = rule(&root, key).map_err(in_file)?,
-        RuleEdit::Delete(at) => drop(draft.rules.remove(*at)),
+        RuleEdit::Set(place, _) => draft.rules[place.find(group)?] = rule(&root, key).map_err(in_file)?,
+        RuleEdit::Delete(place) => drop(draft.rules.remove(place.find(group)?)),
     }
     let draft = Draft { security_groups: vec![draft], ..Draft::default() };
     Ok(merged(present, draft, limits).map_err(in_file)?)

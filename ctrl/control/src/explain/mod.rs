@@ -26,6 +26,7 @@ use crate::compile::shard_config;
 use crate::config::Config;
 use crate::model::{Key, Policy};
 use describe::Described;
+pub use nearest::in_words;
 
 /// Connections that the table has room for: one packet opens at most one.
 const ROOM: u32 = 64;
@@ -166,13 +167,14 @@ impl Bench {
         };
         let policy = committer.policy();
         let nic = committer.nic_name(verdict.nic);
-        let rule = verdict.rule.get().and_then(|rule| committer.compiler().rule_name(rule));
+        let rule = verdict.rule.get().and_then(|rule| committer.compiler().rule(rule));
         Explanation {
             verdict: if verdict.passes() { "pass" } else { "drop" }.to_owned(),
             reason: verdict.reason.name().to_owned(),
             why: words::why(policy, lane, verdict, nic.as_deref()),
-            rule_text: rule.as_ref().map(|rule| nearest::rule_text(policy, rule)),
-            rule: rule.map(|rule| rule.to_string()),
+            rule_text: rule.map(|rule| nearest::rule_text(policy, &rule.name)),
+            rule: rule.map(|rule| rule.name.to_string()),
+            rule_id: rule.map(|rule| rule.identity.to_string()),
             nearest,
             from: if side == Side::Inside { shape::Side::Inside } else { shape::Side::Outside },
             direction: nic.as_ref().map(|_| side.direction().name().to_owned()),

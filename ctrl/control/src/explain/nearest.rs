@@ -42,7 +42,8 @@ pub fn nearest(committer: &Committer, snapshot: &Snapshot, nic: &Binding, query:
 
 /// One rule, with the fields that do not fit; `None` among them stands for the family.
 fn near(committer: &Committer, rule: RuleId, fields: &[Option<Field>], query: &Query) -> Option<Near> {
-    let name = committer.compiler().rule_name(rule)?.to_string();
+    let named = committer.compiler().rule(rule)?;
+    let (name, rule_id) = (named.name.to_string(), named.identity.to_string());
     let rule = find(committer.policy(), &name)?;
     let mut mismatches: Vec<_> = fields.iter().map(|field| mismatch(rule, *field, query)).collect();
     if mismatches.is_empty() {
@@ -51,7 +52,13 @@ fn near(committer: &Committer, rule: RuleId, fields: &[Option<Field>], query: &Q
         mismatches.push(Mismatch { field: "priority".to_owned(), rule: own, packet });
     }
     let mismatch = mismatches.iter().map(|mismatch| mismatch.field.clone()).collect();
-    Some(Near { rule_text: rule_text(committer.policy(), &name), rule: name, mismatch, found: mismatches })
+    Some(Near {
+        rule_text: rule_text(committer.policy(), &name),
+        rule: name,
+        rule_id,
+        mismatch,
+        found: mismatches,
+    })
 }
 
 fn mismatch(rule: &Rule, field: Option<Field>, query: &Query) -> Mismatch {
@@ -84,9 +91,13 @@ fn find<'p>(policy: &'p Policy, name: &str) -> Option<&'p Rule> {
     policy.security_groups.get(&Key::parse(group)?)?.rules.get(position.parse::<usize>().ok()?)
 }
 
-/// What a rule says, in one line.
+/// What the rule of a name says.
 pub fn rule_text(policy: &Policy, name: &str) -> String {
-    let Some(rule) = find(policy, name) else { return String::new() };
+    find(policy, name).map(in_words).unwrap_or_default()
+}
+
+/// What a rule says, in one line.
+pub fn in_words(rule: &Rule) -> String {
     let action = if rule.action == Action::Deny { "deny" } else { "allow" };
     let direction = if rule.direction == Direction::Inbound { "inbound" } else { "outbound" };
     let preposition = if rule.direction == Direction::Inbound { "from" } else { "to" };

@@ -197,7 +197,7 @@ pub(super) fn describe(
     let number = entry.protocol();
     let has_ports = proto::has_ports(number);
     let is_icmp = number == if entry.is_v6() { proto::ICMPV6 } else { proto::ICMP };
-    let rule = entry.rule().get().and_then(|rule| committer.compiler().rule_name(rule));
+    let rule = entry.rule().get().and_then(|rule| committer.compiler().rule(rule));
     Some(shape::Connection {
         nic: committer.nic_name(binding.nic)?.to_string(),
         opened: if entry.is_inbound() { "inbound" } else { "outbound" }.to_owned(),
@@ -209,7 +209,8 @@ pub(super) fn describe(
         state: entry.state().name().to_owned(),
         tombstone: false,
         expires_in: f64::from(entry.deadline.wrapping_sub(now)) / f64::from(engine::time::TICKS_PER_SECOND),
-        rule: rule.map(|rule| rule.to_string()),
+        rule: rule.map(|rule| rule.name.to_string()),
+        rule_id: rule.map(|rule| rule.identity.to_string()),
         worker,
         icmp: is_icmp.then_some(shape::Icmp {
             identifier: (entry.ports >> 16) as u16,

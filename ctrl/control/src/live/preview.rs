@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::connections::{describe, is_live};
 use super::{Admitted, Live, Refused};
 use crate::api::shape::{self, Affected};
+use crate::model::Identity;
 
 /// Connections that a preview names; it counts all.
 const NAMED: usize = 1000;
@@ -22,6 +23,8 @@ pub struct Preview {
     pub by_nic: BTreeMap<String, u64>,
     /// The disconnected by the rule that let them in.
     pub by_rule: BTreeMap<Arc<str>, u64>,
+    /// The same by the rules' identities.
+    pub by_rule_id: BTreeMap<Identity, u64>,
     /// The first of the disconnected.
     pub connections: Vec<shape::Connection>,
 }
@@ -53,8 +56,9 @@ impl Live {
                     *preview.by_nic.entry(nic.to_string()).or_default() += 1;
                 }
                 let rule = connection.entry.rule().get();
-                if let Some(rule) = rule.and_then(|rule| inner.committer.compiler().rule_name(rule)) {
-                    *preview.by_rule.entry(rule).or_default() += 1;
+                if let Some(rule) = rule.and_then(|rule| inner.committer.compiler().rule(rule)) {
+                    *preview.by_rule.entry(rule.name.clone()).or_default() += 1;
+                    *preview.by_rule_id.entry(rule.identity).or_default() += 1;
                 }
                 if preview.connections.len() < NAMED {
                     preview.connections.extend(describe(&inner.committer, present, connection, now, worker));
@@ -72,6 +76,7 @@ impl From<Preview> for Affected {
             revived: preview.revived,
             by_nic: preview.by_nic,
             by_rule: preview.by_rule.into_iter().map(|(rule, n)| (rule.to_string(), n)).collect(),
+            by_rule_id: preview.by_rule_id.into_iter().map(|(rule, n)| (rule.to_string(), n)).collect(),
             connections: preview.connections,
         }
     }

@@ -8,7 +8,7 @@ use engine::{Direction, NicSlot, Reason};
 use super::{Inner, Live, names};
 use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
-use crate::explain::{Bench, Unexplained};
+use crate::explain::{Bench, Unexplained, in_words};
 use crate::model::{self, Mode, Policy};
 
 /// What one worker counted of one NIC and direction, or a sum of such.
@@ -131,6 +131,7 @@ impl Live {
                 implied: group.implied,
                 inbound_rules: inbound,
                 outbound_rules: group.rules.len() - inbound,
+                rules: group.rules.iter().enumerate().map(|(at, rule)| described(group, at, rule)).collect(),
                 nics: members.get(&group.key).cloned().unwrap_or_default(),
             }
         };
@@ -240,5 +241,14 @@ impl Inner {
                 .map_or(0, |identity| self.live_under(&[(identity.slot, identity.live_epoch())])),
             flushed_at: identity.map_or(0, |identity| identity.flush().0),
         }
+    }
+}
+
+/// A rule at its position in its group.
+fn described(group: &model::SecurityGroup, at: usize, rule: &model::Rule) -> shape::GroupRule {
+    shape::GroupRule {
+        rule: format!("{}#{at}", group.key),
+        rule_id: rule.meaning().identity().to_string(),
+        rule_text: in_words(rule),
     }
 }

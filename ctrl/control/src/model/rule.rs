@@ -1,6 +1,10 @@
 //! Rules and what they mean.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Key, Prefix};
 
@@ -170,6 +174,129 @@ impl Rule {
             remote,
             action: self.action,
             priority: self.priority,
+        }
+    }
+}
+
+/// Hexadecimal digits of an [`Identity`].
+const DIGITS: usize = 10;
+
+/// What a rule is told by wherever it stands: a hash of its [`Meaning`]. Rules of one meaning in two
+/// groups have the same. Written `r-` and 10 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity(u64);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r-{:0DIGITS$x}", self.0)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Identity, ()> {
+        let digits = text.strip_prefix("r-").ok_or(())?;
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digits.len() != DIGITS || !digits.bytes().all(is_digit) {
+            return Err(());
+        }
+        u64::from_str_radix(digits, 16).map(Identity).map_err(|_| ())
+    }
+}
+
+impl Meaning {
+    /// The identity of rules that mean this: equal on every appliance and in every release, so the text
+    /// that is hashed must never change for a rule that can be written today.
+    pub fn identity(&self) -> Identity {
+        let direction = match self.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        let families = match self.ethertypes {
+            Ethertypes { v4: true, v6: true } => "46",
+            Ethertypes { v6: true, .. } => "6",
+            Ethertypes { .. } => "4",
+        };
+        let or_any = |text: Option<String>| text.unwrap_or_else(|| "any".to_owned());
+        let protocol = or_any(self.protocol.map(|number| number.to_string()));
+        let ports = or_any(self.ports.map(|(low, high)| format!("{low}-{high}")));
+        let icmp = or_any(
+            self.icmp.map(|(kind, code)| format!("{kind}/{}", or_any(code.map(|code| code.to_string())))),
+        );
+        let remote = match &self.remote {
+            Remote::Any => "any".to_owned(),
+            Remote::Prefix(prefix) => prefix.to_string(),
+            // Always with the project, which short names leave out.
+            Remote::Group(Key { project, name }) => format!("group:{project}/{name}"),
+            Remote::AddressGroup(Key { project, name }) => format!("address-group:{project}/{name}"),
+        };
+        let action = match self.action {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+        };
+        let priority = self.priority;
+        let text = format!("{direction}|{families}|{protocol}|{ports}|{icmp}|{remote}|{action}|{priority}");
+        Identity(xxh3_64(text.as_bytes()) >> (u64::BITS as usize - 4 * DIGITS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> Rule {
+        Rule {
+            direction: Direction::Inbound,
+            ethertypes: Ethertypes::V4,
+            protocol: Some(6),
+            ports: Some((22, 22)),
+            icmp: None,
+            remote: Remote::Any,
+            action: Action::Allow,
+            priority: MAX_PRIORITY,
+            description: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_identity_is_of_what_a_rule_matches_and_does_and_of_nothing_else() {
+        let plain = rule().meaning().identity();
+        // Written down: it must be the same on every appliance and in every release.
+        assert_eq!(plain.to_string(), "r-893349e713");
+        assert_eq!(Rule { description: "ssh".to_owned(), ..rule() }.meaning().identity(), plain);
+        let everyone = Remote::Prefix("0.0.0.0/0".parse().unwrap());
+        assert_eq!(Rule { remote: everyone, ..rule() }.meaning().identity(), plain);
+        let key = Key::new("p", "g");
+        let others = [
+            Rule { direction: Direction::Outbound, ..rule() },
+            Rule { ethertypes: Ethertypes::BOTH, ..rule() },
+            Rule { ethertypes: Ethertypes::V6, ..rule() },
+            Rule { protocol: None, ..rule() },
+            Rule { protocol: Some(17), ..rule() },
+            Rule { ports: None, ..rule() },
+            Rule { ports: Some((22, 23)), ..rule() },
+            Rule { icmp: Some((8, None)), ..rule() },
+            Rule { icmp: Some((8, Some(0))), ..rule() },
+            Rule { remote: Remote::Prefix("10.0.0.0/8".parse().unwrap()), ..rule() },
+            Rule { remote: Remote::Group(key.clone()), ..rule() },
+            Rule { remote: Remote::AddressGroup(key), ..rule() },
+            Rule { action: Action::Deny, ..rule() },
+            Rule { priority: 1, ..rule() },
+        ];
+        let mut seen: Vec<_> = others.iter().map(|rule| rule.meaning().identity()).collect();
+        seen.push(plain);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_is_written_and_in_no_other_way() {
+        let identity = rule().meaning().identity();
+        assert_eq!(identity.to_string().parse(), Ok(identity));
+        for bad in ["", "r-", "r-012345678", "r-01234567890", "r-01234567AB", "r-+123456789", "0123456789"] {
+            assert_eq!(bad.parse::<Identity>(), Err(()), "{bad}");
         }
     }
 }

@@ -78,7 +78,7 @@ pub enum RuleCommand {
     },
     /// Put a rule in another's place
     Set {
-        /// Which: group#position, as counters and verdicts name it
+        /// Which: group#position as verdicts name it, or its id (r-…), alone or as group#id
         place: String,
         /// As in a document
         rule: String,
@@ -88,7 +88,7 @@ pub enum RuleCommand {
     },
     /// Take a rule away; those behind it move up
     Delete {
-        /// Which: group#position
+        /// Which: group#position, or its id (r-…), alone or as group#id
         place: String,
         /// How
         #[command(flatten)]

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::model::Key;
+use control::api::shape::Group;
+use control::document::RulePlace;
+use control::model::{Identity, Key};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -65,9 +67,11 @@ pub fn rule(command: &RuleCommand) -> Result<ExitCode, Failure> {
             change(Method::POST, &path, rule.clone().into_bytes(), edit)
         }
         RuleCommand::Set { place, rule, edit } => {
-            change(Method::PUT, &rule_path(place)?, rule.clone().into_bytes(), edit)
+            change(Method::PUT, &rule_path(place, edit)?, rule.clone().into_bytes(), edit)
         }
-        RuleCommand::Delete { place, edit } => change(Method::DELETE, &rule_path(place)?, Vec::new(), edit),
+        RuleCommand::Delete { place, edit } => {
+            change(Method::DELETE, &rule_path(place, edit)?, Vec::new(), edit)
+        }
     }
 }
 
@@ -85,12 +89,34 @@ fn path(kind: &str, name: &str) -> Result<String, Failure> {
     Ok(format!("/v1/{kind}/{}/{}", part(&project), part(&name)))
 }
 
-fn rule_path(place: &str) -> Result<String, Failure> {
-    let (group, position) = place
-        .rsplit_once('#')
-        .filter(|(_, position)| position.parse::<usize>().is_ok())
-        .ok_or_else(|| Failure::input(format!("{place:?}; allowed: GROUP#POSITION")))?;
-    Ok(format!("{}/rules/{position}?", path("security-groups", group)?))
+/// The path of a rule that is named by its group and its place there, or by its identity alone.
+fn rule_path(place: &str, edit: &Edit) -> Result<String, Failure> {
+    let name = match place.parse::<Identity>() {
+        Ok(identity) => name_of(identity, edit)?,
+        Err(()) => place.to_owned(),
+    };
+    let (group, rule) =
+        name.rsplit_once('#').filter(|(_, rule)| rule.parse::<RulePlace>().is_ok()).ok_or_else(|| {
+            Failure::input(format!("{place:?}; allowed: GROUP#POSITION, or a rule's id such as r-0123456789"))
+        })?;
+    Ok(format!("{}/rules/{rule}?", path("security-groups", group)?))
+}
+
+/// The only rule of an identity, as GROUP#IDENTITY: its position may change before the request comes.
+fn name_of(identity: Identity, edit: &Edit) -> Result<String, Failure> {
+    let asked = identity.to_string();
+    let answer = request(&edit.client.socket, Method::GET, "/v1/groups", Vec::new())?.success()?;
+    let groups: Vec<Group> = serde_json::from_slice(&answer).map_err(Failure::runtime)?;
+    let holds = |group: &&Group| group.rules.iter().any(|rule| rule.rule_id == asked);
+    let holders: Vec<&str> = groups.iter().filter(holds).map(|group| group.group.as_str()).collect();
+    match holders[..] {
+        [group] => Ok(format!("{group}#{asked}")),
+        [] => Err(Failure::input(format!("no rule has the id {asked}; `show groups -o json` lists them"))),
+        _ => {
+            let names: Vec<_> = holders.iter().map(|group| format!("{group}#{asked}")).collect();
+            Err(Failure::input(format!("{asked} stands in several groups; allowed: {}", names.join(", "))))
+        }
+    }
 }
 
 /// A new object; one that is there is not replaced.

@@ -174,9 +174,9 @@ impl Replay {
             let (mut nic, mut rule) = (None, None);
             if self.output.wants_lines() {
                 nic = self.committer.nic_name(verdict.nic);
-                rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule_name(rule));
+                rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule(rule));
             }
-            let names = Names { nic: nic.as_deref(), rule: rule.as_deref() };
+            let names = Names { nic: nic.as_deref(), rule };
             self.output.packet(packet, *side, verdict, &names).map_err(unwritten)?;
         }
         let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use control::compile::NamedRule;
 use engine::reason::REASONS;
 use engine::verdict::Verdict;
 use engine::{Reason, RuleId, Side};
@@ -98,7 +99,7 @@ pub struct Names<'n> {
     /// Of the NIC.
     pub nic: Option<&'n str>,
     /// Of the rule.
-    pub rule: Option<&'n str>,
+    pub rule: Option<&'n NamedRule>,
 }
 
 /// All that replay writes.
@@ -283,7 +284,11 @@ fn write_line(
     let passes = if verdict.passes() { "pass" } else { "drop" };
     write!(writer, ",\"verdict\":\"{passes}\",\"reason\":\"{}\",\"rule\":", verdict.reason.name())?;
     debug_assert!(names.rule.is_none() || verdict.rule != RuleId::NONE);
-    write_name(writer, names.rule)?;
+    write_name(writer, names.rule.map(|rule| &*rule.name))?;
+    match names.rule {
+        Some(rule) => write!(writer, ",\"rule_id\":\"{}\"", rule.identity)?,
+        None => writer.write_all(b",\"rule_id\":null")?,
+    }
     if verdict.observed {
         writer.write_all(b",\"observed\":true")?;
     }

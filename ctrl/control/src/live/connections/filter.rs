@@ -62,7 +62,7 @@ pub struct Written {
     /// Tombstones alone, or live connections alone.
     #[param(value_type = bool, required = false)]
     pub tombstone: Option<bool>,
-    /// `group#position`
+    /// `group#position`, or the rule's identity.
     #[param(value_type = String, required = false)]
     pub rule: Option<String>,
     /// Last found live, or disconnected, at this generation or later.
@@ -154,11 +154,16 @@ impl Filter {
             && self.remote_port.is_none_or(|port| connection.remote_port == Some(port))
             && self.local_port.is_none_or(|port| connection.local_port == Some(port))
             && self.since.is_none_or(|since| connection.generation >= since)
-            && self.rule.as_ref().is_none_or(|rule| connection.rule.as_ref() == Some(rule))
+            && self.rule.as_ref().is_none_or(|rule| is_rule(connection, rule))
             && within(&self.remote, &connection.remote)
             && within(&self.local, &connection.local)
             && self.vpc.as_ref().is_none_or(in_vpc)
     }
+}
+
+/// True if the connection's rule has this name or this identity.
+fn is_rule(connection: &Connection, wanted: &str) -> bool {
+    [&connection.rule, &connection.rule_id].into_iter().any(|rule| rule.as_deref() == Some(wanted))
 }
 
 #[cfg(test)]
