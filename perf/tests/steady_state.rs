@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use engine::Reason;
-use engine::conntrack::{Entry, index::Index};
+use engine::conntrack::{Entry, index::Index, roster::Rosters};
 use engine::wheel::Wheels;
 use perf::cases::established_rig;
 use perf::memory::{Load, shuffled};
@@ -78,14 +78,17 @@ fn resident_kb() -> u64 {
 }
 
 #[test]
-fn a_connection_takes_an_entry_an_index_place_and_a_link() {
+fn a_connection_takes_an_entry_an_index_place_and_two_links() {
     const HELD: u32 = 1_000_000;
     // Filled to nine tenths.
     let capacity = HELD / 9 * 10 + 10;
     let index = Index::new(capacity).bytes() as f64 / f64::from(capacity);
     let (entry, link) = (size_of::<Entry>(), Wheels::BYTES_AN_ENTRY);
-    println!("bytes a place: entry {entry}, index {index:.2}, timers and eviction {link}; IPv6 16 more");
-    assert_eq!((entry, link), (64, 8));
+    let roster = Rosters::BYTES_AN_ENTRY;
+    println!(
+        "bytes a place: entry {entry}, index {index:.2}, timers and eviction {link}, its NIC's ring {roster}; IPv6 16 more"
+    );
+    assert_eq!((entry, link, roster), (64, 8, 8));
     assert!(index <= 12.0, "{index}");
 
     let world = World { nics: 100, rules: 50, shape: Shape::V4 };

@@ -8,18 +8,19 @@ use engine::conntrack::{
 };
 use engine::snapshot::{AddressKey, Draft, Settings};
 use engine::time::Clock;
-use engine::{AddrId, Generation, proto};
+use engine::{AddrId, Generation, NicSlot, proto};
 
 #[test]
 fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
-    let config = ShardConfig { capacity: 8, unconfirmed: 8, timeouts: Timeouts::default() };
+    let config = ShardConfig { capacity: 8, unconfirmed: 8, all_workers: 8, timeouts: Timeouts::default() };
     let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
     let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
     let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, cells, population);
-    let nobody =
-        Draft::new(Settings::default(), AddressKey::PUBLIC).publish(Generation(1), Generation(0), Vec::new);
-
     let (addr, ports, there) = (AddrId::new(0, 0), 53 << 16 | 9, 0x2001_0db8 << 96 | 9);
+    let mut draft = Draft::new(Settings::default(), AddressKey::PUBLIC);
+    draft.unbind(addr, NicSlot(1));
+    let nobody = draft.publish(Generation(1), Generation(0), Vec::new);
+
     let other = there ^ (1 << 64 | 1);
     let meta = key_meta(proto::UDP, true);
     assert_eq!(remote_digest(other, meta), remote_digest(there, meta));

@@ -23,6 +23,7 @@ const REACHED: &[&str] = &[
     "evicted unconfirmed",
     "evicted unconfirmed at their share",
     "evicted tombstones",
+    "evicted of a NIC above its share",
 ];
 
 fn number(name: &str) -> Option<u64> {

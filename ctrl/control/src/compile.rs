@@ -47,6 +47,7 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
     ShardConfig {
         capacity,
         unconfirmed: unconfirmed.max(1),
+        all_workers: all.max(workers),
         timeouts: Timeouts {
             tcp_syn: ticks(t.tcp_syn),
             tcp_established: ticks(t.tcp_established),

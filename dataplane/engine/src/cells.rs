@@ -24,6 +24,7 @@ const BEFORE: usize = 50;
 const BEFORE_EPOCH: usize = 51;
 const OBSERVED: usize = 52;
 const KILLED: usize = 54;
+const DISPLACED: usize = 55;
 
 /// The cells of one worker.
 pub struct Cells {
@@ -145,6 +146,17 @@ impl Cells {
         self.word(NicSlot::NONE, KILLED).load(Relaxed)
     }
 
+    /// A confirmed connection of this NIC has given way to one of a NIC below its share.
+    pub fn count_displaced(&self, nic: NicSlot) {
+        let word = self.word(nic, DISPLACED);
+        word.store(word.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Confirmed connections of a NIC that have given way so.
+    pub fn displaced(&self, nic: NicSlot) -> u64 {
+        self.word(nic, DISPLACED).load(Relaxed)
+    }
+
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.
     pub fn total(&self, nics: u32, reason: Reason) -> u64 {
         (0..nics)
@@ -174,7 +186,7 @@ impl Counts<'_> {
     }
 }
 
-const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && KILLED < WORDS);
+const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && DISPLACED < WORDS);
 const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a

@@ -290,7 +290,7 @@ impl Judge {
         let established = Verdict::of(Reason::Established, nic.nic);
         match outcome {
             Outcome::Pass => {
-                self.shard.moved_on(flow, before, lane.now);
+                self.shard.moved_on(flow, before, nic.nic, lane.now);
                 self.flow = Some(flow);
                 established
             }
@@ -405,10 +405,10 @@ impl Judge {
         Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }
     }
 
-    /// At a NIC's limit: what has expired and was not found yet does not count.
+    /// At a NIC's limit: what of its own has expired and was not found yet does not count.
     #[cold]
     fn enter_after_expiry(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, limit: u32) -> bool {
-        self.shard.expire(snapshot, lane.now, 1024);
+        self.shard.expire_of(nic.nic, snapshot, lane.now);
         self.population.enter(nic.nic, limit)
     }
 

@@ -194,6 +194,10 @@ impl NicRecord {
         }
     }
 
+    fn is_somebody(&self) -> bool {
+        self.vpc != VpcId(u32::MAX)
+    }
+
     /// The last rollback that took something back; 0 without any.
     pub fn rolled_back(&self) -> Generation {
         self.undone.last().map_or(Generation(0), |undone| undone.by)
@@ -241,6 +245,7 @@ pub struct Snapshot {
     pub tunnels: bool,
     vlans: Box<[u32]>,
     vnis: HashMap<u32, VpcId, ahash::RandomState>,
+    policy_nics: u32,
     /// VPCs by [`VpcId`].
     pub vpcs: Vec<VpcRecord>,
     places: AddressIndex,
@@ -409,6 +414,12 @@ impl Snapshot {
     /// Places of NICs, the one for "none" included.
     pub fn nic_count(&self) -> u32 {
         self.nics.len() as u32
+    }
+
+    /// NICs of the policy, who share the table.
+    #[inline]
+    pub fn policy_nics(&self) -> u32 {
+        self.policy_nics
     }
 
     /// The rules of a binding's NIC.

@@ -126,24 +126,41 @@ impl Wheels {
 
     /// The oldest entry of the first filled slot of a class.
     pub fn oldest(&mut self, class: Class) -> Option<u32> {
-        let start = self.cursor % SLOTS;
-        let mut word = start as usize / 64;
-        let mut mask = !0u64 << (start % 64);
-        // One word more than there are, for the bits before `start` in its own word.
-        for _ in 0..=WORDS {
-            let mut bits = self.filled[class as usize][word] & mask;
-            while bits != 0 {
-                let slot = word as u32 * 64 + bits.trailing_zeros();
-                let sentinel = self.sentinel(class, slot);
-                let first = self.links[sentinel as usize].next;
-                if first != sentinel {
-                    return Some(first);
-                }
-                self.filled[class as usize][word] &= !(1 << (slot % 64));
-                bits &= bits - 1;
+        self.first_from(class, self.cursor % SLOTS, SLOTS)
+    }
+
+    /// The next oldest of a class behind this entry of it.
+    pub fn next_oldest(&mut self, class: Class, entry: u32) -> Option<u32> {
+        let next = self.links[entry as usize].next;
+        if next < self.capacity {
+            return Some(next);
+        }
+        let slot = (next - self.sentinel(class, 0) + 1) % SLOTS;
+        self.first_from(class, slot, self.cursor.wrapping_sub(slot) % SLOTS)
+    }
+
+    /// The first entry of a class in `count` slots from `slot` on and round; marks those found empty.
+    fn first_from(&mut self, class: Class, slot: u32, count: u32) -> Option<u32> {
+        let mut passed = 0;
+        while passed < count {
+            let at = (slot + passed) % SLOTS;
+            let (word, bit) = (at as usize / 64, at % 64);
+            let bits = self.filled[class as usize][word] >> bit;
+            if bits == 0 {
+                passed += 64 - bit;
+                continue;
             }
-            word = (word + 1) % WORDS;
-            mask = !0;
+            passed += bits.trailing_zeros();
+            if passed >= count {
+                return None;
+            }
+            let at = (slot + passed) % SLOTS;
+            let sentinel = self.sentinel(class, at);
+            let first = self.links[sentinel as usize].next;
+            if first != sentinel {
+                return Some(first);
+            }
+            self.filled[class as usize][word] &= !(1 << (at % 64));
         }
         None
     }
@@ -168,6 +185,18 @@ impl Wheels {
                 return Some(found);
             }
         }
+    }
+
+    /// True if something that is due by tick `now` may not have been looked at.
+    pub fn is_behind(&self, now: u32) -> bool {
+        self.cursor != now || self.first_due().is_some()
+    }
+
+    fn first_due(&self) -> Option<u32> {
+        let slot = self.cursor % SLOTS;
+        let firsts =
+            (0..CLASSES).map(|n| self.links[self.sentinel(Class::from_number(n), slot) as usize].next);
+        firsts.into_iter().find(|first| *first < self.capacity)
     }
 
     /// The first entry of a slot, over all classes; marks those found empty.
@@ -231,6 +260,31 @@ mod tests {
         wheels.unlink(5);
         assert_eq!(wheels.oldest(Class::Unconfirmed), None);
         assert_eq!(wheels.oldest(Class::Confirmed), None);
+    }
+
+    #[test]
+    fn all_of_a_class_come_one_after_the_other_from_the_oldest_on() {
+        // The cursor lies in the middle of a word, and deadlines on either side of the wheel's end.
+        let mut wheels = Wheels::new(300, 4000);
+        for n in 0..200u32 {
+            let class = if n % 3 == 0 { Class::Confirmed } else { Class::Unconfirmed };
+            wheels.file(n, class, 4000 + n * 37 % 4090);
+        }
+        // Filed where it is due already, and as the last slot there is.
+        wheels.file(250, Class::Unconfirmed, 3000);
+        wheels.file(251, Class::Unconfirmed, 4000 + SLOTS - 1);
+        let mut expected: Vec<(u32, u32)> =
+            (0..200).filter(|n| n % 3 != 0).map(|n| (n * 37 % 4090, n)).collect();
+        expected.extend([(0, 250), (SLOTS - 1, 251)]);
+        expected.sort_by_key(|(at, _)| *at);
+        let mut found = Vec::new();
+        let mut next = wheels.oldest(Class::Unconfirmed);
+        while let Some(entry) = next {
+            found.push(entry);
+            next = wheels.next_oldest(Class::Unconfirmed, entry);
+        }
+        assert_eq!(found, expected.iter().map(|(_, entry)| *entry).collect::<Vec<_>>());
+        assert_eq!(wheels.oldest(Class::Tombstone), None);
     }
 
     #[test]

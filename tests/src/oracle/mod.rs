@@ -9,13 +9,14 @@
 //!
 //! It knows of workers only who judged a packet and which generation that one had: between the publication of a change and
 //! its acknowledgement there are two (5). What a full table gives up (6.1) is not foreseen but taken note of: see
-//! [`Oracle::evicted`] and [`Sight::refusal`]. Left out: the bound on remembered fragments (4.6).
+//! [`Oracle::evicted`] and [`Sight::refusal`]; [`room`] says of each whether it is allowed. Left out: the bound on remembered fragments (4.6).
 
 mod change;
 mod connection;
 mod era;
 mod fragments;
 mod read;
+pub mod room;
 mod rules;
 mod tcp;
 mod track;
@@ -251,6 +252,31 @@ impl Oracle {
         let fragments = self.fragments.values().map(|first| first.until);
         let grace = Some(self.grace_end()).filter(|end| *end > self.start_ns);
         connections.chain(fragments).chain(grace)
+    }
+
+    /// NICs of a generation's policy.
+    pub fn nics(&self, generation: u32) -> u32 {
+        self.eras[generation as usize].policy.nics.len() as u32
+    }
+
+    /// The generation that a worker judges by.
+    pub fn generation(&self, worker: usize) -> u32 {
+        self.workers[worker] as u32
+    }
+
+    /// When something was last heard of a connection (4.2).
+    pub fn heard_ns(&self, view: &View) -> u64 {
+        let t = &self.config.timeouts;
+        let timeout = match view.state {
+            "established" => t.tcp_established,
+            "fin-wait" => t.tcp_half_closed,
+            "closing" => t.tcp_fin,
+            "syn-sent" | "syn-received" => t.tcp_syn,
+            "two-way" => t.two_way,
+            "one-way" => t.one_way,
+            _ => t.icmp,
+        };
+        view.deadline_ns - timeout.as_nanos() as u64
     }
 
     /// The connections and tombstones of a worker at a moment, under a generation not before the one that it judges by, in order:

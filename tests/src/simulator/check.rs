@@ -1,5 +1,7 @@
 //! What holds between events: tables, what a full one gave up, counters, memory.
 
+use std::collections::BTreeMap;
+
 use control::compile::shard_config;
 use crossbeam::channel::{Receiver, bounded};
 use engine::cells::Cells;
@@ -13,15 +15,18 @@ use engine::{Direction, NicSlot, Reason, addr_from_bits};
 
 use super::world::{Seen, World};
 use super::{Failure, fail};
+use crate::oracle::room::Room;
 use crate::oracle::{GRACE_NS, Id, View};
-
-/// A table small enough that what it looks through for room (6.1) is all of it.
-const SMALL: u32 = 64;
 
 /// One worker's table before a poll, where it is to be told what the poll gave up.
 pub(super) struct Before {
     views: Vec<View>,
     len: u32,
+    generation: u32,
+    /// Connections and tombstones of each NIC with all workers.
+    held: BTreeMap<String, u32>,
+    /// Some worker's table holds more than that: what has expired, or was ended by a change.
+    is_vague: bool,
 }
 
 impl World<'_> {
@@ -30,8 +35,20 @@ impl World<'_> {
             return None;
         }
         let views = self.oracle.connections(worker, generation, self.now_ns, true);
-        let shard = self.farm.workers()[worker].firewall().shard();
-        Some(Before { views, len: shard.len() })
+        let (mut held, mut known) = (BTreeMap::<String, u32>::new(), 0);
+        for other in 0..self.setup.workers {
+            let generation = if other == worker { generation } else { self.oracle.generation(other) };
+            for view in self.oracle.connections(other, generation, self.now_ns, true) {
+                *held.entry(view.id.nic).or_default() += 1;
+                known += 1;
+            }
+        }
+        let lens = self.farm.workers().iter().map(|worker| worker.firewall().shard().len());
+        let lens: Vec<u32> = lens.collect();
+        // Of its own table the worker knows all, or finds it before it looks further.
+        let known_here = views.len() as u32;
+        let is_vague = lens.iter().sum::<u32>() - lens[worker] > known - known_here;
+        Some(Before { views, len: lens[worker], generation, held, is_vague })
     }
 
     fn shard_config(&self, worker: usize) -> ShardConfig {
@@ -77,7 +94,7 @@ impl World<'_> {
             seen.verdict.reason == Reason::TableFull && seen.fragment != engine::lane::Fragment::Later
         };
         if let Some(seen) = judged.iter().find(is_refused) {
-            self.justify_refusal(seen, before.as_ref())?;
+            self.justify_refusal(worker, seen, before.as_ref())?;
         }
         same(&expected, &got)
     }
@@ -169,50 +186,65 @@ impl World<'_> {
         before: Option<&Before>,
         missing: &[View],
     ) -> Result<(), Failure> {
-        let newcomers = judged.iter().filter(|seen| seen.verdict.reason == Reason::New).count();
-        let ([victim], Some(before), 1) = (missing, before, newcomers) else {
+        let newcomers: Vec<&Seen> = judged.iter().filter(|seen| seen.verdict.reason == Reason::New).collect();
+        let ([victim], Some(before), [newcomer]) = (missing, before, newcomers.as_slice()) else {
+            let newcomers = newcomers.len();
             return fail("eviction", format!("for {newcomers} newcomers the engine lost {missing:#?}"));
         };
-        let config = self.shard_config(worker);
-        let rivals = before.views.iter().filter(|view| !view.confirmed && !view.tombstone).count() as u32;
-        let is_full = before.len == config.capacity;
-        // An entry that has expired or was ended would have been the first to go.
-        let has_better = config.capacity <= SMALL && before.len as usize > before.views.len();
         // As it stood under the generation of that poll.
         let was = before.views.iter().find(|view| (&view.id, view.place) == (&victim.id, victim.place));
-        let (kind, is_right) = match was {
-            None => ("evicted ended", is_full),
-            Some(View { tombstone: true, .. }) => {
-                ("evicted tombstones", is_full && !has_better && rivals == 0)
-            }
-            // Its judgement is due, and the rules refuse it: a tombstone in all but the packet that would make it one.
-            Some(View { confirmed: true, refused: true, .. }) => {
-                ("evicted refused", is_full && !has_better && rivals == 0)
-            }
-            Some(View { confirmed: true, .. }) => ("evicted confirmed", false),
-            Some(_) if rivals >= config.unconfirmed => ("evicted unconfirmed at their share", true),
-            Some(_) => ("evicted unconfirmed", is_full && !has_better),
+        let kind = match was {
+            None if before.len == self.shard_config(worker).capacity => Ok("evicted ended"),
+            None => Err("evicted ended, with room left".to_owned()),
+            Some(was) => self.with_room(worker, newcomer, before, |room| room.judge(was)),
         };
-        self.figures.count(kind);
-        self.tell(|| format!("   {kind}: {:?}", victim.id));
-        if !is_right {
-            let Before { len, views } = before;
-            return fail(
-                "eviction",
-                format!("{kind}: {victim:#?}\nof {len} entries, {config:?}\n{views:#?}"),
-            );
+        match kind {
+            Ok(kind) => {
+                self.figures.count(kind);
+                self.figures.add("evictions of which shares are vague", u64::from(before.is_vague));
+                self.tell(|| format!("   {kind}: {:?}", victim.id));
+                Ok(())
+            }
+            Err(why) => {
+                let Before { len, views, held, .. } = before;
+                let config = self.shard_config(worker);
+                fail("eviction", format!("{why}\nof {len} entries, {config:?}, {held:?}\n{views:#?}"))
+            }
         }
-        Ok(())
+    }
+
+    /// The table as a newcomer met it.
+    fn with_room<T>(
+        &self,
+        worker: usize,
+        newcomer: &Seen,
+        before: &Before,
+        ask: impl FnOnce(&Room<'_>) -> T,
+    ) -> T {
+        let config = self.shard_config(worker);
+        let name =
+            self.farm.committer.nic_name(newcomer.verdict.nic).map_or_else(String::new, |n| n.to_string());
+        ask(&Room {
+            views: &before.views,
+            len: before.len,
+            capacity: config.capacity,
+            unconfirmed: config.unconfirmed,
+            all_workers: self.setup.config.conntrack.capacity.max(self.setup.workers as u32),
+            nics: self.oracle.nics(before.generation),
+            newcomer: &name,
+            held: &|nic| before.held.get(nic).copied().unwrap_or_default(),
+            is_vague: before.is_vague,
+            heard_ns: &|view| self.oracle.heard_ns(view),
+        })
     }
 
     /// `table-full`: nothing was there that may be given up.
-    fn justify_refusal(&self, seen: &Seen, before: Option<&Before>) -> Result<(), Failure> {
+    fn justify_refusal(&self, worker: usize, seen: &Seen, before: Option<&Before>) -> Result<(), Failure> {
         let Some(before) = before else { return fail("eviction", format!("frame {}: table-full", seen.id)) };
-        let all_confirmed = before.views.iter().all(|view| view.confirmed && !view.tombstone);
-        if before.len as usize == before.views.len() && all_confirmed {
-            return Ok(());
-        }
-        fail("eviction", format!("frame {}: table-full, with {:#?}", seen.id, before.views))
+        let why = self.with_room(worker, seen, before, |room| room.refuses());
+        why.or_else(|why| {
+            fail("eviction", format!("frame {}: {why}: {:?}, {:#?}", seen.id, before.held, before.views))
+        })
     }
 
     /// Counters add up: each says what was judged, sent and refused under it, and all of them what arrived.

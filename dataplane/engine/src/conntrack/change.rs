@@ -94,7 +94,8 @@ impl Shard {
         }
         entry.set_dead(true);
         entry.stamp = snapshot.generation;
-        self.refile(flow, Class::Tombstone);
+        let nic = self.nic_of(self.entry(flow), snapshot);
+        self.refile(flow, Class::Tombstone, nic);
     }
 
     /// See [`crate::burst::Firewall::disconnect`].
@@ -123,7 +124,8 @@ impl Shard {
                 entry.set_dead(true);
                 // Before any generation, so that no rollback reaches it.
                 entry.stamp = Generation(0);
-                self.refile(flow, Class::Tombstone);
+                let nic = self.nic_of(self.entry(flow), snapshot);
+                self.refile(flow, Class::Tombstone, nic);
             }
         }
         true
@@ -137,7 +139,8 @@ impl Shard {
         entry.stamp = snapshot.generation;
         let (state, class) = (entry.state(), entry.class());
         if class != state.class() {
-            self.refile(flow, state.class());
+            let nic = self.nic_of(self.entry(flow), snapshot);
+            self.refile(flow, state.class(), nic);
         }
         if !is_counted {
             self.count_live(flow, snapshot, 1);
@@ -160,6 +163,11 @@ impl Shard {
     pub fn sweep_for_room(&mut self, snapshot: &Snapshot) {
         let looked_at = self.sweep_on(snapshot, self.sweep.room);
         self.sweep.room -= looked_at;
+    }
+
+    /// True as long as some have not been looked at since the last change.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweep.left != 0
     }
 
     /// How many places were looked at.
@@ -194,7 +202,7 @@ impl Shard {
                 }
                 _ => {}
             }
-            self.refile(flow, class);
+            self.refile(flow, class, binding.nic);
         }
         class
     }

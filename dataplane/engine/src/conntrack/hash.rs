@@ -87,6 +87,14 @@ impl Secret {
     }
 }
 
+/// What secrets are derived for: see [`Secret::derive`].
+pub mod purpose {
+    /// Which places a full table looks at.
+    pub const SAMPLES: u64 = 1;
+    /// The pattern of the hash that spreads connections over the workers.
+    pub const SPREAD: u64 = 2;
+}
+
 /// A hash of nothing.
 pub const NO_HASH: FlowHash = FlowHash { home: 0, tag: 1 };
 

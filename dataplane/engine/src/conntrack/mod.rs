@@ -4,6 +4,8 @@ mod change;
 pub mod entry;
 pub mod hash;
 pub mod index;
+mod room;
+pub mod roster;
 mod timeouts;
 
 use std::sync::Arc;
@@ -17,12 +19,11 @@ pub use change::{Standing, opening_query, standing};
 pub use entry::{
     Entry, EntryKey, NOTED, NotedSyn, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
 };
-pub use hash::{FlowHash, RawHash, Secret};
+pub use hash::{FlowHash, RawHash, Secret, purpose};
 use index::{Index, View};
+pub use room::fair_share;
+use roster::Rosters;
 pub use timeouts::Timeouts;
-
-/// Entries that a full table looks at for one newcomer, at most.
-const ROOM_BUDGET: u32 = 64;
 
 /// What a shard is made for.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub struct ShardConfig {
     pub capacity: u32,
     /// Of them, unconfirmed ones at most.
     pub unconfirmed: u32,
+    /// Connections of all workers at most, which NICs share.
+    pub all_workers: u32,
     /// Idle timeouts.
     pub timeouts: Timeouts,
 }
@@ -59,6 +62,10 @@ pub struct Shard {
     noted_syns: Box<[NotedSyn]>,
     index: Index,
     wheels: Wheels,
+    rosters: Rosters,
+    /// The NIC that was last found furthest above its share.
+    hog: NicSlot,
+    random: u64,
     secret: Secret,
     config: ShardConfig,
     /// The timeouts by state.
@@ -86,6 +93,9 @@ impl Shard {
             noted_syns: vec![NotedSyn::default(); capacity as usize].into_boxed_slice(),
             index: Index::new(capacity),
             wheels: Wheels::new(capacity, now),
+            rosters: Rosters::new(capacity),
+            hog: NicSlot::NONE,
+            random: secret.derive(purpose::SAMPLES)[0] | 1,
             secret,
             config,
             timeouts: STATES.map(|state| config.timeouts.of(state)),
@@ -237,14 +247,14 @@ impl Shard {
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
     }
 
-    /// After a packet that moved the entry from `before`: new deadline, and its place in the timers' order.
+    /// After a packet that moved the entry of this NIC from `before`: new deadline, and its place in the timers' order.
     #[inline]
-    pub fn moved_on(&mut self, flow: FlowIndex, before: State, now: Now) {
+    pub fn moved_on(&mut self, flow: FlowIndex, before: State, nic: NicSlot, now: Now) {
         self.refresh(flow, now);
         let state = self.entry(flow).state();
         // Another state may have a shorter time than the one it is filed under.
         if state != before {
-            self.refile(flow, state.class());
+            self.refile(flow, state.class(), nic);
         }
     }
 
@@ -254,19 +264,29 @@ impl Shard {
         let entry = &mut self.entries[flow.0 as usize];
         if !reached(at_most, entry.deadline) {
             entry.deadline = at_most;
+            // Its class stays: whose it is does not matter.
             let class = entry.class();
-            self.refile(flow, class);
+            self.refile(flow, class, NicSlot::NONE);
         }
     }
 
-    fn refile(&mut self, flow: FlowIndex, class: Class) {
+    /// Files an entry of this NIC anew, by its class and its deadline.
+    fn refile(&mut self, flow: FlowIndex, class: Class, nic: NicSlot) {
         let entry = &mut self.entries[flow.0 as usize];
-        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
-        self.unconfirmed += u32::from(class == Class::Unconfirmed);
-        entry.set_class(class);
-        let deadline = entry.deadline;
+        let (old, deadline) = (entry.class(), entry.deadline);
+        if old != class {
+            entry.set_class(class);
+            let is_one = |class| u32::from(class == Class::Unconfirmed);
+            self.count_unconfirmed(nic, is_one(class).wrapping_sub(is_one(old)));
+        }
         self.wheels.unlink(flow.0);
         self.wheels.file(flow.0, class, deadline);
+    }
+
+    #[inline]
+    fn count_unconfirmed(&mut self, nic: NicSlot, by: u32) {
+        self.unconfirmed = self.unconfirmed.wrapping_add(by);
+        self.rosters.count_unconfirmed(nic, by);
     }
 
     /// A place for a new connection, whose key is not in the table; its state is set already. The place is made by
@@ -274,11 +294,12 @@ impl Shard {
     /// counted by the caller.
     pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
         let class = entry.state().class();
+        let binding = snapshot.binding(key.addr);
         if class == Class::Unconfirmed && self.unconfirmed >= self.config.unconfirmed {
-            self.keep_share(snapshot, now)?;
+            self.keep_share(binding.nic, snapshot, now)?;
         }
         if self.len >= self.config.capacity {
-            self.make_room(snapshot, now)?;
+            self.make_room(binding.nic, snapshot, now)?;
         }
         let place = self.wheels.take()?;
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
@@ -294,10 +315,12 @@ impl Shard {
         }
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);
+        self.rosters.add(binding.nic, place);
         self.len += 1;
-        self.unconfirmed += u32::from(class == Class::Unconfirmed);
+        if class == Class::Unconfirmed {
+            self.count_unconfirmed(binding.nic, 1);
+        }
         if entry.is_inbound() {
-            let binding = snapshot.binding(key.addr);
             self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
         }
         Some(FlowIndex(place))
@@ -308,8 +331,9 @@ impl Shard {
     pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
         let joins =
             [entry.state().class(), self.entry(flow).class()] == [Class::Unconfirmed, Class::Confirmed];
+        let nic = self.nic_of(self.entry(flow), snapshot);
         if joins && self.unconfirmed >= self.config.unconfirmed {
-            self.keep_share(snapshot, now);
+            self.keep_share(nic, snapshot, now);
         }
         self.count_live(flow, snapshot, -1);
         let place = &mut self.entries[flow.0 as usize];
@@ -317,7 +341,7 @@ impl Shard {
         *place = entry;
         place.set_class(old_class);
         self.refresh(flow, now);
-        self.refile(flow, entry.state().class());
+        self.refile(flow, entry.state().class(), nic);
         self.count_live(flow, snapshot, 1);
     }
 
@@ -325,17 +349,21 @@ impl Shard {
     pub fn end(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         let entry = *self.entry(flow);
+        let nic = self.nic_of(&entry, snapshot);
         if entry.class() != Class::Ended {
-            self.population.leave(self.nic_of(&entry, snapshot));
+            self.population.leave(nic);
+        }
+        if entry.class() == Class::Unconfirmed {
+            self.count_unconfirmed(nic, 1u32.wrapping_neg());
         }
         let key = self.key(entry.addr, self.remote(flow), entry.ports, entry.protocol(), entry.is_v6());
         self.index.remove(key.hash, flow.0);
         self.wheels.unlink(flow.0);
         self.wheels.give_back(flow.0);
+        self.rosters.remove(flow.0);
         // A free place must not answer to a sweep or a listing.
         self.entries[flow.0 as usize].addr = FREE;
         self.len -= 1;
-        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
     }
 
     fn nic_of(&self, entry: &Entry, snapshot: &Snapshot) -> NicSlot {
@@ -350,62 +378,11 @@ impl Shard {
             if self.is_expired(flow, now) {
                 self.end(flow, snapshot);
             } else {
-                self.refile(flow, class);
+                // Its class stays: whose it is does not matter.
+                self.refile(flow, class, NicSlot::NONE);
             }
             budget -= 1;
         }
-    }
-
-    /// Room for one: an expired entry's, one that a change ended, an unconfirmed one's, a tombstone's.
-    #[cold]
-    fn make_room(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
-        let has_room = |shard: &Shard| shard.len < shard.config.capacity;
-        self.expire(snapshot, now, ROOM_BUDGET);
-        if has_room(self) {
-            return Some(());
-        }
-        self.sweep_for_room(snapshot);
-        if self.evict(Class::Ended, snapshot)
-            || self.evict_unconfirmed(snapshot, now).is_some() && has_room(self)
-        {
-            return Some(());
-        }
-        self.evict(Class::Tombstone, snapshot).then_some(())
-    }
-
-    /// Room for one more among the unconfirmed, of which a change may have made some tombstones.
-    #[cold]
-    fn keep_share(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
-        self.sweep_for_room(snapshot);
-        if self.unconfirmed < self.config.unconfirmed {
-            return Some(());
-        }
-        self.evict_unconfirmed(snapshot, now)
-    }
-
-    /// Makes the unconfirmed ones fewer by one.
-    #[cold]
-    fn evict_unconfirmed(&mut self, snapshot: &Snapshot, now: Now) -> Option<()> {
-        let before = self.unconfirmed;
-        self.expire(snapshot, now, ROOM_BUDGET);
-        if self.unconfirmed == before {
-            self.evict(Class::Unconfirmed, snapshot);
-        }
-        (self.unconfirmed < before).then_some(())
-    }
-
-    /// Ends the oldest entry that truly is of this class; those that are not any more are filed anew.
-    fn evict(&mut self, class: Class, snapshot: &Snapshot) -> bool {
-        for _ in 0..ROOM_BUDGET {
-            let Some(place) = self.wheels.oldest(class) else { return false };
-            let next = self.wheels.following(place);
-            if self.reclassify(FlowIndex(place), snapshot) == class {
-                self.end(FlowIndex(place), snapshot);
-                self.prefetch_victims(next);
-                return true;
-            }
-        }
-        false
     }
 
     /// At a full table every newcomer has a victim: asks for the lines that the next one will need, its bucket above all.

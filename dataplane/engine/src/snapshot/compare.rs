@@ -10,7 +10,7 @@ impl Snapshot {
     /// The first thing in which workers would read this one otherwise than `afresh`, in words. How policies are numbered is
     /// nothing that they read; and of a place that `afresh` does not know at all it is enough that nobody has it.
     pub fn difference(&self, afresh: &Snapshot) -> Option<String> {
-        let heads = |s: &Snapshot| (s.generation, s.last_ending, s.tunnels);
+        let heads = |s: &Snapshot| (s.generation, s.last_ending, s.tunnels, s.policy_nics);
         if heads(self) != heads(afresh) {
             return Some(format!("heads: {:?}, afresh {:?}", heads(self), heads(afresh)));
         }

@@ -27,6 +27,7 @@ impl Draft {
             last_ending: Generation(0),
             settings,
             tunnels: false,
+            policy_nics: 0,
             vlans: vec![NOWHERE; 4096].into_boxed_slice(),
             vnis: super::HashMap::default(),
             vpcs: Vec::new(),
@@ -87,7 +88,10 @@ impl Draft {
         if nics.len() <= slot.0 as usize {
             nics.resize_with(slot.0 as usize + 1, NicRecord::empty);
         }
-        nics[slot.0 as usize] = record;
+        let place = &mut nics[slot.0 as usize];
+        self.snapshot.policy_nics += u32::from(record.is_somebody());
+        self.snapshot.policy_nics -= u32::from(place.is_somebody());
+        *place = record;
     }
 
     fn place(&mut self, id: AddrId) -> &mut Binding {
