@@ -1,12 +1,21 @@
 //! More than one worker: the verdicts are those of one, however frames are spread over the queues.
 
-use control::config::Config;
-use engine::{Reason, Side};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use control::commit::Committer;
+use control::compile::shard_config;
+use control::config::Config;
+use control::document::{Limits, parse_policy};
+use engine::burst::{Firewall, FirewallConfig};
+use engine::cells::{Cells, Population};
+use engine::conntrack::Secret;
+use engine::worker::{Wire, Worker, mesh, ring_for};
+use engine::{Reason, Side};
 use testkit::frame::*;
 use testkit::hostile;
 use testkit::rng::Rng;
-use testkit::sim::{Farm, SimFrame, Steering};
+use testkit::sim::{Farm, SimFrame, SimQueue, Steering, Verdicts};
 
 const POLICY: &str = r#"
 vpcs: [{name: prod, segment: {untagged: true}}]
@@ -228,6 +237,62 @@ fn a_turn_takes_a_burst_a_port_though_nobody_hands_anything_over() {
     assert!((1..=2 * 128).contains(&farm.poll()), "{} frames wait", farm.arrived());
     farm.drain();
     assert_eq!(farm.verdicts.0.iter().flatten().count(), farm.arrived());
+}
+
+#[test]
+fn an_idle_worker_loses_nothing_of_what_another_hands_over_from_all_of_many_ports() {
+    const WIRES: usize = 12;
+    let mut committer = Committer::new(config(10_000));
+    let parsed = parse_policy(POLICY, "policy", &Limits::default()).unwrap();
+    let snapshot = committer.commit(parsed.policy, 0).unwrap().unwrap().snapshot;
+    let (_publisher, readers) = rcu::domain(snapshot, 2);
+    let (population, alive) = (Arc::new(Population::new()), Arc::default());
+    let (mut workers, mut ports, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    for ((me, reader), rings) in (0..2).zip(readers).zip(mesh(2, ring_for(WIRES))) {
+        let shard = shard_config(&config(10_000), me, 2);
+        let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns: 0 };
+        let cells = Arc::new(Cells::new());
+        let firewall = Firewall::new(&firewall, cells.clone(), population.clone());
+        let queues: Vec<[SimQueue; 2]> = (0..WIRES).map(|_| Default::default()).collect();
+        let wire =
+            |[inside, outside]: &[SimQueue; 2]| Wire { inside: inside.clone(), outside: outside.clone() };
+        let wires = queues.iter().map(wire).collect();
+        let (_, questions) = crossbeam::channel::bounded(1);
+        workers.push(Worker::new(me, firewall, reader, wires, rings, questions));
+        ports.push(queues);
+        counts.push(cells);
+    }
+    // Of both sides' frames the other worker owns every one: there is one flow, and it is not the first one's.
+    let outside = udp("203.0.113.9:1000", "10.0.0.1:53").payload([0; 20]).frame();
+    let inside = udp("10.0.0.1:53", "203.0.113.9:1000").payload([0; 20]).frame();
+    let (mut verdicts, turns) = (Verdicts::default(), 50);
+    let mut id = 0;
+    let mut fill = |port: &SimQueue, bytes: &Vec<u8>| {
+        (0..64).for_each(|_| {
+            port.arrive(SimFrame::new(id, bytes.clone(), &alive));
+            id += 1;
+        });
+    };
+    fill(&ports[0][0][1], &outside);
+    workers[0].poll(1, &mut verdicts);
+    workers[1].poll(1, &mut verdicts);
+    // Who was given them is who does not own them.
+    let (giver, owner) = if counts[1].taken_over() > 0 { (0, 1) } else { (1, 0) };
+    for turn in 0..turns {
+        for [in_port, out_port] in &ports[giver] {
+            fill(in_port, &inside);
+            fill(out_port, &outside);
+        }
+        workers[giver].poll(2 + turn, &mut verdicts);
+        workers[owner].poll(2 + turn, &mut verdicts);
+    }
+    (0..4).for_each(|_| workers.iter_mut().for_each(|worker| _ = worker.poll(100, &mut verdicts)));
+    let full: u64 = counts.iter().map(|cells| cells.total(1, Reason::HandoffFull)).sum();
+    assert_eq!(full, 0);
+    assert_eq!(verdicts.0.iter().flatten().count(), id, "all are judged");
+    let (received, over, taken) =
+        (counts[giver].received(), counts[giver].handed_over(), counts[owner].taken_over());
+    assert_eq!((over, taken), (received, received), "and counted on their way");
 }
 
 #[test]

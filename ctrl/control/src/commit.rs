@@ -167,6 +167,11 @@ impl Committer {
         self.generation
     }
 
+    /// See [`Registry::take_reused`].
+    pub fn take_reused(&mut self) -> Vec<NicSlot> {
+        self.registry.take_reused()
+    }
+
     /// Names and places.
     pub fn registry(&self) -> &Registry {
         &self.registry

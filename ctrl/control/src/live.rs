@@ -10,6 +10,7 @@
 //! Workers are met in three places, none of which they can be held up by: the RCU publisher, the counters that they
 //! write and anybody reads, and questions that they answer between two bursts.
 
+mod baselines;
 mod begin;
 mod change;
 mod confirm;
@@ -36,6 +37,7 @@ use crate::model::Policy;
 use crate::plan::Plan;
 use crate::store::{Awaited, Contents, Past, Step as StoreStep, Store};
 
+use baselines::Baselines;
 pub use begin::{Beginning, PolicyFile, begin};
 pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
@@ -104,6 +106,7 @@ struct Inner {
     /// Set where a policy file governs: what is applied otherwise holds until that file changes.
     governing_file: Option<String>,
     journal: Journal,
+    baselines: Baselines,
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
 }
@@ -175,6 +178,7 @@ impl Live {
             ports,
             governing_file,
             journal,
+            baselines: Baselines::default(),
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
         };
@@ -357,6 +361,7 @@ impl Inner {
         let Admitted { prepared, mut receipt, ended_epochs, author, unconfirmed, begin } = admitted;
         let back_to = prepared.back_to;
         let commit = self.committer.carry_out(prepared, now_ns).map_err(|_| Refused::Exhausted)?;
+        self.baselines.begin(self.committer.take_reused(), &self.workers);
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);

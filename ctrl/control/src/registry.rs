@@ -54,6 +54,8 @@ pub struct Registry {
     ended: VecDeque<Ended>,
     free_addresses: Vec<AddrId>,
     free_nics: Vec<NicSlot>,
+    /// Places of NICs that were given out again and not asked for since.
+    reused: Vec<NicSlot>,
     /// How long a connection can outlive the last change that touched it.
     longest_ns: u64,
 }
@@ -88,6 +90,7 @@ impl Registry {
             ended: VecDeque::new(),
             free_addresses: Vec::new(),
             free_nics: Vec::new(),
+            reused: Vec::new(),
             longest_ns,
         }
     }
@@ -133,6 +136,11 @@ impl Registry {
         moved
     }
 
+    /// Places of NICs that were given out again since this was last asked: what was counted there is not their new holders'.
+    pub fn take_reused(&mut self) -> Vec<NicSlot> {
+        std::mem::take(&mut self.reused)
+    }
+
     /// NICs of which anything is not what it was at generation `to`. All others there are the same, with the same addresses in the
     /// same places and the same epochs.
     pub fn moved_since(&self, to: Generation) -> BTreeSet<Key> {
@@ -147,7 +155,10 @@ impl Registry {
     /// A new NIC, created by `generation`.
     pub fn create(&mut self, key: &Key, generation: Generation) -> Result<&mut Identity, Exhausted> {
         let slot = match self.free_nics.pop() {
-            Some(slot) => slot,
+            Some(slot) => {
+                self.reused.push(slot);
+                slot
+            }
             None if self.names.len() < MAX_NICS => {
                 self.names.push(None);
                 NicSlot(self.names.len() as u32 - 1)

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control::api::shape::{Receipt, State};
 use control::commit::Committer;
@@ -15,7 +15,7 @@ use engine::conntrack::{Entry, key_meta};
 use engine::snapshot::Snapshot;
 use engine::time::Now;
 use engine::worker::{Answer, Connection, Question};
-use engine::{AddrId, FlowIndex, Generation, NicSlot};
+use engine::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason};
 
 const POLICY: &str = "
 vpcs: [{ name: prod, segment: { untagged: true } }]
@@ -60,7 +60,11 @@ fn connection(epoch: u32) -> Connection {
 
 impl Rig {
     fn new() -> Rig {
-        let mut committer = Committer::new(Config::default());
+        Rig::with(Config::default())
+    }
+
+    fn with(config: Config) -> Rig {
+        let mut committer = Committer::new(config);
         let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
         let (publisher, readers) = rcu::domain(snapshot, 2);
         let (mut workers, mut cells, mut tables) = (Vec::new(), Vec::new(), Vec::new());
@@ -210,4 +214,53 @@ fn changes_take_turns() {
     });
     assert_eq!(generations, (2..22).collect::<Vec<_>>());
     assert!(rig.live.policy().security_groups.values().any(|g| g.rules[0].ports == Some((119, 119))));
+}
+
+#[test]
+fn the_counters_of_a_nic_begin_at_0_though_its_place_was_anothers() {
+    let mut config = Config::default();
+    let t = &mut config.timeouts;
+    for timeout in [
+        &mut t.tcp_syn,
+        &mut t.tcp_established,
+        &mut t.tcp_fin,
+        &mut t.tcp_half_closed,
+        &mut t.tcp_reset,
+        &mut t.icmp,
+        &mut t.one_way,
+        &mut t.two_way,
+        &mut t.fragment,
+    ] {
+        *timeout = Duration::from_millis(5);
+    }
+    let mut rig = Rig::with(config);
+    let slot = NicSlot(1);
+    let count = |rig: &Rig, n| {
+        rig.cells[0].add(slot, Direction::Inbound, Reason::New, n);
+        rig.cells[1].add(slot, Direction::Outbound, Reason::NoRule, n);
+        rig.cells[1].observe(slot, Direction::Outbound, n as i64);
+        (0..n).for_each(|_| rig.cells[0].count_displaced(slot));
+    };
+    count(&rig, 7);
+    let before = rig.live.counters();
+    assert_eq!((before.nics[0].nic.as_deref(), before.nics[0].inbound.packets.received), (Some("one"), 7));
+    assert_eq!(rig.live.nics()[0].displaced, 7);
+    // It goes, and comes back within the time that a rollback has: it is another NIC in another place.
+    let without = || document(&POLICY[..POLICY.find("nics:").unwrap()]);
+    let mut no_nics = Change::to(without(), Author::client("test"));
+    no_nics.allow_empty = true;
+    rig.readers.iter_mut().for_each(rcu::Reader::offline);
+    rig.apply(no_nics).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    rig.acknowledged(document(&POLICY.replace("one", "other")));
+    let counters = rig.live.counters();
+    assert_eq!(counters.nics, [], "nothing was seen of the new one");
+    assert_eq!(rig.live.nics()[0].displaced, 0);
+    assert_eq!(counters.packets.received, 14, "the appliance's own go on");
+    count(&rig, 2);
+    let counters = rig.live.counters();
+    let [nic] = counters.nics.as_slice() else { panic!("{:?}", counters.nics) };
+    assert_eq!(nic.nic.as_deref(), Some("other"));
+    assert_eq!((nic.inbound.packets.received, nic.outbound.packets.observed), (2, 2));
+    assert_eq!(rig.live.nics()[0].displaced, 2);
 }

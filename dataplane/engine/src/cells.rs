@@ -25,6 +25,10 @@ const BEFORE_EPOCH: usize = 51;
 const OBSERVED: usize = 52;
 const KILLED: usize = 54;
 const DISPLACED: usize = 55;
+/// Of no NIC: frames by the way they came and went.
+const RECEIVED: usize = 56;
+const HANDED_OVER: usize = 57;
+const TAKEN_OVER: usize = 58;
 
 /// The cells of one worker.
 pub struct Cells {
@@ -157,6 +161,45 @@ impl Cells {
         self.word(nic, DISPLACED).load(Relaxed)
     }
 
+    #[inline]
+    fn add_frames(&self, word: usize, frames: usize) {
+        let word = self.word(NicSlot::NONE, word);
+        word.store(word.load(Relaxed).wrapping_add(frames as u64), Relaxed);
+    }
+
+    /// Counts frames that the worker's queues brought.
+    #[inline]
+    pub fn count_received(&self, frames: usize) {
+        self.add_frames(RECEIVED, frames);
+    }
+
+    /// Counts frames for other workers, whether their rings had room or not.
+    #[inline]
+    pub fn count_handed_over(&self, frames: usize) {
+        self.add_frames(HANDED_OVER, frames);
+    }
+
+    /// Counts frames from other workers.
+    #[inline]
+    pub fn count_taken_over(&self, frames: usize) {
+        self.add_frames(TAKEN_OVER, frames);
+    }
+
+    /// Frames that the worker's queues brought.
+    pub fn received(&self) -> u64 {
+        self.word(NicSlot::NONE, RECEIVED).load(Relaxed)
+    }
+
+    /// Frames for other workers.
+    pub fn handed_over(&self) -> u64 {
+        self.word(NicSlot::NONE, HANDED_OVER).load(Relaxed)
+    }
+
+    /// Frames from other workers.
+    pub fn taken_over(&self) -> u64 {
+        self.word(NicSlot::NONE, TAKEN_OVER).load(Relaxed)
+    }
+
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.
     pub fn total(&self, nics: u32, reason: Reason) -> u64 {
         (0..nics)
@@ -186,7 +229,7 @@ impl Counts<'_> {
     }
 }
 
-const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && DISPLACED < WORDS);
+const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && TAKEN_OVER < WORDS);
 const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a

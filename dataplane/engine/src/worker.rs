@@ -68,6 +68,13 @@ pub struct Rings<F> {
     pub wakers: Vec<Waker>,
 }
 
+/// Frames that a ring between two workers of so many wires should hold: a worker takes a burst from
+/// each port in a turn and shows what it hands over at its end, and the other may just have begun a turn of its own. Room for two
+/// turns, so that a worker with nothing else to do loses nothing though all of it is for that one.
+pub fn ring_for(wires: usize) -> usize {
+    (2 * 2 * wires * BURST).max(1024)
+}
+
 /// Rings between `workers` workers, each of `size` frames: element `i` is worker `i`'s.
 pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
     let mut all: Vec<Rings<F>> =
@@ -296,6 +303,7 @@ impl<P: Port> Worker<P> {
             self.process_handed_off(ns, tap);
             return received;
         };
+        self.firewall.cells().count_received(received);
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
@@ -374,6 +382,7 @@ impl<P: Port> Worker<P> {
             std::mem::swap(frames, &mut self.rx.frames);
             return is_deep;
         }
+        self.firewall.cells().count_handed_over(received - kept);
         let Arrival { side, wire, tunnels, .. } = arrival;
         for ((frame, owner), stage) in self.rx.frames.drain(..).zip(owners).zip(stages) {
             let handed = HandedOff { frame, hop: Hop { wire, side, stage, tunnels } };

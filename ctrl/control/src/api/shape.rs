@@ -334,6 +334,12 @@ pub struct Nic {
     pub connections: u32,
     /// Connections that it may have.
     pub max_connections: Option<u32>,
+    /// Connections that it may always have, however full the table is.
+    pub fair_share: u32,
+    /// Whether it has more: at a full table others may take from those.
+    pub above_share: bool,
+    /// Confirmed connections that have given way to those of NICs below their share.
+    pub displaced: u64,
     /// Inbound connections that the next flush would disconnect.
     pub live_inbound: u64,
     /// The generation of its last flush, or of its creation.
@@ -389,6 +395,14 @@ pub struct Worker {
     pub busy_polls: u64,
     /// Times that it slept between two turns, where `[workers] idle` lets it.
     pub sleeps: u64,
+    /// Frames that its queues of the ports brought.
+    pub received: u64,
+    /// Of them, those that went to the workers which own their connections.
+    pub handed_over: u64,
+    /// Frames that came from other workers.
+    pub taken_over: u64,
+    /// Packets that it has judged, in percent of an equal part for each worker: 100 where all are loaded alike.
+    pub load_percent: u64,
     /// Its packets.
     #[serde(flatten)]
     pub packets: Packets,

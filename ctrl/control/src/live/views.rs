@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use engine::cells::Cells;
+use engine::conntrack::fair_share;
 use engine::{Direction, NicSlot, Reason};
 
 use super::{Inner, Live, names};
@@ -13,7 +14,7 @@ use crate::model::{self, Mode, Policy};
 
 /// What one worker counted of one NIC and direction, or a sum of such.
 #[derive(Clone, Copy, Default)]
-struct Tally {
+pub(super) struct Tally {
     reasons: [u64; Reason::ALL.len()],
     observed: u64,
 }
@@ -21,7 +22,7 @@ struct Tally {
 impl Tally {
     /// What a worker has counted by now. It goes on meanwhile: what it observed is read last, so that no packet which
     /// passed seems dropped, and taken for no more than the drops that were read before.
-    fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
+    pub fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
         let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
         let mut tally = Tally { reasons, observed: 0 };
         let observable =
@@ -30,11 +31,21 @@ impl Tally {
         tally
     }
 
-    fn add(&mut self, other: &Tally) {
+    pub fn add(&mut self, other: &Tally) {
         for (sum, n) in self.reasons.iter_mut().zip(&other.reasons) {
             *sum = sum.wrapping_add(*n);
         }
         self.observed = self.observed.wrapping_add(other.observed);
+    }
+
+    /// Less what was counted before.
+    fn since(&self, before: &Tally) -> Tally {
+        let mut rest = *self;
+        for (n, before) in rest.reasons.iter_mut().zip(&before.reasons) {
+            *n = n.wrapping_sub(*before);
+        }
+        rest.observed = rest.observed.saturating_sub(before.observed);
+        rest
     }
 
     fn sum(&self, which: impl Fn(Reason) -> bool) -> u64 {
@@ -167,8 +178,11 @@ impl Live {
         }
         let inner = self.inner();
         let (packets, epoch) = (inner.counters().workers, inner.publisher.epoch());
+        let judged: Vec<u64> = packets.iter().map(|worker| worker.packets.received).collect();
+        let all: u64 = judged.iter().sum();
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
-            let polls = (handle.polls)();
+            let (polls, cells) = ((handle.polls)(), &handle.cells);
+            let received = cells.received();
             shape::Worker {
                 id,
                 core: handle.core,
@@ -178,6 +192,10 @@ impl Live {
                 polls: polls.all,
                 busy_polls: polls.busy,
                 sleeps: polls.sleeps,
+                received,
+                handed_over: cells.handed_over(),
+                taken_over: cells.taken_over(),
+                load_percent: judged[id] * count as u64 * 100 / all.max(1),
                 packets: packets[id].packets,
             }
         };
@@ -198,6 +216,12 @@ impl Inner {
                     tally.add(&counted);
                     sum.add(&counted);
                 }
+            }
+        }
+        for (slot, tallies) in by_nic.iter_mut().enumerate() {
+            let before = self.baselines.of(NicSlot(slot as u32));
+            for (tally, before) in tallies.iter_mut().zip(&before.packets) {
+                *tally = tally.since(before);
             }
         }
         let mut total = Tally::default();
@@ -224,8 +248,17 @@ impl Inner {
         }
     }
 
+    /// Connections of a table that each NIC may always have (semantics 6.1).
+    fn fair_share(&self) -> u32 {
+        let all = self.workers.iter().map(|worker| worker.capacity).sum();
+        fair_share(all, self.publisher.current().policy_nics())
+    }
+
     fn nic(&self, nic: &model::Nic) -> shape::Nic {
         let identity = self.committer.registry().nic(&nic.key);
+        let slot = identity.map_or(NicSlot::NONE, |identity| identity.slot);
+        let (connections, fair_share) = (self.population.get(slot), self.fair_share());
+        let displaced: u64 = self.workers.iter().map(|worker| worker.cells.displaced(slot)).sum();
         let mode = nic.mode.unwrap_or(self.committer.config().policy.mode);
         shape::Nic {
             nic: nic.key.to_string(),
@@ -235,8 +268,11 @@ impl Inner {
             allowed_addresses: nic.allowed_addresses.iter().map(|a| a.address.to_string()).collect(),
             security_groups: names(&nic.security_groups),
             mode: if mode == Mode::Observe { "observe" } else { "enforce" }.to_owned(),
-            connections: identity.map_or(0, |identity| self.population.get(identity.slot)),
+            connections,
             max_connections: nic.max_connections,
+            fair_share,
+            above_share: connections > fair_share,
+            displaced: displaced - self.baselines.of(slot).displaced,
             live_inbound: identity
                 .map_or(0, |identity| self.live_under(&[(identity.slot, identity.live_epoch())])),
             flushed_at: identity.map_or(0, |identity| identity.flush().0),

@@ -12,10 +12,9 @@ use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::worker::mesh;
+use engine::worker::{mesh, ring_for};
 
 use super::cores::Cores;
-use super::environment::HANDOFF_RING;
 use super::ports::{Ports, Wires};
 use super::workers::{Beat, Job};
 use crate::failure::Failure;
@@ -47,7 +46,8 @@ pub fn assemble(
     let population = Arc::new(if count == 1 { Population::of_one_worker() } else { Population::new() });
 
     let (mut handles, mut jobs) = (Vec::new(), Vec::new());
-    let mine = queues.into_iter().zip(readers).zip(mesh(count, HANDOFF_RING)).zip(firewalls).zip(parkers);
+    let rings = mesh(count, ring_for(config.wires.len()));
+    let mine = queues.into_iter().zip(readers).zip(rings).zip(firewalls).zip(parkers);
     for (id, ((((wires, reader), mut rings), firewall), parker)) in mine.enumerate() {
         rings.wakers.clone_from(&wakers);
         let (cells, beat) = (Arc::new(Cells::new()), Arc::new(CachePadded::new(Beat::default())));

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use control::config::Config;
 use engine::io::BURST;
+use engine::worker::ring_for;
 
-/// Frames that a ring between two workers holds.
-pub const HANDOFF_RING: usize = 1024;
 /// Frames of a port's receive and transmit rings.
 pub const PORT_RING: u16 = 1024;
 /// Buffers that a thread's cache may hold, see `pmd::Mempool`.
@@ -77,7 +76,7 @@ impl Environment {
 fn buffers(config: &Config) -> u32 {
     let (ports, workers) = (2 * config.wires.len(), config.workers.cores.len());
     let rings = ports * workers * 2 * usize::from(PORT_RING);
-    let handoff = workers * workers.saturating_sub(1) * HANDOFF_RING;
+    let handoff = workers * workers.saturating_sub(1) * ring_for(config.wires.len());
     let in_hand = (workers + 1) * (THREAD_CACHE + (2 + ports) * BURST);
     let kept: usize = config.eal.args.iter().map(|arg| kept_by_device(arg)).sum();
     u32::try_from(rings + handoff + in_hand + kept + 2048).unwrap_or(u32::MAX)

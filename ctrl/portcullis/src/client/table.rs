@@ -208,9 +208,12 @@ pub fn nics(nics: &[Nic]) -> String {
             nic.mode.clone(),
             nic.connections.to_string(),
             or_dash(nic.max_connections),
+            format!("{}{}", nic.fair_share, if nic.above_share { " (above)" } else { "" }),
+            nic.displaced.to_string(),
         ]
     };
-    let head = ["nic", "vpc", "mac", "addresses", "groups", "mode", "connections", "limit"];
+    let head =
+        ["nic", "vpc", "mac", "addresses", "groups", "mode", "connections", "limit", "share", "displaced"];
     aligned(&head, &nics.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -243,9 +246,25 @@ pub fn workers(workers: &[Worker]) -> String {
         let table = format!("{}/{}", or_dash(worker.connections), worker.capacity);
         let acknowledged = if worker.acknowledged { "yes" } else { "no" };
         let first = vec![worker.id.to_string(), worker.core.to_string(), acknowledged.to_owned(), table];
-        [first, numbers.map(|n| n.to_string()).to_vec()].concat()
+        let rows = [worker.received, worker.handed_over, worker.taken_over].map(|n| n.to_string());
+        let last = [rows.to_vec(), vec![format!("{} %", worker.load_percent)]].concat();
+        [first, numbers.map(|n| n.to_string()).to_vec(), last].concat()
     };
-    let head = ["worker", "core", "up to date", "connections", "polls", "busy", "in", "pass", "drop"];
+    let head = [
+        "worker",
+        "core",
+        "up to date",
+        "connections",
+        "polls",
+        "busy",
+        "in",
+        "pass",
+        "drop",
+        "received",
+        "handed over",
+        "taken over",
+        "load",
+    ];
     aligned(&head, &workers.iter().map(row).collect::<Vec<_>>())
 }
 

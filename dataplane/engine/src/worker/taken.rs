@@ -32,6 +32,7 @@ impl<P: Port> Worker<P> {
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     unsafe fn judge_handed_off<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
+        self.firewall.cells().count_taken_over(self.rx.frames.len());
         let (snapshot, now) = (self.reader.read(), self.firewall.now(ns));
         self.firewall.begin(snapshot);
         // SAFETY: as the caller says.
