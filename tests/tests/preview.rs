@@ -82,6 +82,7 @@ impl Rig {
             population,
             ports: Box::new(Vec::new),
             start: Instant::now(),
+            board: Default::default(),
             governing_file: None,
             store: None,
         });

@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -35,6 +37,8 @@ pub struct Config {
     pub api: Api,
     /// `[store]`
     pub store: Store,
+    /// `[log]`
+    pub log: Log,
 }
 
 /// DPDK's environment.
@@ -294,6 +298,40 @@ pub struct Store {
     /// The store's file; none: memory only.
     pub path: Option<PathBuf>,
 }
+
+/// What is written to standard error while the appliance runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important lines that are written.
+    pub level: LevelFilter,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: LevelFilter::INFO, format: LogFormat::Text }
+    }
+}
+
+/// Levels as `[log] level` and `PORTCULLIS_LOG` spell them.
+pub const LOG_LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::OFF),
+    ("error", LevelFilter::ERROR),
+    ("warn", LevelFilter::WARN),
+    ("info", LevelFilter::INFO),
+    ("debug", LevelFilter::DEBUG),
+    ("trace", LevelFilter::TRACE),
+];
 
 impl Config {
     /// Which policy governs: what the file says, else the API once there is a store, else the policy file.

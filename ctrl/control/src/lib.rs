@@ -13,6 +13,7 @@ pub mod document;
 mod draft;
 pub mod explain;
 pub mod export;
+pub mod health;
 mod index;
 pub mod init;
 pub mod live;

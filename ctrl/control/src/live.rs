@@ -15,6 +15,7 @@ mod begin;
 mod change;
 mod confirm;
 mod connections;
+mod durable;
 mod journal;
 mod preview;
 mod views;
@@ -33,9 +34,10 @@ use crate::api::shape::{Acknowledgement, PortCounters, Receipt, State};
 use crate::commit::{Committer, NoRollback, Prepared};
 use crate::config::Config;
 use crate::document::Parsed;
+use crate::health::Board;
 use crate::model::Policy;
 use crate::plan::Plan;
-use crate::store::{Awaited, Contents, Past, Step as StoreStep, Store};
+use crate::store::{Contents, Store};
 
 use baselines::Baselines;
 pub use begin::{Beginning, PolicyFile, begin};
@@ -48,6 +50,8 @@ pub use views::{lenient_settings, notice};
 
 /// How long a change waits for the workers before its receipt says `pending`.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Names that a line of the log lists of each kind.
+const LOGGED: usize = 5;
 /// How long it waits without giving its thread away: a worker that polls answers well within it.
 const SPIN: Duration = Duration::from_micros(500);
 
@@ -94,6 +98,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Told when a change needs no confirmation any more.
     settled: tokio::sync::Notify,
+    /// What is wrong.
+    board: Board,
     start: Instant,
 }
 
@@ -109,6 +115,8 @@ struct Inner {
     baselines: Baselines,
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
+    /// What is in force and not in the store yet, in its order.
+    unwritten: Vec<Arc<durable::Written>>,
 }
 
 /// A change that has passed its guards.
@@ -119,19 +127,6 @@ struct Admitted {
     author: Author,
     unconfirmed: Option<Unconfirmed>,
     begin: Instant,
-}
-
-impl Admitted {
-    /// Writes it down. A record is kept as the change begins: what its workers answer is known to the living alone.
-    fn make_durable(&self, store: &Store) -> Result<(), Refused> {
-        let mut receipt = self.receipt.clone();
-        receipt.generation += 1;
-        let record = journal::record(&receipt, self.prepared.back_to, self.unconfirmed.is_some());
-        let past = Past { record, delta: self.prepared.delta.clone() };
-        let awaited = self.unconfirmed.map(Awaited::from);
-        let step = StoreStep { policy: self.prepared.policy(), past: &past, awaited };
-        store.commit(&step).map_err(|error| Refused::Store(error.to_string()))
-    }
 }
 
 /// A change that is published.
@@ -159,6 +154,8 @@ pub struct Parts {
     pub start: Instant,
     /// The policy file, where one governs.
     pub governing_file: Option<String>,
+    /// What is wrong is told here.
+    pub board: Board,
     /// The store with what it held, where there is one.
     pub store: Option<(Store, Option<Contents>)>,
 }
@@ -166,7 +163,8 @@ pub struct Parts {
 impl Live {
     /// A running appliance's.
     pub fn new(parts: Parts) -> Live {
-        let Parts { committer, publisher, workers, population, ports, start, governing_file, store } = parts;
+        let Parts { committer, publisher, workers, population, ports, start, governing_file, board, store } =
+            parts;
         let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
         let contents = contents.flatten().unwrap_or_default();
         let journal = Journal::new(&committer, &contents);
@@ -181,12 +179,14 @@ impl Live {
             baselines: Baselines::default(),
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
+            unwritten: Vec::new(),
         };
         Live {
             shared: Arc::new(Shared {
                 writer: tokio::sync::Mutex::new(()),
                 inner: Mutex::new(inner),
                 settled: tokio::sync::Notify::new(),
+                board,
                 start,
             }),
         }
@@ -194,6 +194,11 @@ impl Live {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where problems are told.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
     }
 
     /// The configuration that it works by.
@@ -238,21 +243,10 @@ impl Live {
         if dry_run {
             return Ok(admitted.receipt);
         }
-        let admitted = self.make_durable(admitted).await?;
+        self.make_durable(&admitted).await?;
         let published = self.inner().publish(*admitted, now_ns)?;
         self.watch_confirmation();
         Ok(self.acknowledged(published).await)
-    }
-
-    /// Before any worker hears of it, the store has it: what was acknowledged once is never lost.
-    async fn make_durable(&self, admitted: Box<Admitted>) -> Result<Box<Admitted>, Refused> {
-        let Some(store) = self.inner().store.clone() else { return Ok(admitted) };
-        // The disk takes its time, and others are served meanwhile.
-        let written = tokio::task::spawn_blocking(move || {
-            admitted.make_durable(&store)?;
-            Ok(admitted)
-        });
-        written.await.map_err(|error| Refused::Store(error.to_string()))?
     }
 
     /// Waits for the workers, and completes the receipt.
@@ -282,6 +276,8 @@ impl Live {
         receipt.disconnected = inner.live_under(&ended_epochs);
         inner.publisher.reclaim();
         inner.journal.complete(&receipt);
+        drop(inner);
+        log_change(&receipt);
         receipt
     }
 
@@ -291,6 +287,26 @@ impl Live {
         if inner.publisher.in_limbo() > 0 {
             inner.publisher.reclaim();
         }
+    }
+}
+
+/// One line of the log a change: who, by which way, what, and what it cost.
+fn log_change(receipt: &Receipt) {
+    let Receipt { generation, who, origin, added, changed, removed, flushed, disconnected, .. } = receipt;
+    let named = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names if names.len() > LOGGED => {
+            format!(" {what} {} and {} more;", names[..LOGGED].join(", "), names.len() - LOGGED)
+        }
+        names => format!(" {what} {};", names.join(", ")),
+    };
+    let what = named("added", added) + &named("changed", changed) + &named("removed", removed);
+    tracing::info!(
+        "generation {generation} by {who} ({origin}):{what} {} NICs flushed, {disconnected} connections disconnected",
+        flushed.len()
+    );
+    if !receipt.pending.is_empty() {
+        tracing::warn!("generation {generation} is not acknowledged yet by workers {:?}", receipt.pending);
     }
 }
 

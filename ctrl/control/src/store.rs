@@ -17,9 +17,10 @@ mod rows;
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct Awaited {
     pub before: u32,
     /// Until when: milliseconds since 1970.
     pub until_ms: u64,
+    /// How long it was to wait from the first, in milliseconds: a clock that is wrong makes it wait no longer.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
 }
 
 /// What a store holds.
@@ -90,6 +94,8 @@ pub enum StoreError {
         /// Its schema.
         schema: u32,
     },
+    /// It is not there any more, or another file is in its place.
+    Gone(PathBuf),
     /// The system does not let us.
     Io(PathBuf, String),
 }
@@ -113,6 +119,11 @@ impl fmt::Display for StoreError {
             StoreError::Newer { path, schema } => write!(
                 f,
                 "{}: the store has schema {schema}, written by a newer version; allowed: up to {SCHEMA}",
+                path.display()
+            ),
+            StoreError::Gone(path) => write!(
+                f,
+                "{}: the store that this appliance uses is not there any more; nothing can be changed until it is back",
                 path.display()
             ),
             StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
@@ -146,8 +157,11 @@ pub struct Step<'a> {
 
 /// An open store.
 pub struct Store {
-    database: Database,
+    /// `None` after an error: the database refuses everything from then on, and is opened again.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
+    /// Device and inode of the file that is open.
+    identity: (u64, u64),
     /// Held as long as the store is.
     _lock: File,
 }
@@ -165,9 +179,11 @@ impl Store {
             false => None,
         };
         let database = Database::create(path).map_err(|error| io(&error))?;
-        let store = Store { database, path: path.to_owned(), _lock: lock };
+        let identity = identity(path).map_err(|error| io(&error))?;
+        let database = Mutex::new(Some(database));
+        let store = Store { database, path: path.to_owned(), identity, _lock: lock };
         if contents.is_none() {
-            store.found().map_err(|error| io(&error))?;
+            store.found()?;
         }
         // Found and never filled: a crash right after it was made.
         let contents = contents.filter(|contents| contents.generation > 0);
@@ -186,16 +202,29 @@ impl Store {
     }
 
     /// The first transaction: an empty policy.
-    fn found(&self) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        put(&transaction, "schema", &SCHEMA)?;
-        put(&transaction, "generation", &0u32)?;
-        put(&transaction, "next_id", &1u64)?;
-        put(&transaction, "digest", &Digest::default())?;
-        transaction.open_table(HISTORY)?;
-        Objects::open(&transaction)?;
-        transaction.commit()?;
-        Ok(())
+    fn found(&self) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            put(transaction, "schema", &SCHEMA)?;
+            put(transaction, "generation", &0u32)?;
+            put(transaction, "next_id", &1u64)?;
+            put(transaction, "digest", &Digest::default())?;
+            transaction.open_table(HISTORY)?;
+            Objects::open(transaction)?;
+            Ok(())
+        })
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is still the file that was opened: what is written into an unlinked one is lost.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            _ => Err(StoreError::Gone(self.path.clone())),
+        }
     }
 
     /// Makes a change durable. When this returns, it is on the disk.
@@ -233,18 +262,42 @@ impl Store {
         })
     }
 
+    /// Writes something that means nothing, to know whether anything can be written.
+    pub fn probe(&self) -> Result<(), StoreError> {
+        self.write(|transaction| put(transaction, "probe", &std::process::id()))
+    }
+
     fn write(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
+        self.check()?;
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out, and put back when all is well: after an error it is opened again the next time.
+        let database = match held.take() {
+            Some(database) => database,
+            None => Database::create(&self.path).map_err(|error| self.io(&error))?,
+        };
         let done = (|| {
-            let transaction = self.database.begin_write()?;
+            let transaction = database.begin_write()?;
             work(&transaction)?;
             transaction.commit()?;
             Ok(())
         })();
-        done.map_err(|error: redb::Error| StoreError::Io(self.path.clone(), error.to_string()))
+        done.map_err(|error: redb::Error| self.io(&error))?;
+        *held = Some(database);
+        drop(held);
+        // It may have been taken away meanwhile.
+        self.check()
     }
+
+    fn io(&self, error: &dyn fmt::Display) -> StoreError {
+        StoreError::Io(self.path.clone(), error.to_string())
+    }
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// The lock is a file of its own beside the store, so that a store can be looked at by its bytes while it is held.

@@ -17,7 +17,7 @@ args = []",
     ),
     (
         "[el]",
-        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store"#,
+        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log"#,
     ),
     (
         "[eal]
@@ -288,6 +288,16 @@ socket = "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
         "[store]
 path = 1979-05-27",
         r#"2:8: store.path: "1979-05-27" is no path; allowed: the path of a file"#,
+    ),
+    (
+        "[log]
+level = \"loud\"",
+        r#"2:9: log.level: "loud" is no level; allowed: off, error, warn, info, debug, trace"#,
+    ),
+    (
+        "[log]
+format = \"xml\"",
+        r#"2:10: log.format: "xml" is no format; allowed: text, json"#,
     ),
     (
         "store = 3",

@@ -90,6 +90,7 @@ impl Rig {
             population: Arc::new(Population::new()),
             ports: Box::new(Vec::new),
             start: Instant::now(),
+            board: Default::default(),
             governing_file: None,
             store: None,
         });

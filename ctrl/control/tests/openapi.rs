@@ -36,6 +36,10 @@ fn every_operation_has_a_name_of_its_own_a_summary_and_its_refusals() {
                     response["$ref"].as_str().and_then(|name| name.strip_prefix("#/components/responses/"));
                 let response = &description["components"]["responses"][name.unwrap_or_default()];
                 let schema = &response["content"]["application/json"]["schema"]["$ref"];
+                // What has failed is an answer to the question how the appliance is.
+                if (path.as_str(), status.as_str()) == ("/healthz", "503") {
+                    continue;
+                }
                 assert!(status == "200" || schema == "#/components/schemas/Refusal", "{what} {status}");
             }
         }

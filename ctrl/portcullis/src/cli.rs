@@ -209,6 +209,8 @@ pub enum Subject {
     Workers,
     /// The present generation.
     Snapshot,
+    /// What is wrong, since when, and what mends it.
+    Health,
 }
 
 /// `show`

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// One clear line, and the exit status it comes with.
 #[derive(Debug)]
@@ -42,4 +44,21 @@ pub fn print(text: &str, to_stderr: bool) {
     } else {
         std::io::stdout().write_all(text.as_bytes())
     };
+}
+
+/// How long a result waits for a reader.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Prints to standard output, but does not wait for ever for a reader that does not read: the appliance has
+/// other things to do.
+pub fn print_patiently(text: String) {
+    let (done, is_done) = mpsc::channel();
+    let printer = move || {
+        print(&text, false);
+        let _ = std::io::stdout().flush();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(printer).is_ok() {
+        let _ = is_done.recv_timeout(PATIENCE);
+    }
 }

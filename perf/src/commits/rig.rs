@@ -113,6 +113,7 @@ impl Rig {
             population: population.clone(),
             ports: Box::new(Vec::new),
             start,
+            board: Default::default(),
             governing_file: None,
             store: Some(store),
         };

@@ -227,7 +227,9 @@ pub(super) async fn rollback(wish: Wish<RollbackQuery>) -> Result<Json<Receipt>,
     responses((status = 200, description = "The change that stays", body = Record), Guards)
 )]
 pub(super) async fn confirm(State(live): State<Live>) -> Result<Json<Record>, Failed> {
-    Ok(Json(live.confirm().await?))
+    // On a task of its own: a client that hangs up must not leave it half done.
+    let confirmed = tokio::spawn(async move { live.confirm().await }).await;
+    Ok(Json(confirmed.map_err(internal)??))
 }
 
 pub(super) fn document(text: String, generation: u32) -> Response {

@@ -22,7 +22,7 @@
 //! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
 //! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
 //! | `POST /v1/explain` with [`shape::Question`] as its body | [`shape::Explanation`]: how a packet would be judged, and why |
-//! | `GET /healthz` | [`shape::Health`]; 200 as long as the control side answers |
+//! | `GET /healthz` | [`shape::Health`]; 503 if something has failed |
 //! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
 //!
 //! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.

@@ -290,11 +290,42 @@ pub struct Count {
     pub count: u64,
 }
 
+/// How the appliance is, all in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Nothing is wrong.
+    Ok,
+    /// Packets are judged, and something else is not as it should be.
+    Degraded,
+    /// Packets are not judged, or nobody can change how.
+    Failed,
+}
+
+/// Something that is wrong, or was within the last hour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What it is about: `port eth0`, `store`, `worker 1`.
+    pub what: String,
+    /// When it was noticed: seconds since 1970.
+    pub since: u64,
+    /// What is wrong.
+    pub problem: String,
+    /// What mends it.
+    pub cure: String,
+    /// When it was over: seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(required = false)]
+    pub ended: Option<u64>,
+}
+
 /// How the appliance is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`, or `lagging` while some worker does not judge by the present generation yet.
-    pub status: String,
+    /// The worst of what lasts.
+    pub status: Status,
+    /// What is wrong, or was within the last hour.
+    pub problems: Vec<Problem>,
     /// The present generation.
     pub generation: u32,
     /// Workers that do not judge by it yet.

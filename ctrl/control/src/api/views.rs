@@ -1,9 +1,10 @@
 //! Requests that only look: what `show` shows, the history, the health.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Json;
 
-use super::shape::{Counters, Group, Health, Nic, Record, Snapshot, Worker};
+use super::shape::{Counters, Group, Health, Nic, Record, Snapshot, Status, Worker};
 use crate::live::Live;
 
 /// The generations that are remembered
@@ -46,8 +47,19 @@ pub(super) async fn snapshot(State(live): State<Live>) -> Json<Snapshot> {
 
 /// How the appliance is
 ///
-/// 200 as long as the control side answers, also while workers lag.
-#[utoipa::path(get, path = "/healthz", tag = "state", responses((status = 200, body = Health)))]
-pub(super) async fn health(State(live): State<Live>) -> Json<Health> {
-    Json(live.health())
+/// 200 but for `failed`, so that whoever looks at the status alone learns what matters.
+#[utoipa::path(
+    get, path = "/healthz", tag = "state",
+    responses(
+        (status = 200, description = "`ok` or `degraded`", body = Health),
+        (status = 503, description = "`failed`", body = Health)
+    )
+)]
+pub(super) async fn health(State(live): State<Live>) -> (StatusCode, Json<Health>) {
+    let health = live.health();
+    let status = match health.status {
+        Status::Failed => StatusCode::SERVICE_UNAVAILABLE,
+        Status::Ok | Status::Degraded => StatusCode::OK,
+    };
+    (status, Json(health))
 }

@@ -2,8 +2,8 @@
 
 use super::eal::chooses_cores;
 use super::{
-    Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, OnFlush, PolicySettings, Source, Store,
-    TcpPickup, Timeouts, Unknown, Wire, Workers,
+    Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat, OnFlush,
+    PolicySettings, Source, Store, TcpPickup, Timeouts, Unknown, Wire, Workers,
 };
 use crate::document::Limits;
 use crate::model::{Mode, Prefix, ipv4_form};
@@ -24,7 +24,7 @@ pub fn parse_config(text: &str, file: &str) -> Result<Config, Diagnostic> {
 
 fn config(root: &Node, text: &str) -> Result<Config, Fault> {
     let mut config = Config::default();
-    let tables = ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store"];
+    let tables = ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log"];
     for (name, table) in root.fields(&tables)?.in_order() {
         match name {
             "eal" => config.eal = eal(table)?,
@@ -34,7 +34,8 @@ fn config(root: &Node, text: &str) -> Result<Config, Fault> {
             "timeouts" => config.timeouts = timeouts(table, text)?,
             "policy" => config.policy = policy(table)?,
             "api" => config.api = api(table)?,
-            _ => config.store = store(table)?,
+            "store" => config.store = store(table)?,
+            _ => config.log = log(table)?,
         }
     }
     Ok(config)
@@ -326,6 +327,16 @@ fn store(table: &Node) -> Result<Store, Fault> {
     let mut store = Store::default();
     set(&mut store.path, &table.fields(&["path"])?, "path", |node| path(node).map(Some))?;
     Ok(store)
+}
+
+fn log(table: &Node) -> Result<Log, Fault> {
+    let fields = table.fields(&["level", "format"])?;
+    let mut log = Log::default();
+    set(&mut log.level, &fields, "level", |node| node.one_of("level", &LOG_LEVELS))?;
+    set(&mut log.format, &fields, "format", |node| {
+        node.one_of("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    })?;
+    Ok(log)
 }
 
 fn path(node: &Node) -> Result<PathBuf, Fault> {

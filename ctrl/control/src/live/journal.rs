@@ -154,17 +154,16 @@ impl Live {
         }
     }
 
-    /// Whether all workers follow.
+    /// How the appliance is, and which workers do not follow yet.
     pub fn health(&self) -> Health {
         let inner = self.inner();
         let epoch = inner.publisher.epoch();
         let lagging: Vec<usize> =
             (0..inner.workers.len()).filter(|id| !inner.publisher.acknowledged(*id, epoch)).collect();
-        Health {
-            status: if lagging.is_empty() { "ok" } else { "lagging" }.to_owned(),
-            generation: inner.committer.generation().0,
-            lagging,
-        }
+        let generation = inner.committer.generation().0;
+        drop(inner);
+        let (status, problems) = self.shared.board.list();
+        Health { status, problems, generation, lagging }
     }
 
     /// The policy of a generation.

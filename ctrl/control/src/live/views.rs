@@ -103,6 +103,13 @@ pub fn notice(live: &Live) -> Option<String> {
 }
 
 impl Live {
+    /// Connections of all NICs, tombstones included.
+    pub fn connections_held(&self) -> u64 {
+        let inner = self.inner();
+        let slots = inner.committer.policy().nics.keys().filter_map(|key| inner.committer.nic_slot(key));
+        slots.map(|slot| u64::from(inner.population.get(slot))).sum()
+    }
+
     /// `explain`: by the very snapshot that the workers judge by.
     pub fn explain(&self, question: &shape::Question) -> Result<shape::Explanation, Unexplained> {
         let config = self.config();

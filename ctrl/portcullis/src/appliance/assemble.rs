@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::config::Idle;
+use control::health::Board;
 use control::live::{Beginning, Parts, WorkerHandle};
 use crossbeam::channel::bounded;
 use crossbeam::utils::CachePadded;
@@ -77,8 +78,17 @@ pub fn assemble(
         });
     }
     let (workers, ports) = (handles, ports.view());
-    let parts =
-        Parts { committer, publisher, workers, population, ports, start, governing_file: None, store };
+    let parts = Parts {
+        committer,
+        publisher,
+        workers,
+        population,
+        ports,
+        start,
+        governing_file: None,
+        board: Board::default(),
+        store,
+    };
     Ok((parts, jobs))
 }
 

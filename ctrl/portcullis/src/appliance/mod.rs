@@ -3,20 +3,21 @@
 mod assemble;
 mod cores;
 mod environment;
+mod health;
+mod log;
 mod ports;
 mod reload;
 mod service;
 mod watch;
 mod workers;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::api::{self, Socket, Tcp, TcpError};
-use control::config::{Config, Source};
+use control::config::{Config, LOG_LEVELS, Source};
 use control::document::Parsed;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
@@ -25,16 +26,19 @@ use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
 
 use crate::cli;
 use crate::client::table;
-use crate::failure::{Failure, print};
+use crate::failure::{Failure, print_patiently};
 use crate::input;
 use cores::Cores;
 use environment::Environment;
+use health::Watchman;
+use log::Lines;
 use ports::{Ports, Wires};
-use service::{Signals, start_log, tell_supervisor};
+use service::{Signals, tell_supervisor};
 use watch::Watch;
 use workers::Workers;
 
@@ -47,8 +51,10 @@ const FORGETS: &str = "a restart forgets all connections and tombstones: after i
 
 /// The command.
 pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
-    start_log();
     let (config, policy, cores) = read_input(args)?;
+    // Before there are threads of its own or of DPDK.
+    cores.keep_to_control();
+    let lines = log::start(&config.log).map_err(Failure::runtime)?;
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     let signals = {
@@ -60,12 +66,12 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         TcpError::Input(message) => Failure::input(message),
         TcpError::Address(message) => Failure::runtime(message),
     })?;
-    // Before DPDK starts threads of its own.
-    cores.keep_to_control();
     let policy_file = args.policy.as_deref().filter(|_| config.source() == Source::File);
     let beginning = begin_with(config.clone(), policy, args.policy.as_deref())?;
     let dataplane = Dataplane::open(&config, &cores)?;
-    dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals)
+    let ended = dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals, &lines);
+    lines.flush();
+    ended
 }
 
 /// The first policy, from the store or the file.
@@ -82,13 +88,24 @@ fn begin_with(config: Config, policy: Option<Parsed>, path: Option<&Path>) -> Re
 
 /// Everything that can be wrong in the files is found here, before anything starts.
 fn read_input(args: &cli::Run) -> Result<(Config, Option<Parsed>, Cores), Failure> {
-    let config = input::config(Some(&args.config))?;
+    let mut config = input::config(Some(&args.config))?;
+    config.log.level = log_level(config.log.level)?;
     let whole_file =
         |message: String| Failure::input(Diagnostic::whole_file(args.config.display().to_string(), message));
     config.require_wires().map_err(|message| whole_file(message.to_owned()))?;
     let cores = Cores::divide(&config).map_err(whole_file)?;
     let policy = args.policy.as_deref().map(|path| input::policy(path, &config)).transpose()?;
     Ok((config, policy, cores))
+}
+
+/// `PORTCULLIS_LOG` comes before the configuration.
+fn log_level(configured: LevelFilter) -> Result<LevelFilter, Failure> {
+    let Some(given) = std::env::var_os("PORTCULLIS_LOG") else { return Ok(configured) };
+    let known = LOG_LEVELS.iter().find(|(name, _)| given == *name);
+    known.map(|(_, level)| *level).ok_or_else(|| {
+        let allowed = LOG_LEVELS.map(|(name, _)| name).join(", ");
+        Failure::input(format!("PORTCULLIS_LOG: {}; allowed: {allowed}", given.display()))
+    })
 }
 
 /// What an operator should know from the start.
@@ -136,6 +153,7 @@ impl Dataplane {
         doors: &Doors,
         runtime: Runtime,
         signals: Signals,
+        lines: &Lines,
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, pool, eal, cores } = self;
         let watch = policy_file.map(|path| {
@@ -149,10 +167,11 @@ impl Dataplane {
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
         ready(&live, cores.workers.len());
 
-        let result = runtime.block_on(supervise(&live, doors, &mut workers, signals, watch));
+        let looked_after = Watchman::new(&live, lines);
+        let result = runtime.block_on(supervise(&live, doors, &mut workers, signals, watch, looked_after));
         tell_supervisor("STOPPING=1");
         let stuck = workers.stop();
-        print(&format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())), false);
+        print_patiently(format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())));
         runtime.shutdown_background();
         drop(live);
         if !stuck.is_empty() {
@@ -191,8 +210,10 @@ impl Doors {
 /// Frames move: says so.
 fn ready(live: &Live, workers: usize) {
     let plural = if workers == 1 { "" } else { "s" };
-    print(&format!("portcullis: ready, {workers} worker{plural}, generation {}\n", live.generation()), false);
-    let _ = std::io::stdout().flush();
+    print_patiently(format!(
+        "portcullis: ready, {workers} worker{plural}, generation {}\n",
+        live.generation()
+    ));
     tell_supervisor("READY=1");
 }
 
@@ -203,6 +224,7 @@ async fn supervise(
     workers: &mut Workers,
     mut signals: Signals,
     file: Option<(std::path::PathBuf, std::io::Result<Watch>)>,
+    mut watchman: Watchman,
 ) -> Result<(), Failure> {
     let again = Arc::new(Notify::new());
     let has_file = file.is_some();
@@ -212,8 +234,12 @@ async fn supervise(
         again.notify_one();
     }
     if let Some((path, watch)) = file {
-        tokio::spawn(reload::serve(live.clone(), path, again.clone()));
-        tokio::spawn(reload::watch(watch, again.clone()));
+        let (of_file, kept) = (live.clone(), again.clone());
+        health::supervised(live, "reload of the policy file", move || {
+            reload::serve(of_file.clone(), path.clone(), kept.clone())
+        });
+        let board = live.board().clone();
+        tokio::spawn(reload::watch(watch, again.clone(), board));
     }
     let serve = doors.serve(live);
     tokio::pin!(serve);
@@ -234,6 +260,7 @@ async fn supervise(
                 if !workers.watch() {
                     return Err(Failure::runtime("a worker has ended by itself"));
                 }
+                watchman.look(live, workers);
                 live.reclaim();
             }
         }

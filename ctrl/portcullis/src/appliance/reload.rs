@@ -6,12 +6,16 @@ use std::sync::Arc;
 use control::api::shape::Receipt;
 use control::api::shape::State;
 use control::document::parse_policy;
+use control::health::{Board, Severity};
 use control::live::{Author, Change, Live};
 use control::source::read_file;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::watch::Watch;
+
+/// The file says something else than what is in force.
+const REFUSED: (&str, &str) = ("policy file", "refused");
 
 /// Applies the file each time it is told to, one time after the other. Never ends.
 pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
@@ -20,18 +24,22 @@ pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
         // A change that awaits its confirmation is not built upon; what the file says then counts afterwards.
         live.settled().await;
         match reload(&live, &path).await {
-            Ok(Receipt { state: State::Unchanged, .. }) => info!("{}: nothing has changed", path.display()),
-            Ok(receipt) => report(&path, &receipt),
-            Err(reason) => error!("{reason}; the policy stays as it was"),
+            Ok(receipt) => {
+                live.board().clear(REFUSED);
+                if receipt.state == State::Unchanged {
+                    info!("{}: nothing has changed", path.display());
+                }
+            }
+            Err(reason) => {
+                error!("{reason}; the policy stays as it was");
+                live.board().raise(
+                    REFUSED,
+                    Severity::Degraded,
+                    format!("{reason}; the policy in force is an older one"),
+                    "mend the file: it is read again when it changes, and on SIGHUP",
+                );
+            }
         }
-    }
-}
-
-fn report(path: &Path, receipt: &Receipt) {
-    let Receipt { generation, disconnected, pending, .. } = receipt;
-    info!("{}: applied as generation {generation}, {disconnected} connections disconnected", path.display());
-    if !pending.is_empty() {
-        warn!("generation {generation} is not acknowledged yet by workers {pending:?}");
     }
 }
 
@@ -50,7 +58,7 @@ async fn reload(live: &Live, path: &Path) -> Result<Receipt, String> {
 }
 
 /// Says when the file has changed. Without a watch (a kernel without inotify, too many watches), SIGHUP is left.
-pub async fn watch(watch: std::io::Result<Watch>, again: Arc<Notify>) {
+pub async fn watch(watch: std::io::Result<Watch>, again: Arc<Notify>, board: Board) {
     let failed = match watch {
         Ok(mut watch) => loop {
             match watch.changed().await {
@@ -60,5 +68,10 @@ pub async fn watch(watch: std::io::Result<Watch>, again: Arc<Notify>) {
         },
         Err(error) => error,
     };
-    warn!("the policy file is not watched, send SIGHUP after changes: {failed}");
+    board.raise(
+        ("policy file", "unwatched"),
+        Severity::Degraded,
+        format!("it is not watched: {failed}"),
+        "send SIGHUP after changes, or raise fs.inotify.max_user_watches and restart",
+    );
 }

@@ -1,12 +1,11 @@
 //! The process among others: its signals, its log, its supervisor.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::level_filters::LevelFilter;
 
 use super::workers::KICK;
 
@@ -39,17 +38,6 @@ impl Signals {
             _ = self.hup.recv() => false,
         }
     }
-}
-
-/// The log goes to standard error; `PORTCULLIS_LOG` (error, warn, info, debug, trace, off) says how much, by default warnings.
-pub fn start_log() {
-    let level = std::env::var("PORTCULLIS_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::WARN);
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_max_level(level);
-    // Refused only where there is one already.
-    let _ = log.with_ansi(io::stderr().is_terminal()).try_init();
 }
 
 /// Tells a supervisor that asks for it (systemd's `Type=notify`) what has become of us.

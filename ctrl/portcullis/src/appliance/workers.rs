@@ -164,6 +164,11 @@ impl Workers {
         self.threads.iter().all(|thread| !thread.handle.is_finished())
     }
 
+    /// For each worker, how long its loop has stood still.
+    pub fn stalls(&self) -> impl Iterator<Item = (usize, Duration)> + '_ {
+        self.threads.iter().map(|thread| (thread.id, thread.since.elapsed()))
+    }
+
     /// Ends them: they stop receiving, judge and send what their rings hold, and let go of their queues. Names those
     /// that did not end; whose ports must then stay as they are.
     pub fn stop(self) -> Vec<usize> {

@@ -125,6 +125,7 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
         }
         Subject::Counters => ("counters", |body| Ok(table::counters(&parsed(body)?))),
         Subject::Workers => ("workers", |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?))),
+        Subject::Health => return health(args),
         Subject::Snapshot => ("snapshot", |body| Ok(table::snapshot(&parsed(body)?))),
     };
     let answer = request(&args.client.socket, Method::GET, &format!("/v1/{path}"), Vec::new())?;
@@ -133,6 +134,14 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
         print(&format!("portcullis: not strict: {notice}\n"), true);
     }
     print_answer(&answer.success()?, args.output, table)
+}
+
+/// `show health`; what has failed is an answer, too.
+fn health(args: &cli::Show) -> Result<ExitCode, Failure> {
+    let answer = request(&args.client.socket, Method::GET, "/healthz", Vec::new())?;
+    let body =
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE { answer.body } else { answer.success()? };
+    print_answer(&body, args.output, |body| Ok(table::health(&parsed(body)?)))
 }
 
 /// An answer as it came, or for people.

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Confirmation, Connection, Counters, Group, Nic, Packets, Receipt, Record, Snapshot, State, Worker,
+    Confirmation, Connection, Counters, Group, Health, Nic, Packets, Problem, Receipt, Record, Snapshot,
+    State, Status, Worker,
 };
 
 /// Columns as wide as their widest cell, two blanks apart; numbers to the right.
@@ -289,6 +290,23 @@ pub fn snapshot(snapshot: &Snapshot) -> String {
     let _ = writeln!(text, "{:<17}{}", "acknowledged", if snapshot.acknowledged { "yes" } else { "no" });
     for setting in &snapshot.settings {
         let _ = writeln!(text, "not strict: {setting}");
+    }
+    text
+}
+
+/// `show health`
+pub fn health(health: &Health) -> String {
+    let status = match health.status {
+        Status::Ok => "ok",
+        Status::Degraded => "degraded",
+        Status::Failed => "failed",
+    };
+    let mut text = format!("{status}, generation {}\n", health.generation);
+    for Problem { what, since, problem, cure, ended } in &health.problems {
+        let (since, ended) = (moment(*since as f64), ended.map(|ended| moment(ended as f64)));
+        let when =
+            ended.map_or_else(|| format!("since {since}"), |ended| format!("{since} to {ended}, over"));
+        let _ = writeln!(text, "{what} ({when}): {problem}\n    cure: {cure}");
     }
     text
 }

@@ -1,0 +1,211 @@
+//! What the control side looks at by itself, every second: workers, the log, the store, the clock, memory and tables.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant, SystemTime};
+
+use control::health::Severity;
+use control::live::Live;
+use tokio::task::JoinHandle;
+
+use super::log::Lines;
+use super::workers::Workers;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// A worker whose loop stands still for so long is in health.
+const STALLED: Duration = Duration::from_secs(1);
+/// Workers that judge by an older generation for so long are in health.
+const LAGGING: Duration = Duration::from_secs(2);
+/// The wall clock is told to have stepped if it moves so much more or less than time does.
+const STEP: Duration = Duration::from_secs(2);
+/// How long that stays a problem.
+const STEP_SHOWN: Duration = Duration::from_secs(60);
+/// How long after a line was lost that stays a problem.
+const LOST_SHOWN: Duration = Duration::from_secs(60);
+/// Shares of memory and of the table of connections above which they are in health, in hundredths.
+const FULL: u64 = 90;
+/// A task that ended by a panic begins again after so long.
+const RESTART: Duration = Duration::from_secs(1);
+
+const CLOCK: (&str, &str) = ("clock", "step");
+const LOG: (&str, &str) = ("log", "lost");
+const MEMORY: (&str, &str) = ("memory", "full");
+const TABLE: (&str, &str) = ("connections", "full");
+
+/// Looks after what has no other watch.
+pub struct Watchman {
+    lines: Lines,
+    last: Instant,
+    /// Wall clock and time at the last look.
+    clocks: (SystemTime, Instant),
+    stepped: Option<Instant>,
+    lost: (u64, Option<Instant>),
+    /// Since when some worker has not followed.
+    lagging: Option<Instant>,
+    capacity: u64,
+    store: Option<JoinHandle<()>>,
+}
+
+impl Watchman {
+    /// Of an appliance whose log is `lines`.
+    pub fn new(live: &Live, lines: &Lines) -> Watchman {
+        let now = Instant::now();
+        Watchman {
+            lines: lines.clone(),
+            last: now,
+            clocks: (SystemTime::now(), now),
+            stepped: None,
+            lost: (0, None),
+            lagging: None,
+            capacity: u64::from(live.config().conntrack.capacity),
+            store: None,
+        }
+    }
+
+    /// Looks at everything, if the time has come. Within a runtime.
+    pub fn look(&mut self, live: &Live, workers: &Workers) {
+        let now = Instant::now();
+        if now.duration_since(self.last) < EVERY {
+            return;
+        }
+        self.last = now;
+        self.look_at_workers(live, workers, now);
+        self.look_at_clock(live, now);
+        self.look_at_log(live, now);
+        look_at_memory(live);
+        self.look_at_table(live);
+        if self.store.as_ref().is_none_or(JoinHandle::is_finished) {
+            let live = live.clone();
+            self.store = Some(tokio::spawn(async move { live.look_after_store().await }));
+        }
+    }
+
+    fn look_at_workers(&mut self, live: &Live, workers: &Workers, now: Instant) {
+        let board = live.board();
+        for (id, stalled) in workers.stalls() {
+            let what = format!("worker {id}");
+            if stalled < STALLED {
+                board.clear((&what, "stalled"));
+                continue;
+            }
+            let seconds = stalled.as_secs();
+            board.raise(
+                (&what, "stalled"),
+                Severity::Failed,
+                format!("its loop has stood still for {seconds} s: it judges nothing"),
+                "look who else runs on its core, and at its ports' drivers; a restart starts it anew",
+            );
+        }
+        let lagging = live.health().lagging;
+        self.lagging = if lagging.is_empty() { None } else { self.lagging.or(Some(now)) };
+        match self.lagging {
+            Some(since) if now.duration_since(since) > LAGGING => board.raise(
+                ("workers", "lagging"),
+                Severity::Degraded,
+                format!("workers {lagging:?} do not judge by the present generation yet"),
+                "look who else runs on their cores, and at their ports' drivers",
+            ),
+            _ => board.clear(("workers", "lagging")),
+        }
+    }
+
+    fn look_at_clock(&mut self, live: &Live, now: Instant) {
+        let wall = SystemTime::now();
+        let expected = self.clocks.0 + now.duration_since(self.clocks.1);
+        self.clocks = (wall, now);
+        let (ahead, back) = (wall.duration_since(expected), expected.duration_since(wall));
+        let step = ahead.as_ref().or(back.as_ref()).copied().unwrap_or_default();
+        if step > STEP {
+            let way = if ahead.is_ok() { "ahead" } else { "back" };
+            let seconds = step.as_secs();
+            live.board().raise(
+                CLOCK,
+                Severity::Degraded,
+                format!("the wall clock stepped {way} by {seconds} s"),
+                "connections and confirmations are timed by another clock and go on; look at the time service",
+            );
+            self.stepped = Some(now);
+        }
+        if self.stepped.is_some_and(|at| now.duration_since(at) > STEP_SHOWN) {
+            self.stepped = None;
+            live.board().clear(CLOCK);
+        }
+    }
+
+    fn look_at_log(&mut self, live: &Live, now: Instant) {
+        let lost = self.lines.lost();
+        if lost > self.lost.0 {
+            self.lost = (lost, Some(now));
+            live.board().raise(
+                LOG,
+                Severity::Degraded,
+                format!("{lost} lines of the log are lost since the start"),
+                "look at what reads the log, and at its disk",
+            );
+        }
+        if self.lost.1.is_some_and(|at| now.duration_since(at) > LOST_SHOWN) {
+            self.lost.1 = None;
+            live.board().clear(LOG);
+        }
+    }
+
+    fn look_at_table(&self, live: &Live) {
+        let held = live.connections_held();
+        if held * 100 < self.capacity * FULL {
+            return live.board().clear(TABLE);
+        }
+        live.board().raise(
+            TABLE,
+            Severity::Degraded,
+            format!("{held} connections of {} that fit, tombstones included", self.capacity),
+            "raise [conntrack] capacity; `show nics` tells who has how many",
+        );
+    }
+}
+
+/// By what the kernel says is left for everybody, as an allocation that fails ends a process.
+fn look_at_memory(live: &Live) {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return };
+    let kilobytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    let (Some(total), Some(left)) = (kilobytes("MemTotal:"), kilobytes("MemAvailable:")) else { return };
+    if left * 100 >= total * (100 - FULL) {
+        return live.board().clear(MEMORY);
+    }
+    live.board().raise(
+        MEMORY,
+        Severity::Degraded,
+        format!("{} MB of {} MB of memory are left", left >> 10, total >> 10),
+        "look who takes it; a process that the kernel ends for want of memory forwards nothing",
+    );
+}
+
+/// Runs a task that must not end. One that panics is begun anew after a moment, and is in health meanwhile.
+pub fn supervised<F>(live: &Live, what: &'static str, make: impl Fn() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let board = live.board().clone();
+    tokio::spawn(async move {
+        loop {
+            let made = std::panic::catch_unwind(AssertUnwindSafe(&make));
+            let ended = match made {
+                Ok(task) => tokio::spawn(task).await.is_ok(),
+                Err(_) => false,
+            };
+            let how = if ended { "ended" } else { "panicked" };
+            let problem = format!("the {what} {how}");
+            board.raise(
+                (what, "task"),
+                Severity::Degraded,
+                problem,
+                "it is begun anew; report this as a fault",
+            );
+            tokio::time::sleep(RESTART).await;
+            board.clear((what, "task"));
+        }
+    });
+}
