@@ -18,6 +18,7 @@
 //! Everything needs root ([`Lab::missing`] says what a machine lacks). Names hold the id of the process, so that labs of parallel
 //! tests are apart; dropping the [`Lab`] ends what runs in it and removes it.
 
+mod delay;
 mod process;
 mod router;
 mod traffic;
@@ -37,6 +38,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use delay::Delay;
 pub use process::{Finished, Process};
 pub use router::Router;
 pub use traffic::{Capture, Direction, EchoServer, Probe};
