@@ -15,7 +15,7 @@ const FUNCTIONS: &str = "shim_.*\
     |rte_pktmbuf_pool_create\
     |rte_mempool_(free|avail_count|in_use_count)\
     |rte_eth_dev_(get_port_by_name|get_name_by_port|is_valid_port|info_get|configure|adjust_nb_rx_tx_desc\
-        |start|stop|close|set_mtu|get_mtu|rss_hash_conf_get|rss_reta_update|rss_reta_query|socket_id)\
+        |start|stop|close|set_mtu|get_mtu|rss_hash_conf_get|rss_hash_update|rss_reta_update|rss_reta_query|socket_id)\
     |rte_eth_(rx|tx)_queue_setup\
     |rte_eth_(promiscuous|allmulticast)_(enable|get)\
     |rte_eth_(stats_get|macaddr_get)";

@@ -195,6 +195,18 @@ fn two_workers(idle: &'static str) {
     workers.sort_unstable();
     workers.dedup();
     assert_eq!(workers, [0, 1]);
+    // Each worker saw every flow, and handed over those that are not its own.
+    let workers = appliance.show("workers");
+    let sum = |key: &str| workers.as_array().unwrap().iter().map(|w| w[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(
+        ["received", "handed_over", "taken_over", "in"].map(sum),
+        [2000, 1000, 1000, 2000],
+        "{workers}"
+    );
+    assert!((195..=200).contains(&sum("load_percent")), "{workers}");
+    let worker = |id: usize, key: &str| workers[id][key].as_u64().unwrap();
+    assert_eq!(worker(0, "handed_over"), worker(1, "taken_over"));
+    assert!((30..=170).contains(&worker(0, "load_percent")), "{workers}");
     let (status, receipt, _) = appliance.apply(&POLICY.replace("22", "23"), &[]);
     assert_eq!((status, receipt["workers"].as_array().unwrap().len()), (0, 2));
     // Counted, not timed: others may have the cores for a while, and then whoever polls comes round as seldom as who sleeps.

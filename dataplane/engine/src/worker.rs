@@ -203,7 +203,7 @@ impl<P: Port> Worker<P> {
         rings: Rings<P::Frame>,
         questions: Receiver<Question>,
     ) -> Worker<P> {
-        let router = Router::new(me, rings.to.len().max(1) as u32);
+        let router = Router::new(me, rings.to.len().max(1) as u32, firewall.shard().secret().pattern());
         let sources = in_turn(wires.len(), rings.from.len()).into();
         let is_deep = vec![false; 2 * wires.len() + rings.from.len()].into();
         let out = wires.iter().map(|_| [Box::default(), Box::default()]).collect();

@@ -37,11 +37,13 @@ pub struct Config {
     pub tx_ring: u16,
     /// The MTU in bytes; `None` leaves the device's own (1,500 for most).
     pub mtu: Option<u16>,
+    /// The 16 bits that the key of a symmetric RSS hash repeats, where the device takes a key.
+    pub rss_pattern: u16,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queues: 1, rx_ring: 1024, tx_ring: 1024, mtu: None }
+        Self { queues: 1, rx_ring: 1024, tx_ring: 1024, mtu: None, rss_pattern: engine::handoff::RSS_PATTERN }
     }
 }
 
@@ -265,7 +267,7 @@ impl Port<Configured> {
             multi_segment_tx: announced || MULTI_SEGMENT_UNANNOUNCED.contains(&driver.as_str()),
             driver,
             queues: config.queues,
-            plan: Plan::new(&info, config.queues),
+            plan: Plan::new(&info, config.queues, config.rss_pattern),
             rss: OnceLock::new(),
             started: AtomicBool::new(false),
             counters: (0..config.queues).map(|_| Counters::default()).collect(),

@@ -4,8 +4,6 @@ use dpdk_sys::{rte_eth_dev_info, rte_eth_rss_conf, rte_eth_rss_reta_entry64};
 
 /// Bytes of a Toeplitz key where the device names no length.
 const KEY_LEN: u8 = 40;
-/// Repeated over the key, it makes Toeplitz yield the same for both directions of a flow (Woo and Park, 2012).
-const SYMMETRIC: [u8; 2] = [0x6d, 0x5a];
 /// Entries of a redirection table that DPDK handles as one.
 const GROUP: usize = dpdk_sys::RTE_ETH_RETA_GROUP_SIZE as usize;
 
@@ -33,14 +31,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A symmetric spread over `queues`; `None` for a single queue, or a device that can't hash.
-    pub(crate) fn new(info: &rte_eth_dev_info, queues: u16) -> Option<Self> {
+    /// A symmetric spread over `queues`: repeated over the key, a pattern makes Toeplitz yield the same for both directions of a flow
+    /// (Woo and Park, 2012). `None` for a single queue, or a device that can't hash.
+    pub(crate) fn new(info: &rte_eth_dev_info, queues: u16, pattern: u16) -> Option<Self> {
         let functions = info.flow_type_rss_offloads & dpdk_sys::SHIM_RSS_WANTED;
         if queues == 1 || functions == 0 {
             return None;
         }
         let len = if info.hash_key_size == 0 { KEY_LEN } else { info.hash_key_size };
-        let key = SYMMETRIC.iter().copied().cycle().take(usize::from(len)).collect();
+        let key = pattern.to_be_bytes().into_iter().cycle().take(usize::from(len)).collect();
         Some(Self { key, functions, reta_size: info.reta_size, queues })
     }
 
@@ -48,17 +47,39 @@ impl Plan {
     pub(crate) fn settle(&self, port: u16) -> Rss {
         self.write_table(port);
         let reta = self.read_table(port);
+        let Some((mut key, mut functions)) = self.read_key(port) else {
+            return Rss { reta, ..Rss::default() };
+        };
+        // Some devices take a key once they are configured, and only then.
+        if key != self.key && self.write_key(port, functions) {
+            (key, functions) = self.read_key(port).unwrap_or_default();
+        }
+        let symmetric = key == self.key && reta.iter().all(|queue| *queue < self.queues);
+        Rss { symmetric, key, reta, functions }
+    }
+
+    /// The key in force, and what is hashed.
+    fn read_key(&self, port: u16) -> Option<(Vec<u8>, u64)> {
         let mut key = vec![0; self.key.len()];
         // SAFETY: an all-zero configuration is valid.
         let mut conf: rte_eth_rss_conf = unsafe { std::mem::zeroed() };
         conf.rss_key = key.as_mut_ptr();
         conf.rss_key_len = key.len() as u8;
         // SAFETY: the port is ours, and the key's buffer has the device's own length.
-        if unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(port, &mut conf) } != 0 {
-            return Rss { reta, ..Rss::default() };
-        }
-        let symmetric = key == self.key && reta.iter().all(|queue| *queue < self.queues);
-        Rss { symmetric, key, reta, functions: conf.rss_hf }
+        let status = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(port, &mut conf) };
+        (status == 0).then_some((key, conf.rss_hf))
+    }
+
+    /// False if the device does not take it.
+    fn write_key(&self, port: u16, functions: u64) -> bool {
+        let mut key = self.key.clone();
+        // SAFETY: an all-zero configuration is valid.
+        let mut conf: rte_eth_rss_conf = unsafe { std::mem::zeroed() };
+        conf.rss_key = key.as_mut_ptr();
+        conf.rss_key_len = key.len() as u8;
+        conf.rss_hf = functions;
+        // SAFETY: the port is ours, and the key outlives the call, which copies it.
+        unsafe { dpdk_sys::rte_eth_dev_rss_hash_update(port, &mut conf) == 0 }
     }
 
     fn groups(&self) -> Vec<rte_eth_rss_reta_entry64> {

@@ -377,3 +377,16 @@ fn queues_of_one_port_work_on_registered_threads_of_their_own() {
     assert_nothing_leaked(&pool);
     assert_eq!(pool.avail(), BUFFERS);
 }
+
+#[test]
+fn a_device_that_takes_a_key_gets_the_pattern_asked_for() {
+    let eal = start(&["net_null0"]);
+    let pool = pool(&eal);
+    let config = Config { queues: 2, rss_pattern: 0x1FFC, ..Config::default() };
+    let (port, queues) = open(&eal, "net_null0", &config, &pool);
+    let rss = port.rss();
+    assert!(rss.symmetric, "{rss:?}");
+    assert_eq!(rss.key[..4], [0x1F, 0xFC, 0x1F, 0xFC]);
+    assert!(rss.reta.iter().enumerate().all(|(entry, queue)| usize::from(*queue) == entry % 2));
+    drop((queues, port));
+}

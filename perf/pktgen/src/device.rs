@@ -86,7 +86,7 @@ impl Devices {
     pub fn open(&self) -> Result<(Open, Ports<DpdkPort>), pmd::Error> {
         let eal = Arc::new(Eal::init(&self.arguments(Eal::has_hugepages()))?);
         let pool = Arc::new(Mempool::new(&eal, "pktgen", self.buffers(), DEFAULT_DATA_ROOM)?);
-        let config = Config { queues: 1, rx_ring: self.ring, tx_ring: self.ring, mtu: None };
+        let config = Config { queues: 1, rx_ring: self.ring, tx_ring: self.ring, ..Config::default() };
         let names = self.inside.iter().chain([&self.outside]);
         // All are configured before any starts: what can't be is known before a frame moves.
         let configured: Vec<_> =

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use engine::handoff::RSS_PATTERN;
 use serde_json::Value;
 use testkit::lab::Process;
 
@@ -72,6 +73,8 @@ impl Bench {
         fs::write(&document, policy)?;
         let mut command = Command::new(&self.portcullis);
         command.arg("run").arg("--config").arg(config).arg("--policy").arg(document);
+        // Captures are made for workers that own what this says.
+        command.env("PORTCULLIS_RSS_PATTERN", format!("{RSS_PATTERN:04x}"));
         let process = Process::start(command)?;
         process.wait_for("portcullis: ready", PATIENCE)?;
         Ok(Appliance { process, binary: self.portcullis.clone(), socket })

@@ -225,6 +225,9 @@ pub struct PortCounters {
     pub driver: String,
     /// Whether it has a carrier.
     pub link_up: bool,
+    /// Whether both directions of a connection come to one worker: the device has taken this start's key, or there is one queue. Else
+    /// workers hand over to each other what is not theirs.
+    pub symmetric_rss: bool,
     /// Frames received.
     pub rx_packets: u64,
     /// Bytes received.

@@ -13,6 +13,7 @@ use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::handoff::spreads;
 use engine::worker::{mesh, ring_for};
 
 use super::cores::Cores;
@@ -23,17 +24,17 @@ use crate::failure::Failure;
 /// Questions that may wait for a worker.
 const QUESTIONS: usize = 16;
 
-/// For a worker with each of the `queues`. `start` is moment 0 of their clock.
+/// For a worker with each of the `queues`, whose hashes `secret` keys. `start` is moment 0 of their clock.
 pub fn assemble(
     beginning: Beginning,
     queues: Vec<Wires>,
     cores: &Cores,
     ports: &Ports,
+    secret: Secret,
     start: Instant,
 ) -> Result<(Parts, Vec<Job>), Failure> {
     let Beginning { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
-    let secret = random_secret().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
     let count = queues.len();
     let firewalls: Vec<_> = (0..count as u32)
         .map(|id| FirewallConfig {
@@ -107,12 +108,25 @@ fn beds(idle: Idle, count: usize) -> io::Result<(Vec<rcu::Waker>, Vec<Option<rcu
     Ok((wakers, parkers))
 }
 
-fn random_secret() -> io::Result<Secret> {
+/// A secret for this start. `PORTCULLIS_RSS_PATTERN` (four hexadecimal digits) fixes how connections are spread over the workers, for
+/// measurements that must know who owns what.
+pub fn random_secret() -> Result<Secret, Failure> {
+    let secret = read_random().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
+    let Ok(text) = std::env::var("PORTCULLIS_RSS_PATTERN") else { return Ok(secret) };
+    match u16::from_str_radix(&text, 16) {
+        Ok(pattern) if spreads(pattern) => Ok(secret.with_pattern(pattern)),
+        _ => Err(Failure::input(format!(
+            "PORTCULLIS_RSS_PATTERN is {text:?}; allowed: 16 bits in hexadecimal of which 9 or 11 are set, such as 6d5a"
+        ))),
+    }
+}
+
+fn read_random() -> io::Result<Secret> {
     let (mut random, mut words) = (File::open("/dev/urandom")?, [0; 2]);
     for word in &mut words {
         let mut bytes = [0; 8];
         random.read_exact(&mut bytes)?;
         *word = u64::from_ne_bytes(bytes);
     }
-    Ok(Secret::new(words))
+    Ok(Secret::drawn(words))
 }

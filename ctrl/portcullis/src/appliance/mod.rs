@@ -22,6 +22,7 @@ use control::document::Parsed;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
 use control::store::Store;
+use engine::conntrack::Secret;
 use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -129,6 +130,7 @@ fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
 struct Dataplane {
     queues: Vec<Wires>,
     ports: Ports,
+    secret: Secret,
     pool: Mempool,
     eal: Arc<Eal>,
     cores: Cores,
@@ -136,13 +138,14 @@ struct Dataplane {
 
 impl Dataplane {
     fn open(config: &Config, cores: &Cores) -> Result<Dataplane, Failure> {
+        let secret = assemble::random_secret()?;
         let environment = Environment::new(config, cores.control[0], Eal::has_hugepages());
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
         let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, DEFAULT_DATA_ROOM)
             .map_err(Failure::runtime)?;
-        let (ports, queues) = ports::open(config, &eal, &pool).map_err(Failure::runtime)?;
-        Ok(Dataplane { queues, ports, pool, eal, cores: cores.clone() })
+        let (ports, queues) = ports::open(config, &eal, &pool, secret.pattern()).map_err(Failure::runtime)?;
+        Ok(Dataplane { queues, ports, secret, pool, eal, cores: cores.clone() })
     }
 
     /// From the first frame to the last.
@@ -155,13 +158,13 @@ impl Dataplane {
         signals: Signals,
         lines: &Lines,
     ) -> Result<ExitCode, Failure> {
-        let Dataplane { queues, ports, pool, eal, cores } = self;
+        let Dataplane { queues, ports, secret, pool, eal, cores } = self;
         let watch = policy_file.map(|path| {
             let _within = runtime.enter();
             (path.to_owned(), Watch::new(path))
         });
         let start = Instant::now();
-        let (parts, jobs) = assemble::assemble(beginning, queues, &cores, &ports, start)?;
+        let (parts, jobs) = assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
         let governing_file = policy_file.map(|path| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;

@@ -17,10 +17,21 @@ pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
 
-/// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
-pub fn open(config: &Config, eal: &Eal, pool: &Mempool) -> Result<(Ports, Vec<Wires>), pmd::Error> {
+/// Opens every port with a queue pair a worker, to be spread over by this pattern where the device takes a key. The second value holds every worker's queues, wire by wire.
+pub fn open(
+    config: &Config,
+    eal: &Eal,
+    pool: &Mempool,
+    rss_pattern: u16,
+) -> Result<(Ports, Vec<Wires>), pmd::Error> {
     let workers = config.workers.cores.len();
-    let asked = pmd::Config { queues: workers as u16, rx_ring: PORT_RING, tx_ring: PORT_RING, mtu: None };
+    let asked = pmd::Config {
+        queues: workers as u16,
+        rx_ring: PORT_RING,
+        tx_ring: PORT_RING,
+        mtu: None,
+        rss_pattern,
+    };
     let names: Vec<&String> = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).collect();
     // All are configured before any starts: what can't be is known before a frame moves.
     let configured: Vec<_> =
@@ -64,6 +75,7 @@ fn counters(port: &Port<Started>) -> PortCounters {
         name: port.name().to_owned(),
         driver: port.driver().to_owned(),
         link_up: port.link().up,
+        symmetric_rss: port.rss().symmetric,
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
         tx_packets: stats.tx_packets,

@@ -1,10 +1,15 @@
 //! The flow hash: keyed by a secret drawn at each start, so that nobody outside can aim at one bucket.
 
 use super::EntryKey;
+use crate::handoff::{RSS_PATTERN, drawn_pattern};
 
 /// The per-boot secret.
 #[derive(Clone, Copy)]
-pub struct Secret([u64; 2]);
+pub struct Secret {
+    words: [u64; 2],
+    /// Of the hash that spreads connections over the workers, see [`crate::handoff`].
+    pattern: u16,
+}
 
 /// A key's hash, as the index of one shard takes it. Two numbers rather than one, so that each is read and written as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -55,9 +60,25 @@ pub(crate) fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Secret {
-    /// From two words of randomness.
+    /// From two words. The pattern is the public one, so that runs are repeatable.
     pub fn new(words: [u64; 2]) -> Secret {
-        Secret(words)
+        Secret { words, pattern: RSS_PATTERN }
+    }
+
+    /// From two words of randomness, the pattern drawn with them.
+    pub fn drawn(words: [u64; 2]) -> Secret {
+        let secret = Secret::new(words);
+        Secret { pattern: drawn_pattern(secret.derive(purpose::SPREAD)), ..secret }
+    }
+
+    /// The same with this pattern.
+    pub fn with_pattern(self, pattern: u16) -> Secret {
+        Secret { pattern, ..self }
+    }
+
+    /// The 16 bits that the key of the RSS hash repeats.
+    pub fn pattern(&self) -> u16 {
+        self.pattern
     }
 
     /// Of an IPv4 connection's key; of its flags the protocol alone counts.
@@ -65,24 +86,27 @@ impl Secret {
     pub fn v4(&self, key: &EntryKey) -> RawHash {
         // Ports and protocol.
         let (a, b) = (key.ends, key.rest & 0xFF_FFFF_FFFF);
-        RawHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))
+        RawHash(fold(fold(a ^ self.words[0], b ^ self.words[1]) ^ self.words[1], 0x9E37_79B9_7F4A_7C15))
     }
 
     /// Of an IPv6 connection's key. The remote address is folded into one word; NIC, ports and protocol each keep bits of their own
     /// in the second fold, so that none can hide behind another.
     #[inline]
     pub fn v6(&self, addr: u32, remote: u128, ports: u32, protocol: u8) -> RawHash {
-        let folded =
-            fold(remote as u64 ^ self.0[0], (remote >> 64) as u64 ^ self.0[1] ^ 0x2545_F491_4F6C_DD1D);
+        let folded = fold(
+            remote as u64 ^ self.words[0],
+            (remote >> 64) as u64 ^ self.words[1] ^ 0x2545_F491_4F6C_DD1D,
+        );
         let a = folded ^ (u64::from(protocol) << 32);
         let b = (u64::from(addr) << 32) | u64::from(ports);
-        RawHash(fold(fold(a ^ self.0[0], b ^ self.0[1]) ^ self.0[1], 0x9E37_79B9_7F4A_7C15))
+        RawHash(fold(fold(a ^ self.words[0], b ^ self.words[1]) ^ self.words[1], 0x9E37_79B9_7F4A_7C15))
     }
 
     /// A secret for something else that must not be foreseen either, one for each `purpose`.
     pub fn derive(&self, purpose: u64) -> [u64; 2] {
-        let word =
-            |n: u64| fold(self.0[0] ^ (2 * purpose + n), self.0[1] ^ 0xD6E8_FEB8_6659_FD93) ^ self.0[0];
+        let word = |n: u64| {
+            fold(self.words[0] ^ (2 * purpose + n), self.words[1] ^ 0xD6E8_FEB8_6659_FD93) ^ self.words[0]
+        };
         [word(1), word(2)]
     }
 }

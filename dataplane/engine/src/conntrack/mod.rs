@@ -107,6 +107,11 @@ impl Shard {
         }
     }
 
+    /// What keys its hashes.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     /// The hash of a connection's key.
     #[inline]
     pub fn hash(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8, v6: bool) -> FlowHash {
