@@ -149,6 +149,50 @@ fn refused_4_3_in_ipv6_and_where_numbers_wrap() {
 }
 
 #[test]
+fn refused_4_3_the_openers_own_syn_that_comes_again_before_the_handshake_is_over() {
+    let mut s = syn_received();
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0).ack(1001)), "invalid", "it has been answered");
+    assert_eq!(s.outside(tcp(C, S).syn().seq(1000)), "established", "the answer was lost");
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0).ack(1002)), "invalid");
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0)), "invalid");
+    assert_eq!(s.outside(tcp(C, S).rst().seq(3_000_000_000).ack(1001)), "invalid", "its own side's");
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0).ack(1001)), "established");
+    assert!(s.connections().is_empty());
+    // Once the handshake is over, nothing refuses that SYN any more, and who closes first is who closes first.
+    let mut s = syn_received();
+    s.outside(tcp(C, S).syn().seq(1000));
+    s.outside(tcp(C, S).seq(1001).ack(5001));
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0).ack(1001)), "invalid");
+    s.outside(tcp(C, S).fin().seq(1001).ack(5001));
+    assert_eq!(s.inside(tcp(S, C).rst().seq(0).ack(1001)), "invalid");
+    s.inside(tcp(S, C).fin().seq(5001).ack(1002));
+    ends(&mut s, "closing 30.0");
+}
+
+#[test]
+fn rst_4_3_without_window_check_and_where_numbers_wrap() {
+    let unchecked = "[conntrack]\ntcp_window_check = false\n";
+    for config in ["", unchecked, "[conntrack]\ntcp_pickup = \"loose\"\n"] {
+        let mut s = Scenario::with(config, &one(&[SSH, OUT]));
+        let (c, w) = (u32::MAX - 50, 7000);
+        if config.contains("loose") {
+            s.outside(tcp(C, S).seq(c).ack(w));
+        } else {
+            s.outside(tcp(C, S).syn().seq(c - 1).window(8000));
+            s.inside(tcp(S, C).syn().seq(w - 1).ack(c).window(8000));
+        }
+        s.outside(tcp(C, S).seq(c).ack(w).payload([0; 100]));
+        s.inside(tcp(S, C).seq(w).ack(c));
+        ends(&mut s, "established 600.0");
+        assert_eq!(s.outside(tcp(C, S).rst().seq(c)), "established", "{config}");
+        ends(&mut s, "established 10.0");
+        s.inside(tcp(S, C).seq(w).ack(49));
+        assert_eq!(s.outside(tcp(C, S).rst().seq(49)), "established", "{config}");
+        assert!(s.connections().is_empty(), "{config}");
+    }
+}
+
+#[test]
 fn answered_4_3_behind_the_second_fin_too() {
     let closing = || {
         let mut s = fin_wait();

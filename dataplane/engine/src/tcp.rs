@@ -181,7 +181,8 @@ fn rare(
 ) -> Outcome {
     let answers = entry.has_noted_syn() && noted_by(entry) != from && noted.is_acknowledged(lane);
     if has(lane, flags::RST) {
-        return if answers { Outcome::End } else { reset(entry, lane, from, unchecked) };
+        let refuses = answers || state == State::SynReceived && refuses_syn_again(entry, lane, from);
+        return if refuses { Outcome::End } else { reset(entry, lane, from, unchecked) };
     }
     let is_open = matches!(state, State::Established | State::FinWait);
     if opens(lane.flags) {
@@ -209,6 +210,16 @@ fn rare(
     outcome
 }
 
+/// The opener's SYN came again, its first answer being lost, and whom that answer came from does not listen any more.
+fn refuses_syn_again(entry: &Entry, lane: &Lane, from: Who) -> bool {
+    from == RESPONDER && entry.is_syn_again() && acknowledges_syn(entry, lane)
+}
+
+/// True if it acknowledges the opener's SYN, with or without what that bore.
+fn acknowledges_syn(entry: &Entry, lane: &Lane) -> bool {
+    has(lane, flags::ACK) && after(lane.ack, entry.syn_seq) && !after(lane.ack, entry.windows[OPENER].end)
+}
+
 fn quietly(is_inside: bool) -> Outcome {
     if is_inside { Outcome::Quiet } else { Outcome::Invalid }
 }
@@ -225,6 +236,7 @@ fn advance(entry: &mut Entry, lane: &Lane, from: Who, state: State) {
         State::SynReceived if from == OPENER && has(lane, flags::ACK) && (!syn || entry.is_crossed()) => {
             entry.set_state(State::Established);
         }
+        State::SynReceived if from == OPENER && opens(lane.flags) => entry.set_syn_again(true),
         State::FinWait if fin && (from == RESPONDER) != entry.fin_by_responder() => {
             entry.set_state(State::Closing);
         }
@@ -234,8 +246,7 @@ fn advance(entry: &mut Entry, lane: &Lane, from: Who, state: State) {
 
 fn syn_sent(entry: &mut Entry, lane: &Lane, from: Who) -> Outcome {
     use flags::{ACK, FIN, RST, SYN};
-    let acknowledges =
-        has(lane, ACK) && after(lane.ack, entry.syn_seq) && !after(lane.ack, entry.windows[OPENER].end);
+    let acknowledges = acknowledges_syn(entry, lane);
     match (from, lane.flags & (SYN | ACK | RST | FIN)) {
         (OPENER, f) if f & RST != 0 => Outcome::End,
         (OPENER, SYN) => {

@@ -161,6 +161,8 @@ pub(super) struct Tcp {
     fin: Option<Who>,
     /// The latest SYN that passed in SYN received (of another number), established or FIN-WAIT, and who sent it.
     passed_syn: Option<(Who, Segment)>,
+    /// The opener's SYN came again in SYN received.
+    syn_again: bool,
     /// Picked up in mid-stream: "without window check".
     picked_up: bool,
 }
@@ -174,6 +176,7 @@ impl Tcp {
             crossed: false,
             fin: None,
             passed_syn: None,
+            syn_again: false,
             picked_up: false,
         };
         tcp.begin(Who::Opener, syn);
@@ -289,6 +292,7 @@ impl Tcp {
             return Step::Invalid;
         }
         let (syn, ack) = (segment.has(SYN), segment.has(ACK));
+        self.syn_again |= who == Who::Opener && segment.opens();
         if segment.has(FIN) {
             // "FIN of either side: FIN-WAIT."
             self.fin = Some(who);
@@ -370,6 +374,14 @@ impl Tcp {
         let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked)).unwrap_or(first);
         // "A RST with ACK that acknowledges that SYN, whatever its sequence number, passes and ends the connection."
         if self.passed_syn.is_some_and(|(whose, syn)| whose != who && acknowledges_syn(&syn, segment)) {
+            return Step::End;
+        }
+        // The SYN that came again "passes" as well "in SYN received (from O)", and may be refused likewise.
+        let opener = self.sides[Who::Opener as usize];
+        let to_syn = segment.has(ACK)
+            && upto(opener.isn.wrapping_add(1), segment.ack)
+            && upto(segment.ack, opener.end);
+        if self.state == State::SynReceived && self.syn_again && who == Who::Responder && to_syn {
             return Step::End;
         }
         // "A RST whose sequence is exact (its sender's own next) passes and ends the connection."

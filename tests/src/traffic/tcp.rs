@@ -38,6 +38,8 @@ enum Move {
     /// What answers the stray SYN: a port that is closed by now, or an end that has forgotten, too.
     Refuse,
     Accept,
+    /// What answers the opener's own SYN, of who does not listen any more.
+    RefuseSyn,
 }
 
 /// A stream.
@@ -110,6 +112,7 @@ impl Stream {
                 script
             }
             5 => vec![Move::Syn(O), Move::SynAck(R), Move::Stray(O), rng.pick(&ANSWERS), Move::Ack(O)],
+            6 => vec![Move::Syn(O), Move::SynAck(R), Move::Syn(O), Move::RefuseSyn, Move::Ack(O)],
             _ => vec![Move::Syn(O), Move::SynAck(R), Move::Ack(O)],
         };
         for _ in 0..rng.below(12) {
@@ -228,6 +231,12 @@ impl Stream {
                 let (number, len) = (rng.u32(), rng.pick(&[0, 0, 100]));
                 self.stray_syn = Some(StraySyn { whose: who, number, len });
                 self.send(rng, place, remote, who, SYN, number, 0, len as usize)
+            }
+            Move::RefuseSyn => {
+                let (any, opener) = (rng.u32(), self.ends[O].isn);
+                let ack = opener.wrapping_add(rng.pick(&[1, 1, 1 + self.syn_data, 0, 2 + self.syn_data]));
+                let seq = rng.pick(&[0, 0, any]);
+                self.send(rng, place, remote, R, RST | ACK, seq, ack, 0)
             }
             Move::Refuse | Move::Accept => self.answer_stray(rng, place, remote, step == Move::Refuse),
         }

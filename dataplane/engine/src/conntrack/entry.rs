@@ -149,7 +149,9 @@ mod bit {
     pub const UNCHECKED: u32 = 1 << 15;
     pub const SYN_NOTED: u32 = 1 << 16;
     pub const SYN_BY_RESPONDER: u32 = 1 << 17;
+    /// In `fin-wait` who closed, in `syn-received` whether the opener's SYN came again.
     pub const FIN_BY_RESPONDER: u32 = 1 << 18;
+    pub const SYN_AGAIN: u32 = FIN_BY_RESPONDER;
     pub const CROSSED: u32 = 1 << 19;
     /// What a packet that goes the short way has in common with its entry: none of them is dead.
     pub const PLAINLY: u32 = PROTO | V6 | DEAD | 0xF << STATE;
@@ -391,6 +393,7 @@ impl Entry {
         FIN_BY_RESPONDER,
         "In `fin-wait`: the FIN was the responder's."
     );
+    flag!(is_syn_again, set_syn_again, SYN_AGAIN, "In `syn-received`: the opener's SYN came again.");
     flag!(is_crossed, set_crossed, CROSSED, "In `syn-received`: the responder sent a SYN without ACK.");
 
     /// A side's window scale.
