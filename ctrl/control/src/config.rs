@@ -57,6 +57,8 @@ pub struct Wire {
     pub inside: String,
     /// The port towards the network.
     pub outside: String,
+    /// The MTU of both ports, in bytes of IP; `None`: that of the kernel interface or device.
+    pub mtu: Option<u16>,
 }
 
 /// The worker threads.

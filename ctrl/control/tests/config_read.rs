@@ -23,8 +23,12 @@ fn an_empty_configuration_is_the_default_one() {
 #[test]
 fn the_values_of_the_interfaces_page_are_the_defaults() {
     let mut read = config(include_str!("data/example.toml"));
-    let wire =
-        Wire { name: "wire0".into(), inside: "net_af_packet0".into(), outside: "net_af_packet1".into() };
+    let wire = Wire {
+        name: "wire0".into(),
+        inside: "net_af_packet0".into(),
+        outside: "net_af_packet1".into(),
+        mtu: None,
+    };
     assert_eq!(read.require_wires(), Ok(&[wire][..]));
     assert_eq!(read.eal.args.len(), 3);
     assert_eq!(read.policy.source, Some(Source::File));

@@ -290,6 +290,14 @@ path = 1979-05-27",
         r#"2:8: store.path: "1979-05-27" is no path; allowed: the path of a file"#,
     ),
     (
+        "[[wire]]
+name = \"a\"
+inside = \"x\"
+outside = \"y\"
+mtu = 100",
+        "5:7: wire[0].mtu: 100 is no MTU; allowed: 576-16000",
+    ),
+    (
         "[log]
 level = \"loud\"",
         r#"2:9: log.level: "loud" is no level; allowed: off, error, warn, info, debug, trace"#,

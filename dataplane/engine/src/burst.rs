@@ -23,6 +23,8 @@ use crate::verdict::Verdict;
 use crate::worker::Connection;
 use crate::{Generation, NicSlot, Reason, Side};
 
+/// Bytes of a segmented frame's first buffer that make it worth looking there for its headers.
+const HEADERS: usize = 128;
 /// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
 const SCRATCH: usize = 32 * 1024;
 /// Timers looked at per burst.
@@ -259,6 +261,15 @@ impl Firewall {
     fn read_odd<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
         if frame.restore_tag() {
             let wire_len = frame.wire_len();
+            // The headers of a segmented frame mostly lie in its first buffer, and nothing has to be copied then. What is
+            // read so and is sound is what the whole frame says: only headers are read.
+            let head = frame.head();
+            if head.len() >= HEADERS && head.len() < frame.captured() {
+                parse(head, wire_len, arrival, lane);
+                if !matches!(lane.what, What::Malformed | What::LinkCut | What::BadSegment) {
+                    return;
+                }
+            }
             parse(bytes_of(frame, &mut self.scratch), wire_len, arrival, lane);
         } else {
             *lane = Lane { what: What::LinkCut, ..Lane::of(arrival) };

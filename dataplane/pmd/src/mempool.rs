@@ -15,13 +15,24 @@ use crate::mbuf::Mbuf;
 /// Bytes of a buffer's data room that hold a frame of 1,500 bytes and two VLAN tags, besides the headroom.
 pub const DEFAULT_DATA_ROOM: u16 = 2048;
 
-/// Megabytes that EAL needs (`-m`) without huge pages for a pool of `buffers` with [`DEFAULT_DATA_ROOM`], and for devices and itself: no
-/// buffer lies on two pages, so that each takes one of its own.
-pub fn megabytes_without_huge_pages(buffers: u32) -> usize {
-    /// A page that is not huge, and more than a buffer takes with its headroom and what DPDK adds.
+/// Bytes of a data room that holds frames of so many bytes in one piece: at least [`DEFAULT_DATA_ROOM`].
+pub fn data_room(frame: usize) -> u16 {
+    /// Devices take the length of a buffer in units of this.
+    const UNIT: usize = 1024;
+    let room = frame.next_multiple_of(UNIT).max(usize::from(DEFAULT_DATA_ROOM));
+    u16::try_from(room).unwrap_or(u16::MAX)
+}
+
+/// Megabytes that EAL needs (`-m`) without huge pages for a pool of `buffers` with this data room, and for devices and itself:
+/// a buffer takes whole pages.
+pub fn megabytes_without_huge_pages(buffers: u32, data_room: u16) -> usize {
+    /// A page that is not huge.
     const PAGE: usize = 4096;
+    /// What a buffer has beside its data: headroom, `rte_mbuf`, the pool's header and trailer, rounded up.
+    const HEADERS: usize = 512;
     const BESIDE: usize = 96;
-    let pool = (buffers as usize * PAGE).div_ceil(1 << 20);
+    let buffer = (usize::from(data_room) + HEADERS).next_multiple_of(PAGE);
+    let pool = (buffers as usize * buffer).div_ceil(1 << 20);
     pool + pool / 8 + BESIDE
 }
 

@@ -23,6 +23,9 @@ pub const FRAME_OVERHEAD: usize = 14 + 2 * 4;
 /// Drivers that read all segments of a frame though they don't announce it.
 const MULTI_SEGMENT_UNANNOUNCED: [&str; 2] = ["net_pcap", "net_null"];
 
+/// Drivers that carry frames of any length that their buffers hold, whatever they report: an MTU concerns us alone.
+const CARRIES_ANY_LENGTH: [&str; 4] = ["net_af_packet", "net_null", "net_pcap", "net_ring"];
+
 /// Frames that a ring device may hold when it closes; it would lose them.
 const RING_DEVICE: usize = 1024;
 
@@ -71,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     driver: String,
     mtu: u16,
+    /// What the device is told: another one where the driver's own bound means nothing.
+    device_mtu: u16,
     pub(crate) multi_segment_tx: bool,
     queues: u16,
     plan: Option<Plan>,
@@ -151,7 +156,7 @@ impl Shared {
         for attempt in 0..3 {
             // SAFETY: an all-zero configuration is valid.
             let mut conf: rte_eth_conf = unsafe { std::mem::zeroed() };
-            conf.rxmode.mtu = u32::from(self.mtu);
+            conf.rxmode.mtu = u32::from(self.device_mtu);
             conf.rxmode.offloads = info.rx_offload_capa & dpdk_sys::SHIM_RX_OFFLOAD_SCATTER;
             conf.txmode.offloads = info.tx_offload_capa & dpdk_sys::SHIM_TX_OFFLOAD_MULTI_SEGS;
             let mut key = Vec::new();
@@ -254,7 +259,10 @@ impl Port<Configured> {
                 offered,
             });
         }
-        let mtu = choose_mtu(id, name, config.mtu, &info)?;
+        let carries_any = CARRIES_ANY_LENGTH.contains(&driver.as_str());
+        let (own, asked) = (own_mtu(id), config.mtu.filter(|_| !carries_any));
+        let device_mtu = asked.map_or(Ok(own), |asked| offered_mtu(name, asked, &info))?;
+        let mtu = config.mtu.unwrap_or(own);
         if !eal.inner.open_ports.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return Err(Error::PortInUse(name.to_owned()));
         }
@@ -264,6 +272,7 @@ impl Port<Configured> {
             id,
             name: name.to_owned(),
             mtu,
+            device_mtu,
             multi_segment_tx: announced || MULTI_SEGMENT_UNANNOUNCED.contains(&driver.as_str()),
             driver,
             queues: config.queues,
@@ -275,9 +284,12 @@ impl Port<Configured> {
             eal: Arc::clone(&eal.inner),
         };
         shared.configure(&info)?;
-        if config.mtu.is_some() {
-            // SAFETY: the port is ours.
-            shared.optional_step("take its MTU", || unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, mtu) })?;
+        if asked.is_some() {
+            let take = || {
+                // SAFETY: the port is ours.
+                unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, mtu) }
+            };
+            shared.optional_step("take its MTU", take)?;
         }
         shared.set_up_queues(config, pool.inner.as_ptr())?;
         Ok(Self { shared: Arc::new(shared), _state: PhantomData })
@@ -419,23 +431,23 @@ fn device_info(id: u16, name: &str) -> Result<rte_eth_dev_info, Error> {
     }
 }
 
-/// The MTU asked for, if the device can carry it, or else the device's own.
-fn choose_mtu(id: u16, name: &str, asked: Option<u16>, info: &rte_eth_dev_info) -> Result<u16, Error> {
+/// The MTU that a device has by itself.
+fn own_mtu(id: u16) -> u16 {
+    let mut mtu = 0;
+    // SAFETY: the port exists, and the MTU's place is ours.
+    let status = unsafe { dpdk_sys::rte_eth_dev_get_mtu(id, &mut mtu) };
+    if status == 0 && mtu != 0 { mtu } else { 1500 }
+}
+
+/// The MTU asked for, if the device can carry it.
+fn offered_mtu(name: &str, asked: u16, info: &rte_eth_dev_info) -> Result<u16, Error> {
     const HEADER_AND_CRC: u32 = 14 + 4;
     let offered = match info.max_mtu {
         u16::MAX => info.max_rx_pktlen.saturating_sub(HEADER_AND_CRC).min(u32::from(u16::MAX)),
         known => u32::from(known),
     };
-    match asked {
-        Some(asked) if u32::from(asked) > offered => {
-            Err(Error::Mtu { port: name.to_owned(), asked, offered })
-        }
-        Some(asked) => Ok(asked),
-        None => {
-            let mut mtu = 0;
-            // SAFETY: the port exists, and the MTU's place is ours.
-            let status = unsafe { dpdk_sys::rte_eth_dev_get_mtu(id, &mut mtu) };
-            Ok(if status == 0 && mtu != 0 { mtu } else { 1500 })
-        }
+    if u32::from(asked) > offered {
+        return Err(Error::Mtu { port: name.to_owned(), asked, offered });
     }
+    Ok(asked)
 }

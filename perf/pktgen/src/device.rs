@@ -58,7 +58,10 @@ impl Devices {
         }
         let no_huge = args.iter().any(|arg| arg == "--no-huge") || has(&["--no-huge"]);
         if no_huge && !self.eal.iter().any(|arg| arg.starts_with("-m")) {
-            args.extend(["-m".to_owned(), pmd::megabytes_without_huge_pages(self.buffers()).to_string()]);
+            args.extend([
+                "-m".to_owned(),
+                pmd::megabytes_without_huge_pages(self.buffers(), DEFAULT_DATA_ROOM).to_string(),
+            ]);
         }
         if !has(&FILES) && !has(&["--legacy-mem"]) {
             if no_huge {

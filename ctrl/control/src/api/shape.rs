@@ -228,6 +228,8 @@ pub struct PortCounters {
     /// Whether both directions of a connection come to one worker: the device has taken this start's key, or there is one queue. Else
     /// workers hand over to each other what is not theirs.
     pub symmetric_rss: bool,
+    /// Bytes of IP that its frames carry at most.
+    pub mtu: u16,
     /// Frames received.
     pub rx_packets: u64,
     /// Bytes received.

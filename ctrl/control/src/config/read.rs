@@ -10,6 +10,7 @@ use crate::model::{Mode, Prefix, ipv4_form};
 use crate::name;
 use crate::source::{Diagnostic, Fault, Fields, Node, Value, decimal_nanos, parse_toml};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,6 +94,9 @@ fn eal_arg(node: &Node) -> Result<String, Fault> {
     Ok(arg.to_owned())
 }
 
+/// From what every IPv4 host takes (RFC 791) to more than any jumbo frame.
+const MTU: RangeInclusive<u16> = 576..=16_000;
+
 fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
     let mut wires: Vec<Wire> = Vec::new();
     let mut ports: Vec<&str> = Vec::new();
@@ -100,7 +104,7 @@ fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
         return Err(tables.no("list of wires", "tables [[wire]] with name, inside and outside"));
     };
     for table in tables {
-        let fields = table.fields(&["name", "inside", "outside"])?;
+        let fields = table.fields(&["name", "inside", "outside", "mtu"])?;
         let name_node = fields.required("name")?;
         let allowed = "1-255 characters, no control characters, no '/', no '#'";
         let name = name_node.text("name", allowed)?;
@@ -122,7 +126,10 @@ fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
             ports.push(port);
         }
         let port = |side| fields.required(side)?.text("port", "the name of a DPDK port").map(str::to_owned);
-        wires.push(Wire { name: name.to_owned(), inside: port("inside")?, outside: port("outside")? });
+        let (inside, outside) = (port("inside")?, port("outside")?);
+        let mut mtu = None;
+        set(&mut mtu, &fields, "mtu", |node| node.int("MTU", MTU).map(Some))?;
+        wires.push(Wire { name: name.to_owned(), inside, outside, mtu });
     }
     Ok(wires)
 }

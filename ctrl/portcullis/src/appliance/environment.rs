@@ -5,6 +5,8 @@ use std::path::Path;
 
 use control::config::Config;
 use engine::io::BURST;
+
+use super::mtu::Room;
 use engine::worker::ring_for;
 
 /// Frames of a port's receive and transmit rings.
@@ -23,6 +25,8 @@ pub struct Environment {
     pub args: Vec<String>,
     /// Buffers of the pool.
     pub buffers: u32,
+    /// Bytes of each, see `pmd::Mempool`.
+    pub data_room: u16,
     /// One line each.
     pub warnings: Vec<String>,
 }
@@ -33,9 +37,10 @@ fn is_option(arg: &str, option: &str) -> bool {
 }
 
 impl Environment {
-    /// For the configuration's ports and workers. EAL's own thread runs on `core`.
-    pub fn new(config: &Config, core: usize, has_hugepages: bool) -> Environment {
-        let given = &config.eal.args;
+    /// For the configuration's ports and workers, with the operator's arguments and buffers as in `room`. EAL's own
+    /// thread runs on `core`.
+    pub fn new(config: &Config, room: &Room, core: usize, has_hugepages: bool) -> Environment {
+        let (given, data_room) = (&room.args, pmd::data_room(room.buffer));
         let has = |option: &str| given.iter().any(|arg| is_option(arg, option));
         let has_amount = given.iter().any(|arg| arg.starts_with("-m"));
         let buffers = buffers(config);
@@ -52,7 +57,7 @@ impl Environment {
         let no_huge = add_no_huge || has("--no-huge");
         if no_huge && !has_amount {
             // Without it EAL takes 64 MB.
-            args.extend(["-m".to_owned(), pmd::megabytes_without_huge_pages(buffers).to_string()]);
+            args.extend(["-m".to_owned(), pmd::megabytes_without_huge_pages(buffers, data_room).to_string()]);
         }
         let shares_files =
             ["--file-prefix", "--no-shconf", "--in-memory", "--proc-type", "--huge-dir", "--huge-unlink"]
@@ -68,7 +73,7 @@ impl Environment {
             args.push("--no-telemetry".to_owned());
         }
         args.extend(given.iter().cloned());
-        Environment { args, buffers, warnings }
+        Environment { args, buffers, data_room, warnings }
     }
 }
 
@@ -120,7 +125,7 @@ mod tests {
     fn environment(args: &[&str], has_hugepages: bool) -> Environment {
         let mut config = Config::default();
         config.eal.args = args.iter().map(ToString::to_string).collect();
-        Environment::new(&config, 0, has_hugepages)
+        Environment::new(&config, &Room { args: config.eal.args.clone(), buffer: 1522 }, 0, has_hugepages)
     }
 
     #[test]

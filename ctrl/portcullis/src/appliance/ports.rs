@@ -17,6 +17,7 @@ pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
 
+<<<<<<< HEAD
 /// Opens every port with a queue pair a worker, to be spread over by this pattern where the device takes a key. The second value holds every worker's queues, wire by wire.
 pub fn open(
     config: &Config,
@@ -33,12 +34,40 @@ pub fn open(
         rss_pattern,
     };
     let names: Vec<&String> = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).collect();
+=======
+/// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
+///
+/// `mtus` are the wires', where they are known already; else the devices decide, and must agree. An error is one line.
+pub fn open(
+    config: &Config,
+    mtus: &[Option<u16>],
+    eal: &Eal,
+    pool: &Mempool,
+) -> Result<(Ports, Vec<Wires>), String> {
+    let workers = config.workers.cores.len();
+    let told = |error: pmd::Error| error.to_string();
+>>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
     // All are configured before any starts: what can't be is known before a frame moves.
-    let configured: Vec<_> =
-        names.iter().map(|name| Port::configure(eal, name, &asked, pool)).collect::<Result<_, _>>()?;
+    let mut configured = Vec::new();
+    for (wire, mtu) in config.wires.iter().zip(mtus) {
+        let asked = pmd::Config { queues: workers as u16, rx_ring: PORT_RING, tx_ring: PORT_RING, mtu: *mtu };
+        let inside = Port::configure(eal, &wire.inside, &asked, pool).map_err(told)?;
+        let outside = Port::configure(eal, &wire.outside, &asked, pool).map_err(told)?;
+        if inside.mtu() != outside.mtu() {
+            return Err(format!(
+                "wire {:?}: inside {} has MTU {}, outside {} has {}; [[wire]] mtu sets both",
+                wire.name,
+                inside.name(),
+                inside.mtu(),
+                outside.name(),
+                outside.mtu()
+            ));
+        }
+        configured.extend([inside, outside]);
+    }
     let (mut ports, mut queues) = (Vec::new(), Vec::new());
     for port in configured {
-        let (port, of_port) = port.start()?;
+        let (port, of_port) = port.start().map_err(told)?;
         ports.push(port);
         queues.push(of_port.into_iter());
     }
@@ -75,7 +104,11 @@ fn counters(port: &Port<Started>) -> PortCounters {
         name: port.name().to_owned(),
         driver: port.driver().to_owned(),
         link_up: port.link().up,
+<<<<<<< HEAD
         symmetric_rss: port.rss().symmetric,
+=======
+        mtu: port.mtu(),
+>>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
         tx_packets: stats.tx_packets,

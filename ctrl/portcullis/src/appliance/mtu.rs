@@ -1,0 +1,209 @@
+//! MTUs: what each wire carries, before DPDK starts. Kernel interfaces are asked by sysfs, and must agree with
+//! `[[wire]] mtu` and with each other: a frame that one side takes and the other cannot send is a black hole.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use control::config::Config;
+use pmd::FRAME_OVERHEAD;
+
+/// The MTU of devices that say nothing else.
+const USUAL: u16 = 1500;
+/// What a slot of an AF_PACKET ring has besides the frame: the kernel's header and its alignment, rounded up.
+const SLOT_HEADER: usize = 96;
+/// A page, and the smallest block of such a ring.
+const PAGE: usize = 4096;
+
+/// The kernel interface behind a port, and its MTU.
+struct Interface {
+    name: String,
+    mtu: u16,
+}
+
+/// The arguments of the vdev called `port`: `iface=eth1,…`; `None` if EAL is not told to make it.
+pub fn vdev<'a>(args: &'a [String], port: &str) -> Option<&'a str> {
+    let mut of_two = args.windows(2).filter(|pair| pair[0] == "--vdev").map(|pair| pair[1].as_str());
+    let of_one = args.iter().filter_map(|arg| arg.strip_prefix("--vdev="));
+    let is_it = |text: &&str| text.split(',').next() == Some(port);
+    let found = of_two.find(is_it).or_else(|| of_one.into_iter().find(|text| is_it(text)))?;
+    Some(found.split_once(',').map_or("", |(_, rest)| rest))
+}
+
+/// A device argument's value.
+pub fn value<'a>(vdev: &'a str, key: &str) -> Option<&'a str> {
+    vdev.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// The kernel interface that a port is on, if it is on one.
+pub fn interface<'a>(args: &'a [String], port: &str) -> Option<&'a str> {
+    value(vdev(args, port)?, "iface")
+}
+
+fn interface_of(config: &Config, port: &str) -> Option<Interface> {
+    let name = interface(&config.eal.args, port)?;
+    Some(Interface { name: name.to_owned(), mtu: mtu_of(name)? })
+}
+
+/// A kernel interface's MTU. Asked by a socket, which is of our own network namespace; sysfs may be another's.
+fn mtu_of(interface: &str) -> Option<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // SAFETY: an all-zero request is valid: an empty name and numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays 0.
+    if interface.len() >= request.ifr_name.len() {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the descriptor is open, and the request lives and is of the kind that this call reads and writes.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY: the call has written the MTU, a number, into this member of the union.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Some(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+/// The MTU of each wire, in the order of the configuration; `None` where the devices decide. An error is one line.
+pub fn resolve(config: &Config) -> Result<Vec<Option<u16>>, String> {
+    config.wires.iter().map(|wire| resolve_wire(config, wire)).collect()
+}
+
+fn resolve_wire(config: &Config, wire: &control::config::Wire) -> Result<Option<u16>, String> {
+    let sides = [("inside", &wire.inside), ("outside", &wire.outside)];
+    let known: Vec<_> = sides
+        .into_iter()
+        .filter_map(|(side, port)| Some((side, port, interface_of(config, port)?)))
+        .collect();
+    if let Some(mtu) = wire.mtu {
+        for (side, port, Interface { name, mtu: own }) in &known {
+            if *own != mtu {
+                return Err(format!(
+                    "wire {:?}: {side} {port} is on {name}, whose MTU is {own}; [[wire]] mtu says {mtu}: \
+                     `ip link set {name} mtu {mtu}` mends it",
+                    wire.name
+                ));
+            }
+        }
+        return Ok(Some(mtu));
+    }
+    match &known[..] {
+        [] => Ok(None),
+        [(.., one)] => Ok(Some(one.mtu)),
+        [(_, inside, one), (_, outside, other), ..] if one.mtu != other.mtu => Err(format!(
+            "wire {:?}: inside {inside} ({}) has MTU {}, outside {outside} ({}) has {}; allowed: the same on both sides",
+            wire.name, one.name, one.mtu, other.name, other.mtu
+        )),
+        [(.., one), ..] => Ok(Some(one.mtu)),
+    }
+}
+
+/// What DPDK is to be told and to have ready for the wires' frames.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Room {
+    /// EAL's arguments, with AF_PACKET rings whose slots hold the frames.
+    pub args: Vec<String>,
+    /// Bytes that a buffer holds.
+    pub buffer: usize,
+}
+
+/// Makes room for the wires' frames. An error is one line.
+pub fn make_room(config: &Config, mtus: &[Option<u16>]) -> Result<Room, String> {
+    let mut room = Room { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
+    for (wire, mtu) in config.wires.iter().zip(mtus) {
+        let mtu = mtu.unwrap_or(USUAL).max(USUAL);
+        room.buffer = room.buffer.max(usize::from(mtu) + FRAME_OVERHEAD);
+        for port in [&wire.inside, &wire.outside].into_iter().filter(|port| port.starts_with("net_af_packet"))
+        {
+            // The driver wants buffers that hold whatever a slot does.
+            let slot = make_slots(&mut room.args, port, mtu)?;
+            room.buffer = room.buffer.max(slot);
+        }
+    }
+    Ok(room)
+}
+
+/// Slots of a port's rings that hold frames of this MTU; their size in bytes.
+fn make_slots(args: &mut [String], port: &str, mtu: u16) -> Result<usize, String> {
+    const DRIVERS_OWN: usize = 2048;
+    let Some(vdev) = vdev(args, port).map(str::to_owned) else { return Ok(0) };
+    let needed = usize::from(mtu) + FRAME_OVERHEAD + SLOT_HEADER;
+    // Whole pages, one a block: a block that is no multiple of its slots is refused.
+    let slot = if needed <= DRIVERS_OWN { DRIVERS_OWN } else { needed.next_multiple_of(PAGE) };
+    let given = value(&vdev, "framesz").and_then(|given| given.parse::<usize>().ok());
+    match given {
+        Some(given) if given < needed => Err(format!(
+            "port {port}: framesz={given} does not hold frames of MTU {mtu}; allowed: at least {needed}, such as \
+             framesz={slot},blocksz={slot}"
+        )),
+        Some(given) => Ok(given),
+        None if slot == DRIVERS_OWN => Ok(slot),
+        None => {
+            let larger = format!("{port},{vdev},framesz={slot},blocksz={slot}");
+            for arg in args {
+                let is_option = arg.starts_with("--vdev=");
+                if arg.strip_prefix("--vdev=").unwrap_or(arg).split(',').next() == Some(port) {
+                    *arg = if is_option { format!("--vdev={larger}") } else { larger.clone() };
+                }
+            }
+            Ok(slot)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str], mtu: Option<u16>) -> Config {
+        let mut config = Config::default();
+        config.eal.args = args.iter().map(ToString::to_string).collect();
+        let (inside, outside) = ("net_af_packet0".to_owned(), "net_null1".to_owned());
+        config.wires = vec![control::config::Wire { name: "w".to_owned(), inside, outside, mtu }];
+        config
+    }
+
+    #[test]
+    fn a_vdev_is_found_in_either_spelling() {
+        let args =
+            ["--vdev=net_a0,iface=x,framesz=1".to_owned(), "--vdev".to_owned(), "net_a1,iface=y".to_owned()];
+        assert_eq!(interface(&args, "net_a0"), Some("x"));
+        assert_eq!(interface(&args, "net_a1"), Some("y"));
+        assert_eq!((interface(&args, "net_a"), value("iface=x,framesz=1", "frame")), (None, None));
+    }
+
+    #[test]
+    fn slots_grow_with_the_mtu_and_small_ones_are_refused() {
+        let room = |args: &[&str], mtu| {
+            let room = make_room(&config(args, Some(mtu)), &[Some(mtu)]);
+            room.map(|room| (room.args.join(" "), room.buffer))
+        };
+        let usual = "--vdev=net_af_packet0,iface=lo";
+        assert_eq!(room(&[usual], 1500).unwrap(), (usual.to_owned(), 2048));
+        for (mtu, slot) in [(1900, 2048), (1960, 4096), (9000, 12_288), (16_000, 16_384)] {
+            let told = if slot == 2048 {
+                usual.to_owned()
+            } else {
+                format!("{usual},framesz={slot},blocksz={slot}")
+            };
+            assert_eq!(room(&[usual], mtu).unwrap(), (told, slot), "MTU {mtu}");
+        }
+        let given = ["--vdev", "net_af_packet0,iface=lo,framesz=32768,blocksz=32768"];
+        assert_eq!(room(&given, 9000).unwrap(), (given.join(" "), 32_768));
+        let refused = room(&["--vdev=net_af_packet0,iface=lo,framesz=4096"], 9000).unwrap_err();
+        assert!(refused.contains("framesz=4096 does not hold frames of MTU 9000"), "{refused}");
+        assert_eq!(room(&["--vdev=net_null0"], 9000).unwrap(), ("--vdev=net_null0".to_owned(), 9022));
+    }
+
+    #[test]
+    fn an_interface_that_differs_is_told_with_the_command_that_mends_it() {
+        let args = ["--vdev=net_af_packet0,iface=lo"];
+        let refused = resolve(&config(&args, Some(1400))).unwrap_err();
+        assert!(refused.contains("`ip link set lo mtu 1400` mends it"), "{refused}");
+        assert_eq!(mtu_of("no-such-interface"), None);
+        assert_eq!(resolve(&config(&["--vdev=net_null0"], None)).unwrap(), [None]);
+        assert_eq!(resolve(&config(&["--vdev=net_null0"], Some(9000))).unwrap(), [Some(9000)]);
+    }
+}
