@@ -23,12 +23,8 @@ use control::document::Parsed;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
 use control::store::Store;
-<<<<<<< HEAD
 use engine::conntrack::Secret;
-use pmd::{DEFAULT_DATA_ROOM, Eal, Mempool};
-=======
 use pmd::{Eal, Mempool};
->>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
@@ -143,25 +139,17 @@ struct Dataplane {
 
 impl Dataplane {
     fn open(config: &Config, cores: &Cores) -> Result<Dataplane, Failure> {
-<<<<<<< HEAD
         let secret = assemble::random_secret()?;
-        let environment = Environment::new(config, cores.control[0], Eal::has_hugepages());
-=======
         let mtus = mtu::resolve(config).map_err(Failure::runtime)?;
         let room = mtu::make_room(config, &mtus).map_err(Failure::runtime)?;
         let environment = Environment::new(config, &room, cores.control[0], Eal::has_hugepages());
->>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
         let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, environment.data_room)
             .map_err(Failure::runtime)?;
-<<<<<<< HEAD
-        let (ports, queues) = ports::open(config, &eal, &pool, secret.pattern()).map_err(Failure::runtime)?;
+        let (ports, queues) =
+            ports::open(config, &mtus, &eal, &pool, secret.pattern()).map_err(Failure::runtime)?;
         Ok(Dataplane { queues, ports, secret, pool, eal, cores: cores.clone() })
-=======
-        let (ports, queues) = ports::open(config, &mtus, &eal, &pool).map_err(Failure::runtime)?;
-        Ok(Dataplane { queues, ports, pool, eal, cores: cores.clone() })
->>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
     }
 
     /// From the first frame to the last.

@@ -17,40 +17,29 @@ pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
 
-<<<<<<< HEAD
-/// Opens every port with a queue pair a worker, to be spread over by this pattern where the device takes a key. The second value holds every worker's queues, wire by wire.
-pub fn open(
-    config: &Config,
-    eal: &Eal,
-    pool: &Mempool,
-    rss_pattern: u16,
-) -> Result<(Ports, Vec<Wires>), pmd::Error> {
-    let workers = config.workers.cores.len();
-    let asked = pmd::Config {
-        queues: workers as u16,
-        rx_ring: PORT_RING,
-        tx_ring: PORT_RING,
-        mtu: None,
-        rss_pattern,
-    };
-    let names: Vec<&String> = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).collect();
-=======
 /// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
 ///
-/// `mtus` are the wires', where they are known already; else the devices decide, and must agree. An error is one line.
+/// `mtus` are the wires', where they are known already; else the devices decide, and must agree. `rss_pattern`
+/// spreads connections over the queues where a device takes a key. An error is one line.
 pub fn open(
     config: &Config,
     mtus: &[Option<u16>],
     eal: &Eal,
     pool: &Mempool,
+    rss_pattern: u16,
 ) -> Result<(Ports, Vec<Wires>), String> {
     let workers = config.workers.cores.len();
     let told = |error: pmd::Error| error.to_string();
->>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
     // All are configured before any starts: what can't be is known before a frame moves.
     let mut configured = Vec::new();
     for (wire, mtu) in config.wires.iter().zip(mtus) {
-        let asked = pmd::Config { queues: workers as u16, rx_ring: PORT_RING, tx_ring: PORT_RING, mtu: *mtu };
+        let asked = pmd::Config {
+            queues: workers as u16,
+            rx_ring: PORT_RING,
+            tx_ring: PORT_RING,
+            mtu: *mtu,
+            rss_pattern,
+        };
         let inside = Port::configure(eal, &wire.inside, &asked, pool).map_err(told)?;
         let outside = Port::configure(eal, &wire.outside, &asked, pool).map_err(told)?;
         if inside.mtu() != outside.mtu() {
@@ -104,11 +93,8 @@ fn counters(port: &Port<Started>) -> PortCounters {
         name: port.name().to_owned(),
         driver: port.driver().to_owned(),
         link_up: port.link().up,
-<<<<<<< HEAD
         symmetric_rss: port.rss().symmetric,
-=======
         mtu: port.mtu(),
->>>>>>> 819557e (Carry MTUs up to 16,000: buffers and rings sized, kernel interfaces checked at the start)
         rx_packets: stats.rx_packets,
         rx_bytes: stats.rx_bytes,
         tx_packets: stats.tx_packets,
