@@ -123,6 +123,11 @@ impl Rig {
         Rig { worker, cells, publisher, now_ns: 1_000_000_000, nics }
     }
 
+    /// Has all memory backed, as the appliance does before it is ready.
+    pub fn touch(&mut self) {
+        self.worker.touch(self.nics);
+    }
+
     /// Plays `count` frames of each side.
     pub fn play(&mut self, inside: Option<Load<'_>>, outside: Option<Load<'_>>, count: usize) -> Cycles {
         self.watched::<false>(inside, outside, count)

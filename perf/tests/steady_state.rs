@@ -8,6 +8,7 @@ use engine::conntrack::{Entry, index::Index, roster::Rosters};
 use engine::wheel::Wheels;
 use perf::cases::established_rig;
 use perf::memory::{Load, shuffled};
+use perf::rig::{Rig, compile, shard_config};
 use perf::world::{Kind, Shape, World};
 
 /// The system's allocator, with every call counted.
@@ -99,4 +100,39 @@ fn a_connection_takes_an_entry_an_index_place_and_two_links() {
     let grown = resident_kb().saturating_sub(before);
     println!("resident memory: {grown} kB more for {HELD} connections");
     assert_eq!(rig.shard().len(), HELD);
+}
+
+/// Pages that this thread was the first to touch, so far.
+fn faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let behind_the_name = stat.rsplit(')').next().unwrap();
+    behind_the_name.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+#[test]
+fn no_packet_is_the_first_to_touch_a_page() {
+    const FLOWS: u32 = 100_000;
+    for shape in [Shape::V4, Shape::V6] {
+        let world = World { nics: 1000, rules: 50, shape };
+        let frames = [Kind::Syn, Kind::SynAck, Kind::Ack].map(|kind| world.frames(kind, 0, FLOWS));
+        let order = shuffled(0..FLOWS, 1);
+        let mut taken = Vec::new();
+        for is_touched in [true, false] {
+            let mut rig = Rig::with(compile(&world.policy()), shard_config(FLOWS));
+            if is_touched {
+                rig.touch();
+            }
+            let before = faults();
+            for (n, pool) in frames.iter().enumerate() {
+                let load = Some(Load { pool, order: &order });
+                let (inside, outside) = if n == 1 { (load, None) } else { (None, load) };
+                rig.play(inside, outside, FLOWS as usize);
+            }
+            taken.push(faults() - before);
+            assert_eq!(rig.count(Reason::Established), u64::from(2 * FLOWS));
+        }
+        println!("{shape:?}: pages first touched by packets: {} of {}", taken[0], taken[1]);
+        // Reading the counts takes some itself.
+        assert!(taken[0] < 32 && taken[1] > 10 * taken[0], "{shape:?}: {taken:?}");
+    }
 }

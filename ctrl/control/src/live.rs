@@ -113,6 +113,8 @@ struct Inner {
     governing_file: Option<String>,
     journal: Journal,
     baselines: Baselines,
+    /// NICs whose counters' memory is backed.
+    touched: u32,
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
     /// What is in force and not in the store yet, in its order.
@@ -177,6 +179,7 @@ impl Live {
             governing_file,
             journal,
             baselines: Baselines::default(),
+            touched: 0,
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
             unwritten: Vec::new(),
@@ -378,6 +381,7 @@ impl Inner {
         let back_to = prepared.back_to;
         let commit = self.committer.carry_out(prepared, now_ns).map_err(|_| Refused::Exhausted)?;
         self.baselines.begin(self.committer.take_reused(), &self.workers);
+        self.touch_counters(commit.snapshot.nic_count());
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);
@@ -394,6 +398,15 @@ impl Inner {
         let killed = self.killed();
         self.journal.begin(journal::record(&receipt, back_to, unconfirmed.is_some()), killed);
         Ok(Published { receipt, epoch, at, ended_epochs })
+    }
+
+    /// Has the memory of counters backed for as many NICs, before a packet needs it.
+    fn touch_counters(&mut self, nics: u32) {
+        if self.touched < nics {
+            // With room for more, so that not each change does it.
+            self.touched = nics.next_power_of_two();
+            self.workers.iter().for_each(|worker| worker.cells.touch(self.touched));
+        }
     }
 
     /// Connections that re-judging has disconnected, since the start.

@@ -167,6 +167,13 @@ impl Firewall {
         }
     }
 
+    /// Has the memory backed that packets of the first so many NICs may need.
+    pub fn touch(&mut self, nics: u32) {
+        self.judge.shard.touch();
+        self.cells.touch(nics);
+        crate::pages::touch(&mut self.scratch);
+    }
+
     /// Its connections.
     pub fn shard(&self) -> &Shard {
         &self.judge.shard

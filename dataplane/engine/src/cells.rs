@@ -52,6 +52,14 @@ impl Cells {
         Cells { words }
     }
 
+    /// Has the memory of the first so many NICs backed. Others may count meanwhile.
+    pub fn touch(&self, nics: u32) {
+        let nics = (nics as usize).min(MAX_NICS);
+        for word in 0..WORDS {
+            crate::pages::touch_shared(&self.words[word * MAX_NICS..][..nics]);
+        }
+    }
+
     #[inline]
     fn word(&self, nic: NicSlot, word: usize) -> &AtomicU64 {
         &self.words[word * MAX_NICS + nic.0 as usize]

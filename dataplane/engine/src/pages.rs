@@ -39,3 +39,94 @@ fn advise(start: *mut u8, len: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn advise(_: *mut u8, _: usize) {}
+
+const PAGE: usize = 4096;
+
+/// Has the kernel back the memory of a slice, so that no packet waits for a page. What lies in it stays.
+pub fn touch<T>(items: &mut [T]) {
+    let (start, len) = (items.as_mut_ptr().cast::<u8>(), size_of_val(items));
+    if !populate(start, len) {
+        touch_each_page(start, len);
+    }
+}
+
+/// The same of the room that a vector has left.
+pub fn touch_spare<T>(items: &mut Vec<T>) {
+    let spare = items.spare_capacity_mut();
+    let (start, len) = (spare.as_mut_ptr().cast::<u8>(), size_of_val(spare));
+    if !populate(start, len) {
+        touch_each_page(start, len);
+    }
+}
+
+/// The same of memory that others may read and write meanwhile. A kernel too old for that (before 5.14) leaves it to them.
+pub fn touch_shared<T: Sync>(items: &[T]) {
+    populate(items.as_ptr().cast::<u8>().cast_mut(), size_of_val(items));
+}
+
+/// False if the kernel does not know how. It changes no byte, so that others may use the memory meanwhile.
+#[cfg(target_os = "linux")]
+fn populate(start: *mut u8, len: usize) -> bool {
+    if len == 0 {
+        return true;
+    }
+    // All pages on which some of it lies: they are mapped, for it lies on them.
+    let before = start as usize % PAGE;
+    let whole = (before + len).next_multiple_of(PAGE);
+    // SAFETY: the pages belong to an allocation of ours, and the advice changes no byte of them.
+    unsafe {
+        rustix::mm::madvise(start.wrapping_sub(before).cast(), whole, rustix::mm::Advice::LinuxPopulateWrite)
+            .is_ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn populate(_: *mut u8, _: usize) -> bool {
+    false
+}
+
+/// Writes a byte of each page as it was read.
+fn touch_each_page(start: *mut u8, len: usize) {
+    for at in (0..len).step_by(PAGE).chain(len.checked_sub(1)) {
+        let byte = start.wrapping_add(at).cast::<std::mem::MaybeUninit<u8>>();
+        // SAFETY: it lies within memory that the caller has alone; a byte may be read and written whatever it belongs to, and stays
+        // what it was.
+        unsafe { byte.write_volatile(byte.read_volatile()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages that this thread was the first to touch, so far.
+    fn faults() -> u64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let behind_the_name = stat.rsplit(')').next().unwrap();
+        behind_the_name.split_whitespace().nth(7).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_touched_is_there_and_what_lay_in_it_stays() {
+        for by_hand in [false, true] {
+            let mut items = vec![0u64; 1 << 20];
+            items[7] = 77;
+            if by_hand {
+                touch_each_page(items.as_mut_ptr().cast(), size_of_val(&*items));
+            } else {
+                touch(&mut items);
+            }
+            let mut spare: Vec<u64> = on_huge_pages(1 << 20);
+            touch_spare(&mut spare);
+            let before = faults();
+            for at in (8..items.len()).step_by(8) {
+                items[at] = 1;
+            }
+            spare.resize(1 << 20, 5);
+            let after = faults();
+            // Reading the count takes some itself.
+            assert!(after - before < 16, "{}", after - before);
+            assert_eq!((items[7], items[8], items[9], spare[9]), (77, 1, 0, 5));
+        }
+    }
+}

@@ -69,6 +69,11 @@ impl Wheels {
         Wheels { links, capacity, free: NIL, used: 0, cursor: now, filled: [[0; WORDS]; CLASSES as usize] }
     }
 
+    /// See [`crate::pages::touch`].
+    pub fn touch(&mut self) {
+        crate::pages::touch(&mut self.links);
+    }
+
     /// A free place: the one last given back, else the first that was never used.
     pub fn take(&mut self) -> Option<u32> {
         if self.free != NIL {

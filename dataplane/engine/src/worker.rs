@@ -508,6 +508,12 @@ impl<P: Port> Worker<P> {
         &mut self.reader
     }
 
+    /// Has its memory backed, before it polls: see [`Firewall::touch`]. `nics` are those that are expected at least.
+    pub fn touch(&mut self, nics: u32) {
+        let nics = nics.max(self.reader.read().nic_count());
+        self.firewall.touch(nics);
+    }
+
     /// Its firewall.
     pub fn firewall(&self) -> &Firewall {
         &self.firewall

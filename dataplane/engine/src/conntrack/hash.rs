@@ -180,6 +180,7 @@ mod tests {
     #[test]
     fn every_bit_of_every_field_turns_half_of_the_bits_that_choose_bucket_and_tag() {
         const KEYS: u32 = 2000;
+        let mut uneven = Vec::new();
         for (family, hash, six) in HASHES {
             for (name, bits, flip) in FIELDS.into_iter().chain(six.then_some(REMOTE_V6)) {
                 let mut next = words();
@@ -202,11 +203,14 @@ mod tests {
                     }
                     for (turned, of) in turned.into_iter().zip([32, 16]) {
                         let share = f64::from(turned) / f64::from(KEYS * of);
-                        assert!((0.45..=0.55).contains(&share), "{family}, {name}, bit {bit}: {share:.3}");
+                        if !(0.45..=0.55).contains(&share) {
+                            uneven.push(format!("{family}, {name}, bit {bit}: {share:.3}"));
+                        }
                     }
                 }
             }
         }
+        assert_eq!(uneven, [""; 0]);
     }
 
     #[test]

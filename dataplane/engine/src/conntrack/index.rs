@@ -242,6 +242,11 @@ impl Index {
         }
     }
 
+    /// See [`crate::pages::touch`].
+    pub fn touch(&mut self) {
+        crate::pages::touch(&mut self.buckets);
+    }
+
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.buckets)

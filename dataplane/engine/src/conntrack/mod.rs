@@ -107,6 +107,16 @@ impl Shard {
         }
     }
 
+    /// Has all of its memory backed, before packets come: else each page waits for the first that needs it.
+    pub fn touch(&mut self) {
+        crate::pages::touch_spare(&mut self.entries);
+        crate::pages::touch(&mut self.remote6);
+        crate::pages::touch(&mut self.noted_syns);
+        self.index.touch();
+        self.wheels.touch();
+        self.rosters.touch();
+    }
+
     /// What keys its hashes.
     pub fn secret(&self) -> &Secret {
         &self.secret
@@ -281,17 +291,12 @@ impl Shard {
         let (old, deadline) = (entry.class(), entry.deadline);
         if old != class {
             entry.set_class(class);
-            let is_one = |class| u32::from(class == Class::Unconfirmed);
-            self.count_unconfirmed(nic, is_one(class).wrapping_sub(is_one(old)));
+            self.unconfirmed -= u32::from(old == Class::Unconfirmed);
+            self.unconfirmed += u32::from(class == Class::Unconfirmed);
+            self.rosters.move_on(nic, [old, class], flow.0);
         }
         self.wheels.unlink(flow.0);
         self.wheels.file(flow.0, class, deadline);
-    }
-
-    #[inline]
-    fn count_unconfirmed(&mut self, nic: NicSlot, by: u32) {
-        self.unconfirmed = self.unconfirmed.wrapping_add(by);
-        self.rosters.count_unconfirmed(nic, by);
     }
 
     /// A place for a new connection, whose key is not in the table; its state is set already. The place is made by
@@ -320,11 +325,9 @@ impl Shard {
         }
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);
-        self.rosters.add(binding.nic, place);
+        self.rosters.add(binding.nic, class, place);
         self.len += 1;
-        if class == Class::Unconfirmed {
-            self.count_unconfirmed(binding.nic, 1);
-        }
+        self.unconfirmed += u32::from(class == Class::Unconfirmed);
         if entry.is_inbound() {
             self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
         }
@@ -358,14 +361,12 @@ impl Shard {
         if entry.class() != Class::Ended {
             self.population.leave(nic);
         }
-        if entry.class() == Class::Unconfirmed {
-            self.count_unconfirmed(nic, 1u32.wrapping_neg());
-        }
+        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
         let key = self.key(entry.addr, self.remote(flow), entry.ports, entry.protocol(), entry.is_v6());
         self.index.remove(key.hash, flow.0);
         self.wheels.unlink(flow.0);
         self.wheels.give_back(flow.0);
-        self.rosters.remove(flow.0);
+        self.rosters.remove(nic, entry.class(), flow.0);
         // A free place must not answer to a sweep or a listing.
         self.entries[flow.0 as usize].addr = FREE;
         self.len -= 1;

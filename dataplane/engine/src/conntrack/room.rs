@@ -70,7 +70,7 @@ impl Shard {
         let made = self.evict_oldest(Class::Ended, snapshot)
             || self.evict_unconfirmed(|shard, whose| shard.is_above(whose, parts), snapshot)
             || is_within && self.displace(parts, snapshot)
-            || self.evict_unconfirmed(|_, whose| is_within || whose == nic, snapshot)
+            || is_within && self.evict_unconfirmed(|_, _| true, snapshot)
             || self.evict_own_unconfirmed(nic, snapshot)
             || (is_within || self.is_sweeping())
                 && self.evict_any_unconfirmed(|_, whose| is_within || whose == nic, snapshot)
@@ -108,18 +108,20 @@ impl Shard {
         if !self.wheels.is_behind(now.tick) {
             return;
         }
-        let (mut next, mut last) = (self.rosters.first(nic), None);
-        for _ in 0..LIMIT_LOOKS {
-            let Some(place) = next else { return };
-            next = self.rosters.after(place);
-            if self.is_expired(FlowIndex(place), now) {
-                self.end(FlowIndex(place), snapshot);
-            } else {
-                last = Some(place);
+        for ring in [Class::Unconfirmed, Class::Confirmed] {
+            let (mut next, mut last) = (self.rosters.first(nic, ring), None);
+            for _ in 0..LIMIT_LOOKS {
+                let Some(place) = next else { break };
+                next = self.rosters.after(place);
+                if self.is_expired(FlowIndex(place), now) {
+                    self.end(FlowIndex(place), snapshot);
+                } else {
+                    last = Some(place);
+                }
             }
-        }
-        if let Some(last) = last {
-            self.rosters.turn(nic, last);
+            if let (Some(last), true) = (last, next.is_some()) {
+                self.rosters.turn(nic, ring, last);
+            }
         }
     }
 
@@ -140,7 +142,7 @@ impl Shard {
     fn displace(&mut self, parts: Parts, snapshot: &Snapshot) -> bool {
         let above = |shard: &Shard, nic| shard.population.get(nic).saturating_sub(parts.table);
         let mut hog = self.hog;
-        if self.rosters.first(hog).is_none() {
+        if self.rosters.first(hog, Class::Confirmed).is_none() {
             hog = NicSlot::NONE;
         }
         let looks = if self.entries.len() as u32 <= SMALL { SMALL } else { SAMPLE };
@@ -190,11 +192,16 @@ impl Shard {
     /// Of the first few of a NIC's ring, the one of this class that was idle for longest. The ring is turned past them.
     fn longest_idle(&mut self, nic: NicSlot, class: Class, snapshot: &Snapshot) -> Option<FlowIndex> {
         let (mut best, mut last) = (None, None);
-        let mut next = self.rosters.first(nic);
+        let mut next = self.rosters.first(nic, class);
         for _ in 0..OWN_LOOKS {
             let Some(place) = next else { break };
-            (next, last) = (self.rosters.after(place), Some(place));
-            if self.reclassify(FlowIndex(place), snapshot) != class {
+            next = self.rosters.after(place);
+            let found = self.reclassify(FlowIndex(place), snapshot);
+            // What turns out to be of the other ring has left this one.
+            if (found == Class::Unconfirmed) == (class == Class::Unconfirmed) {
+                last = Some(place);
+            }
+            if found != class {
                 continue;
             }
             let entry = &self.entries[place as usize];
@@ -206,7 +213,7 @@ impl Shard {
         }
         // A ring that was seen whole stays as it is: the order in which its entries came.
         if let (Some(last), true) = (last, next.is_some()) {
-            self.rosters.turn(nic, last);
+            self.rosters.turn(nic, class, last);
         }
         best.map(|(_, flow)| flow)
     }

@@ -1,28 +1,43 @@
-//! The connections of each NIC: a ring a NIC through all entries of a shard, 8 bytes an entry.
+//! The connections of each NIC: two rings a NIC through all entries of a shard, 8 bytes an entry. One is of those that are unconfirmed,
+//! the other of the rest.
 //!
-//! Who asks for a NIC's own (its limit, its share) looks at the first few of its ring and turns that on, so that the next look goes to
+//! Who asks for a NIC's own (its limit, its share) looks at the first few of a ring and turns that on, so that the next look goes to
 //! others: bounded work, and in time all of them.
 
 use crate::NicSlot;
 use crate::cells::MAX_NICS;
+use crate::wheel::Class;
 
 /// Before and after: places of links.
 type Link = [u32; 2];
 const BEFORE: usize = 0;
 const AFTER: usize = 1;
 
+/// Links of rings; those of entries lie behind them.
+const RINGS: u32 = 2 * MAX_NICS as u32;
+
 /// The rings of one shard. Entries are numbers below the capacity.
 pub struct Rosters {
-    /// One a NIC, where its ring begins and ends, and behind them one an entry. Zeros, which point to no entry, are an empty ring: the
-    /// memory stays unbacked until it is touched.
+    /// Where each ring begins and ends, then one an entry. Zeros, which point to no entry, are an empty ring: the memory stays unbacked
+    /// until it is touched.
     links: Box<[Link]>,
     /// Unconfirmed entries of each NIC.
     unconfirmed: Box<[u32]>,
 }
 
 #[inline]
+fn is_unconfirmed(class: Class) -> bool {
+    class == Class::Unconfirmed
+}
+
+#[inline]
+fn ring_of(nic: NicSlot, class: Class) -> u32 {
+    2 * nic.0 + u32::from(is_unconfirmed(class))
+}
+
+#[inline]
 fn link_of(entry: u32) -> u32 {
-    MAX_NICS as u32 + entry
+    RINGS + entry
 }
 
 impl Rosters {
@@ -31,16 +46,26 @@ impl Rosters {
 
     /// Of nobody, for entries 0 … `capacity` − 1.
     pub fn new(capacity: u32) -> Rosters {
-        let all = MAX_NICS + capacity as usize;
+        let all = RINGS as usize + capacity as usize;
         Rosters { links: vec![[0; 2]; all].into(), unconfirmed: vec![0; MAX_NICS].into() }
     }
 
-    /// Puts an entry that is in no ring at the end of a NIC's.
+    /// See [`crate::pages::touch`].
+    pub fn touch(&mut self) {
+        crate::pages::touch(&mut self.links);
+        crate::pages::touch(&mut self.unconfirmed);
+    }
+
+    /// Puts an entry of this class that is in no ring at the end of a NIC's.
     #[inline]
-    pub fn add(&mut self, nic: NicSlot, entry: u32) {
-        let last = self.links[nic.0 as usize][BEFORE];
-        let last = if last < MAX_NICS as u32 { nic.0 } else { last };
-        self.put_behind(last, nic.0, link_of(entry));
+    pub fn add(&mut self, nic: NicSlot, class: Class, entry: u32) {
+        let ring = ring_of(nic, class);
+        let last = self.links[ring as usize][BEFORE];
+        let last = if last < RINGS { ring } else { last };
+        self.put_behind(last, ring, link_of(entry));
+        if is_unconfirmed(class) {
+            self.unconfirmed[nic.0 as usize] += 1;
+        }
     }
 
     /// `first` and `second` follow one another; `link` comes between them.
@@ -51,10 +76,14 @@ impl Rosters {
         self.links[second as usize][BEFORE] = link;
     }
 
-    /// Takes an entry out of its ring.
+    /// Takes an entry of this NIC and class out of its ring.
     #[inline]
-    pub fn remove(&mut self, entry: u32) {
+    pub fn remove(&mut self, nic: NicSlot, class: Class, entry: u32) {
         self.unlink(link_of(entry));
+        if is_unconfirmed(class) {
+            let count = &mut self.unconfirmed[nic.0 as usize];
+            *count = count.wrapping_sub(1);
+        }
     }
 
     #[inline]
@@ -64,36 +93,39 @@ impl Rosters {
         self.links[after as usize][BEFORE] = before;
     }
 
-    /// The first of a NIC's ring.
+    /// An entry has become one of another class.
     #[inline]
-    pub fn first(&self, nic: NicSlot) -> Option<u32> {
-        self.links[nic.0 as usize][AFTER].checked_sub(MAX_NICS as u32)
+    pub fn move_on(&mut self, nic: NicSlot, [old, new]: [Class; 2], entry: u32) {
+        if is_unconfirmed(old) != is_unconfirmed(new) {
+            self.remove(nic, old, entry);
+            self.add(nic, new, entry);
+        }
+    }
+
+    /// The first of the ring of a NIC's entries of this class.
+    #[inline]
+    pub fn first(&self, nic: NicSlot, class: Class) -> Option<u32> {
+        self.links[ring_of(nic, class) as usize][AFTER].checked_sub(RINGS)
     }
 
     /// The one behind an entry in its ring.
     #[inline]
     pub fn after(&self, entry: u32) -> Option<u32> {
-        self.links[link_of(entry) as usize][AFTER].checked_sub(MAX_NICS as u32)
+        self.links[link_of(entry) as usize][AFTER].checked_sub(RINGS)
     }
 
-    /// Turns a NIC's ring so that it begins behind this entry of it.
-    pub fn turn(&mut self, nic: NicSlot, last: u32) {
-        self.unlink(nic.0);
+    /// Turns the ring of a NIC's entries of this class so that it begins behind this one of them.
+    pub fn turn(&mut self, nic: NicSlot, class: Class, last: u32) {
+        let ring = ring_of(nic, class);
+        self.unlink(ring);
         let second = self.links[link_of(last) as usize][AFTER];
-        self.put_behind(link_of(last), second, nic.0);
+        self.put_behind(link_of(last), second, ring);
     }
 
     /// Unconfirmed entries of a NIC.
     #[inline]
     pub fn unconfirmed(&self, nic: NicSlot) -> u32 {
         self.unconfirmed[nic.0 as usize]
-    }
-
-    /// So many more of them; `-1` as u32 takes one back.
-    #[inline]
-    pub fn count_unconfirmed(&mut self, nic: NicSlot, by: u32) {
-        let count = &mut self.unconfirmed[nic.0 as usize];
-        *count = count.wrapping_add(by);
     }
 }
 
@@ -102,7 +134,7 @@ mod tests {
     use super::*;
 
     fn ring(rosters: &Rosters, nic: NicSlot) -> Vec<u32> {
-        std::iter::successors(rosters.first(nic), |entry| rosters.after(*entry)).collect()
+        std::iter::successors(rosters.first(nic, Class::Confirmed), |entry| rosters.after(*entry)).collect()
     }
 
     #[test]
@@ -111,17 +143,17 @@ mod tests {
         let (one, two) = (NicSlot(1), NicSlot(MAX_NICS as u32 - 1));
         assert_eq!(ring(&rosters, one), []);
         for entry in 0..6 {
-            rosters.add(if entry % 2 == 0 { one } else { two }, entry);
+            rosters.add(if entry % 2 == 0 { one } else { two }, Class::Confirmed, entry);
         }
         assert_eq!((ring(&rosters, one), ring(&rosters, two)), (vec![0, 2, 4], vec![1, 3, 5]));
-        rosters.remove(2);
-        rosters.remove(4);
-        rosters.remove(1);
+        rosters.remove(one, Class::Confirmed, 2);
+        rosters.remove(one, Class::Confirmed, 4);
+        rosters.remove(two, Class::Confirmed, 1);
         assert_eq!((ring(&rosters, one), ring(&rosters, two)), (vec![0], vec![3, 5]));
-        rosters.remove(0);
+        rosters.remove(one, Class::Confirmed, 0);
         assert_eq!(ring(&rosters, one), []);
-        rosters.add(one, 0);
-        rosters.add(one, 9);
+        rosters.add(one, Class::Confirmed, 0);
+        rosters.add(one, Class::Confirmed, 9);
         assert_eq!(ring(&rosters, one), [0, 9]);
     }
 
@@ -129,17 +161,31 @@ mod tests {
     fn a_ring_that_is_turned_begins_behind_what_was_looked_at_and_loses_nothing() {
         let mut rosters = Rosters::new(10);
         let nic = NicSlot(7);
-        (0..5).for_each(|entry| rosters.add(nic, entry));
-        rosters.turn(nic, 1);
+        (0..5).for_each(|entry| rosters.add(nic, Class::Confirmed, entry));
+        rosters.turn(nic, Class::Confirmed, 1);
         assert_eq!(ring(&rosters, nic), [2, 3, 4, 0, 1]);
-        rosters.turn(nic, 1);
+        rosters.turn(nic, Class::Confirmed, 1);
         assert_eq!(ring(&rosters, nic), [2, 3, 4, 0, 1], "the last one");
-        rosters.remove(2);
-        rosters.add(nic, 8);
+        rosters.remove(nic, Class::Confirmed, 2);
+        rosters.add(nic, Class::Confirmed, 8);
         assert_eq!(ring(&rosters, nic), [3, 4, 0, 1, 8]);
         let lone = NicSlot(8);
-        rosters.add(lone, 9);
-        rosters.turn(lone, 9);
+        rosters.add(lone, Class::Confirmed, 9);
+        rosters.turn(lone, Class::Confirmed, 9);
         assert_eq!(ring(&rosters, lone), [9]);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_has_a_ring_of_its_own_and_is_counted() {
+        let (mut rosters, nic) = (Rosters::new(10), NicSlot(3));
+        (0..4).for_each(|entry| rosters.add(nic, Class::Unconfirmed, entry));
+        assert_eq!((rosters.unconfirmed(nic), ring(&rosters, nic)), (4, vec![]));
+        rosters.move_on(nic, [Class::Unconfirmed, Class::Confirmed], 1);
+        rosters.move_on(nic, [Class::Confirmed, Class::Tombstone], 1);
+        assert_eq!((rosters.unconfirmed(nic), ring(&rosters, nic)), (3, vec![1]));
+        rosters.remove(nic, Class::Unconfirmed, 0);
+        rosters.move_on(nic, [Class::Tombstone, Class::Unconfirmed], 1);
+        assert_eq!((rosters.unconfirmed(nic), rosters.first(nic, Class::Unconfirmed)), (3, Some(2)));
+        assert_eq!(ring(&rosters, nic), []);
     }
 }
