@@ -321,4 +321,28 @@ mod tests {
         }
         assert!(index.buckets.iter().all(|b| b.passed == 0));
     }
+
+    #[test]
+    fn of_a_full_table_of_ports_of_one_remote_no_key_lies_far_from_its_home() {
+        const CAPACITY: u32 = 60_000;
+        for (seed, six) in [(1, false), (2, true), (3, false), (4, true)] {
+            let secret =
+                Secret::new([0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed), 0xD1B5_4A32_D192_ED03 ^ seed]);
+            let mut index = Index::new(CAPACITY);
+            let hash = |index: &Index, port: u32| {
+                index.hash(if six {
+                    secret.v6(1, 0x2001_0db8 << 96 | 9, 443 << 16 | port, 6)
+                } else {
+                    secret.v4(&EntryKey::new(AddrId(1), 9, 443 << 16 | port, key_meta(6, false)))
+                })
+            };
+            (0..CAPACITY).for_each(|port| index.insert(hash(&index, port), port));
+            let passed = |at: usize| index.buckets[at % index.buckets.len()].passed;
+            let walk = |port| (hash(&index, port).home()..).take_while(|at| passed(*at) > 0).count();
+            let longest = (0..CAPACITY).map(walk).max().unwrap_or_default();
+            let away: usize = (0..CAPACITY).map(|port| usize::from(walk(port) > 0)).sum();
+            assert_eq!(longest.max(12), 12, "buckets behind one another, IPv6: {six}");
+            assert!(away < CAPACITY as usize / 10, "{away} keys may lie beyond their homes, IPv6: {six}");
+        }
+    }
 }
