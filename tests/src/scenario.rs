@@ -10,6 +10,8 @@ use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::{Secret, Standing, standing};
+use engine::held::Held;
+use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
@@ -17,8 +19,11 @@ use engine::{NicSlot, Side, addr_from_bits};
 use crate::frame::{Build, tcp};
 use crate::sim::SimFrame;
 
-/// A verdict as text: the reason, `by` the rule, `(observed)`.
+/// A verdict as text: the reason, `by` the rule, `(observed)`; `held` while it waits for a first fragment.
 pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
+    if verdict.held {
+        return "held".to_owned();
+    }
     let mut text = verdict.reason.name().to_owned();
     if let Some(rule) = verdict.rule.get().and_then(|rule| committer.compiler().rule(rule)) {
         text += &format!(" by {}", rule.name);
@@ -38,6 +43,10 @@ pub struct Scenario {
     alive: Arc<std::sync::atomic::AtomicUsize>,
     now_ns: u64,
     last: Option<Verdict>,
+    held: Held<SimFrame>,
+    /// Verdicts on frames that were held, by their numbers, since somebody last asked.
+    released: Vec<(usize, String)>,
+    frames: usize,
 }
 
 /// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names, addresses and groups).
@@ -96,6 +105,9 @@ impl Scenario {
             alive: Arc::default(),
             now_ns: EPOCH_NS,
             last: None,
+            held: Held::default(),
+            released: Vec::new(),
+            frames: 0,
         };
         scenario.apply(policy);
         scenario
@@ -169,17 +181,76 @@ impl Scenario {
     }
 
     /// A frame as a device brings it; the verdict as text.
-    pub fn frame(&mut self, side: Side, mut frame: SimFrame) -> String {
+    pub fn frame(&mut self, side: Side, frame: SimFrame) -> String {
+        self.judge(vec![(side, frame)]).remove(0)
+    }
+
+    /// Judges a burst, and then what was held for something in it.
+    fn judge(&mut self, frames: Vec<(Side, SimFrame)>) -> Vec<String> {
+        self.end_waits();
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
-        let lane = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
         let mut batch = Batch::default();
-        batch.push(frame, lane);
-        self.firewall.judge(&self.snapshot, &mut batch);
-        let verdict = batch.verdicts[0];
-        self.last = Some(verdict);
+        for (side, mut frame) in frames {
+            frame.id = self.frames;
+            self.frames += 1;
+            let lane = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
+            batch.push(frame, lane);
+        }
+        let verdicts = self.judge_batch(&mut batch);
+        self.last = batch.verdicts.last().copied();
+        batch.clear();
+        self.take_up();
+        verdicts
+    }
+
+    fn judge_batch(&mut self, batch: &mut Batch<SimFrame>) -> Vec<String> {
+        self.firewall.judge(&self.snapshot, batch);
+        let mut tickets = batch.tickets.iter();
+        for ((frame, lane), verdict) in
+            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
+        {
+            if verdict.held {
+                self.held.keep(*tickets.next().expect("a ticket for each that is held"), frame, lane.clone());
+            }
+        }
+        let now = self.firewall.now(self.now_ns);
         self.firewall.upkeep(&self.snapshot, now, false);
-        describe(&verdict, &self.committer)
+        batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
+    }
+
+    fn end_waits(&mut self) {
+        let tick = self.firewall.now(self.now_ns).tick;
+        self.firewall.waits_mut().expire(tick);
+        self.take_up();
+    }
+
+    fn take_up(&mut self) {
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.begin(&self.snapshot);
+        while self.firewall.waits().has_leaving() {
+            let (mut batch, mut ids) = (Batch::default(), Vec::new());
+            while ids.len() < BURST
+                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut self.held, now)
+            {
+                ids.push(frame.id);
+                batch.push(frame, lane);
+            }
+            let verdicts = self.judge_batch(&mut batch);
+            self.released.extend(ids.into_iter().zip(verdicts));
+        }
+    }
+
+    /// The verdicts on frames that were held, in the order in which they were released, since this was last asked.
+    pub fn released(&mut self) -> Vec<String> {
+        self.end_waits();
+        std::mem::take(&mut self.released).into_iter().map(|(_, verdict)| verdict).collect()
+    }
+
+    /// The same with the frames' numbers, counted from the scenario's first on.
+    pub fn released_by_number(&mut self) -> Vec<(usize, String)> {
+        self.end_waits();
+        std::mem::take(&mut self.released)
     }
 
     /// A client's TCP handshake with a server behind the firewall: the client has sent up to 1000, the server up to 5000.
@@ -192,16 +263,9 @@ impl Scenario {
 
     /// Frames of both sides as one burst; their verdicts.
     pub fn burst(&mut self, frames: &[(Side, Vec<u8>)]) -> Vec<String> {
-        let now = self.firewall.now(self.now_ns);
-        self.firewall.begin(&self.snapshot);
-        let mut batch = Batch::default();
-        for (side, bytes) in frames {
-            let mut frame = SimFrame::new(0, bytes.clone(), &self.alive);
-            let lane = self.firewall.read(&mut frame, *side, self.snapshot.tunnels, now);
-            batch.push(frame, lane);
-        }
-        self.firewall.judge(&self.snapshot, &mut batch);
-        batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
+        let frame = |bytes: &Vec<u8>| SimFrame::new(0, bytes.clone(), &self.alive);
+        let frames = frames.iter().map(|(side, bytes)| (*side, frame(bytes))).collect();
+        self.judge(frames)
     }
 
     /// The firewall.

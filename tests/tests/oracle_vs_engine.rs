@@ -14,8 +14,10 @@ use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::{Secret, ShardConfig};
+use engine::held::Held;
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
+use engine::time::TICK_NS;
 use engine::{NicSlot, Side};
 use testkit::oracle::{Oracle, Sight, Verdict};
 use testkit::rng::Rng;
@@ -25,6 +27,8 @@ const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A frame in memory.
 struct Bytes {
+    /// Its number.
+    id: usize,
     data: Vec<u8>,
     wire_len: usize,
 }
@@ -43,11 +47,20 @@ impl Frame for Bytes {
     }
 }
 
-/// A frame that waits in the burst, with what the oracle said of it.
+/// A frame that waits in the burst.
 struct Waiting {
+    id: usize,
     at_ns: u64,
     arrival: Arrival,
-    expected: Verdict,
+}
+
+/// A frame that one of the two has judged, or both.
+#[derive(Default)]
+struct Judged {
+    at_ns: u64,
+    arrival: Option<Arrival>,
+    expected: Option<Verdict>,
+    got: Option<Verdict>,
 }
 
 /// Both firewalls, side by side.
@@ -59,6 +72,12 @@ struct Pair {
     oracle: Oracle,
     now_ns: u64,
     burst: Vec<Waiting>,
+    held: Held<Bytes>,
+    /// A fragment of this burst waits, or has waited: what it waited for is still known when the burst is judged.
+    has_held: bool,
+    frames: usize,
+    /// What only one of them has judged so far: of fragments that wait for their first.
+    judged: BTreeMap<usize, Judged>,
     /// What happened, for the report: the flow (0: everybody's) and a line.
     story: Vec<(u32, String)>,
     reasons: BTreeMap<&'static str, u64>,
@@ -81,6 +100,10 @@ impl Pair {
             oracle,
             now_ns: EPOCH_NS,
             burst: vec![],
+            held: Held::default(),
+            has_held: false,
+            frames: 0,
+            judged: BTreeMap::new(),
             story: vec![],
             reasons: BTreeMap::new(),
         }
@@ -89,6 +112,7 @@ impl Pair {
     /// Applies a document to both; false if it is refused.
     fn apply(&mut self, document: &str, what: &str) -> Result<bool, String> {
         self.flush()?;
+        self.settle()?;
         let limits = self.committer.config().policy.limits;
         let Ok(parsed) = parse_policy(document, "policy", &limits) else { return Ok(false) };
         if let Some(generation) = self.oracle.commit(&parsed.policy, self.now_ns) {
@@ -111,7 +135,16 @@ impl Pair {
 
     /// A frame comes in: the oracle judges it at once, the engine with the rest of its burst.
     fn frame(&mut self, arrival: Arrival, burst: usize) -> Result<(), String> {
-        self.now_ns = self.oracle.clear_of_deadlines(self.now_ns + arrival.wait_ns);
+        let at_ns = self.oracle.clear_of_deadlines(self.now_ns + arrival.wait_ns);
+        if (self.oracle.is_holding() || self.has_held) && at_ns - self.now_ns > TICK_NS {
+            // Both let go what waits too long before they judge what comes then.
+            self.flush()?;
+            self.now_ns = at_ns;
+            self.settle()?;
+        }
+        self.now_ns = at_ns;
+        let id = self.frames;
+        self.frames += 1;
         let expected = self.oracle.judge(&Sight {
             worker: 0,
             time_ns: self.now_ns,
@@ -119,47 +152,129 @@ impl Pair {
             frame: &arrival.frame,
             original_len: arrival.original_len,
             refusal: None,
+            holds: Some(id),
         });
         assert!(!expected.ambiguous, "the clock kept clear of deadlines");
-        *self.reasons.entry(expected.reason).or_default() += 1;
-        self.burst.push(Waiting { at_ns: self.now_ns, arrival, expected });
+        self.has_held |= expected.held;
+        let what = if expected.held { "held" } else { expected.reason };
+        *self.reasons.entry(what).or_default() += 1;
+        self.judged.insert(
+            id,
+            Judged { at_ns, arrival: Some(arrival.clone()), expected: Some(expected), got: None },
+        );
+        self.burst.push(Waiting { id, at_ns: self.now_ns, arrival });
+        self.oracle_settles();
         if self.burst.len() >= burst { self.flush() } else { Ok(()) }
     }
 
-    /// The engine judges the burst; the first verdict that differs is the end.
+    /// What the oracle held, and holds no more.
+    fn oracle_settles(&mut self) {
+        for (id, expected) in self.oracle.settled(self.now_ns) {
+            self.has_held = true;
+            *self.reasons.entry(expected.reason).or_default() += 1;
+            self.judged.entry(id).or_default().expected = Some(expected);
+        }
+    }
+
+    /// The engine judges the burst, and both what waited for something in it; the first verdict that differs is the end.
     fn flush(&mut self) -> Result<(), String> {
         if self.burst.is_empty() {
             return Ok(());
         }
         self.firewall.begin(&self.snapshot);
         let mut batch = Batch::default();
-        let mut now = self.firewall.now(self.burst[0].at_ns);
-        for waiting in &self.burst {
-            now = self.firewall.now(waiting.at_ns);
-            let arrival = &waiting.arrival;
-            let mut frame = Bytes { data: arrival.frame.clone(), wire_len: arrival.original_len };
+        for waiting in std::mem::take(&mut self.burst) {
+            let Waiting { id, at_ns, arrival } = waiting;
+            let now = self.firewall.now(at_ns);
+            let mut frame = Bytes { id, data: arrival.frame, wire_len: arrival.original_len };
             let lane = self.firewall.read(&mut frame, arrival.side, self.snapshot.tunnels, now);
             batch.push(frame, lane);
         }
-        self.firewall.judge(&self.snapshot, &mut batch);
-        self.firewall.upkeep(&self.snapshot, now, false);
-        for (waiting, got) in std::mem::take(&mut self.burst).into_iter().zip(batch.verdicts.iter()) {
-            let got = self.named(waiting.arrival.side, got);
-            let at = (waiting.at_ns - EPOCH_NS) as f64 / 1e9;
-            let Arrival { side, what, flow, .. } = &waiting.arrival;
-            let expected = &waiting.expected;
-            self.story.push((*flow, format!("{at:>12.6} {side:?} {what} → {}", brief(expected))));
-            if got != *expected {
-                return Err(format!(
-                    "expected {}\n     got {}\n{}\nframe {}",
-                    brief(expected),
-                    brief(&got),
-                    self.tail(*flow, what),
-                    hex(&waiting.arrival.frame)
-                ));
+        self.has_held = false;
+        self.judge(&mut batch)?;
+        self.take_up()
+    }
+
+    /// Time has gone by: what waited too long waits no more.
+    fn settle(&mut self) -> Result<(), String> {
+        self.oracle_settles();
+        let tick = self.firewall.now(self.now_ns).tick;
+        self.firewall.waits_mut().expire(tick);
+        self.take_up()
+    }
+
+    fn take_up(&mut self) -> Result<(), String> {
+        let now = self.firewall.now(self.now_ns);
+        while self.firewall.waits().has_leaving() {
+            let mut batch = Batch::default();
+            while batch.frames.len() < BURST
+                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut self.held, now)
+            {
+                batch.push(frame, lane);
             }
+            self.judge(&mut batch)?;
         }
+        // Both hold the same, now that everything is judged.
+        let differs = |judged: &Judged| {
+            let is_held = |verdict: &Option<Verdict>| verdict.as_ref().is_some_and(|verdict| verdict.held);
+            !is_held(&judged.expected) || !is_held(&judged.got)
+        };
+        match self.judged.iter().find(|(_, judged)| differs(judged)) {
+            Some((id, _)) => Err(self.difference(*id)),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(&mut self, batch: &mut Batch<Bytes>) -> Result<(), String> {
+        self.firewall.judge(&self.snapshot, batch);
+        let mut tickets = batch.tickets.iter();
+        let frames = std::mem::take(&mut *batch.frames);
+        for ((frame, lane), verdict) in frames.into_iter().zip(batch.lanes.iter()).zip(batch.verdicts.iter())
+        {
+            let (id, got) = (frame.id, self.named(lane.side, verdict));
+            if verdict.held {
+                let ticket = tickets.next().expect("a ticket for each that is held");
+                self.held.keep(*ticket, frame, lane.clone());
+            }
+            self.got(id, got)?;
+        }
+        let now = self.firewall.now(self.now_ns);
+        self.firewall.upkeep(&self.snapshot, now, false);
         Ok(())
+    }
+
+    /// The engine's verdict on a frame. Whether it is right is known once the oracle's is.
+    fn got(&mut self, id: usize, got: Verdict) -> Result<(), String> {
+        let judged = self.judged.entry(id).or_default();
+        judged.got = Some(got.clone());
+        if got.held {
+            return Ok(());
+        }
+        let Some(expected) = judged.expected.clone() else { return Err(self.difference(id)) };
+        if let Some(Arrival { side, what, flow, .. }) = &judged.arrival {
+            let at = (judged.at_ns - EPOCH_NS) as f64 / 1e9;
+            self.story.push((*flow, format!("{at:>12.6} {side:?} {what} → {}", brief(&expected))));
+        }
+        if got != expected {
+            return Err(self.difference(id));
+        }
+        self.judged.remove(&id);
+        Ok(())
+    }
+
+    fn difference(&self, id: usize) -> String {
+        let Judged { at_ns, arrival, expected, got } = &self.judged[&id];
+        let tell = |verdict: &Option<Verdict>| verdict.as_ref().map_or("nothing".to_owned(), brief);
+        let (flow, what, frame) =
+            arrival.as_ref().map_or((0, "", &[][..]), |a| (a.flow, a.what.as_str(), &a.frame[..]));
+        format!(
+            "frame {id} of {}: {what}\nexpected {}\n     got {}\n{}\nframe {}",
+            (at_ns - EPOCH_NS) as f64 / 1e9,
+            tell(expected),
+            tell(got),
+            self.tail(flow, what),
+            hex(frame)
+        )
     }
 
     /// The engine's verdict by names.
@@ -180,6 +295,7 @@ impl Pair {
             ambiguous: false,
             stray: false,
             forgotten: false,
+            held: got.held,
         }
     }
 
@@ -230,6 +346,9 @@ fn brief(verdict: &Verdict) -> String {
     if verdict.observed {
         text.push_str(" (observed)");
     }
+    if verdict.held {
+        text.push_str(" (held)");
+    }
     text
 }
 
@@ -266,6 +385,12 @@ fn run(seed: u64, reasons: &mut BTreeMap<&'static str, u64>) -> Result<(), Strin
             }
         }
         pair.flush()?;
+        // Whatever waits still waits in vain.
+        pair.now_ns = pair.oracle.clear_of_deadlines(pair.now_ns + 1_000_000_000);
+        pair.settle()?;
+        if let Some((id, judged)) = pair.judged.iter().next() {
+            return Err(format!("frame {id}: expected {:?}\n     got {:?}", judged.expected, judged.got));
+        }
         pair.same_population()
     })();
     for (reason, n) in pair.reasons {

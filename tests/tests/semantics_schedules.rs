@@ -1,8 +1,9 @@
 //! What runs of the simulator came down to: orders of events that nobody thinks of.
 
+use control::config::Config;
 use engine::Side::{Inside, Outside};
 use testkit::frame::*;
-use testkit::scenario::{Scenario, one, policy, rule};
+use testkit::scenario::{Scenario, one, policy, rule, rule::*};
 use testkit::sim::{Farm, Steering};
 
 #[test]
@@ -145,4 +146,66 @@ fn settings_2_8_link_local_frames_pass_before_anybody_looks_for_tunnels_in_them(
     let mut cut = frame.dst_mac(bridges).vlan(1).vlan(2).frame();
     cut.truncate(20);
     assert_eq!(s.bytes(Inside, cut), "malformed");
+}
+
+#[test]
+fn fragments_4_6_come_together_between_workers_in_whatever_order() {
+    let rules = policy(&[("web", &[DNS, OUT])], &[("a", "10.0.0.1, \"2001:db8::1\"", &["web"])]);
+    for (workers, steering) in
+        [(2, Steering::Rss), (2, Steering::Wrong), (3, Steering::RoundRobin), (4, Steering::RoundRobin)]
+    {
+        let mut farm = Farm::new(&Config::default(), &rules, workers, 256, steering);
+        let (mut sent, mut last) = (0, Vec::new());
+        for n in 0..200u16 {
+            let (from, to) =
+                [("198.51.100.9", "10.0.0.1"), ("2001:db8:9::9", "2001:db8::1")][usize::from(n % 2)];
+            let datagram = udp((from, 5000 + n), (to, 53)).id(u32::from(n)).payload(vec![n as u8; 400]);
+            let mut pieces = datagram.fragments(100);
+            // The first of them last, in the middle, or where it belongs; in one burst or one by one.
+            let by = usize::from(n) % pieces.len();
+            pieces.rotate_left(by);
+            for piece in &pieces {
+                farm.arrive(Outside, piece);
+                sent += 1;
+                if n % 3 == 0 {
+                    farm.poll();
+                }
+            }
+            farm.wait_ms(u64::from(n % 7) * 20);
+            // Of one in four the first never comes.
+            last.push(farm.arrive(Outside, &datagram.clone().id(60_000 + u32::from(n)).fragments(100)[1]));
+            sent += 1;
+        }
+        farm.drain();
+        assert_eq!(farm.left(Inside).len(), sent - last.len(), "{workers} workers, {steering:?}");
+        assert!(last[190..].iter().all(|id| farm.verdict(*id) == "not judged"), "still held");
+        farm.wait_ms(1_200);
+        farm.drain();
+        assert!(last.iter().all(|id| farm.verdict(*id) == "fragment-no-first"));
+        assert_eq!(farm.alive().load(std::sync::atomic::Ordering::Relaxed), 0);
+        let counted: u64 = farm.cells().iter().map(|cells| cells.total(4, engine::Reason::Fragment)).sum();
+        assert_eq!(counted, 200 * 4, "each once");
+    }
+}
+
+#[test]
+fn fragments_4_6_held_when_a_worker_ends_are_dropped_and_counted() {
+    let rules = policy(&[("web", &[DNS, OUT])], &[("a", "10.0.0.1", &["web"])]);
+    let mut farm = Farm::new(&Config::default(), &rules, 2, 256, Steering::RoundRobin);
+    for n in 0..100u16 {
+        let datagram =
+            udp(("198.51.100.9", 5000 + n), ("10.0.0.1", 53)).id(u32::from(n)).payload(vec![1; 400]);
+        farm.arrive(Outside, &datagram.fragments(100)[1]);
+    }
+    farm.drain();
+    assert_eq!(farm.alive().load(std::sync::atomic::Ordering::Relaxed), 100, "all are held");
+    for worker in farm.workers() {
+        let mut drained = 1;
+        while drained > 0 {
+            drained = worker.drain(2_000_000_000, &mut ()).frames;
+        }
+    }
+    assert_eq!(farm.alive().load(std::sync::atomic::Ordering::Relaxed), 0);
+    let counted: u64 = farm.cells().iter().map(|cells| cells.total(4, engine::Reason::FragmentNoFirst)).sum();
+    assert_eq!(counted, 100);
 }

@@ -207,7 +207,7 @@ fn fragments_of_before_are_forgotten() {
     assert_eq!(s.bytes(Side::Outside, fragments[0].clone()), "new by web#0");
     assert_eq!(s.bytes(Side::Outside, fragments[1].clone()), "fragment");
     s.rollback(1);
-    assert_eq!(s.bytes(Side::Outside, fragments[2].clone()), "fragment-no-first");
+    assert_eq!(s.bytes(Side::Outside, fragments[2].clone()), "held");
 }
 
 #[test]

@@ -24,6 +24,8 @@ const REACHED: &[&str] = &[
     "evicted unconfirmed at their share",
     "evicted tombstones",
     "evicted of a NIC above its share",
+    "fragments held in vain",
+    "fragments behind a late first",
 ];
 
 fn number(name: &str) -> Option<u64> {

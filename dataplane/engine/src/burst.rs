@@ -10,9 +10,11 @@ use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
+use crate::fragments::{FragmentKey, Hashed};
+use crate::held::Held;
 use crate::io::{BURST, Burst, Frame};
-use crate::judge::Judge;
-use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
+use crate::judge::{Judge, is_remembered};
+use crate::lane::{Arrival, Fragment, Lane, Lanes, Stage, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
@@ -20,6 +22,7 @@ use crate::resolve::{Step, resolve};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
+use crate::waits::{Leave, Ticket, Waits};
 use crate::worker::Connection;
 use crate::{Generation, NicSlot, Reason, Side};
 
@@ -106,6 +109,8 @@ pub struct Batch<F> {
     pub verdicts: Verdicts,
     /// Once judged: every frame goes on.
     pub all_pass: bool,
+    /// Once judged: where those that are held wait, in their order.
+    pub tickets: ArrayVec<Ticket, BURST>,
 }
 
 impl<F> Default for Batch<F> {
@@ -115,6 +120,7 @@ impl<F> Default for Batch<F> {
             lanes: Lanes::default(),
             verdicts: Verdicts::default(),
             all_pass: false,
+            tickets: ArrayVec::new(),
         }
     }
 }
@@ -134,6 +140,7 @@ impl<F> Batch<F> {
         self.frames.clear();
         self.lanes.clear();
         self.verdicts.len = 0;
+        self.tickets.clear();
     }
 }
 
@@ -147,6 +154,15 @@ fn bytes_of<'a, F: Frame>(frame: &'a F, scratch: &'a mut [u8]) -> &'a [u8] {
 fn gathered<'a, F: Frame>(frame: &'a F, scratch: &'a mut [u8]) -> &'a [u8] {
     let len = frame.gather(scratch);
     &scratch[..len]
+}
+
+/// Whose the verdict on a first fragment is remembered for that no rule judged (semantics 4.6).
+fn remembered_for<'s>(snapshot: &'s Snapshot, lane: &Lane, verdict: &Verdict) -> Option<&'s Binding> {
+    if !is_remembered(verdict) {
+        return None;
+    }
+    let mac = if lane.side == Side::Inside { lane.src_mac } else { lane.dst_mac };
+    snapshot.holder(snapshot.vpc_of(lane.segment)?, lane.local(), lane.v6, mac)
 }
 
 impl Firewall {
@@ -321,7 +337,7 @@ impl Firewall {
         mut done: impl FnMut(Pass),
         meanwhile: impl Fn(usize),
     ) {
-        let Batch { frames, lanes, verdicts, .. } = batch;
+        let Batch { frames, lanes, verdicts, tickets, .. } = batch;
         let mut aheads = [Ahead::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
@@ -393,7 +409,11 @@ impl Firewall {
                 self.refuse(lane, nic, refusal)
             } else {
                 let known = if ahead.nic.is_none() { early.next() } else { None };
-                self.judge_at_length(snapshot, lane, frame, ahead, place, known)
+                let verdict = self.judge_at_length(snapshot, lane, frame, ahead, place, known);
+                if verdict.held {
+                    tickets.extend(self.judge.ticket.take());
+                }
+                verdict
             };
             verdicts.all[place] = verdict;
             more_refused += match verdict.reason {
@@ -458,6 +478,9 @@ impl Firewall {
     /// Counts a verdict, and lets its packet go on where its NIC is only observed.
     #[inline]
     fn counted(&self, lane: &Lane, mut verdict: Verdict, observes: bool) -> Verdict {
+        if verdict.held {
+            return verdict;
+        }
         if !verdict.reason.passes() {
             verdict.observed = observes;
             if observes {
@@ -472,19 +495,70 @@ impl Firewall {
     #[inline]
     fn judged_already(&mut self, snapshot: &Snapshot, lane: &Lane, verdict: &Verdict) -> bool {
         if lane.fragment == Fragment::First
-            && verdict.reason != Reason::Malformed
-            && let Some(vpc) = snapshot.vpc_of(lane.segment)
+            && let Some(nic) = remembered_for(snapshot, lane, verdict)
         {
-            let mac = if lane.side == Side::Inside { lane.src_mac } else { lane.dst_mac };
-            if let Some(nic) = snapshot.holder(vpc, lane.local(), lane.v6, mac) {
-                self.judge.remember(snapshot, lane, nic, *verdict, None);
-            }
+            self.judge.remember(snapshot, lane, nic, *verdict, None);
         }
         // A NIC's own mode comes before everybody's.
         if verdict.nic == NicSlot::NONE {
             snapshot.settings.observe
         } else {
             snapshot.nic(verdict.nic).observe
+        }
+    }
+
+    /// Fragments that wait for their first ones.
+    pub fn waits(&self) -> &Waits {
+        &self.judge.waits
+    }
+
+    /// The same, for who is to end their waiting.
+    pub fn waits_mut(&mut self) -> &mut Waits {
+        &mut self.judge.waits
+    }
+
+    /// Whose a first fragment is, and what it has in common with the others of its packet as that NIC sees it; the former alone, and
+    /// nobody, where there is no such NIC. `None` if it is not remembered.
+    pub fn first_fragment<F: Frame>(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        frame: &F,
+    ) -> Option<(NicSlot, Option<Hashed<FragmentKey>>)> {
+        let nic = match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
+            Step::Nic(nic) => Some(nic),
+            Step::Done(verdict) if !is_remembered(&verdict) => return None,
+            Step::Done(verdict) => remembered_for(snapshot, lane, &verdict),
+        };
+        let key = nic.map(|nic| self.judge.fragment_key(lane, nic));
+        Some((nic.map_or(NicSlot::NONE, |nic| nic.nic), key))
+    }
+
+    /// A hash of what all fragments of a packet bear.
+    pub fn packet_hash(&self, lane: &Lane) -> u32 {
+        self.judge.packet_hash(lane)
+    }
+
+    /// The next frame that waits no more, read, to be judged at `now`; or to go to another worker, as its first did.
+    pub fn take_up<F: Frame>(
+        &mut self,
+        snapshot: &Snapshot,
+        held: &mut Held<F>,
+        now: Now,
+    ) -> Option<(F, Lane, Option<u32>)> {
+        loop {
+            let (ticket, how) = self.judge.waits.next_leaving()?;
+            let Some((mut frame, mut lane)) = held.take(ticket) else { continue };
+            (lane.now, lane.stage) = (now, if how == Leave::Over { Stage::Over } else { Stage::Released });
+            if lane.tunnels != snapshot.tunnels {
+                let Lane { side, wire, stage, .. } = lane;
+                let arrival = Arrival { side, wire, tunnels: snapshot.tunnels, now };
+                self.read_into(&mut frame, &arrival, &mut lane);
+                // Read otherwise it may be a whole packet, whose owner is another worker.
+                lane.stage = if lane.fragment == Fragment::Later { stage } else { Stage::Received };
+            }
+            let owner = if let Leave::Go(owner) = how { Some(owner) } else { None };
+            return Some((frame, lane, owner));
         }
     }
 

@@ -1,11 +1,17 @@
-//! What became of first fragments, for those behind them (semantics 4.6): a ring in order of time, and chains by hash.
+//! What became of first fragments, for those behind them (semantics 4.6): a table by keyed hash, in buckets of a few places.
+//!
+//! Strangers choose the keys, so a look-up compares one bucket and no more, and one NIC's flood takes room from itself: in a full
+//! bucket the place of the NIC that has most of the table goes, its oldest first.
 
+use crate::cells::MAX_NICS;
 use crate::time::reached;
-use crate::{AddrId, Direction, FlowIndex, Generation, Reason, RuleId};
+use crate::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason, RuleId};
 
-/// First fragments remembered at most; the oldest makes room.
-pub const CAPACITY: u32 = 8192;
-const NIL: u32 = u32::MAX;
+/// First fragments remembered at most.
+pub const CAPACITY: usize = BUCKETS * PLACES;
+/// Places of a bucket: what a look-up compares at most.
+const PLACES: usize = 8;
+const BUCKETS: usize = 2048;
 
 /// What the fragments of one packet have in common, as its NIC sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +45,35 @@ pub struct Memory {
     pub flow: Option<(FlowIndex, u32)>,
 }
 
-#[derive(Clone, Copy)]
-struct Slot<K, M> {
-    key: K,
-    memory: M,
-    /// The tick at which it is forgotten.
-    deadline: u32,
-    next: u32,
-    chain: u32,
-    /// False for a memory that a newer one of the same key has replaced.
-    linked: bool,
+/// A key with its hash, and the NIC that it is counted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashed<K> {
+    /// The key.
+    pub key: K,
+    /// Its hash, which nobody outside can foresee.
+    pub hash: u32,
+    /// Whose it is.
+    pub nic: NicSlot,
 }
 
-/// The last [`CAPACITY`] memories of something, by key, each until its deadline. Callers bring the key's hash.
+#[derive(Clone, Copy)]
+struct Place<K, M> {
+    key: K,
+    memory: M,
+    nic: NicSlot,
+    /// The tick at which it is forgotten.
+    deadline: u32,
+}
+
+/// Memories of something, by key, each until its deadline, at most [`CAPACITY`].
 pub struct Recent<K, M> {
-    slots: Vec<Slot<K, M>>,
-    chains: Box<[u32]>,
-    /// The slot to be written next: when all are in use, that of the oldest.
-    next: u32,
+    /// Of each place some bits of its key's hash; 0 for a free one.
+    tags: Box<[[u16; PLACES]]>,
+    places: Box<[Option<Place<K, M>>]>,
+    /// Places by NIC, forgotten ones included that nobody has come by since.
+    counts: Box<[u16]>,
+    /// The bucket to be looked through next for what is forgotten.
+    hand: usize,
 }
 
 impl<K: Copy + PartialEq, M: Copy> Default for Recent<K, M> {
@@ -65,97 +82,162 @@ impl<K: Copy + PartialEq, M: Copy> Default for Recent<K, M> {
     }
 }
 
+fn bucket_of(hash: u32) -> usize {
+    hash as usize % BUCKETS
+}
+
+fn tag_of(hash: u32) -> u16 {
+    (hash >> 16) as u16 | 1
+}
+
 impl<K: Copy + PartialEq, M: Copy> Recent<K, M> {
     /// Empty.
     pub fn new() -> Recent<K, M> {
         Recent {
-            slots: Vec::with_capacity(CAPACITY as usize),
-            chains: vec![NIL; CAPACITY as usize].into_boxed_slice(),
-            next: 0,
+            tags: vec![[0; PLACES]; BUCKETS].into_boxed_slice(),
+            places: vec![None; CAPACITY].into_boxed_slice(),
+            counts: vec![0; MAX_NICS].into_boxed_slice(),
+            hand: 0,
         }
     }
 
-    /// Remembers something until `deadline`, in place of what was remembered under the same key.
-    pub fn remember(&mut self, hash: u32, key: K, memory: M, deadline: u32) {
-        let chain = hash % CAPACITY;
-        if let Some(old) = self.find(&key, chain) {
-            self.unlink(old);
-        }
-        let slot = Slot { key, memory, deadline, next: NIL, chain, linked: true };
-        let place = self.next;
-        if place as usize == self.slots.len() {
-            self.slots.push(slot);
-        } else {
-            self.unlink(place);
-            self.slots[place as usize] = slot;
-        }
-        self.slots[place as usize].next = self.chains[chain as usize];
-        self.chains[chain as usize] = place;
-        self.next = (place + 1) % CAPACITY;
+    /// Remembers something until `deadline`, in place of what was remembered under the same key; `now` is the present tick.
+    pub fn remember(&mut self, hashed: &Hashed<K>, memory: M, deadline: u32, now: u32) {
+        self.sweep(now);
+        let Some(place) = self.find(hashed).or_else(|| self.room(hashed, now)) else { return };
+        self.forget(place);
+        let Hashed { key, hash, nic } = *hashed;
+        self.tags[place / PLACES][place % PLACES] = tag_of(hash);
+        self.places[place] = Some(Place { key, memory, nic, deadline });
+        self.counts[nic.0 as usize] += 1;
     }
 
     /// What is remembered under this key at tick `now`.
-    pub fn recall(&self, hash: u32, key: &K, now: u32) -> Option<&M> {
-        let slot = &self.slots[self.find(key, hash % CAPACITY)? as usize];
-        (!reached(now, slot.deadline)).then_some(&slot.memory)
+    pub fn recall(&self, hashed: &Hashed<K>, now: u32) -> Option<&M> {
+        let place = self.places[self.find(hashed)?].as_ref()?;
+        (!reached(now, place.deadline)).then_some(&place.memory)
     }
 
-    fn find(&self, key: &K, chain: u32) -> Option<u32> {
-        let mut place = self.chains[chain as usize];
-        while place != NIL {
-            let slot = &self.slots[place as usize];
-            if slot.key == *key {
-                return Some(place);
-            }
-            place = slot.next;
-        }
-        None
+    fn find(&self, hashed: &Hashed<K>) -> Option<usize> {
+        let (bucket, tag) = (bucket_of(hashed.hash), tag_of(hashed.hash));
+        let is_it = |place: &usize| {
+            self.tags[bucket][place % PLACES] == tag
+                && self.places[*place].as_ref().is_some_and(|it| it.key == hashed.key)
+        };
+        (bucket * PLACES..(bucket + 1) * PLACES).find(is_it)
     }
 
-    fn unlink(&mut self, place: u32) {
-        let Slot { chain, next, linked, .. } = self.slots[place as usize];
-        if !linked {
-            return;
-        }
-        self.slots[place as usize].linked = false;
-        if self.chains[chain as usize] == place {
-            self.chains[chain as usize] = next;
-            return;
-        }
-        let mut at = self.chains[chain as usize];
-        while at != NIL {
-            if self.slots[at as usize].next == place {
-                self.slots[at as usize].next = next;
-                return;
+    /// A place for a new key: a free one, or that of what is forgotten; else the oldest of the NIC that has most of the table. `None` if
+    /// that is the newcomer's own NIC, which has none of these places.
+    fn room(&self, hashed: &Hashed<K>, now: u32) -> Option<usize> {
+        let bucket = bucket_of(hashed.hash);
+        let count = |nic: NicSlot| self.counts[nic.0 as usize];
+        let mut victim: Option<(usize, u16, u32)> = None;
+        for at in bucket * PLACES..(bucket + 1) * PLACES {
+            let Some(place) = &self.places[at] else { return Some(at) };
+            if reached(now, place.deadline) {
+                return Some(at);
             }
-            at = self.slots[at as usize].next;
+            // Of NICs that have as many, the newcomer's own goes.
+            let weight = count(place.nic).saturating_mul(2) + u16::from(place.nic == hashed.nic);
+            let left = place.deadline.wrapping_sub(now);
+            if victim.is_none_or(|(_, most, least)| weight > most || weight == most && left < least) {
+                victim = Some((at, weight, left));
+            }
+        }
+        let (at, weight, _) = victim?;
+        (weight >= count(hashed.nic).saturating_mul(2)).then_some(at)
+    }
+
+    fn forget(&mut self, at: usize) {
+        if let Some(place) = self.places[at].take() {
+            self.counts[place.nic.0 as usize] -= 1;
+            self.tags[at / PLACES][at % PLACES] = 0;
+        }
+    }
+
+    /// Looks through one bucket, so that what is forgotten does not count for long.
+    fn sweep(&mut self, now: u32) {
+        self.hand = (self.hand + 1) % BUCKETS;
+        for at in self.hand * PLACES..(self.hand + 1) * PLACES {
+            if self.places[at].as_ref().is_some_and(|place| reached(now, place.deadline)) {
+                self.forget(at);
+            }
         }
     }
 }
 
+const _: () = assert!(CAPACITY * 2 < u16::MAX as usize);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conntrack::hash::fold;
+
+    /// Hashed as by a secret: no key is anywhere near the next.
+    fn of(nic: u32, key: u32) -> Hashed<u32> {
+        let hash = fold(u64::from(key) ^ 0x2545_F491_4F6C_DD1D, 0x9E37_79B9_7F4A_7C15) as u32;
+        Hashed { key, hash, nic: NicSlot(nic) }
+    }
 
     #[test]
     fn the_newest_memory_of_a_key_counts_until_its_deadline() {
         let mut recent = Recent::new();
-        recent.remember(7, 5, "old", 100);
-        recent.remember(7, 5, "new", 100);
-        recent.remember(7, 6, "chained", 100);
-        assert_eq!(recent.recall(7, &5, 99), Some(&"new"));
-        assert_eq!(recent.recall(7, &6, 99), Some(&"chained"));
-        assert_eq!(recent.recall(7, &5, 100), None);
-        assert_eq!(recent.recall(7, &8, 50), None);
+        let same = |key| Hashed { hash: 7, ..of(1, key) };
+        recent.remember(&same(5), "old", 100, 0);
+        recent.remember(&same(5), "new", 100, 0);
+        recent.remember(&same(6), "in the same bucket", 100, 0);
+        assert_eq!(recent.recall(&same(5), 99), Some(&"new"));
+        assert_eq!(recent.recall(&same(6), 99), Some(&"in the same bucket"));
+        assert_eq!(recent.recall(&same(5), 100), None);
+        assert_eq!(recent.recall(&same(8), 50), None);
+        assert_eq!(recent.counts[1], 2);
     }
 
     #[test]
-    fn when_full_the_oldest_goes_and_the_rest_stay() {
+    fn when_full_the_oldest_goes_and_the_newest_stay() {
         let mut recent = Recent::new();
-        for id in 0..CAPACITY + 10 {
-            recent.remember(id / 3, id, id, 1000);
+        let all = 4 * CAPACITY as u32;
+        for id in 0..all {
+            recent.remember(&of(1, id), id, 1000 + id, 0);
         }
-        assert!((0..10).all(|id| recent.recall(id / 3, &id, 0).is_none()));
-        assert!((10..CAPACITY + 10).all(|id| recent.recall(id / 3, &id, 0) == Some(&id)));
+        assert!((0..CAPACITY as u32 / 2).all(|id| recent.recall(&of(1, id), 0).is_none()));
+        assert!((all - 512..all).all(|id| recent.recall(&of(1, id), 0) == Some(&id)));
+        assert_eq!(usize::from(recent.counts[1]), CAPACITY);
+    }
+
+    #[test]
+    fn a_flood_of_one_nic_has_nobody_elses_forgotten_and_takes_no_more_than_the_rest() {
+        let mut recent = Recent::new();
+        let (victims, flood) = (1_000, 1_000_000);
+        for id in 0..victims {
+            recent.remember(&of(2 + id % 50, id), id, 1000, 0);
+        }
+        for id in 0..200_000 {
+            recent.remember(&of(1, flood + id), id, 1000, 0);
+        }
+        let is_known =
+            |recent: &Recent<u32, u32>, id: u32| recent.recall(&of(2 + id % 50, id), 0) == Some(&id);
+        assert!((0..victims).all(|id| is_known(&recent, id)));
+        // And newcomers find room while the flood goes on.
+        for id in victims..2 * victims {
+            recent.remember(&of(2 + id % 50, id), id, 1000, 0);
+            for n in 0..10 {
+                recent.remember(&of(1, 2 * flood + 10 * id + n), 0, 1000, 0);
+            }
+        }
+        assert!((0..2 * victims).all(|id| is_known(&recent, id)));
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_count_for_long() {
+        let mut recent = Recent::new();
+        for id in 0..CAPACITY as u32 {
+            recent.remember(&of(1, id), id, 100, 0);
+        }
+        for id in 0..2 * BUCKETS as u32 {
+            recent.remember(&of(2, 1_000_000 + id), id, 200, 150);
+        }
+        assert_eq!((recent.counts[1], usize::from(recent.counts[2])), (0, 2 * BUCKETS));
     }
 }

@@ -8,10 +8,10 @@
 //! worker a connection will meet. Whose ports and addresses have the same exclusive or meet the same one under any pattern: no
 //! symmetric key can do more, and `show workers` tells how evenly they are loaded.
 
-use crate::fragments::Recent;
+use crate::fragments::{Hashed, Recent};
 use crate::lane::{Fragment, Lane, Stage, What};
-use crate::quote;
-use crate::{SegmentKey, Side, proto, time};
+use crate::time::TICKS_PER_SECOND;
+use crate::{NicSlot, SegmentKey, Side, proto, quote};
 
 /// The 16 bits that the RSS key repeats where nobody is to be surprised: in tests, simulations, `replay`.
 pub const RSS_PATTERN: u16 = 0x6D5A;
@@ -105,6 +105,12 @@ fn hashes_ports(protocol: u8) -> bool {
 /// address sends the fragments that this NIC sends the wrong way.
 type PacketKey = (SegmentKey, Side, u128, u128, u32, u8);
 
+/// What all fragments of a packet have in common, whoever's they are: other workers may know of other NICs while the policy changes.
+fn packet_key(lane: &Lane, hash: u32, nic: NicSlot) -> Hashed<PacketKey> {
+    let key = (lane.segment, lane.side, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
+    Hashed { key, hash, nic }
+}
+
 /// One worker's knowledge of who owns what.
 pub struct Router {
     me: u32,
@@ -134,52 +140,55 @@ impl Router {
         u32::from(self.table[(hash % RETA_SIZE) as usize])
     }
 
-    /// The worker to which a frame goes next, with its stage moved on; this worker itself if it is to be judged here.
+    /// The worker to which a frame goes next, with its stage moved on; this worker itself if it is to be judged here. `None` for a
+    /// fragment, of which more must be known.
     #[inline]
-    pub fn next(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
-        if self.workers == 1 || lane.stage == Stage::Judge {
-            return self.me;
+    pub fn next(&mut self, lane: &mut Lane, bytes: &[u8]) -> Option<u32> {
+        if self.workers == 1 || lane.stage >= Stage::Judge {
+            return Some(self.me);
         }
         if lane.plain {
             // Whole, and of TCP or UDP.
             lane.stage = Stage::Judge;
-            return self.worker(self.spread.hash(lane.src, lane.dst, Some((lane.sport, lane.dport))));
+            return Some(self.worker(self.spread.hash(lane.src, lane.dst, Some((lane.sport, lane.dport)))));
         }
-        self.route(lane, bytes, fragment_timeout)
-    }
-
-    fn route(&mut self, lane: &mut Lane, bytes: &[u8], fragment_timeout: u32) -> u32 {
-        if lane.fragment != Fragment::Whole && lane.stage == Stage::Received {
-            lane.stage = Stage::Fragment;
-            let knower = self.worker(
-                self.spread.hash(lane.src, lane.dst, None) ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 16,
-            );
-            if knower != self.me {
-                return knower;
-            }
+        if lane.fragment != Fragment::Whole {
+            return None;
         }
         lane.stage = Stage::Judge;
-        if lane.fragment == Fragment::Whole {
-            return self.owner(lane, bytes);
-        }
-        let key = (lane.segment, lane.side, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
-        let hash =
-            fold(lane.src ^ lane.dst.rotate_left(8)) as u32 ^ lane.frag_id.wrapping_mul(0x9E37_79B1) >> 8;
-        if lane.fragment == Fragment::Later {
-            return self.firsts.recall(hash, &key, lane.now.tick).copied().unwrap_or(self.me);
-        }
-        let owner = self.owner(lane, bytes);
-        if matches!(lane.what, What::Malformed | What::Nd) {
-            // What is `malformed` is not remembered (semantics 4.6): whatever follows it, follows another one.
-            return owner;
-        }
-        // One tick longer than the owner remembers the verdict: it is the owner that says when it is forgotten.
-        let deadline = lane.now.up.wrapping_add(fragment_timeout).wrapping_add(time::TICKS_PER_SECOND);
-        self.firsts.remember(hash, key, owner, deadline);
-        owner
+        Some(self.owner(lane, bytes))
     }
 
-    fn owner(&self, lane: &Lane, bytes: &[u8]) -> u32 {
+    /// The worker that sees all fragments of a packet, by a hash of what they have in common.
+    pub fn knower(&self, hash: u32) -> u32 {
+        ((u64::from(hash) * u64::from(self.workers)) >> 32) as u32
+    }
+
+    /// This one.
+    pub fn me(&self) -> u32 {
+        self.me
+    }
+
+    /// True if that is this one.
+    pub fn is_me(&self, worker: u32) -> bool {
+        worker == self.me
+    }
+
+    /// A first fragment of this NIC goes to its owner, and what follows is to go there, too. `hash` is a keyed one of what all fragments
+    /// of the packet bear. It is remembered a second longer than the owner remembers the verdict: it is the owner that says when
+    /// it is forgotten.
+    pub fn note_first(&mut self, lane: &Lane, hash: u32, nic: NicSlot, owner: u32, timeout: u32) {
+        let deadline = lane.now.up.wrapping_add(timeout).wrapping_add(TICKS_PER_SECOND);
+        self.firsts.remember(&packet_key(lane, hash, nic), owner, deadline, lane.now.tick);
+    }
+
+    /// Where the first of a fragment's packet went.
+    pub fn owner_of_first(&self, lane: &Lane, hash: u32) -> Option<u32> {
+        self.firsts.recall(&packet_key(lane, hash, NicSlot::NONE), lane.now.tick).copied()
+    }
+
+    /// The worker that a packet's connection belongs to.
+    pub fn owner(&self, lane: &Lane, bytes: &[u8]) -> u32 {
         match lane.what {
             What::Tcp | What::Ports | What::DhcpClient | What::DhcpServer => {
                 let ports = hashes_ports(lane.proto).then_some((lane.sport, lane.dport));
@@ -306,30 +315,5 @@ mod tests {
             let (p, q) = (n as u16, (n >> 3) as u16 ^ 0x55);
             assert_eq!(rss_hash(a, b, Some((p, q))), rss_hash(b, a, Some((q, p))));
         }
-    }
-
-    #[test]
-    fn a_forged_first_from_the_other_side_leads_no_fragment_astray() {
-        let lane = |side, fragment, sport| Lane {
-            src: 0x0A05_000B,
-            dst: 0x0A05_000A,
-            frag_id: 3,
-            proto: proto::UDP,
-            frag_proto: proto::UDP,
-            what: if fragment == Fragment::Later { What::LaterFragment } else { What::Ports },
-            sport,
-            side,
-            fragment,
-            stage: Stage::Fragment,
-            ..Lane::default()
-        };
-        let mut router = Router::new(0, 2, RSS_PATTERN);
-        let mut next = |mut lane: Lane| router.next(&mut lane, &[], 100);
-        let forged = (0..64).find(|&port| next(lane(Side::Outside, Fragment::First, port)) == 1);
-        let own = (0..64).find(|&port| next(lane(Side::Inside, Fragment::First, port)) == 0);
-        let forged = forged.map(|port| next(lane(Side::Outside, Fragment::First, port)));
-        assert_eq!((forged, own.is_some()), (Some(1), true));
-        assert_eq!(next(lane(Side::Inside, Fragment::Later, 0)), 0);
-        assert_eq!(next(lane(Side::Outside, Fragment::Later, 0)), 1);
     }
 }

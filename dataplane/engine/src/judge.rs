@@ -1,6 +1,10 @@
 //! The verdict on one packet: its NIC, then its connection or the rules, in the order of semantics 2.1.
 
+mod fragments;
+
 use std::sync::Arc;
+
+pub use fragments::is_remembered;
 
 use crate::ahead::{Ahead, Guesses, Packets};
 use crate::answers::{opening, refused};
@@ -20,6 +24,7 @@ use crate::snapshot::{Binding, Snapshot, SoleHolders};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
+use crate::waits::{Ticket, Waits};
 use crate::wheel::Class;
 use crate::{Direction, FlowIndex, Reason, Side, proto};
 
@@ -89,6 +94,10 @@ pub struct Judge {
     /// Connections.
     pub shard: Shard,
     fragments: Recent<FragmentKey, Memory>,
+    /// Fragments that came ahead of their first.
+    pub waits: Waits,
+    /// Of the fragment just judged, if it is to wait.
+    pub ticket: Option<Ticket>,
     population: Arc<Population>,
     /// The connection that the packet just judged passed as part of: asked for of first fragments only, and kept out of
     /// the verdict, which so comes back in registers.
@@ -100,7 +109,15 @@ pub struct Judge {
 impl Judge {
     /// On an empty shard.
     pub fn new(shard: Shard, population: Arc<Population>) -> Judge {
-        Judge { shard, fragments: Recent::new(), population, flow: None, loose_pickup: false }
+        Judge {
+            shard,
+            fragments: Recent::new(),
+            waits: Waits::default(),
+            ticket: None,
+            population,
+            flow: None,
+            loose_pickup: false,
+        }
     }
 
     /// What can be worked out before anything is looked up.
@@ -463,79 +480,5 @@ impl Judge {
             }
         }
         Some(flow)
-    }
-
-    fn fragment_key(lane: &Lane, nic: &Binding) -> FragmentKey {
-        FragmentKey {
-            addr: nic.id,
-            remote: lane.remote(),
-            id: lane.frag_id,
-            proto: lane.frag_proto,
-            direction: lane.side.direction(),
-        }
-    }
-
-    fn fragment_hash(&self, key: &FragmentKey) -> u32 {
-        let id = key.id ^ (key.direction as u32) << 31;
-        self.shard.hash_of_other(key.addr, key.remote, id, key.proto)
-    }
-
-    /// Remembers a first fragment's verdict for those behind it.
-    #[cold]
-    pub fn remember(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        verdict: Verdict,
-        flow: Option<FlowIndex>,
-    ) {
-        // Who forges an address says nothing about its owner's fragments.
-        if matches!(verdict.reason, Reason::Malformed | Reason::Spoofed) {
-            return;
-        }
-        let flow = flow.map(|flow| (flow, self.shard.entry(flow)));
-        let is_inbound = flow.is_some_and(|(_, entry)| entry.is_inbound());
-        // An RST has ended its connection, which was inbound or not: a flush may as well forget it.
-        let has_ended = flow.is_none() && verdict.reason != Reason::Control;
-        let memory = Memory {
-            reason: verdict.reason,
-            rule: verdict.rule,
-            reach: lane.reach,
-            stamp: snapshot.generation,
-            flushable: is_inbound || has_ended,
-            flow: flow.map(|(flow, entry)| (flow, entry.ports)),
-        };
-        let key = Self::fragment_key(lane, nic);
-        let deadline = lane.now.up.wrapping_add(self.shard.timeouts().fragment);
-        self.fragments.remember(self.fragment_hash(&key), key, memory, deadline);
-    }
-
-    #[cold]
-    fn later_fragment(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding) -> Verdict {
-        let key = Self::fragment_key(lane, nic);
-        let verdict = |reason| Verdict::of(reason, nic.nic);
-        let Some(memory) = self.fragments.recall(self.fragment_hash(&key), &key, lane.now.tick) else {
-            return verdict(Reason::FragmentNoFirst);
-        };
-        // A rollback lowers the flush epoch: what was remembered before it may be of rules that it took back.
-        let is_flushed = memory.flushable && memory.stamp < snapshot.live_epoch(nic);
-        let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
-            let entry = self.shard.entry(flow);
-            entry.addr == nic.id
-                && entry.ports == ports
-                && self.shard.remote(flow) == key.remote
-                && entry.is_dead()
-        });
-        if is_flushed || is_of_tombstone {
-            return verdict(Reason::FragmentNoFirst);
-        }
-        if !memory.reason.passes() {
-            return Verdict { rule: memory.rule, ..verdict(memory.reason) };
-        }
-        if lane.reach < memory.reach {
-            return verdict(Reason::Malformed);
-        }
-        verdict(Reason::Fragment)
     }
 }

@@ -65,7 +65,7 @@ pub enum Fragment {
 }
 
 /// How far a frame has come on its way to the worker that judges it: see [`crate::handoff`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum Stage {
     /// Just received.
@@ -75,6 +75,10 @@ pub enum Stage {
     Fragment,
     /// On its way to the worker that judges it.
     Judge,
+    /// A fragment that was held until its first came: not to be held again.
+    Released,
+    /// A fragment that was held in vain.
+    Over,
 }
 
 /// The TCP flags that matter here.
@@ -152,7 +156,8 @@ pub struct Lane {
     pub stage: Stage,
     /// It was read with tunnels in mind.
     pub tunnels: bool,
-    /// What the fragments of one packet have in common: the IPv4 protocol, or the fragment header's next header.
+    /// What the fragments of one packet have in common: the IPv4 protocol; 0 in IPv6, where the headers behind the fragment header are
+    /// the first fragment's alone (RFC 8200, 4.5).
     pub frag_proto: u8,
     /// A whole IPv4 packet of TCP, or of UDP that is not DHCP, not to a link-local MAC: what nearly every packet is, and what has short ways all along. (Not every one:
     /// whoever reads without vectors takes untagged ones for it alone.)

@@ -14,6 +14,7 @@ pub mod control;
 pub mod cpu;
 pub mod fragments;
 pub mod handoff;
+pub mod held;
 pub mod io;
 pub mod judge;
 pub mod lane;
@@ -28,6 +29,7 @@ pub mod tcp;
 pub mod time;
 pub mod types;
 pub mod verdict;
+pub mod waits;
 pub mod wheel;
 pub mod worker;
 

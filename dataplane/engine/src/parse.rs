@@ -364,7 +364,6 @@ fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What
             lane.frag_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let field = u16::from_be_bytes([header[2], header[3]]);
             note_fragment(field >> 3, field & 1 != 0, lane);
-            lane.frag_proto = header[0];
             behind_fragment = Some(at + 8);
             if lane.fragment == Fragment::Later {
                 lane.l4 = (at + 8) as u32;

@@ -9,6 +9,8 @@ pub struct Verdict {
     pub reason: Reason,
     /// True if the reason would have dropped it, and observe mode let it pass.
     pub observed: bool,
+    /// True if it waits for its first fragment (semantics 4.6): it is judged again, and counted then.
+    pub held: bool,
     /// The NIC it was judged for; [`NicSlot::NONE`] if none.
     pub nic: NicSlot,
     /// The rule that decided, for `new` and `denied`.
@@ -24,7 +26,7 @@ impl Verdict {
     /// A verdict for a NIC, with no rule to name.
     #[inline]
     pub fn of(reason: Reason, nic: NicSlot) -> Verdict {
-        Verdict { reason, observed: false, nic, rule: RuleId::NONE }
+        Verdict { reason, observed: false, held: false, nic, rule: RuleId::NONE }
     }
 
     /// True if the packet goes on.

@@ -1,26 +1,28 @@
 //! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
 //! sends what passed, and only then says that it has let go of that snapshot.
 
+mod fragments;
+mod question;
 mod received;
 mod taken;
 
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, TryRecvError};
 use rcu::{Parked, Parker, Waker};
 
-use crate::FlowIndex;
 use crate::burst::{Batch, Firewall, Pass};
-use crate::conntrack::Entry;
 use crate::handoff::Router;
+use crate::held::Held;
 use crate::io::{BURST, Burst, Frame, Port};
 use crate::lane::{Arrival, Lane, Stage};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
-use crate::time::Now;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
+use question::answer;
+pub use question::{Answer, Connection, Question, Task};
 use received::{HEADERS_AHEAD, Received, Source, in_turn};
 
 /// A frame on its way to the worker that owns it, which reads it again: its lane would be two cache lines from core to core, written
@@ -106,52 +108,6 @@ pub trait Tap<F> {
 
 impl<F> Tap<F> for () {}
 
-/// What a [`Question`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Copies connections out.
-    List,
-    /// Ends the connections that it names, where they are still there.
-    End,
-}
-
-/// A question of the control side, answered between two bursts in bounded slices.
-pub struct Question {
-    /// What is to be done.
-    pub task: Task,
-    /// Places are looked at from here on.
-    pub from: u32,
-    /// Filled up to its capacity, or what is to be ended.
-    pub connections: Vec<Connection>,
-    /// Where the answer goes.
-    pub answer: Sender<Answer>,
-}
-
-/// The answer to a [`Question`].
-pub struct Answer {
-    /// The question's vector.
-    pub connections: Vec<Connection>,
-    /// Where to go on, if there is more.
-    pub next: Option<u32>,
-    /// When this was, in ticks.
-    pub now: Now,
-    /// Entries in the shard.
-    pub len: u32,
-    /// Connections ended.
-    pub ended: u32,
-}
-
-/// One connection, copied out.
-#[derive(Clone, Copy)]
-pub struct Connection {
-    /// Where it lies in its worker's table.
-    pub flow: FlowIndex,
-    /// The entry.
-    pub entry: Entry,
-    /// Its remote address.
-    pub remote: u128,
-}
-
 /// Frames that are read one after the other without a look at what lies ahead.
 const FEW: usize = 8;
 
@@ -178,6 +134,8 @@ pub struct Worker<P: Port> {
     /// The one behind it: its headers are asked for while the one in hand is judged.
     next: Received<P::Frame>,
     batch: Batch<P::Frame>,
+    /// Fragments that wait for their first.
+    held: Held<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
     out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
@@ -216,6 +174,7 @@ impl<P: Port> Worker<P> {
             rx: Received::default(),
             next: Received::default(),
             batch: Batch::default(),
+            held: Held::default(),
             out,
             dropped: Burst::new(),
             is_deep,
@@ -247,12 +206,18 @@ impl<P: Port> Worker<P> {
     #[inline(always)]
     unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let (mut polled, mut of_ports) = (Polled::default(), 0);
+        if !self.firewall.waits().is_empty() {
+            polled.frames += self.end_waits(ns, tap);
+        }
         for _ in 0..self.sources.len() {
             if !self.receive(tap) {
                 break;
             }
             // SAFETY: as the caller says.
             polled.frames += unsafe { self.process::<V3>(ns, tap) };
+            if self.firewall.waits().has_leaving() {
+                self.take_up_held(ns, tap);
+            }
             of_ports += usize::from(matches!(self.sources[self.rx.at].0, Source::Port(..)));
             // A burst a port at most, though rings be empty: what is handed over is shown at the end of the turn. Or everybody was asked
             // behind this burst already, and had nothing.
@@ -269,8 +234,8 @@ impl<P: Port> Worker<P> {
         polled
     }
 
-    /// One turn that receives nothing: what the rings hold, and what was received before, is judged and sent. Before the end, so that
-    /// no frame is lost.
+    /// One turn that receives nothing: what the rings hold, and what was received before, is judged and sent, and once there is none of
+    /// that, fragments wait no more. Before the end, so that no frame is lost.
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
         let mut polled = Polled::default();
         for at in 0..self.sources.len() {
@@ -286,6 +251,11 @@ impl<P: Port> Worker<P> {
                 polled.frames += unsafe { self.process::<false>(ns, tap) };
             }
         }
+        // What comes last may be a first fragment.
+        if polled.frames == 0 {
+            self.firewall.waits_mut().end();
+        }
+        polled.frames += self.end_waits(ns, tap);
         self.links.publish();
         self.upkeep(ns, polled.frames == 0);
         self.reader.quiescent();
@@ -355,7 +325,7 @@ impl<P: Port> Worker<P> {
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     unsafe fn read_and_route<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
-        let received = self.rx.frames.len();
+        let (received, snapshot) = (self.rx.frames.len(), self.reader.read());
         let (mut kept, mut is_deep) = (0, false);
         let (mut owners, mut stages) = ([0; BURST], [Stage::Judge; BURST]);
         let Batch { frames, lanes, .. } = &mut self.batch;
@@ -373,7 +343,7 @@ impl<P: Port> Worker<P> {
             // SAFETY: as the caller says.
             unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
             is_deep |= lane.l4 > ONE_LINE;
-            let owner = self.links.next(frame, lane, &mut self.firewall);
+            let owner = self.links.next(frame, lane, &mut self.firewall, snapshot);
             (owners[place], stages[place]) = (owner, lane.stage);
             kept += usize::from(self.links.is_mine(owner));
         }
@@ -417,9 +387,11 @@ impl<P: Port> Worker<P> {
         unsafe { self.firewall.judge_in_passes::<V3, _>(snapshot, &mut self.batch, done, meanwhile) };
         self.next.asked_for = self.batch.frames.len();
         self.next.ask_for(HEADERS_AHEAD);
-        let Batch { frames, lanes, verdicts, all_pass } = &mut self.batch;
+        let Batch { frames, lanes, verdicts, all_pass, .. } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
-            tap.judged(frame, lane, verdict);
+            if !verdict.held {
+                tap.judged(frame, lane, verdict);
+            }
         }
         if let (Some((wire, leaves)), true) = (way, *all_pass) {
             std::mem::swap(frames, &mut self.out[wire][leaves as usize]);
@@ -431,15 +403,23 @@ impl<P: Port> Worker<P> {
         tap.passed(Pass::Tx);
     }
 
-    /// Sends the frames that pass each on its way, and drops the others.
+    /// Sends the frames that pass each on its way, and drops the others but for those that wait.
     fn part(&mut self) {
-        let Batch { frames, lanes, verdicts, .. } = &mut self.batch;
+        let Batch { frames, lanes, verdicts, tickets, .. } = &mut self.batch;
+        let mut waiting = tickets.iter();
         for (frame, (lane, verdict)) in frames.drain(..).zip(lanes.iter().zip(verdicts.iter())) {
             if verdict.passes() {
                 self.out[usize::from(lane.wire)][lane.side.other() as usize].push(frame);
+            } else if verdict.held {
+                if let Some(ticket) = waiting.next() {
+                    self.held.keep(*ticket, frame, lane.clone());
+                }
             } else {
                 self.dropped.push(frame);
             }
+        }
+        if !self.batch.tickets.is_empty() && !self.links.router.is_alone() {
+            self.follow_those_gone();
         }
         if !self.dropped.is_empty() {
             self.wires[0].inside.free(&mut self.dropped);
@@ -528,9 +508,11 @@ impl<P: Port> Worker<P> {
 impl<F: Frame> Links<F> {
     /// The worker to which a frame goes next.
     #[inline]
-    fn next(&mut self, frame: &F, lane: &mut Lane, firewall: &mut Firewall) -> u32 {
-        let timeout = firewall.shard().timeouts().fragment;
-        self.router.next(lane, firewall.bytes(frame), timeout)
+    fn next(&mut self, frame: &F, lane: &mut Lane, firewall: &mut Firewall, snapshot: &Snapshot) -> u32 {
+        match self.router.next(lane, firewall.bytes(frame)) {
+            Some(owner) => owner,
+            None => self.next_of_fragment(frame, lane, firewall, snapshot),
+        }
     }
 
     /// True if what goes to this worker stays here.
@@ -560,25 +542,4 @@ impl<F: Frame> Links<F> {
             }
         }
     }
-}
-
-/// Does what is asked, bounded by the room that the question brought.
-#[cold]
-fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Question, now: Now) {
-    let Question { task, from, mut connections, answer } = question;
-    if task == Task::End {
-        let ended = connections.iter().filter(|c| firewall.disconnect(c, snapshot, now)).count() as u32;
-        let len = firewall.shard().len();
-        let _ = answer.try_send(Answer { connections, next: None, now, len, ended });
-        return;
-    }
-    let slice = (connections.capacity() - connections.len()) as u32;
-    let shard = firewall.shard();
-    let next = shard.list(from, slice, |flow, entry| {
-        if !shard.is_expired(flow, now) {
-            connections.push(Connection { flow, entry: *entry, remote: shard.remote(flow) });
-        }
-    });
-    // Nobody waiting any more is no failure of the worker's.
-    let _ = answer.try_send(Answer { connections, next, now, len: shard.len(), ended: 0 });
 }

@@ -8,7 +8,21 @@ use engine::Side;
 use super::change::means_the_same;
 use super::era::Era;
 use super::read::{Fragment, Ip};
-use super::{Oracle, Outcome};
+use super::{Oracle, Outcome, Sight, Verdict};
+
+/// "Held, up to 1 s" (4.6).
+const HOLD_NS: u64 = 1_000_000_000;
+
+/// A later fragment ahead of its first.
+pub(super) struct Waiting {
+    key: FragmentKey,
+    /// Whoever asks knows it by this.
+    id: usize,
+    pub until: u64,
+    side: Side,
+    frame: Vec<u8>,
+    original_len: usize,
+}
 
 /// "Remembered by (NIC, direction, source, destination, protocol, id)" (4.6).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,13 +63,66 @@ impl Oracle {
         // "A flush forgets the fragments of inbound connections and of drops" (4.6).
         let flushable = outcome.inbound || !outcome.passes();
         let first = Remembered { outcome: outcome.clone(), until, headers, flushable, era: self.era };
-        self.fragments.insert(key, first);
+        self.fragments.insert(key.clone(), first);
+        // "And follows its first when that comes."
+        let follows = |waiting: &Waiting| waiting.key == key && self.now < waiting.until;
+        let (followers, others) = std::mem::take(&mut self.waiting).into_iter().partition(follows);
+        self.waiting = others;
+        self.released.extend::<Vec<Waiting>>(followers);
+    }
+
+    /// True while something waits for a first fragment.
+    pub fn is_holding(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Those whose time is over wait no more.
+    pub(super) fn end_waits(&mut self) {
+        let now = self.now;
+        let (over, others) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.until <= now);
+        self.waiting = others;
+        self.released.extend::<Vec<Waiting>>(over);
+    }
+
+    /// The verdicts on frames that were held and are not any more, by the numbers under which they were shown.
+    pub fn settled(&mut self, ns: u64) -> Vec<(usize, Verdict)> {
+        self.at(ns);
+        self.end_waits();
+        let released = std::mem::take(&mut self.released);
+        let judge = |waiting: Waiting| {
+            let sight = Sight {
+                worker: waiting.key.worker,
+                time_ns: ns,
+                side: waiting.side,
+                frame: &waiting.frame,
+                original_len: waiting.original_len,
+                refusal: None,
+                holds: None,
+            };
+            (waiting.id, self.judge(&sight))
+        };
+        released.into_iter().map(judge).collect()
+    }
+
+    /// The last verdict is that the frame is held under this number; what it waits for.
+    fn hold(&mut self, key: FragmentKey, side: Side, id: usize) {
+        let (frame, original_len) = self.shown.clone();
+        let until = self.now + HOLD_NS;
+        self.waiting.push(Waiting { key, id, until, side, frame, original_len });
+        self.held = true;
     }
 
     /// "Later fragments follow it" (4.6).
     pub(super) fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
         let unknown = Outcome::of("fragment-no-first", Some(nic));
         let Some(key) = self.fragment_key(&nic.key, side, ip) else { return unknown };
+        if let Some(id) = self.holds
+            && self.known(nic, &key).is_none()
+        {
+            self.hold(key, side, id);
+            return unknown;
+        }
         let first = match self.known(nic, &key) {
             Some(first) => first,
             None => {
@@ -120,7 +187,8 @@ impl Oracle {
 
     fn fragment_key(&self, nic: &Key, side: Side, ip: &Ip<'_>) -> Option<FragmentKey> {
         let place = self.eras[self.era].place(nic, if side == Side::Inside { ip.src } else { ip.dst })?;
-        let protocol = if ip.v6 { ip.fragment_protocol } else { ip.protocol };
+        // "For IPv6 without the protocol (RFC 8200 4.5)".
+        let protocol = if ip.v6 { 0 } else { ip.protocol };
         let (inside, worker) = (side == Side::Inside, self.worker);
         Some(FragmentKey { place, inside, src: ip.src, dst: ip.dst, protocol, id: ip.id, worker })
     }

@@ -32,7 +32,7 @@ use engine::{Direction, Side};
 
 use connection::{Connection, Tuple};
 use era::Era;
-use fragments::{FragmentKey, Remembered};
+use fragments::{FragmentKey, Remembered, Waiting};
 use read::{ARP, Bytes, Fragment, IPV4, IPV6, Ip, Link, Tag, Tunnel};
 
 /// How late the end of a connection may be (4.2).
@@ -59,6 +59,8 @@ pub struct Verdict {
     pub stray: bool,
     /// It follows a first fragment that another worker knows, but was said not to.
     pub forgotten: bool,
+    /// It waits for its first fragment: see [`Oracle::settled`].
+    pub held: bool,
 }
 
 /// A frame as the oracle gets to see it.
@@ -78,6 +80,8 @@ pub struct Sight<'f> {
     /// justify, the last likewise where there is a first; the second may count what has expired with a worker that was not
     /// polled since (6.2, 4.2).
     pub refusal: Option<&'static str>,
+    /// A later fragment without a first is held, under this number. Else it has waited already, or may not.
+    pub holds: Option<usize>,
 }
 
 /// What tells one connection from all others at one moment.
@@ -140,6 +144,13 @@ pub struct Oracle {
     /// Expired connections, whose worker was not polled since.
     unfound: Vec<(Tuple, usize)>,
     fragments: BTreeMap<FragmentKey, Remembered>,
+    /// Later fragments ahead of their first, and those that are so no more.
+    waiting: Vec<Waiting>,
+    released: Vec<Waiting>,
+    /// Of the packet being judged: the number under which it may be held, whether it is, what was shown.
+    holds: Option<usize>,
+    held: bool,
+    shown: (Vec<u8>, usize),
 }
 
 /// A verdict before anybody asked who observes.
@@ -188,6 +199,11 @@ impl Oracle {
             connections: BTreeMap::new(),
             unfound: Vec::new(),
             fragments: BTreeMap::new(),
+            waiting: vec![],
+            released: vec![],
+            holds: None,
+            held: false,
+            shown: Default::default(),
         }
     }
 
@@ -250,8 +266,9 @@ impl Oracle {
     fn deadlines(&self) -> impl Iterator<Item = u64> + '_ {
         let connections = self.connections.values().map(|connection| connection.deadline);
         let fragments = self.fragments.values().map(|first| first.until);
+        let waiting = self.waiting.iter().map(|waiting| waiting.until);
         let grace = Some(self.grace_end()).filter(|end| *end > self.start_ns);
-        connections.chain(fragments).chain(grace)
+        connections.chain(fragments).chain(waiting).chain(grace)
     }
 
     /// NICs of a generation's policy.
@@ -330,7 +347,12 @@ impl Oracle {
         let now = self.now;
         let ambiguous = self.deadlines().any(|deadline| is_grey(deadline, now));
         (self.worker, self.refusal) = (sight.worker, sight.refusal);
-        (self.stray, self.forgotten) = (false, false);
+        (self.stray, self.forgotten, self.held) = (false, false, false);
+        self.holds = sight.holds;
+        if sight.holds.is_some() {
+            self.end_waits();
+            self.shown = (sight.frame.to_vec(), sight.original_len);
+        }
         self.era = self.workers[sight.worker];
         self.policy = self.eras[self.era].policy.clone();
 
@@ -351,6 +373,7 @@ impl Oracle {
             ambiguous,
             stray: self.stray,
             forgotten: self.forgotten,
+            held: self.held,
         }
     }
 

@@ -138,8 +138,6 @@ pub(super) struct Ip<'a> {
     pub protocol: u8,
     pub fragment: Fragment,
     pub id: u32,
-    /// "For IPv6 the protocol is the fragment header's next header" (4.6).
-    pub fragment_protocol: u8,
     pub has_fragment_header: bool,
     /// Extension headers between the fragment header and the L4 header.
     pub before_l4: usize,
@@ -201,7 +199,6 @@ impl<'a> Ip<'a> {
             protocol,
             fragment: fragment_of(offset, more),
             id: u32::from(bytes.u16(4)),
-            fragment_protocol: protocol,
             has_fragment_header: false,
             before_l4: 0,
             l4: if whole { bytes.upto(total) } else { bytes }.from(header),
@@ -226,7 +223,6 @@ impl<'a> Ip<'a> {
             protocol: bytes.data[6],
             fragment: Fragment::Whole,
             id: 0,
-            fragment_protocol: 0,
             has_fragment_header: false,
             before_l4: 0,
             l4: packet.from(40),
@@ -257,7 +253,6 @@ impl<'a> Ip<'a> {
                 let field = rest.u16(2);
                 ip.fragment = fragment_of(usize::from(field & 0xfff8), field & 1 != 0);
                 ip.id = rest.u32(4);
-                ip.fragment_protocol = rest.data[0];
                 ip.has_fragment_header = true;
                 ip.before_l4 = 0;
             } else {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
 use control::compile::RuleNames;
-use engine::lane::{Fragment, Lane};
+use engine::lane::{Fragment, Lane, Stage};
 use engine::verdict::Verdict as Judged;
 use engine::worker::Tap;
 use engine::{Generation, NicSlot, Reason, RuleId, Side};
@@ -20,6 +20,8 @@ pub(super) const START_NS: u64 = 1_700_000_000_000_000_000;
 /// What a frame that waits for its owner longer than this may lose: the way of its fragments, which is remembered a little longer
 /// than the timeout (4.6).
 const STALL_NS: u64 = 500_000_000;
+/// How long a fragment waits for its first (4.6).
+const HOLD_NS: u64 = 1_000_000_000;
 /// No worker goes without a poll for longer.
 const SLEEP_NS: u64 = 60_000_000_000;
 /// Polls of all workers after which something must have come to rest.
@@ -44,6 +46,7 @@ pub(super) type Cell = (usize, u32, u8, u8);
 pub(super) struct Seen {
     pub id: usize,
     pub fragment: Fragment,
+    pub stage: Stage,
     pub verdict: Judged,
 }
 
@@ -53,7 +56,8 @@ struct Notes(Vec<Seen>);
 
 impl Tap<SimFrame> for Notes {
     fn judged(&mut self, frame: &SimFrame, lane: &Lane, verdict: &Judged) {
-        self.0.push(Seen { id: frame.id, fragment: lane.fragment, verdict: *verdict });
+        let (fragment, stage) = (lane.fragment, lane.stage);
+        self.0.push(Seen { id: frame.id, fragment, stage, verdict: *verdict });
     }
 }
 
@@ -136,6 +140,10 @@ impl<'s> World<'s> {
         }
         self.settle()?;
         self.acknowledge()?;
+        self.check()?;
+        // Nobody's first comes any more.
+        self.now_ns += HOLD_NS + GRACE_NS;
+        self.settle()?;
         self.check()?;
         self.nothing_is_left()
     }
@@ -348,7 +356,7 @@ impl<'s> World<'s> {
 
     /// A frame was judged: the oracle judges it now.
     fn judged(&mut self, worker: usize, seen: &Seen) -> Result<(), Failure> {
-        let Seen { id, verdict, fragment } = seen;
+        let Seen { id, verdict, fragment, .. } = seen;
         let sent = &mut self.sent[*id];
         if std::mem::replace(&mut sent.judged, true) {
             return fail("twice", format!("frame {id} is judged twice"));
@@ -366,6 +374,7 @@ impl<'s> World<'s> {
             frame: &self.sent[*id].bytes,
             original_len: self.sent[*id].original_len,
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
+            holds: None,
         });
         // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
         // and a first that was lost on its way, or forged, was noted there in place of another.
@@ -388,7 +397,25 @@ impl<'s> World<'s> {
                 format!("frame {id}: expected {}\n     got {}\n{hex}", brief(&expected), brief(&got)),
             );
         }
+        self.has_waited(seen)?;
         self.in_order(worker, queue, side, *id, *fragment)
+    }
+
+    /// "A later fragment whose first is not known is held, up to 1 s" (4.6): it says so no sooner, unless its first has come and is
+    /// forgotten again.
+    fn has_waited(&mut self, seen: &Seen) -> Result<(), Failure> {
+        let waited = self.now_ns - self.sent[seen.id].received_ns;
+        let is_vain = seen.verdict.reason == Reason::FragmentNoFirst;
+        match seen.stage {
+            Stage::Over if is_vain && waited >= HOLD_NS => self.figures.count("fragments held in vain"),
+            Stage::Released if is_vain => self.figures.count("fragments released in vain"),
+            Stage::Released => self.figures.count("fragments behind a late first"),
+            // Its NIC is gone, say.
+            Stage::Over if !is_vain => self.figures.count("fragments held for nobody"),
+            _ if is_vain => return fail("wait", format!("frame {} has waited for {waited} ns", seen.id)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whole frames of one queue that one worker judges are judged in order of arrival: from queue to owner there is one way.
@@ -460,6 +487,7 @@ impl<'s> World<'s> {
             ambiguous: false,
             stray: false,
             forgotten: false,
+            held: false,
         }
     }
 }

@@ -98,7 +98,10 @@ pub fn why(policy: &Policy, lane: &Lane, verdict: &Verdict, nic: Option<&str>) -
             "the link header is cut, or that of a tunnel which carries no Ethernet".to_owned()
         }
         Reason::Malformed => "a header is cut, or contradicts itself".to_owned(),
-        Reason::FragmentNoFirst => "a fragment that is not the first, and no first one is known".to_owned(),
+        Reason::FragmentNoFirst => {
+            "a fragment that is not the first, and no first one is known; it is held for 1 s for that"
+                .to_owned()
+        }
         Reason::UnknownSegment if lane.what == What::BadSegment => {
             "no VPC can have these tags, or carry what is no tunnel".to_owned()
         }

@@ -77,14 +77,15 @@ impl Environment {
     }
 }
 
-/// Buffers that never run out: every ring full at once, every cache too, and what devices keep for themselves.
+/// Buffers that never run out: every ring full at once, every cache too, all fragments held that may be, and what devices keep for themselves.
 fn buffers(config: &Config) -> u32 {
     let (ports, workers) = (2 * config.wires.len(), config.workers.cores.len());
     let rings = ports * workers * 2 * usize::from(PORT_RING);
     let handoff = workers * workers.saturating_sub(1) * ring_for(config.wires.len());
     let in_hand = (workers + 1) * (THREAD_CACHE + (2 + ports) * BURST);
+    let held = workers * engine::waits::PLACES;
     let kept: usize = config.eal.args.iter().map(|arg| kept_by_device(arg)).sum();
-    u32::try_from(rings + handoff + in_hand + kept + 2048).unwrap_or(u32::MAX)
+    u32::try_from(rings + handoff + in_hand + held + kept + 2048).unwrap_or(u32::MAX)
 }
 
 /// A `net_pcap` device with `infinite_rx` keeps a buffer for every frame of its files.

@@ -12,6 +12,8 @@ const ETHERNET: usize = 14;
 pub struct CapturedFrame<'a> {
     /// The packet.
     pub merged: Merged<'a>,
+    /// Its number among those that wait to be written, if its verdict comes late.
+    pub number: Option<u64>,
     form: Form,
 }
 
@@ -37,7 +39,7 @@ impl<'a> CapturedFrame<'a> {
     /// Of a packet of a capture.
     #[inline]
     pub fn new(merged: Merged<'a>) -> CapturedFrame<'a> {
-        let mut frame = CapturedFrame { merged, form: Form::AsCaptured };
+        let mut frame = CapturedFrame { merged, number: None, form: Form::AsCaptured };
         let data = merged.packet.data;
         if merged.packet.link != Link::ETHERNET || has_no_ip_length(data) {
             frame.alter();

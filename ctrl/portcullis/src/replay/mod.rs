@@ -4,6 +4,7 @@ pub mod capture;
 mod files;
 pub mod frame;
 pub mod merge;
+mod order;
 mod output;
 mod sides;
 
@@ -18,16 +19,20 @@ use control::explain::owner;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::held::Held;
 use engine::io::BURST;
 use engine::lane::{Arrival, Lane};
 use engine::snapshot::Snapshot;
+use engine::time::{TICK_NS, reached};
+use engine::verdict::Verdict;
 
 use crate::cli;
 use crate::failure::Failure;
 use crate::input;
 use capture::CaptureFile;
 use frame::CapturedFrame;
-use merge::{Merge, Merged};
+use merge::Merge;
+use order::{InOrder, Told};
 use output::{Names, Output};
 use sides::Sides;
 
@@ -58,6 +63,15 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
 
 fn packets_of(file: &Option<CaptureFile>) -> Result<Option<capture::Packets<'_>>, Failure> {
     file.as_ref().map(CaptureFile::packets).transpose().map_err(Failure::input)
+}
+
+/// Frames on their way through the firewall.
+#[derive(Default)]
+struct InHand<'a> {
+    batch: Batch<CapturedFrame<'a>>,
+    /// Fragments whose first has not come.
+    held: Held<CapturedFrame<'a>>,
+    order: InOrder<'a>,
 }
 
 /// One worker's firewall, with the policy and its changes beside it.
@@ -110,32 +124,40 @@ impl Replay {
 
     fn play(&mut self, mut merge: Merge<'_>, events: Vec<Event>) -> Result<(), Failure> {
         let mut events = events.into_iter().peekable();
-        let mut batch = Batch::default();
+        let mut hand = InHand::default();
         let mut begun_ns = 0;
         while let Some(next_ns) = merge.peek_ns() {
             let ends_grace = begun_ns < self.grace_end_ns && self.grace_end_ns <= next_ns;
+            // Fragments held for a first are judged with its batch: soon after it.
+            let is_long = next_ns.saturating_sub(begun_ns) > TICK_NS;
             if events.peek().is_some_and(|event| event.at_ns <= next_ns)
-                || batch.frames.len() == BURST
+                || hand.batch.frames.len() == BURST
                 || ends_grace
+                || is_long
             {
-                self.judge(&mut batch)?;
+                self.judge(&mut hand)?;
             }
             while let Some(event) = events.next_if(|event| event.at_ns <= next_ns) {
+                self.end_waits(&mut hand, event.at_ns)?;
                 self.commit(event.policy, event.at_ns)?;
             }
+            self.end_waits(&mut hand, next_ns)?;
             let Some(merged) = merge.next().map_err(Failure::input)? else { break };
             let mut frame = CapturedFrame::new(merged);
-            if batch.frames.is_empty() {
+            if hand.batch.frames.is_empty() {
                 begun_ns = merged.at_ns;
                 self.firewall.now(merged.at_ns);
                 self.firewall.begin(&self.snapshot);
             }
-            if let [lane] = batch.lanes.grow(1) {
+            if let [lane] = hand.batch.lanes.grow(1) {
                 self.read(&mut frame, lane);
             }
-            batch.frames.push(frame);
+            hand.batch.frames.push(frame);
         }
-        self.judge(&mut batch)?;
+        self.judge(&mut hand)?;
+        // The first fragments that these wait for are in no capture.
+        self.firewall.waits_mut().end();
+        self.take_up(&mut hand)?;
         for event in events {
             self.commit(event.policy, event.at_ns)?;
         }
@@ -164,24 +186,91 @@ impl Replay {
         self.firewall.read_into(frame, &arrival, lane);
     }
 
-    fn judge(&mut self, batch: &mut Batch<CapturedFrame<'_>>) -> Result<(), Failure> {
-        if batch.frames.is_empty() {
+    /// Fragments whose time is over by then wait no more.
+    #[inline]
+    fn end_waits<'a>(&mut self, hand: &mut InHand<'a>, at_ns: u64) -> Result<(), Failure> {
+        let Some(deadline) = self.firewall.waits().next_deadline() else { return Ok(()) };
+        let tick = self.firewall.now(at_ns).tick;
+        if !reached(tick, deadline) {
             return Ok(());
         }
-        self.firewall.judge(&self.snapshot, batch);
-        for (frame, verdict) in batch.frames.iter().zip(batch.verdicts.iter()) {
-            let Merged { packet, side, .. } = &frame.merged;
-            let (mut nic, mut rule) = (None, None);
-            if self.output.wants_lines() {
-                nic = self.committer.nic_name(verdict.nic);
-                rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule(rule));
+        // What came before comes before.
+        self.judge(hand)?;
+        self.firewall.waits_mut().expire(tick);
+        self.take_up(hand)
+    }
+
+    /// Judges what is in hand, and what has waited for it.
+    fn judge<'a>(&mut self, hand: &mut InHand<'a>) -> Result<(), Failure> {
+        if hand.batch.frames.is_empty() {
+            return Ok(());
+        }
+        self.judge_batch(hand)?;
+        self.take_up(hand)
+    }
+
+    /// Judges fragments that wait no more.
+    fn take_up<'a>(&mut self, hand: &mut InHand<'a>) -> Result<(), Failure> {
+        while self.firewall.waits().has_leaving() {
+            self.firewall.begin(&self.snapshot);
+            let now = self.firewall.now(0);
+            while hand.batch.frames.len() < BURST
+                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut hand.held, now)
+            {
+                hand.batch.push(frame, lane);
             }
-            let names = Names { nic: nic.as_deref(), rule };
-            self.output.packet(packet, *side, verdict, &names).map_err(unwritten)?;
+            self.judge_batch(hand)?;
+        }
+        Ok(())
+    }
+
+    fn judge_batch<'a>(&mut self, hand: &mut InHand<'a>) -> Result<(), Failure> {
+        let InHand { batch, held, order } = hand;
+        self.firewall.judge(&self.snapshot, batch);
+        let mut tickets = batch.tickets.iter();
+        for ((mut frame, lane), verdict) in
+            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
+        {
+            if !verdict.held {
+                self.tell(frame, verdict, order)?;
+            } else if let Some(ticket) = tickets.next() {
+                frame.number = Some(order.push(frame.merged, None));
+                held.keep(*ticket, frame, lane.clone());
+            }
         }
         let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
         batch.clear();
         self.firewall.upkeep(&self.snapshot, now, false);
+        Ok(())
+    }
+
+    /// Writes a verdict in its place.
+    #[inline]
+    fn tell<'a>(
+        &mut self,
+        frame: CapturedFrame<'a>,
+        verdict: &Verdict,
+        order: &mut InOrder<'a>,
+    ) -> Result<(), Failure> {
+        let (mut nic, mut rule) = (None, None);
+        if self.output.wants_lines() {
+            nic = self.committer.nic_name(verdict.nic);
+            rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule(rule));
+        }
+        if order.is_empty() {
+            let names = Names { nic: nic.as_deref(), rule };
+            let written = self.output.packet(&frame.merged.packet, frame.merged.side, verdict, &names);
+            return written.map_err(unwritten);
+        }
+        let told = Told { verdict: *verdict, nic, rule: rule.cloned() };
+        match frame.number {
+            Some(number) => order.settle(number, frame.merged, told),
+            None => drop(order.push(frame.merged, Some(told))),
+        }
+        while let Some((merged, Told { verdict, nic, rule })) = order.next() {
+            let names = Names { nic: nic.as_deref(), rule: rule.as_ref() };
+            self.output.packet(&merged.packet, merged.side, &verdict, &names).map_err(unwritten)?;
+        }
         Ok(())
     }
 }

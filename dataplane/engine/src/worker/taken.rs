@@ -80,12 +80,13 @@ impl<P: Port> Worker<P> {
     /// Of what was handed over: a fragment may have to go on to who knows its packet's first one, and what was read under another
     /// view of what is a tunnel to another owner.
     #[cold]
-    fn route_again(&mut self) {
+    pub(super) fn route_again(&mut self) {
+        let snapshot = self.reader.read();
         let Batch { frames, lanes, .. } = &mut self.batch;
         let mut kept = Burst::new();
         for (at, frame) in frames.drain(..).enumerate() {
             let lane = &mut lanes[at];
-            let owner = self.links.next(&frame, lane, &mut self.firewall);
+            let owner = self.links.next(&frame, lane, &mut self.firewall, snapshot);
             let Lane { wire, side, stage, tunnels, .. } = *lane;
             let handed = HandedOff { frame, hop: Hop { wire, side, stage, tunnels } };
             if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {

@@ -1,0 +1,111 @@
+//! First fragments, and those behind them (semantics 4.6).
+
+use super::Judge;
+use crate::fragments::{FragmentKey, Hashed, Memory};
+use crate::lane::{Lane, Stage};
+use crate::snapshot::{Binding, Snapshot};
+use crate::verdict::Verdict;
+use crate::waits::Leave;
+use crate::{AddrId, FlowIndex, Reason};
+
+/// True if a first fragment's verdict counts for those behind it. Who forges an address says nothing about its owner's fragments.
+pub fn is_remembered(verdict: &Verdict) -> bool {
+    !matches!(verdict.reason, Reason::Malformed | Reason::Spoofed)
+}
+
+impl Judge {
+    /// What a fragment has in common with the others of its packet.
+    pub fn fragment_key(&self, lane: &Lane, nic: &Binding) -> Hashed<FragmentKey> {
+        let key = FragmentKey {
+            addr: nic.id,
+            remote: lane.remote(),
+            id: lane.frag_id,
+            proto: lane.frag_proto,
+            direction: lane.side.direction(),
+        };
+        let id = key.id ^ (key.direction as u32) << 31;
+        let hash = self.shard.hash_of_other(key.addr, key.remote, id, key.proto);
+        Hashed { key, hash, nic: nic.nic }
+    }
+
+    /// A hash of what all fragments of a packet bear, whoever's they are.
+    pub fn packet_hash(&self, lane: &Lane) -> u32 {
+        let src = (lane.src ^ lane.src >> 64) as u64;
+        let src = AddrId((src ^ src >> 32) as u32);
+        self.shard.hash_of_other(src, lane.dst, lane.frag_id, 0)
+    }
+
+    /// Remembers a first fragment's verdict for those behind it, and has those follow that came ahead of it.
+    #[cold]
+    pub fn remember(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        verdict: Verdict,
+        flow: Option<FlowIndex>,
+    ) {
+        if !is_remembered(&verdict) {
+            return;
+        }
+        let flow = flow.map(|flow| (flow, self.shard.entry(flow)));
+        let is_inbound = flow.is_some_and(|(_, entry)| entry.is_inbound());
+        // An RST has ended its connection, which was inbound or not: a flush may as well forget it.
+        let has_ended = flow.is_none() && verdict.reason != Reason::Control;
+        let memory = Memory {
+            reason: verdict.reason,
+            rule: verdict.rule,
+            reach: lane.reach,
+            stamp: snapshot.generation,
+            flushable: is_inbound || has_ended,
+            flow: flow.map(|(flow, entry)| (flow, entry.ports)),
+        };
+        let hashed = self.fragment_key(lane, nic);
+        let deadline = lane.now.up.wrapping_add(self.shard.timeouts().fragment);
+        self.fragments.remember(&hashed, memory, deadline, lane.now.tick);
+        self.waits.follow(&hashed, lane.now.tick, Leave::Follow);
+    }
+
+    /// A fragment behind the first: what became of that, or it waits for it.
+    #[cold]
+    pub(super) fn later_fragment(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding) -> Verdict {
+        let hashed = self.fragment_key(lane, nic);
+        let verdict = |reason| Verdict::of(reason, nic.nic);
+        let Some(memory) = self.recall(snapshot, lane, nic, &hashed) else {
+            let may_wait = lane.stage < Stage::Released;
+            self.ticket = if may_wait { self.waits.hold(&hashed, lane.now) } else { None };
+            return Verdict { held: self.ticket.is_some(), ..verdict(Reason::FragmentNoFirst) };
+        };
+        if !memory.reason.passes() {
+            return Verdict { rule: memory.rule, ..verdict(memory.reason) };
+        }
+        if lane.reach < memory.reach {
+            return verdict(Reason::Malformed);
+        }
+        verdict(Reason::Fragment)
+    }
+
+    /// What is remembered of a fragment's first, unless it is forgotten.
+    fn recall(
+        &self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        hashed: &Hashed<FragmentKey>,
+    ) -> Option<Memory> {
+        if lane.stage == Stage::Over {
+            return None;
+        }
+        let memory = *self.fragments.recall(hashed, lane.now.tick)?;
+        // A rollback lowers the flush epoch: what was remembered before it may be of rules that it took back.
+        let is_flushed = memory.flushable && memory.stamp < snapshot.live_epoch(nic);
+        let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
+            let entry = self.shard.entry(flow);
+            entry.addr == nic.id
+                && entry.ports == ports
+                && self.shard.remote(flow) == hashed.key.remote
+                && entry.is_dead()
+        });
+        (!is_flushed && !is_of_tombstone).then_some(memory)
+    }
+}

@@ -1,0 +1,76 @@
+//! What the control side asks a worker between two bursts.
+
+use crossbeam::channel::Sender;
+
+use crate::FlowIndex;
+use crate::burst::Firewall;
+use crate::conntrack::Entry;
+use crate::snapshot::Snapshot;
+use crate::time::Now;
+
+/// What a [`Question`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Copies connections out.
+    List,
+    /// Ends the connections that it names, where they are still there.
+    End,
+}
+
+/// A question of the control side, answered between two bursts in bounded slices.
+pub struct Question {
+    /// What is to be done.
+    pub task: Task,
+    /// Places are looked at from here on.
+    pub from: u32,
+    /// Filled up to its capacity, or what is to be ended.
+    pub connections: Vec<Connection>,
+    /// Where the answer goes.
+    pub answer: Sender<Answer>,
+}
+
+/// The answer to a [`Question`].
+pub struct Answer {
+    /// The question's vector.
+    pub connections: Vec<Connection>,
+    /// Where to go on, if there is more.
+    pub next: Option<u32>,
+    /// When this was, in ticks.
+    pub now: Now,
+    /// Entries in the shard.
+    pub len: u32,
+    /// Connections ended.
+    pub ended: u32,
+}
+
+/// One connection, copied out.
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Where it lies in its worker's table.
+    pub flow: FlowIndex,
+    /// The entry.
+    pub entry: Entry,
+    /// Its remote address.
+    pub remote: u128,
+}
+
+/// Does what is asked, bounded by the room that the question brought.
+#[cold]
+pub(super) fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Question, now: Now) {
+    let Question { task, from, mut connections, answer } = question;
+    if task == Task::End {
+        let ended = connections.iter().filter(|c| firewall.disconnect(c, snapshot, now)).count() as u32;
+        let len = firewall.shard().len();
+        let _ = answer.try_send(Answer { connections, next: None, now, len, ended });
+        return;
+    }
+    let slice = (connections.capacity() - connections.len()) as u32;
+    let shard = firewall.shard();
+    let next = shard.list(from, slice, |flow, entry| {
+        if !shard.is_expired(flow, now) {
+            connections.push(Connection { flow, entry: *entry, remote: shard.remote(flow) });
+        }
+    });
+    // Nobody waiting any more is no failure of the worker's.
+    let _ = answer.try_send(Answer { connections, next, now, len: shard.len(), ended: 0 });
+}
