@@ -8,6 +8,7 @@ pub mod compare;
 pub mod conversations;
 pub mod cores;
 pub mod floor;
+pub mod fragments;
 pub mod memory;
 pub mod plot;
 pub mod rig;

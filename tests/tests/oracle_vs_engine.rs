@@ -153,6 +153,7 @@ impl Pair {
             original_len: arrival.original_len,
             refusal: None,
             holds: Some(id),
+            in_vain: false,
         });
         assert!(!expected.ambiguous, "the clock kept clear of deadlines");
         self.has_held |= expected.held;

@@ -12,10 +12,14 @@ use super::{Oracle, Outcome, Sight, Verdict};
 
 /// "Held, up to 1 s" (4.6).
 const HOLD_NS: u64 = 1_000_000_000;
+/// "Within a bound of frames (per datagram, per NIC and in all)" (4.6): ours are these, of each worker. The last is left to its own tests.
+const HELD_OF_DATAGRAM: usize = 64;
+const HELD_OF_NIC: usize = 256;
 
 /// A later fragment ahead of its first.
 pub(super) struct Waiting {
     key: FragmentKey,
+    nic: Key,
     /// Whoever asks knows it by this.
     id: usize,
     pub until: u64,
@@ -68,7 +72,8 @@ impl Oracle {
         let follows = |waiting: &Waiting| waiting.key == key && self.now < waiting.until;
         let (followers, others) = std::mem::take(&mut self.waiting).into_iter().partition(follows);
         self.waiting = others;
-        self.released.extend::<Vec<Waiting>>(followers);
+        let followers: Vec<Waiting> = followers;
+        self.released.extend(followers.into_iter().map(|waiting| (waiting, false)));
     }
 
     /// True while something waits for a first fragment.
@@ -82,7 +87,8 @@ impl Oracle {
         let (over, others) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.until <= now);
         self.waiting = others;
-        self.released.extend::<Vec<Waiting>>(over);
+        let over: Vec<Waiting> = over;
+        self.released.extend(over.into_iter().map(|waiting| (waiting, true)));
     }
 
     /// The verdicts on frames that were held and are not any more, by the numbers under which they were shown.
@@ -90,7 +96,7 @@ impl Oracle {
         self.at(ns);
         self.end_waits();
         let released = std::mem::take(&mut self.released);
-        let judge = |waiting: Waiting| {
+        let judge = |(waiting, is_over): (Waiting, bool)| {
             let sight = Sight {
                 worker: waiting.key.worker,
                 time_ns: ns,
@@ -99,6 +105,8 @@ impl Oracle {
                 original_len: waiting.original_len,
                 refusal: None,
                 holds: None,
+                // Whatever has become known since came for another: an address that came back is one (5.5).
+                in_vain: is_over,
             };
             (waiting.id, self.judge(&sight))
         };
@@ -106,10 +114,10 @@ impl Oracle {
     }
 
     /// The last verdict is that the frame is held under this number; what it waits for.
-    fn hold(&mut self, key: FragmentKey, side: Side, id: usize) {
+    fn hold(&mut self, key: FragmentKey, nic: Key, side: Side, id: usize) {
         let (frame, original_len) = self.shown.clone();
         let until = self.now + HOLD_NS;
-        self.waiting.push(Waiting { key, id, until, side, frame, original_len });
+        self.waiting.push(Waiting { key, nic, id, until, side, frame, original_len });
         self.held = true;
     }
 
@@ -117,10 +125,17 @@ impl Oracle {
     pub(super) fn follow(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, offset: usize) -> Outcome {
         let unknown = Outcome::of("fragment-no-first", Some(nic));
         let Some(key) = self.fragment_key(&nic.key, side, ip) else { return unknown };
+        if self.in_vain {
+            return unknown;
+        }
         if let Some(id) = self.holds
             && self.known(nic, &key).is_none()
         {
-            self.hold(key, side, id);
+            let of_datagram = self.waiting.iter().filter(|waiting| waiting.key == key).count();
+            let of_nic = self.waiting.iter().filter(|waiting| waiting.nic == nic.key).count();
+            if of_datagram < HELD_OF_DATAGRAM && of_nic < HELD_OF_NIC {
+                self.hold(key, nic.key.clone(), side, id);
+            }
             return unknown;
         }
         let first = match self.known(nic, &key) {

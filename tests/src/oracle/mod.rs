@@ -82,6 +82,8 @@ pub struct Sight<'f> {
     pub refusal: Option<&'static str>,
     /// A later fragment without a first is held, under this number. Else it has waited already, or may not.
     pub holds: Option<usize>,
+    /// It has waited for a first, which did not come.
+    pub in_vain: bool,
 }
 
 /// What tells one connection from all others at one moment.
@@ -146,7 +148,9 @@ pub struct Oracle {
     fragments: BTreeMap<FragmentKey, Remembered>,
     /// Later fragments ahead of their first, and those that are so no more.
     waiting: Vec<Waiting>,
-    released: Vec<Waiting>,
+    released: Vec<(Waiting, bool)>,
+    /// The packet being judged has waited in vain.
+    in_vain: bool,
     /// Of the packet being judged: the number under which it may be held, whether it is, what was shown.
     holds: Option<usize>,
     held: bool,
@@ -201,6 +205,7 @@ impl Oracle {
             fragments: BTreeMap::new(),
             waiting: vec![],
             released: vec![],
+            in_vain: false,
             holds: None,
             held: false,
             shown: Default::default(),
@@ -348,7 +353,7 @@ impl Oracle {
         let ambiguous = self.deadlines().any(|deadline| is_grey(deadline, now));
         (self.worker, self.refusal) = (sight.worker, sight.refusal);
         (self.stray, self.forgotten, self.held) = (false, false, false);
-        self.holds = sight.holds;
+        (self.holds, self.in_vain) = (sight.holds, sight.in_vain);
         if sight.holds.is_some() {
             self.end_waits();
             self.shown = (sight.frame.to_vec(), sight.original_len);

@@ -22,6 +22,7 @@ pub(super) const START_NS: u64 = 1_700_000_000_000_000_000;
 const STALL_NS: u64 = 500_000_000;
 /// How long a fragment waits for its first (4.6).
 const HOLD_NS: u64 = 1_000_000_000;
+const HELD_OF_DATAGRAM: usize = 64;
 /// No worker goes without a poll for longer.
 const SLEEP_NS: u64 = 60_000_000_000;
 /// Polls of all workers after which something must have come to rest.
@@ -36,6 +37,8 @@ pub(super) struct Sent {
     pub queue: usize,
     /// When a worker took it from there.
     received_ns: u64,
+    /// The generation that was the last when it arrived.
+    arrived_under: u32,
     pub judged: bool,
 }
 
@@ -188,6 +191,7 @@ impl<'s> World<'s> {
             original_len: arrival.original_len,
             queue,
             received_ns: 0,
+            arrived_under: self.farm.committer.generation().0,
             judged: false,
         });
         self.waiting[queue][arrival.side as usize].push_back(self.sent.len() - 1);
@@ -375,6 +379,9 @@ impl<'s> World<'s> {
             original_len: self.sent[*id].original_len,
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
             holds: None,
+            // Its address may be another's since, or another than it was; what is known of first fragments is that one's.
+            in_vain: seen.stage == Stage::Over
+                && self.sent[*id].arrived_under != self.farm.committer.generation().0,
         });
         // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
         // and a first that was lost on its way, or forged, was noted there in place of another.
@@ -410,12 +417,21 @@ impl<'s> World<'s> {
             Stage::Over if is_vain && waited >= HOLD_NS => self.figures.count("fragments held in vain"),
             Stage::Released if is_vain => self.figures.count("fragments released in vain"),
             Stage::Released => self.figures.count("fragments behind a late first"),
+            // Of one datagram no more than so many are held.
+            stage if stage < Stage::Released && is_vain && self.in_hand() >= HELD_OF_DATAGRAM => {
+                self.figures.count("fragments without room to wait");
+            }
             // Its NIC is gone, say.
             Stage::Over if !is_vain => self.figures.count("fragments held for nobody"),
             _ if is_vain => return fail("wait", format!("frame {} has waited for {waited} ns", seen.id)),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Frames that workers have received and not judged.
+    fn in_hand(&self) -> usize {
+        self.sent.iter().filter(|sent| sent.received_ns > 0 && !sent.judged).count()
     }
 
     /// Whole frames of one queue that one worker judges are judged in order of arrival: from queue to owner there is one way.

@@ -165,6 +165,33 @@ pub(super) fn fragments(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Si
     }
 }
 
+/// Many later fragments at once, of one datagram or of as many as there are, and now and then the first that one of them waits for.
+pub(super) fn flood(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Side, Vec<u8>, String)> {
+    let side = rng.pick(&[Side::Inside, Side::Outside]);
+    let (src, dst) = place.ends(side, remote);
+    let port = rng.pick(&PORTS);
+    let whole = udp((src, 40_000), (dst, port)).payload([0xf1; 88]);
+    let (count, is_one) = (20 + rng.below(80), rng.one_in(2));
+    let mut pieces: Vec<_> = (0..count as u32)
+        .map(|n| {
+            let id = if is_one { 1000 } else { 1000 + n };
+            let fragment = whole.clone().id(id).fragment(8, rng.one_in(2)).slice(64..96);
+            (
+                side,
+                place.frame(rng, side, fragment),
+                format!("fragment {id} of {count} at once {src} > {dst}"),
+            )
+        })
+        .collect();
+    if !rng.one_in(3) {
+        let first = whole.id(1000).fragment(0, true).slice(0..64);
+        let frame = place.frame(rng, side, first);
+        let at = rng.below(pieces.len() + 1);
+        pieces.insert(at, (side, frame, format!("the first of {count} at once {src} > {dst}")));
+    }
+    pieces
+}
+
 fn cut<T: Transport>(
     rng: &mut Rng,
     place: &Place,
@@ -181,6 +208,11 @@ fn cut<T: Transport>(
     if rng.one_in(4) {
         let (a, b) = (rng.below(pieces.len()), rng.below(pieces.len()));
         pieces.swap(a, b);
+    }
+    match rng.below(6) {
+        0 => pieces.reverse(),
+        1 => pieces.rotate_left(1),
+        _ => {}
     }
     if rng.one_in(4) {
         pieces.remove(rng.below(pieces.len()));

@@ -284,10 +284,12 @@ impl Traffic {
     fn fragments(&mut self) -> (Side, Vec<u8>, u32, String) {
         let Some(place) = self.draft.place(&mut self.rng) else { return self.flow_packet() };
         let remote = self.draft.remote(&mut self.rng, place.local.is_ipv6());
-        let mut pieces = datagrams::fragments(&mut self.rng, &place, remote);
+        let is_flood = self.rng.one_in(12);
+        let make = if is_flood { datagrams::flood } else { datagrams::fragments };
+        let mut pieces = make(&mut self.rng, &place, remote);
         let (side, frame, what) = pieces.remove(0);
         for (side, frame, what) in pieces.into_iter().rev() {
-            let wait_ns = self.wait();
+            let wait_ns = if is_flood { self.rng.below(1_000) as u64 } else { self.wait() };
             let original_len = frame.len();
             self.queued.push(Arrival { wait_ns, side, frame, original_len, flow: 0, what });
         }
