@@ -270,11 +270,26 @@ impl Default for PolicySettings {
     }
 }
 
+/// What clients over TCP may do without a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Nothing.
+    None,
+    /// Look.
+    Read,
+    /// Everything.
+    Write,
+}
+
 /// Where clients reach the appliance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// The unix socket.
     pub socket: PathBuf,
+    /// The group that may use the socket, too.
+    pub socket_group: Option<String>,
+    /// What clients over TCP may do without a token; on loopback alone.
+    pub anonymous: Anonymous,
     /// The TCP address, if any. Anything but loopback comes with certificate, key and token.
     pub listen: Option<SocketAddr>,
     /// The certificate chain, PEM; never without the key.
@@ -290,7 +305,15 @@ pub const DEFAULT_SOCKET: &str = "/run/portcullis/api.sock";
 
 impl Default for Api {
     fn default() -> Api {
-        Api { socket: DEFAULT_SOCKET.into(), listen: None, tls_cert: None, tls_key: None, token_file: None }
+        Api {
+            socket: DEFAULT_SOCKET.into(),
+            socket_group: None,
+            anonymous: Anonymous::None,
+            listen: None,
+            tls_cert: None,
+            tls_key: None,
+            token_file: None,
+        }
     }
 }
 

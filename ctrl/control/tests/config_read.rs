@@ -130,7 +130,7 @@ fn the_source_is_the_file_until_there_is_a_store() {
 #[test]
 fn loopback_needs_no_token() {
     for listen in ["127.0.0.1:1", "127.9.9.9:9696", "[::1]:9696"] {
-        assert!(config(&format!("[api]\nlisten = \"{listen}\"")).api.listen.is_some());
+        assert!(config(&format!("[api]\nanonymous = \"read\"\nlisten = \"{listen}\"")).api.listen.is_some());
     }
 }
 

@@ -92,6 +92,15 @@ pub struct Client {
     /// The appliance's socket
     #[arg(long, value_name = "PATH", env = "PORTCULLIS_SOCKET", default_value = control::config::DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    /// An appliance over TCP instead, such as https://fw1.example:9696
+    #[arg(long, value_name = "URL", env = "PORTCULLIS_URL")]
+    pub url: Option<String>,
+    /// A file that holds the token to show over TCP
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) to trust instead of the system's
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CA")]
+    pub ca: Option<PathBuf>,
 }
 
 /// `init`

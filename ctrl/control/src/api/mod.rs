@@ -38,16 +38,16 @@ mod body;
 mod change;
 mod connections;
 mod explain;
+mod guard;
 mod objects;
 mod openapi;
 mod refusals;
+mod server;
 pub mod shape;
 mod socket;
 mod tcp;
 mod views;
 pub mod written;
-
-use std::future::IntoFuture;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -58,6 +58,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
+pub use guard::Tokens;
 pub use openapi::openapi;
 use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
@@ -160,6 +161,5 @@ pub fn router(live: Live) -> Router {
 
 /// Serves the API until the future is dropped.
 pub async fn serve(socket: &Socket, live: Live) -> std::io::Result<()> {
-    let service = router(live).into_make_service_with_connect_info::<Peer>();
-    axum::serve(socket.listener()?, service).into_future().await
+    server::serve_socket(socket.listener()?, router(live)).await
 }

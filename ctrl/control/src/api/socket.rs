@@ -1,14 +1,12 @@
 //! The unix socket that clients reach the appliance by.
 
 use std::fmt;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
@@ -28,6 +26,8 @@ pub enum BindError {
     InUse(PathBuf),
     /// Something that is no socket lies there.
     NoSocket(PathBuf),
+    /// The system knows no such group.
+    NoGroup(String),
     /// The system refused it.
     Io(PathBuf, io::Error),
 }
@@ -43,6 +43,12 @@ impl fmt::Display for BindError {
                 )
             }
             BindError::NoSocket(path) => write!(f, "{} is there and is no socket", path.display()),
+            BindError::NoGroup(group) => {
+                write!(
+                    f,
+                    "api.socket_group: {group}: the system has no such group; `groupadd {group}` makes it"
+                )
+            }
             BindError::Io(path, error) => write!(f, "the socket {} can't be made: {error}", path.display()),
         }
     }
@@ -51,9 +57,9 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Socket {
-    /// Binds `path`, for its owner alone. Its directory is made where it lacks, and the socket of an appliance that is gone
+    /// Binds `path`, for its owner alone, or for a group, too. Its directory is made where it lacks, and the socket of an appliance that is gone
     /// is replaced. Call it while no other thread makes files: the process's umask is another for a moment.
-    pub fn bind(path: &Path) -> Result<Socket, BindError> {
+    pub fn bind(path: &Path, group: Option<&str>) -> Result<Socket, BindError> {
         let failed = |error| BindError::Io(path.to_owned(), error);
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
@@ -64,6 +70,11 @@ impl Socket {
         umask(before);
         let listener = bound.map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
+        if let Some(group) = group {
+            let gid = group_id(group).ok_or_else(|| BindError::NoGroup(group.to_owned()))?;
+            std::os::unix::fs::chown(path, None, Some(gid)).map_err(failed)?;
+            fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+        }
         let identity = identity(path).map_err(failed)?;
         Ok(Socket { path: path.to_owned(), listener, identity })
     }
@@ -114,19 +125,19 @@ mod tests {
     fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/down/api.sock");
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(matches!(Socket::bind(&path), Err(BindError::InUse(_))));
+        assert!(matches!(Socket::bind(&path, None), Err(BindError::InUse(_))));
         drop(socket);
         assert!(!path.exists());
 
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, None).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         drop(socket);
-        assert!(matches!(Socket::bind(&path), Err(BindError::NoSocket(_))));
+        assert!(matches!(Socket::bind(&path, None), Err(BindError::NoSocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
 }
@@ -135,9 +146,10 @@ mod tests {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer(pub String);
 
-impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Peer {
-        let uid = stream.io().peer_cred().map(|credentials| credentials.uid());
+impl Peer {
+    /// The user at the other end of a socket.
+    pub(super) fn of_socket(stream: &tokio::net::UnixStream) -> Peer {
+        let uid = stream.peer_cred().map(|credentials| credentials.uid());
         Peer(uid.map_or_else(|_| "unknown".to_owned(), user_name))
     }
 }
@@ -151,4 +163,14 @@ fn user_name(uid: u32) -> String {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     named.unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// A group's number by the system's list, or the number that it is.
+fn group_id(name: &str) -> Option<u32> {
+    let list = fs::read_to_string("/etc/group").unwrap_or_default();
+    let named = list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    });
+    named.or_else(|| name.parse().ok())
 }

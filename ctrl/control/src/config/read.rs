@@ -2,8 +2,8 @@
 
 use super::eal::chooses_cores;
 use super::{
-    Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat, OnFlush,
-    PolicySettings, Source, Store, TcpPickup, Timeouts, Unknown, Wire, Workers,
+    Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
+    OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Unknown, Wire, Workers,
 };
 use crate::document::Limits;
 use crate::model::{Mode, Prefix, ipv4_form};
@@ -293,9 +293,27 @@ fn multicast_prefix(node: &Node) -> Result<Prefix, Fault> {
 }
 
 fn api(table: &Node) -> Result<Api, Fault> {
-    let fields = table.fields(&["socket", "listen", "tls_cert", "tls_key", "token_file"])?;
+    let fields = table.fields(&[
+        "socket",
+        "socket_group",
+        "anonymous",
+        "listen",
+        "tls_cert",
+        "tls_key",
+        "token_file",
+    ])?;
     let mut api = Api::default();
     set(&mut api.socket, &fields, "socket", socket_path)?;
+    set(&mut api.socket_group, &fields, "socket_group", |node| {
+        let group = node.text("group", "the name of a group")?;
+        if group.is_empty() {
+            Err(node.no("group", "the name of a group"))
+        } else {
+            Ok(Some(group.to_owned()))
+        }
+    })?;
+    let anonymous = [("none", Anonymous::None), ("read", Anonymous::Read), ("write", Anonymous::Write)];
+    set(&mut api.anonymous, &fields, "anonymous", |node| node.one_of("anonymous", &anonymous))?;
     set(&mut api.listen, &fields, "listen", |node| {
         let listen: SocketAddr = node.parsed("address to listen on", "ADDRESS:PORT or [ADDRESS]:PORT")?;
         match ipv4_form(&listen.ip().to_string()) {
@@ -326,6 +344,21 @@ fn api(table: &Node) -> Result<Api, Fault> {
             "{listen} is open to others without TLS and a token; allowed: a loopback address, or tls_cert, tls_key and \
              token_file beside it"
         )));
+    }
+    if let (Some(node), Some(listen)) = (fields.get("listen"), api.listen)
+        && api.token_file.is_none()
+        && api.anonymous == Anonymous::None
+    {
+        return Err(node.fault(format_args!(
+            "{listen} without a token lets nobody ask, or everybody on this machine; allowed: token_file beside it, or \
+             anonymous = \"read\" or \"write\""
+        )));
+    }
+    if let Some(node) = fields.get("anonymous")
+        && api.anonymous != Anonymous::None
+        && api.listen.is_some_and(|listen| !listen.ip().is_loopback())
+    {
+        return Err(node.fault("strangers on an address that is not loopback; allowed there: none"));
     }
     Ok(api)
 }

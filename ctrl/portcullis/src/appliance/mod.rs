@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use control::api::{self, Socket, Tcp, TcpError};
 use control::config::{Config, LOG_LEVELS, Source};
 use control::document::Parsed;
+use control::health::Severity;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
 use control::store::Store;
@@ -63,7 +64,8 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         let _within = runtime.enter();
         Signals::new().map_err(Failure::runtime)?
     };
-    let socket = Socket::bind(&config.api.socket).map_err(Failure::runtime)?;
+    let socket =
+        Socket::bind(&config.api.socket, config.api.socket_group.as_deref()).map_err(Failure::runtime)?;
     let tcp = Tcp::bind(&config.api).map_err(|error| match error {
         TcpError::Input(message) => Failure::input(message),
         TcpError::Address(message) => Failure::runtime(message),
@@ -201,7 +203,24 @@ struct Doors {
     tcp: Option<Tcp>,
 }
 
+/// Tokens are others in the file than those in force.
+const TOKENS: (&str, &str) = ("tokens", "refused");
+
 impl Doors {
+    /// On SIGHUP. A file that is refused leaves the tokens as they were.
+    fn read_tokens_again(&self, live: &Live) {
+        let Some(tokens) = self.tcp.as_ref().and_then(Tcp::tokens) else { return };
+        match tokens.read_again() {
+            Ok(()) => live.board().clear(TOKENS),
+            Err(error) => live.board().raise(
+                TOKENS,
+                Severity::Degraded,
+                format!("{error}; the tokens in force are older ones"),
+                "mend the file and send SIGHUP",
+            ),
+        }
+    }
+
     /// Serves clients at all of them; ends when one of them fails.
     async fn serve(&self, live: &Live) -> std::io::Result<()> {
         match &self.tcp {
@@ -254,11 +273,15 @@ async fn supervise(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            ends = signals.wait() => match (ends, has_file) {
-                (true, _) => return Ok(()),
-                (false, true) => again.notify_one(),
-                (false, false) => warn!("SIGHUP: there is no policy file that governs"),
-            },
+            ends = signals.wait() => {
+                if ends {
+                    return Ok(());
+                }
+                doors.read_tokens_again(live);
+                if has_file {
+                    again.notify_one();
+                }
+            }
             failed = &mut serve => {
                 let reason = failed.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
                 return Err(Failure::runtime(format!("the API failed: {reason}")));

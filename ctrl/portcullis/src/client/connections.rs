@@ -50,7 +50,7 @@ fn watch(selection: &Selection, interval: Duration) -> Result<ExitCode, Failure>
 
 fn ask(selection: &Selection, method: Method, path: &str, more: &str) -> Result<Vec<u8>, Failure> {
     let target = format!("/v1/connections{path}?{}{more}", query(selection));
-    Ok(request(&selection.client.socket, method, &target, Vec::new())?.success()?.to_vec())
+    Ok(request(&selection.client, method, &target, Vec::new())?.success()?.to_vec())
 }
 
 fn query(selection: &Selection) -> String {

@@ -105,7 +105,7 @@ fn rule_path(place: &str, edit: &Edit) -> Result<String, Failure> {
 /// The only rule of an identity, as GROUP#IDENTITY: its position may change before the request comes.
 fn name_of(identity: Identity, edit: &Edit) -> Result<String, Failure> {
     let asked = identity.to_string();
-    let answer = request(&edit.client.socket, Method::GET, "/v1/groups", Vec::new())?.success()?;
+    let answer = request(&edit.client, Method::GET, "/v1/groups", Vec::new())?.success()?;
     let groups: Vec<Group> = serde_json::from_slice(&answer).map_err(Failure::runtime)?;
     let holds = |group: &&Group| group.rules.iter().any(|rule| rule.rule_id == asked);
     let holders: Vec<&str> = groups.iter().filter(holds).map(|group| group.group.as_str()).collect();
@@ -122,7 +122,7 @@ fn name_of(identity: Identity, edit: &Edit) -> Result<String, Failure> {
 /// A new object; one that is there is not replaced.
 fn add(kind: &str, name: &str, mut object: Value, edit: &Edit) -> Result<ExitCode, Failure> {
     let path = path(kind, name)?;
-    let there = request(&edit.client.socket, Method::GET, &path, Vec::new())?;
+    let there = request(&edit.client, Method::GET, &path, Vec::new())?;
     if there.status != StatusCode::NOT_FOUND {
         there.success()?;
         return Err(Failure::input(format!("{name} is there already; `set` replaces it")));

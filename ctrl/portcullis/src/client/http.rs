@@ -1,16 +1,25 @@
-//! One request to the appliance, over its unix socket.
+//! One request to the appliance, over its unix socket or over TCP.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use control::api::NOTICE;
 use control::api::shape::Refusal;
+use control::source::read_file;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
+use crate::cli::Client;
 use crate::failure::Failure;
 
 /// What the appliance answered.
@@ -50,33 +59,53 @@ impl Answer {
     }
 }
 
-/// Asks the appliance behind `socket`.
-pub fn request(socket: &Path, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, Failure> {
-    request_if(socket, method, target, body, None)
+/// Asks the appliance.
+pub fn request(client: &Client, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, Failure> {
+    request_if(client, method, target, body, None)
 }
 
 /// The same, on the condition that a generation is the present one.
 pub fn request_if(
-    socket: &Path,
+    client: &Client,
     method: Method,
     target: &str,
     body: Vec<u8>,
     generation: Option<u32>,
 ) -> Result<Answer, Failure> {
+    let remote = client.url.as_deref().map(|url| Remote::new(url, client)).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
-    let mut request = Request::builder().method(method).uri(target).header(header::HOST, "portcullis");
+    let host = remote.as_ref().map_or("portcullis", |remote| &remote.authority);
+    let mut request = Request::builder().method(method).uri(target).header(header::HOST, host);
     if let Some(generation) = generation {
         request = request.header(header::IF_MATCH, format!("\"{generation}\""));
     }
+    if let Some(token) = remote.as_ref().and_then(|remote| remote.token.as_ref()) {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
     let request = request.body(Full::new(Bytes::from(body))).map_err(Failure::runtime)?;
-    runtime.block_on(ask(socket, request)).map_err(|reason| {
-        Failure::runtime(format!("the appliance can't be reached by {}: {reason}", socket.display()))
+    let unreached = |by: String, reason: String| {
+        Failure::runtime(format!("the appliance can't be reached by {by}: {reason}"))
+    };
+    runtime.block_on(async {
+        match &remote {
+            None => {
+                let by = || client.socket.display().to_string();
+                let stream = UnixStream::connect(&client.socket).await;
+                let stream = stream.map_err(|error| unreached(by(), error.to_string()))?;
+                ask(stream, request).await.map_err(|reason| unreached(by(), reason))
+            }
+            Some(remote) => {
+                remote.ask(request).await.map_err(|reason| unreached(remote.authority.clone(), reason))
+            }
+        }
     })
 }
 
-async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
     let told = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
     // Ends with the sender; what goes wrong is told by the request.
@@ -87,6 +116,85 @@ async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<Answer, Str
     let body = answer.into_body().collect().await.map_err(told)?.to_bytes();
     connection.abort();
     Ok(Answer { status, notice, body })
+}
+
+/// An appliance over TCP.
+struct Remote {
+    /// Host and port, as the request names them.
+    authority: String,
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    token: Option<String>,
+}
+
+impl Remote {
+    fn new(url: &str, client: &Client) -> Result<Remote, Failure> {
+        let bad = |what: &str| {
+            Failure::input(format!(
+                "--url {url}: {what}; allowed: https://HOST[:PORT], or http:// on loopback"
+            ))
+        };
+        let parsed: Uri = url.parse().map_err(|_| bad("it is no URL"))?;
+        let authority = parsed.authority().ok_or_else(|| bad("it names no host"))?;
+        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() {
+            return Err(bad("it has a path"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_tls = match parsed.scheme_str() {
+            Some("https") => true,
+            // A token in plain text is everybody's.
+            Some("http") if is_loopback => false,
+            _ => return Err(bad("its scheme is not https")),
+        };
+        let token = client.token_file.as_deref().map(read_token).transpose()?;
+        let tls = is_tls.then(|| connector(client.ca.as_deref())).transpose()?;
+        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Ok(Remote { authority: authority.to_string(), host, port, tls, token })
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let Some(tls) = &self.tls else { return ask(stream, request).await };
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
+        let stream = tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+        ask(stream, request).await
+    }
+}
+
+/// The first token of a file: what stands alone in its line, or behind a name as the appliance's own file has it.
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = read_file(path).map_err(Failure::input)?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let token = line.and_then(|line| line.split_whitespace().last()).map(str::to_owned);
+    token.ok_or_else(|| Failure::input(format!("{}: holds no token", path.display())))
+}
+
+/// Speaks TLS to who shows a certificate of these authorities, else of the system's.
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, Failure> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let told = |error: &dyn std::fmt::Display| Failure::input(format!("{}: {error}", path.display()));
+            let authorities = CertificateDer::pem_file_iter(path).map_err(|error| told(&error))?;
+            for authority in authorities {
+                roots.add(authority.map_err(|error| told(&error))?).map_err(|error| told(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(told(&"holds no certificate"));
+            }
+        }
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Failure::runtime)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// A text as a value in a query.

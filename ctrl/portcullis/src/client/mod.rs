@@ -50,12 +50,12 @@ fn change(method: Method, target: &str, body: Vec<u8>, edit: &cli::Edit) -> Resu
         edit.max_disconnect.map(|most| format!("&max_disconnect={most}")),
     ];
     let target = wishes.into_iter().flatten().fold(target.to_owned(), |target, wish| target + &wish);
-    print_change(request_if(&edit.client.socket, method, &target, body, edit.if_generation)?, edit.output)
+    print_change(request_if(&edit.client, method, &target, body, edit.if_generation)?, edit.output)
 }
 
 /// `confirm`
 pub fn confirm(args: &cli::Asked) -> Result<ExitCode, Failure> {
-    let body = request(&args.client.socket, Method::POST, "/v1/confirm", Vec::new())?.success()?;
+    let body = request(&args.client, Method::POST, "/v1/confirm", Vec::new())?.success()?;
     print_answer(&body, args.output, |body| {
         let record: Record = parsed(body)?;
         Ok(format!("generation {} is confirmed and stays\n", record.generation))
@@ -64,14 +64,14 @@ pub fn confirm(args: &cli::Asked) -> Result<ExitCode, Failure> {
 
 /// `history`
 pub fn history(args: &cli::Asked) -> Result<ExitCode, Failure> {
-    let body = request(&args.client.socket, Method::GET, "/v1/history", Vec::new())?.success()?;
+    let body = request(&args.client, Method::GET, "/v1/history", Vec::new())?.success()?;
     print_answer(&body, args.output, |body| Ok(table::history(&parsed::<Vec<Record>>(body)?)))
 }
 
 /// `wait`
 pub fn wait(args: &cli::Wait) -> Result<ExitCode, Failure> {
     let target = format!("/v1/generations/{}?wait=acknowledged", args.generation);
-    let body = request(&args.client.socket, Method::GET, &target, Vec::new())?.success()?;
+    let body = request(&args.client, Method::GET, &target, Vec::new())?.success()?;
     print_answer(&body, args.output, |body| Ok(table::history(&[parsed::<Record>(body)?])))
 }
 
@@ -95,8 +95,8 @@ fn print_change(answer: Answer, output: Output) -> Result<ExitCode, Failure> {
 pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
     let target = target_of(&args.file) + "&dry_run=true&allow_empty=true";
     // 2 says that there are differences; whatever goes wrong is 1.
-    let asked = document(&args.file)
-        .and_then(|body| request(&args.client.socket, Method::POST, &target, body)?.success());
+    let asked =
+        document(&args.file).and_then(|body| request(&args.client, Method::POST, &target, body)?.success());
     let receipt: Receipt = parsed(&asked.map_err(Failure::into_runtime)?)?;
     print_receipt(&receipt, args.output)?;
     Ok(if receipt.state == State::Unchanged { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
@@ -104,7 +104,7 @@ pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
 
 /// `export`
 pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
-    let body = request(&args.socket, Method::GET, POLICY, Vec::new())?.success()?;
+    let body = request(args, Method::GET, POLICY, Vec::new())?.success()?;
     print(&String::from_utf8_lossy(&body), false);
     Ok(ExitCode::SUCCESS)
 }
@@ -112,7 +112,7 @@ pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
 /// `explain`, by the policy in force
 pub fn explain(args: &cli::Client, question: &Question) -> Result<Explanation, Failure> {
     let body = serde_json::to_vec(question).map_err(Failure::runtime)?;
-    parsed(&request(&args.socket, Method::POST, "/v1/explain", body)?.success()?)
+    parsed(&request(args, Method::POST, "/v1/explain", body)?.success()?)
 }
 
 /// `show`
@@ -128,7 +128,7 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
         Subject::Health => return health(args),
         Subject::Snapshot => ("snapshot", |body| Ok(table::snapshot(&parsed(body)?))),
     };
-    let answer = request(&args.client.socket, Method::GET, &format!("/v1/{path}"), Vec::new())?;
+    let answer = request(&args.client, Method::GET, &format!("/v1/{path}"), Vec::new())?;
     let Answer { notice, .. } = &answer;
     if let Some(notice) = notice {
         print(&format!("portcullis: not strict: {notice}\n"), true);
@@ -138,7 +138,7 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
 
 /// `show health`; what has failed is an answer, too.
 fn health(args: &cli::Show) -> Result<ExitCode, Failure> {
-    let answer = request(&args.client.socket, Method::GET, "/healthz", Vec::new())?;
+    let answer = request(&args.client, Method::GET, "/healthz", Vec::new())?;
     let body =
         if answer.status == StatusCode::SERVICE_UNAVAILABLE { answer.body } else { answer.success()? };
     print_answer(&body, args.output, |body| Ok(table::health(&parsed(body)?)))
