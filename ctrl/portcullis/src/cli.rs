@@ -41,8 +41,8 @@ pub enum Command {
     History(Asked),
     /// Wait until every worker judges by a generation
     Wait(Wait),
-    /// Print the running appliance's whole policy as a document
-    Export(Client),
+    /// Print the running appliance's whole policy, or that of an earlier generation, as a document
+    Export(Export),
     /// Show the running appliance's state
     Show(Show),
     /// Add, replace or delete a security group
@@ -198,6 +198,17 @@ pub struct Wait {
     /// How to print its record
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+    /// Where
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The policy of this generation, as `history` lists it; the present one if left out
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u32>,
     /// Where
     #[command(flatten)]
     pub client: Client,

@@ -122,3 +122,22 @@ fn a_writer_who_has_not_seen_the_last_change_is_told() {
     assert_eq!(ports(&appliance), "ports: 23");
     appliance.end();
 }
+
+#[test]
+fn the_policy_of_an_earlier_generation_is_exported() {
+    let appliance = quiet();
+    let first = appliance.text(["export"]);
+    appliance.apply(&with_port(23), &[]);
+    let second = appliance.text(["export"]);
+    assert_ne!(first, second);
+    assert_eq!(appliance.text(["export", "--generation", "1"]), first);
+    assert_eq!(appliance.text(["export", "--generation", "2"]), second);
+    let refused = appliance.client(["export", "--generation", "7"]);
+    assert_eq!((refused.status.code(), refused.stdout), (Some(2), Vec::new()));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("generation 7"), "{error}");
+    // What is exported is a document that leads there.
+    let (status, receipt, _) = appliance.apply(&first, &["--dry-run"]);
+    assert_eq!((status, &receipt["changed"]), (0, &json!(["sg-AB"])));
+    appliance.end();
+}

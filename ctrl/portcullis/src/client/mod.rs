@@ -103,8 +103,10 @@ pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
 }
 
 /// `export`
-pub fn export(args: &cli::Client) -> Result<ExitCode, Failure> {
-    let body = request(args, Method::GET, POLICY, Vec::new())?.success()?;
+pub fn export(args: &cli::Export) -> Result<ExitCode, Failure> {
+    let target =
+        args.generation.map_or_else(|| POLICY.to_owned(), |of| format!("/v1/generations/{of}/policy"));
+    let body = request(&args.client, Method::GET, &target, Vec::new())?.success()?;
     print(&String::from_utf8_lossy(&body), false);
     Ok(ExitCode::SUCCESS)
 }
