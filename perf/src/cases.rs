@@ -123,7 +123,7 @@ fn data_both_ways(
     let loads =
         (Some(Load { pool: &inside, order: &orders[0] }), Some(Load { pool: &outside, order: &orders[1] }));
     let lookups: Vec<u32> = shuffled(0..flows, 4);
-    let with_bare = world.shape == crate::world::Shape::V4 && flows > 1;
+    let with_bare = world.shape == crate::world::Shape::V4 && flows > 1 && !world.one_client;
     let mut bare = with_bare
         .then(|| Bare::new(world, &compile(&world.policy()), flows, (flows * 2).max(1024), &lookups));
     let mut calibration = Calibration::new();

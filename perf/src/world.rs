@@ -57,6 +57,8 @@ pub struct World {
     pub rules: u32,
     /// How frames look.
     pub shape: Shape,
+    /// All flows are of one client's ports, of which it has 60,000 at most.
+    pub one_client: bool,
 }
 
 /// The port that the rules let everybody in by.
@@ -66,7 +68,7 @@ const PAYLOAD: [u8; 6] = [0; 6];
 
 impl World {
     /// 1,000 NICs of 50 rules over IPv4.
-    pub const USUAL: World = World { nics: 1_000, rules: 50, shape: Shape::V4 };
+    pub const USUAL: World = World { nics: 1_000, rules: 50, shape: Shape::V4, one_client: false };
 
     /// The policy document: groups of 50 rules, of which one admits port 22, one lets everything out, and the
     /// others admit other ports from small networks.
@@ -127,6 +129,11 @@ impl World {
         flow % self.nics + 1
     }
 
+    /// A flow's client where all have the same: an address, and a port of its own.
+    fn port_of_one(flow: u32) -> (u32, u16) {
+        (0x6000_0000, 1024 + flow as u16)
+    }
+
     /// A flow's client: an address that sixteen flows have in common, and a port.
     pub fn client(flow: u32) -> (u32, u16) {
         (0x6000_0000 | flow >> 4, 1024 + (flow & 15) as u16)
@@ -167,7 +174,7 @@ impl World {
 
     fn patch(&self, kind: Kind, flow: u32, at: &Offsets, frame: &mut [u8]) {
         let nic = self.nic_of(flow).to_be_bytes();
-        let (client, port) = World::client(flow);
+        let (client, port) = if self.one_client { World::port_of_one(flow) } else { World::client(flow) };
         let (nic_at, client_at, port_at, mac_at) = match kind.is_inbound() {
             true => (at.dst, at.src, at.ports, at.link),
             false => (at.src, at.dst, at.ports + 2, at.link + 6),

@@ -10,6 +10,8 @@ const SMALL: &[&str] = &[
     "hot:2000",
     "udp:2000",
     "v6:2000",
+    "one-client:2000",
+    "one-client-v6:2000",
     "vlan:2000",
     "vxlan:2000",
     "nics:1",

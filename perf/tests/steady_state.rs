@@ -50,7 +50,7 @@ static ALLOCATOR: Counting = Counting;
 fn no_packet_allocates_be_it_established_denied_new_or_at_a_full_table() {
     const FLOWS: u32 = 5_000;
     for shape in [Shape::V4, Shape::V6, Shape::Vxlan] {
-        let world = World { nics: 100, rules: 50, shape };
+        let world = World { nics: 100, shape, ..World::USUAL };
         // Room for a few new connections, and then for none.
         let mut rig = established_rig(&world, FLOWS, FLOWS + 1_000);
         let (questions, answers) =
@@ -92,7 +92,7 @@ fn a_connection_takes_an_entry_an_index_place_and_two_links() {
     assert_eq!((entry, link, roster), (64, 8, 8));
     assert!(index <= 12.0, "{index}");
 
-    let world = World { nics: 100, rules: 50, shape: Shape::V4 };
+    let world = World { nics: 100, ..World::USUAL };
     // What every rig takes, its connections apart.
     drop(established_rig(&world, 0, 1024));
     let before = resident_kb();
@@ -113,7 +113,7 @@ fn faults() -> u64 {
 fn no_packet_is_the_first_to_touch_a_page() {
     const FLOWS: u32 = 100_000;
     for shape in [Shape::V4, Shape::V6] {
-        let world = World { nics: 1000, rules: 50, shape };
+        let world = World { shape, ..World::USUAL };
         let frames = [Kind::Syn, Kind::SynAck, Kind::Ack].map(|kind| world.frames(kind, 0, FLOWS));
         let order = shuffled(0..FLOWS, 1);
         let mut taken = Vec::new();

@@ -185,7 +185,7 @@ impl Firewall {
 
     /// Has the memory backed that packets of the first so many NICs may need.
     pub fn touch(&mut self, nics: u32) {
-        self.judge.shard.touch();
+        self.judge.touch();
         self.cells.touch(nics);
         crate::pages::touch(&mut self.scratch);
     }

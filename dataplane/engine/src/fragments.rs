@@ -101,6 +101,13 @@ impl<K: Copy + PartialEq, M: Copy> Recent<K, M> {
         }
     }
 
+    /// Has the memory of all places backed, so that no packet waits for a page.
+    pub fn touch(&mut self) {
+        crate::pages::touch(&mut self.tags);
+        crate::pages::touch(&mut self.places);
+        crate::pages::touch(&mut self.counts);
+    }
+
     /// Remembers something until `deadline`, in place of what was remembered under the same key; `now` is the present tick.
     pub fn remember(&mut self, hashed: &Hashed<K>, memory: M, deadline: u32, now: u32) {
         self.sweep(now);

@@ -129,6 +129,11 @@ impl Router {
         Router { me, workers, spread: Spread::new(pattern), table, firsts: Recent::new() }
     }
 
+    /// Has the memory of its table backed, so that no packet waits for a page.
+    pub fn touch(&mut self) {
+        self.firsts.touch();
+    }
+
     /// True if there is no other worker.
     #[inline]
     pub fn is_alone(&self) -> bool {

@@ -120,6 +120,12 @@ impl Judge {
         }
     }
 
+    /// Has the memory of its tables backed, so that no packet waits for a page.
+    pub fn touch(&mut self) {
+        self.shard.touch();
+        self.fragments.touch();
+    }
+
     /// What can be worked out before anything is looked up.
     #[inline]
     pub fn ahead<'s>(&self, lane: &Lane, nic: &'s Binding) -> Ahead<'s> {

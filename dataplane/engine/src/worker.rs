@@ -492,6 +492,7 @@ impl<P: Port> Worker<P> {
     pub fn touch(&mut self, nics: u32) {
         let nics = nics.max(self.reader.read().nic_count());
         self.firewall.touch(nics);
+        self.links.router.touch();
     }
 
     /// Its firewall.

@@ -16,6 +16,8 @@ pub const ALL: &[&str] = &[
     "hot:10000",
     "udp:10000",
     "v6:10000",
+    "one-client:60000",
+    "one-client-v6:60000",
     "vlan:10000",
     "vxlan:10000",
     "nics:1",
@@ -65,6 +67,11 @@ pub fn run_named(name: &str, runs: Runs) -> Result<Named, String> {
         "hot" => cases::established(&usual, n, false, long),
         "udp" => cases::datagrams(&usual, n, true, long),
         "v6" => cases::established(&World { shape: Shape::V6, ..usual }, n, true, long),
+        "one-client" => cases::established(&World { nics: 1, one_client: true, ..usual }, n, true, long),
+        "one-client-v6" => {
+            let world = World { nics: 1, one_client: true, shape: Shape::V6, ..usual };
+            cases::established(&world, n, true, long)
+        }
         "vlan" => cases::established(&World { shape: Shape::Vlan, ..usual }, n, true, long),
         "vxlan" => cases::established(&World { shape: Shape::Vxlan, ..usual }, n, true, long),
         "nics" => cases::established(&World { nics: n, ..usual }, 10_000, true, runs),
