@@ -93,6 +93,33 @@ impl fmt::Display for Key {
     }
 }
 
+/// The order of names in which people look for them: numbers in them by their values, so that `server-2` comes before
+/// `server-10`.
+pub fn natural(one: &str, other: &str) -> Ordering {
+    /// Takes the digits at the head, and gives those that count.
+    fn number<'t>(text: &mut &'t [u8]) -> &'t [u8] {
+        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, rest) = text.split_at(digits);
+        *text = rest;
+        &number[number.iter().take_while(|digit| **digit == b'0').count()..]
+    }
+    let (mut a, mut b) = (one.as_bytes(), other.as_bytes());
+    while let (Some(x), Some(y)) = (a.first(), b.first()) {
+        let order = if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (m, n) = (number(&mut a), number(&mut b));
+            m.len().cmp(&n.len()).then_with(|| m.cmp(n))
+        } else {
+            (a, b) = (&a[1..], &b[1..]);
+            x.cmp(y)
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    // One of them is at its end; of `7` and `07`, alike so far, any order will do that is always the same.
+    a.len().cmp(&b.len()).then_with(|| one.cmp(other))
+}
+
 /// Why a text is no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAName {
@@ -124,4 +151,42 @@ pub fn check(text: &str) -> Result<(), NotAName> {
         return Err(NotAName::Character(c));
     }
     if text.chars().count() > MAX_NAME { Err(NotAName::TooLong) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_are_ordered_by_their_values() {
+        let sorted = [
+            "",
+            "10.0.0.2",
+            "10.0.0.10",
+            "db",
+            "db-1",
+            "p-9",
+            "p/a-2",
+            "p/a-10",
+            "server-2",
+            "server-02",
+            "server-2a",
+            "server-3-1",
+            "server-10",
+            "server-18446744073709551616",
+            "serverless",
+            "ü-1",
+        ];
+        for (at, one) in sorted.iter().enumerate() {
+            for (behind, other) in sorted.iter().enumerate() {
+                // These two differ in no value: the order of their bytes decides.
+                let expected = match (*one, *other) {
+                    ("server-2", "server-02") => Ordering::Greater,
+                    ("server-02", "server-2") => Ordering::Less,
+                    _ => at.cmp(&behind),
+                };
+                assert_eq!(natural(one, other), expected, "{one} and {other}");
+            }
+        }
+    }
 }

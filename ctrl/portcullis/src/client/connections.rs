@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::api::shape::{Connection, Count};
+use control::api::shape::Count;
 use hyper::Method;
 
 use super::http::{encoded, request};
-use super::{parsed, print_answer, table};
+use super::{listing, parsed, print_answer};
 use crate::cli::{self, ConnectionsCommand, Output, Selection};
 use crate::failure::{Failure, print};
 
@@ -33,7 +33,7 @@ pub fn connections(args: &cli::Connections) -> Result<ExitCode, Failure> {
 
 fn list(selection: &Selection) -> Result<ExitCode, Failure> {
     let body = ask(selection, Method::GET, "", "")?;
-    print_answer(&body, selection.output, |body| Ok(table::connections(&parsed::<Vec<Connection>>(body)?)))
+    listing::connections(&body, selection.output)
 }
 
 /// Again and again, until it is interrupted or the appliance is gone.

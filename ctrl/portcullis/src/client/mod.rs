@@ -3,6 +3,7 @@
 mod connections;
 mod edits;
 mod http;
+mod listing;
 pub mod table;
 
 use std::io::Read;
@@ -16,7 +17,7 @@ use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::cli::{self, Output, Subject};
-use crate::failure::{Failure, print};
+use crate::failure::{self, Failure, print};
 pub use connections::connections;
 pub use edits::{group, nic, rule};
 use http::{Answer, encoded, request, request_if};
@@ -26,6 +27,8 @@ const REFUSED: u8 = 2;
 
 /// An answer's body, as text for people.
 type Table = fn(&[u8]) -> Result<String, Failure>;
+/// Prints an answer's body.
+type Printer = fn(&[u8], Output) -> Result<ExitCode, Failure>;
 
 /// `apply`
 pub fn apply(args: &cli::Apply) -> Result<ExitCode, Failure> {
@@ -119,23 +122,27 @@ pub fn explain(args: &cli::Client, question: &Question) -> Result<Explanation, F
 
 /// `show`
 pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
-    let (path, table): (&str, Table) = match args.subject {
-        Subject::Nics => ("nics", |body| Ok(table::nics(&parsed::<Vec<shape::Nic>>(body)?))),
-        Subject::Groups => ("groups", |body| Ok(table::groups(&parsed::<Vec<shape::Group>>(body)?))),
-        Subject::Connections => {
-            ("connections", |body| Ok(table::connections(&parsed::<Vec<shape::Connection>>(body)?)))
-        }
-        Subject::Counters => ("counters", |body| Ok(table::counters(&parsed(body)?))),
-        Subject::Workers => ("workers", |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?))),
+    let (path, print): (&str, Printer) = match args.subject {
+        Subject::Nics => ("nics", listing::nics),
+        Subject::Groups => ("groups", listing::groups),
+        Subject::Connections => ("connections", listing::connections),
+        Subject::Counters => ("counters", |body, output| {
+            print_answer(body, output, |body| Ok(table::counters(&parsed(body)?)))
+        }),
+        Subject::Workers => ("workers", |body, output| {
+            print_answer(body, output, |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?)))
+        }),
         Subject::Health => return health(args),
-        Subject::Snapshot => ("snapshot", |body| Ok(table::snapshot(&parsed(body)?))),
+        Subject::Snapshot => ("snapshot", |body, output| {
+            print_answer(body, output, |body| Ok(table::snapshot(&parsed(body)?)))
+        }),
     };
     let answer = request(&args.client, Method::GET, &format!("/v1/{path}"), Vec::new())?;
     let Answer { notice, .. } = &answer;
     if let Some(notice) = notice {
-        print(&format!("portcullis: not strict: {notice}\n"), true);
+        failure::print(&format!("portcullis: not strict: {notice}\n"), true);
     }
-    print_answer(&answer.success()?, args.output, table)
+    print(&answer.success()?, args.output)
 }
 
 /// `show health`; what has failed is an answer, too.
