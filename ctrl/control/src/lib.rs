@@ -19,6 +19,7 @@ pub mod init;
 pub mod live;
 pub mod model;
 pub mod name;
+pub mod near;
 pub mod plan;
 pub mod registry;
 pub mod source;

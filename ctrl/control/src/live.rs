@@ -44,7 +44,7 @@ pub use begin::{Beginning, PolicyFile, begin};
 pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
-pub use connections::{BadFilter, Filter, NoAnswer, Written as WrittenFilter};
+pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
 use journal::Journal;
 pub use views::{lenient_settings, notice};
 

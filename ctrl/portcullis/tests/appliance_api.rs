@@ -125,7 +125,7 @@ fn explain_tells_what_the_policy_in_force_makes_of_a_packet() {
     assert_eq!(appliance.show("connections"), serde_json::json!([]));
 
     for (arguments, expected) in [
-        (&["--nic", "web-9", ssh[2]][..], "no NIC \"web-9\"; there are: web-1"),
+        (&["--nic", "web-9", ssh[2]][..], "no NIC \"web-9\"; near names: web-1"),
         (&["--nic", "web-1", "inbound tcp nonsense"], "allowed: "),
         (&["--from", "outside", "--nic", "web-1", "--packet", "0200"], "the packet is judged as no NIC's"),
     ] {
@@ -141,4 +141,32 @@ fn explain_tells_what_the_policy_in_force_makes_of_a_packet() {
         .output()
         .unwrap();
     assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn listings_are_in_the_order_in_which_people_look_for_names() {
+    let numbers = [10, 2, 1, 100, 9];
+    let nics: String = numbers
+        .iter()
+        .map(|n| format!("  - {{ name: server-{n}, vpc: prod, security_groups: [sg-{n}] }}\n"))
+        .collect();
+    let groups: String = numbers.iter().map(|n| format!("  - {{ name: sg-{n} }}\n")).collect();
+    let policy = format!(
+        "vpcs: [{{ name: prod, segment: {{ untagged: true }} }}]\nsecurity_groups:\n{groups}nics:\n{nics}"
+    );
+    let appliance = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1").start(&policy);
+    for (what, key, first, name) in
+        [("nics", "nic", None, "server"), ("groups", "group", Some("default"), "sg")]
+    {
+        let numbered = [1, 2, 9, 10, 100].map(|n| format!("{name}-{n}"));
+        let expected: Vec<String> = first.map(str::to_owned).into_iter().chain(numbered).collect();
+        let listed = appliance.show(what);
+        let listed: Vec<&str> =
+            listed.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap()).collect();
+        assert_eq!(listed, expected);
+        let table = appliance.text(["show", what]);
+        let listed: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(listed, expected, "{table}");
+    }
+    appliance.end();
 }

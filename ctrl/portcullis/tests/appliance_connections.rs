@@ -33,7 +33,6 @@ fn connections_are_listed_and_counted_by_what_they_have_in_common() {
     for (filter, expected) in [
         (&[][..], "12"),
         (&["--nic", "web-1", "--vpc", "prod"], "12"),
-        (&["--nic", "web-2"], "0"),
         (&["--protocol", "tcp", "--state", "syn-sent", "--rule", "sg-AB#0"], "10"),
         (&["--opened", "outbound"], "1"),
         (&["--remote", "203.0.113.0/24"], "1"),
@@ -51,6 +50,46 @@ fn connections_are_listed_and_counted_by_what_they_have_in_common() {
     assert_eq!(refused.status.code(), Some(2));
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains("state: open; allowed: syn-sent, syn-received"), "{error}");
+    appliance.end();
+}
+
+#[test]
+fn a_name_that_nothing_has_is_refused_with_those_near_it_and_a_rule_that_is_gone_is_known() {
+    let appliance = with_connections();
+    for (filter, expected) in [
+        (["--nic", "web-2"], "nic: no NIC \"web-2\"; near names: web-1"),
+        (["--vpc", "prd"], "vpc: no VPC \"prd\"; near names: prod"),
+        (["--rule", "sg-BA#0"], "rule: no sg-BA#0; near names: sg-AB#0"),
+        (["--rule", "sg-AB#7"], "rule: no sg-AB#7; the group has sg-AB#0 to sg-AB#2"),
+        (["--rule", "r-0123456789"], "rule: no r-0123456789; near names: r-"),
+        (["--rule", "sg-AB"], "rule: no \"sg-AB\"; allowed: GROUP#POSITION, or a rule's id"),
+        (["--worker", "7"], "worker: no 7; allowed: 0 to 0"),
+    ] {
+        for what in ["list", "count", "flush"] {
+            let refused = appliance.client([&["connections", what][..], &filter].concat());
+            assert_eq!((refused.status.code(), refused.stdout), (Some(2), Vec::new()), "{filter:?}");
+            let error = String::from_utf8(refused.stderr).unwrap();
+            assert!(error.contains(expected), "{filter:?}: {error}");
+        }
+    }
+    // The rule goes; what it let out lives on, and still names it.
+    let groups = appliance.show("groups");
+    let group = groups.as_array().unwrap().iter().find(|group| group["group"] == "sg-AB").unwrap();
+    let id = group["rules"][2]["rule_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (count(&appliance, &["--rule", "sg-AB#2"]), count(&appliance, &["--rule", &id])),
+        ("1".into(), "1".into())
+    );
+    let without = POLICY.replace("      - { direction: outbound }\n", "");
+    appliance.apply(&without, &[]);
+    assert_eq!(
+        (count(&appliance, &["--rule", "sg-AB#2"]), count(&appliance, &["--rule", &id])),
+        ("1".into(), "1".into())
+    );
+    // A rule of a group that no NIC has let in nothing, and is there.
+    appliance.text(["group", "add", "spare"]);
+    appliance.text(["rule", "add", "spare", "{direction: inbound, protocol: udp}"]);
+    assert_eq!(count(&appliance, &["--rule", "spare#0"]), "0");
     appliance.end();
 }
 

@@ -97,7 +97,11 @@ fn bad_edits_are_refused_whole() {
     for (args, expected) in [
         (&["group", "add", "sg-AB"][..], "sg-AB is there already; `set` replaces it"),
         (&["group", "delete", "sg-AB"], "the security group \"sg-AB\" is used by the NIC \"web-1\"; allowed"),
-        (&["group", "delete", "nope"], "there is no security group \"nope\""),
+        (&["group", "delete", "nope"], "there is no security group \"nope\"; near names: sg-AB"),
+        (&["nic", "delete", "wbe-1"], "there is no NIC \"wbe-1\"; near names: web-1"),
+        (&["rule", "add", "sg-BA", "{direction: inbound}"], "no security group \"sg-BA\"; near names: sg-AB"),
+        (&["rule", "delete", "sg-A#0"], "no security group \"sg-A\"; near names: sg-AB"),
+        (&["rule", "delete", "r-0123456789"], "no rule has the id r-0123456789; near names: r-"),
         (&["rule", "add", "sg-AB", "{direction: up}"], "rule of sg-AB:1:13: direction: "),
         (&["rule", "delete", "sg-AB#9"], "there is no rule sg-AB#9"),
         (&["rule", "delete", "sg-AB"], "allowed: GROUP#POSITION"),

@@ -254,7 +254,7 @@ fn another_nic_than_the_packets_own_is_an_error() {
     let nobody = hex(&tcp("192.0.2.9:40000", "10.5.6.77:22").syn().vlan(100).frame());
     let told = setup.refusal(&["--from", "outside", "--nic", "web-1", "--packet", &nobody]);
     assert!(told.contains("no NIC's: unknown-destination: no NIC of VPC prod"), "{told}");
-    assert!(setup.refusal(&["--nic", "web-2", SSH]).contains("no NIC \"web-2\"; there are: "));
+    assert!(setup.refusal(&["--nic", "web-2", SSH]).contains("no NIC \"web-2\"; near names: "));
     let told = setup.refusal(&["--nic", "flat-1", SSH]);
     assert_eq!(told, "10.5.6.7 is no address of flat-1; it has: 10.5.6.8\n");
 }

@@ -57,7 +57,7 @@ use axum::response::{IntoResponse, Json, Response};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-use crate::live::{BadFilter, Live, NoAnswer, Refused, notice};
+use crate::live::{BadFilter, Live, NoAnswer, NoSuchName, Refused, notice};
 pub use guard::Tokens;
 pub use openapi::openapi;
 use shape::Refusal;
@@ -109,6 +109,12 @@ impl From<Refused> for Failed {
 impl From<BadFilter> for Failed {
     fn from(BadFilter(error): BadFilter) -> Failed {
         Failed::new(StatusCode::BAD_REQUEST, error)
+    }
+}
+
+impl From<NoSuchName> for Failed {
+    fn from(NoSuchName(error): NoSuchName) -> Failed {
+        Failed::new(StatusCode::NOT_FOUND, error)
     }
 }
 

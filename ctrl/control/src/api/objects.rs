@@ -19,6 +19,7 @@ use crate::export::export_object;
 use crate::live::{Live, Refused, Target};
 use crate::model::{Key, Policy};
 use crate::name;
+use crate::near::absent;
 
 type Changed = Result<Json<Receipt>, Failed>;
 /// What a path's parameters say.
@@ -122,7 +123,7 @@ async fn merge_document(wish: Wish<EditQuery>, Text(text): Text) -> Changed {
 
 fn shown(live: &Live, object: &ObjectKey) -> Result<Response, Failed> {
     let (policy, generation) = live.policy_and_generation();
-    let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(object.to_string()))?;
+    let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(absent(&policy, object)))?;
     Ok(document(text, generation))
 }
 

@@ -13,6 +13,7 @@ use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, 
 use super::resolve::{resolve, settle_implied_defaults};
 use super::rule::{DraftRule, rule};
 use crate::model::{Identity, Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
+use crate::near::absent;
 use crate::source::{Diagnostic, Fault, Node, Pos, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
@@ -116,7 +117,7 @@ pub fn remove(present: &Policy, key: &ObjectKey) -> Result<Policy, EditError> {
         ObjectKey::Nic(key) => policy.nics.remove(key).is_some(),
     };
     if !was_there {
-        return Err(EditError::NotFound(key.to_string()));
+        return Err(EditError::NotFound(absent(present, key)));
     }
     if let ObjectKey::Vpc(name) = key {
         let peers: Vec<_> = policy.vpcs.values().filter(|vpc| vpc.peers.contains(name)).cloned().collect();
@@ -212,7 +213,8 @@ pub enum RuleEdit {
 /// The policy with a group's rules edited.
 pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) -> Result<Policy, EditError> {
     let object = ObjectKey::SecurityGroup(key.clone());
-    let group = present.security_groups.get(key).ok_or_else(|| EditError::NotFound(object.to_string()))?;
+    let group =
+        present.security_groups.get(key).ok_or_else(|| EditError::NotFound(absent(present, &object)))?;
     let text = match edit {
         RuleEdit::Add(text) | RuleEdit::Set(_, text) => text,
         RuleEdit::Delete(_) => "",

@@ -25,13 +25,12 @@ use crate::commit::Committer;
 use crate::compile::shard_config;
 use crate::config::Config;
 use crate::model::{Key, Policy};
+use crate::near;
 use describe::Described;
 pub use nearest::in_words;
 
 /// Connections that the table has room for: one packet opens at most one.
 const ROOM: u32 = 64;
-/// NICs that a refusal names at most.
-const NAMED: usize = 10;
 
 /// Why there is no verdict; [`fmt::Display`] gives one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +43,8 @@ pub enum Unexplained {
     NoNic {
         /// The name.
         asked: String,
-        /// Some that there are.
-        there: Vec<String>,
+        /// Some that are near it.
+        near: Vec<String>,
     },
     /// The packet is another NIC's.
     OtherNic {
@@ -61,9 +60,7 @@ impl fmt::Display for Unexplained {
         match self {
             Unexplained::Senseless(what) => f.write_str(what),
             Unexplained::Frame(what) => write!(f, "frame: {what}"),
-            Unexplained::NoNic { asked, there } => {
-                write!(f, "no NIC {asked:?}; there are: {}", there.join(", "))
-            }
+            Unexplained::NoNic { asked, near } => write!(f, "no NIC {asked:?}; {}", near::listed(near)),
             Unexplained::OtherNic { asked, told } => write!(f, "nic {asked}: {told}"),
         }
     }
@@ -187,11 +184,11 @@ impl Bench {
 }
 
 fn find_nic(policy: &Policy, name: &str) -> Result<Key, Unexplained> {
-    let found = Key::parse(name).filter(|key| policy.nics.contains_key(key));
-    found.ok_or_else(|| Unexplained::NoNic {
-        asked: name.to_owned(),
-        there: policy.nics.keys().take(NAMED).map(ToString::to_string).collect(),
-    })
+    let key = Key::parse(name).unwrap_or_else(|| Key::in_default(name));
+    if policy.nics.contains_key(&key) {
+        return Ok(key);
+    }
+    Err(Unexplained::NoNic { asked: name.to_owned(), near: near::nearest_of(&policy.nics, &key) })
 }
 
 /// The frame that is asked about.

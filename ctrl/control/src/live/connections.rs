@@ -16,7 +16,7 @@ use super::{Inner, Live};
 use crate::api::shape;
 use crate::commit::Committer;
 use crate::model::protocol;
-pub use filter::{BadFilter, Filter, Written};
+pub use filter::{BadFilter, Filter, Known, NoSuchName, Written};
 
 /// Places that a worker looks at between two bursts: some ten microseconds of its time.
 const SLICE: usize = 512;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use control::api::shape::Group;
 use control::document::RulePlace;
 use control::model::{Identity, Key};
+use control::near;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -111,7 +112,13 @@ fn name_of(identity: Identity, edit: &Edit) -> Result<String, Failure> {
     let holders: Vec<&str> = groups.iter().filter(holds).map(|group| group.group.as_str()).collect();
     match holders[..] {
         [group] => Ok(format!("{group}#{asked}")),
-        [] => Err(Failure::input(format!("no rule has the id {asked}; `show groups -o json` lists them"))),
+        [] => {
+            let ids = groups.iter().flat_map(|group| &group.rules).map(|rule| rule.rule_id.clone());
+            let near = near::listed(&near::nearest(&asked, ids));
+            Err(Failure::input(format!(
+                "no rule has the id {asked}; {near} (`show groups -o json` lists all)"
+            )))
+        }
         _ => {
             let names: Vec<_> = holders.iter().map(|group| format!("{group}#{asked}")).collect();
             Err(Failure::input(format!("{asked} stands in several groups; allowed: {}", names.join(", "))))

@@ -1,5 +1,7 @@
 //! Which connections are meant.
 
+mod known;
+
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use utoipa::IntoParams;
 use super::super::Inner;
 use crate::api::shape::Connection;
 use crate::model::{Key, Prefix, ipv4_form, protocol};
+pub use known::{Known, NoSuchName};
 
 /// Connections that fit everything it names; the default fits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
