@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const WORKERS: u32 = 2;
 /// Frames between two changes, at least.
-const FRAMES: usize = 150;
+const FRAMES: usize = 600;
 
 /// The time of the workers, and how often all of them have been polled.
 #[derive(Default)]
