@@ -4,11 +4,15 @@
 //! says of each whether it also *means* something else. A new description or another order of rules is a change
 //! (listings and the numbers of rules follow it) that means nothing: it flushes and re-judges nothing.
 
+mod lines;
+
 use crate::delta::{Before, Delta};
 use crate::model::{AddressGroup, Key, Nic, Objects, Policy, SecurityGroup, Vpc};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+
+pub use lines::{MAX_LINES, lines};
 
 /// An object of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

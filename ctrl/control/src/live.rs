@@ -33,6 +33,7 @@ use rcu::{Epoch, Publisher, Waker};
 use crate::api::shape::{Acknowledgement, PortCounters, Receipt, State};
 use crate::commit::{Committer, NoRollback, Prepared};
 use crate::config::Config;
+use crate::diff::lines;
 use crate::document::Parsed;
 use crate::health::Board;
 use crate::model::Policy;
@@ -344,7 +345,7 @@ impl Inner {
             None => prepared.plan.diff.is_empty(),
         };
         let ended_epochs = self.epochs_to_end(&prepared.plan);
-        let mut receipt = self.preview(&prepared.plan, &ended_epochs, &author);
+        let mut receipt = self.preview(&prepared, &ended_epochs, &author);
         if is_unchanged {
             receipt.state = State::Unchanged;
             return Ok(Step::Done(Box::new(receipt)));
@@ -427,7 +428,14 @@ impl Inner {
     }
 
     /// What the change would do, as of now.
-    fn preview(&self, plan: &Plan, ended_epochs: &[(NicSlot, Generation)], author: &Author) -> Receipt {
+    fn preview(
+        &self,
+        prepared: &Prepared,
+        ended_epochs: &[(NicSlot, Generation)],
+        author: &Author,
+    ) -> Receipt {
+        let plan = &prepared.plan;
+        let (changes, changes_left_out) = lines(&plan.diff, &prepared.delta, prepared.policy());
         Receipt {
             state: State::DryRun,
             generation: self.committer.generation().0,
@@ -437,6 +445,8 @@ impl Inner {
             added: plan.diff.added.clone(),
             changed: plan.diff.changed.clone(),
             removed: plan.diff.removed.clone(),
+            changes,
+            changes_left_out,
             flushed: names(&plan.flushed),
             rejudged: names(&plan.rejudged),
             ended: names(&plan.ended),

@@ -1,6 +1,7 @@
 //! A policy survives its own export, and a diff tells what differs.
 
-use control::diff::{Kind, Object, diff};
+use control::delta::Delta;
+use control::diff::{Kind, MAX_LINES, Object, diff, lines};
 use control::document::{Limits, Parsed, parse_policy};
 use control::export::export;
 use control::model::{
@@ -394,4 +395,79 @@ fn the_meaning_of_a_group_is_a_set() {
     assert_eq!(group.meaning(), turned.meaning());
     assert_eq!(group.meaning().len(), 2);
     assert_eq!(BTreeSet::from_iter(group.rules.iter().map(Rule::meaning)), group.meaning());
+}
+
+/// Each line as people read it, but for the identities of rules.
+fn told(old: &str, new: &str) -> Vec<String> {
+    let (old, new) = (policy(old), policy(new));
+    let (lines, left_out) = lines(&diff(&old, &new), &Delta::between(&old, &new), &new);
+    assert_eq!(left_out, 0);
+    let line = |line: control::api::shape::ChangeLine| {
+        assert_eq!(line.rule.is_some(), line.rule_id.is_some());
+        let name = line.rule.unwrap_or(line.object);
+        format!("{:?} {:?} {name}: {}", line.change, line.kind, line.text)
+    };
+    lines.into_iter().map(line).collect()
+}
+
+#[test]
+fn a_change_is_told_line_by_line_down_to_its_rules() {
+    let one = |from: &str, to: &str| told(BASE, &BASE.replace(from, to));
+    let group = "    rules:\n";
+    assert!(BASE.contains(group), "{BASE}");
+    assert_eq!(
+        one(group, "    rules:\n      - { direction: inbound, protocol: tcp, ports: 443 }\n"),
+        ["Changed Group g: ", "Added Rule g#0: allow inbound tcp 443 from everyone"],
+        "those that move down are no change"
+    );
+    assert_eq!(
+        one("      - { direction: outbound }\n", ""),
+        ["Changed Group g: ", "Removed Rule g#1: allow outbound any to everyone"]
+    );
+    assert_eq!(
+        one("{ direction: outbound }", "{ direction: outbound, description: x }"),
+        ["Changed Group g: ", "Changed Rule g#1: allow outbound any to everyone"]
+    );
+    assert_eq!(
+        one("name: g\n", "name: g\n    description: x\n"),
+        ["Changed Group g: description none -> \"x\""]
+    );
+    assert_eq!(
+        one("[10.0.0.0/8, 11.0.0.0/8]", "[10.0.0.0/8, 12.0.0.0/8]"),
+        ["Changed AddressGroup office: added 12.0.0.0/8; removed 11.0.0.0/8"]
+    );
+    assert_eq!(
+        one("[10.0.0.0/8, 11.0.0.0/8]", "[11.0.0.0/8, 10.0.0.0/8]"),
+        ["Changed AddressGroup office: in another order"]
+    );
+    assert_eq!(one("{ vlan: 1 }", "{ vlan: 3 }"), ["Changed Vpc v: segment VLAN 1 -> VLAN 3"]);
+    assert_eq!(one("security_groups: [g]", "security_groups: []"), ["Changed Nic n: groups g -> none"]);
+    let renamed = one("name: n, vpc: v", "name: m, vpc: v");
+    assert_eq!(renamed.len(), 2);
+    assert!(renamed[0].starts_with("Added Nic m: vpc v; ") && renamed[0].contains("groups g"), "{renamed:?}");
+    assert!(renamed[1].starts_with("Removed Nic n: vpc v; "), "{renamed:?}");
+}
+
+#[test]
+fn rules_in_another_order_are_a_line_of_their_group() {
+    let a = "- { direction: inbound }";
+    let b = "- { direction: outbound }";
+    let with = |rules: &[&str]| {
+        format!("security_groups:\n  - name: g\n    rules:\n      {}\n", rules.join("\n      "))
+    };
+    assert_eq!(told(&with(&[a, b]), &with(&[b, a])), ["Changed Group g: rules in another order"]);
+    assert_eq!(
+        told(&with(&[a]), "{}"),
+        ["Removed Group g: ", "Removed Rule g#0: allow inbound any from everyone"]
+    );
+}
+
+#[test]
+fn as_many_lines_are_told_as_are_of_use_and_the_others_counted() {
+    let nics: String =
+        (0..MAX_LINES + 7).map(|n| format!("  - {{ name: n-{n}, vpc: v, security_groups: [] }}\n")).collect();
+    let old = policy("vpcs: [{ name: v, segment: { vlan: 1 } }]\n");
+    let new = policy(&format!("vpcs: [{{ name: v, segment: {{ vlan: 1 }} }}]\nnics:\n{nics}"));
+    let (lines, left_out) = lines(&diff(&old, &new), &Delta::between(&old, &new), &new);
+    assert_eq!((lines.len(), left_out), (MAX_LINES, 7));
 }

@@ -103,7 +103,47 @@ fn a_dry_run_names_what_a_change_would_disconnect_and_a_limit_refuses_it() {
     assert_eq!(affected["by_nic"], json!({"web-1": 11}));
     assert_eq!(affected["by_rule"], json!({"sg-AB#0": 10, "sg-AB#1": 1}));
     assert_eq!(affected["connections"].as_array().unwrap().len(), 11);
+    let changes: Vec<(&str, &str)> = receipt["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["change"].as_str().unwrap(), line["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            ("changed", ""),
+            ("removed", "allow inbound tcp 22 from 0.0.0.0/0"),
+            ("added", "allow inbound tcp 23 from 0.0.0.0/0")
+        ]
+    );
+    assert_eq!(
+        (&receipt["changes"][1]["rule"], &receipt["changes"][1]["kind"], &receipt["changes"][1]["object"]),
+        (&json!("sg-AB#0"), &json!("rule"), &json!("sg-AB"))
+    );
+    assert!(receipt["changes"][1]["rule_id"].as_str().unwrap().starts_with("r-"), "{receipt}");
+    // For people: the rules and each connection, a line each.
+    let file = appliance.setup.write("changed.yaml", &changed);
+    let text = appliance.text(["apply", file.to_str().unwrap(), "--dry-run"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.contains(&"~ group sg-AB"), "{text}");
+    for (sign, port) in [('-', 22), ('+', 23)] {
+        let is_it = |line: &&&str| {
+            line.starts_with(&format!("{sign} rule sg-AB#0 (r-"))
+                && line.ends_with(&format!("): allow inbound tcp {port} from 0.0.0.0/0"))
+        };
+        assert_eq!(lines.iter().filter(is_it).count(), 1, "{text}");
+    }
+    assert!(
+        lines.contains(&"    web-1: inbound tcp 198.51.100.9:40007 > 10.5.6.7:22, syn-sent, by sg-AB#0"),
+        "{text}"
+    );
+    assert_eq!(lines.iter().filter(|line| line.starts_with("    web-1: inbound ")).count(), 11, "{text}");
     assert_eq!(count(&appliance, &["--tombstone"]), "0");
+    let diff = appliance.client(["diff", file.to_str().unwrap()]);
+    assert_eq!(diff.status.code(), Some(2));
+    let diff = String::from_utf8(diff.stdout).unwrap();
+    assert!(diff.contains("\n- rule sg-AB#0 (r-") && diff.contains("\n+ rule sg-AB#0 (r-"), "{diff}");
     let (status, receipt, error) = appliance.apply(&changed, &["--max-disconnect", "10"]);
     assert_eq!((status, &receipt["disconnected"]), (2, &json!(11)));
     assert!(error.contains("it would disconnect 11 live connections; allowed: at most 10"), "{error}");

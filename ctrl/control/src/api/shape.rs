@@ -1,9 +1,13 @@
 //! What the API answers, as JSON: the shapes of the interfaces page with more keys beside them.
 
+mod change;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use change::{ChangeLine, LineChange, ObjectKind};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +44,12 @@ pub struct Receipt {
     pub changed: Vec<String>,
     /// Objects that are gone.
     pub removed: Vec<String>,
+    /// The same line by line, down to the rules; the first thousand.
+    #[serde(default)]
+    pub changes: Vec<ChangeLine>,
+    /// How many lines there are beyond these.
+    #[serde(default)]
+    pub changes_left_out: usize,
     /// NICs whose inbound connections it disconnects.
     pub flushed: Vec<String>,
     /// NICs whose inbound connections are judged again.

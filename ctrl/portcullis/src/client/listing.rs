@@ -23,16 +23,18 @@ pub fn groups(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
 
 /// Connections by NIC, then by what tells them apart.
 pub fn connections(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
-    let order = |a: &Connection, b: &Connection| {
-        let ports = |c: &Connection| (c.local_port, c.remote_port, c.worker);
-        natural(&a.nic, &b.nic)
-            .then_with(|| a.opened.cmp(&b.opened))
-            .then_with(|| natural(&a.protocol, &b.protocol))
-            .then_with(|| natural(&a.local, &b.local))
-            .then_with(|| natural(&a.remote, &b.remote))
-            .then_with(|| ports(a).cmp(&ports(b)))
-    };
-    show(body, output, order, table::connections)
+    show(body, output, by_nic, table::connections)
+}
+
+/// The order of connections.
+pub fn by_nic(a: &Connection, b: &Connection) -> Ordering {
+    let ports = |c: &Connection| (c.local_port, c.remote_port, c.worker);
+    natural(&a.nic, &b.nic)
+        .then_with(|| a.opened.cmp(&b.opened))
+        .then_with(|| natural(&a.protocol, &b.protocol))
+        .then_with(|| natural(&a.local, &b.local))
+        .then_with(|| natural(&a.remote, &b.remote))
+        .then_with(|| ports(a).cmp(&ports(b)))
 }
 
 fn show<T: DeserializeOwned>(

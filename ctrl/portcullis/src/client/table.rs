@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Confirmation, Connection, Counters, Group, Health, Nic, Packets, Problem, Receipt, Record, Snapshot,
-    State, Status, Worker,
+    Affected, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, Nic, ObjectKind,
+    Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
 };
+
+use super::listing::by_nic;
 
 /// Columns as wide as their widest cell, two blanks apart; numbers to the right.
 fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -71,6 +73,10 @@ pub fn receipt(receipt: &Receipt) -> String {
             format!("generation {}, rolls back unless `portcullis confirm` comes\n", receipt.generation)
         }
     };
+    text += &receipt.changes.iter().map(line).collect::<String>();
+    if receipt.changes_left_out > 0 {
+        let _ = writeln!(text, "and {} lines more", receipt.changes_left_out);
+    }
     let lists = [
         ("added", &receipt.added),
         ("changed", &receipt.changed),
@@ -85,7 +91,56 @@ pub fn receipt(receipt: &Receipt) -> String {
     if receipt.state != State::Unchanged {
         let _ = writeln!(text, "{:<13}{} live connections", "disconnected", receipt.disconnected);
     }
+    if let (State::DryRun, Some(affected)) = (receipt.state, &receipt.affected) {
+        text += &disconnected(affected, receipt.disconnected);
+    }
     text
+}
+
+/// One line of what a change changes: a sign, of what, and what.
+fn line(line: &ChangeLine) -> String {
+    let sign = match line.change {
+        LineChange::Added => '+',
+        LineChange::Changed => '~',
+        LineChange::Removed => '-',
+    };
+    let kind = match line.kind {
+        ObjectKind::Vpc => "vpc",
+        ObjectKind::AddressGroup => "address group",
+        ObjectKind::Group => "group",
+        ObjectKind::Rule => "rule",
+        ObjectKind::Nic => "nic",
+    };
+    let name = line.rule.as_ref().unwrap_or(&line.object);
+    let id = line.rule_id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+    let text = if line.text.is_empty() { String::new() } else { format!(": {}", line.text) };
+    format!("{sign} {kind} {name}{id}{text}\n")
+}
+
+/// The connections that a change would disconnect, one by one, as far as they are named.
+fn disconnected(affected: &Affected, all: u64) -> String {
+    let mut named: Vec<&Connection> = affected.connections.iter().collect();
+    named.sort_by(|a, b| by_nic(a, b));
+    let line = |c: &&Connection| {
+        let (local, remote) = (side(&c.local, c.local_port), side(&c.remote, c.remote_port));
+        let (from, to) = if c.opened == "inbound" { (remote, local) } else { (local, remote) };
+        let rule = c.rule.as_ref().map(|rule| format!(", by {rule}")).unwrap_or_default();
+        format!("    {}: {} {} {from} > {to}, {}{rule}\n", c.nic, c.opened, c.protocol, c.state)
+    };
+    let mut text: String = named.iter().map(line).collect();
+    let rest = all.saturating_sub(named.len() as u64);
+    if rest > 0 {
+        let _ = writeln!(text, "    and {rest} more");
+    }
+    text
+}
+
+fn side(address: &str, port: Option<u16>) -> String {
+    match port {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    }
 }
 
 /// `history`
@@ -175,11 +230,6 @@ pub fn counters(counters: &Counters) -> String {
 
 /// `show connections`
 pub fn connections(connections: &[Connection]) -> String {
-    let side = |address: &str, port: Option<u16>| match port {
-        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
-        Some(port) => format!("{address}:{port}"),
-        None => address.to_owned(),
-    };
     let row = |c: &Connection| {
         vec![
             c.nic.clone(),
