@@ -92,7 +92,7 @@ pub struct Client {
     /// The appliance's socket
     #[arg(long, value_name = "PATH", env = "PORTCULLIS_SOCKET", default_value = control::config::DEFAULT_SOCKET)]
     pub socket: PathBuf,
-    /// An appliance over TCP instead, such as https://fw1.example:9696
+    /// An appliance over TCP instead, such as `https://fw1.example:9696`
     #[arg(long, value_name = "URL", env = "PORTCULLIS_URL")]
     pub url: Option<String>,
     /// A file that holds the token to show over TCP

@@ -26,7 +26,7 @@ impl AddressKey {
     /// A public one, for those whom nobody attacks: tests, `replay`, `explain`. Their runs are repeatable.
     pub const PUBLIC: AddressKey = AddressKey([0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93]);
 
-    /// Of an address; an IPv4 one as [`sole_v4`] has it, so that plain packets need no more than this.
+    /// Of an address; an IPv4 one as `sole_v4` has it, so that plain packets need no more than this.
     #[inline(always)]
     pub fn v4(&self, sole: u64) -> usize {
         fold(sole ^ self.0[0], self.0[1] | 1) as usize
