@@ -37,8 +37,7 @@ impl<P: Port> Worker<P> {
             if self.batch.lanes.iter().any(|lane| lane.stage < Stage::Judge) {
                 self.route_again();
             }
-            // SAFETY: nothing is demanded without `V3`.
-            unsafe { self.run_batch::<false>(None, tap) };
+            self.run_taken(tap);
         }
         frames
     }

@@ -41,8 +41,27 @@ impl<P: Port> Worker<P> {
             self.route_again();
         }
         tap.passed(Pass::Parse);
-        // SAFETY: as the caller says.
-        unsafe { self.run_batch::<V3>(None, tap) };
+        self.run_taken(tap);
+    }
+
+    /// Judges a batch that was read already, of frames of any wire: handed over, or held until now. Of its own, so that there is
+    /// no other copy of all that judging is.
+    #[inline(never)]
+    pub(super) fn run_taken(&mut self, tap: &mut impl Tap<P::Frame>) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_v3 {
+            // SAFETY: the processor has these instructions: the flag says that it was asked.
+            return unsafe { self.run_taken_v3(tap) };
+        }
+        // SAFETY: nothing is demanded without `V3`.
+        unsafe { self.run_batch::<false>(None, tap) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
+    fn run_taken_v3(&mut self, tap: &mut impl Tap<P::Frame>) {
+        // SAFETY: who calls this has these instructions.
+        unsafe { self.run_batch::<true>(None, tap) }
     }
 
     /// Makes the burst in hand the batch, read into lanes. False if one of its frames may be another worker's.
