@@ -253,3 +253,23 @@ fn a_store_that_is_taken_away_takes_no_changes_until_it_is_back() {
     assert_eq!(appliance.apply(&with_port(23), &[]).0, 0);
     appliance.end();
 }
+
+#[test]
+fn a_table_that_is_nearly_full_is_in_health_with_who_fills_it() {
+    let setup = Setup::new("net_null0,no-rx=1", "net_pcap1,rx_pcap=IN,tx_pcap=OUT").fill("", "outside");
+    let syns = (1..=100u16).map(|port| {
+        testkit::frame::Build::frame(&testkit::frame::tcp(("198.51.100.9", port), ("10.5.6.7", 22)).syn())
+    });
+    testkit::pcap::write(
+        setup.path("outside.pcap"),
+        testkit::pcap::Format::NANO,
+        &testkit::pcap::records(1, syns),
+    )
+    .unwrap();
+    let setup = setup.more("[conntrack]\ncapacity = 100\nunconfirmed_share = 1.0\n");
+    let other = "\n  - { name: idle, vpc: prod, addresses: [10.5.6.8], security_groups: [sg-AB] }\n";
+    let appliance = setup.start(&(POLICY.to_owned() + other));
+    let found = wait_for_problem(&appliance, "connections");
+    assert!(found["problem"].as_str().unwrap().contains("above their fair share: web-1 ("), "{found}");
+    appliance.end();
+}

@@ -103,11 +103,21 @@ pub fn notice(live: &Live) -> Option<String> {
 }
 
 impl Live {
-    /// Connections of all NICs, tombstones included.
-    pub fn connections_held(&self) -> u64 {
+    /// Connections of all NICs, tombstones included, and the NICs that have more than their fair share (semantics
+    /// 6.1), those with most first.
+    pub fn connections_held(&self) -> (u64, Vec<(String, u32)>) {
         let inner = self.inner();
-        let slots = inner.committer.policy().nics.keys().filter_map(|key| inner.committer.nic_slot(key));
-        slots.map(|slot| u64::from(inner.population.get(slot))).sum()
+        let (mut all, mut above, share) = (0, Vec::new(), inner.fair_share());
+        for key in inner.committer.policy().nics.keys() {
+            let Some(slot) = inner.committer.nic_slot(key) else { continue };
+            let held = inner.population.get(slot);
+            all += u64::from(held);
+            if held > share {
+                above.push((key.to_string(), held));
+            }
+        }
+        above.sort_by_key(|(_, held)| std::cmp::Reverse(*held));
+        (all, above)
     }
 
     /// `explain`: by the very snapshot that the workers judge by.

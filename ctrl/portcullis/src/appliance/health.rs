@@ -25,6 +25,8 @@ const STEP_SHOWN: Duration = Duration::from_secs(60);
 const LOST_SHOWN: Duration = Duration::from_secs(60);
 /// Shares of memory and of the table of connections above which they are in health, in hundredths.
 const FULL: u64 = 90;
+/// NICs that are named at most.
+const NAMED: usize = 5;
 /// A task that ended by a panic begins again after so long.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -151,16 +153,27 @@ impl Watchman {
     }
 
     fn look_at_table(&self, live: &Live) {
-        let held = live.connections_held();
+        let (held, above) = live.connections_held();
         if held * 100 < self.capacity * FULL {
             return live.board().clear(TABLE);
         }
         live.board().raise(
             TABLE,
             Severity::Degraded,
-            format!("{held} connections of {} that fit, tombstones included", self.capacity),
-            "raise [conntrack] capacity; `show nics` tells who has how many",
+            format!("{held} connections of {} that fit, tombstones included{}", self.capacity, who(&above)),
+            "look at the NICs above their fair share (`show nics`), limit them by max_connections, or raise [conntrack] \
+             capacity",
         );
+    }
+}
+
+/// NICs above their share, for the end of a sentence.
+fn who(above: &[(String, u32)]) -> String {
+    let told: Vec<_> = above.iter().take(NAMED).map(|(nic, held)| format!("{nic} ({held})")).collect();
+    match above.len() {
+        0 => String::new(),
+        1..=NAMED => format!("; above their fair share: {}", told.join(", ")),
+        more => format!("; above their fair share: {} and {} more", told.join(", "), more - NAMED),
     }
 }
 
@@ -208,4 +221,17 @@ where
             board.clear((what, "task"));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_above_their_share_are_named_most_first_and_the_rest_counted() {
+        let above = |count: u32| (0..count).map(|n| (format!("n{n}"), 100 - n)).collect::<Vec<_>>();
+        assert_eq!(who(&above(0)), "");
+        assert_eq!(who(&above(2)), "; above their fair share: n0 (100), n1 (99)");
+        assert!(who(&above(7)).ends_with("n4 (96) and 2 more"), "{}", who(&above(7)));
+    }
 }
