@@ -16,8 +16,8 @@
 mod rows;
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -179,6 +179,8 @@ impl Store {
             false => None,
         };
         let database = Database::create(path).map_err(|error| io(&error))?;
+        // A policy tells where to attack: it is its owner's alone.
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| io(&error))?;
         let identity = identity(path).map_err(|error| io(&error))?;
         let database = Mutex::new(Some(database));
         let store = Store { database, path: path.to_owned(), identity, _lock: lock };
@@ -325,6 +327,7 @@ struct Copy(PathBuf);
 impl Copy {
     fn of(path: &Path) -> Result<Copy, StoreError> {
         let copy = Copy(with_suffix(path, &format!("copy-{}", std::process::id())));
+        // With the permissions of the store.
         let copied = fs::copy(path, &copy.0);
         copied.map_err(|error| StoreError::Io(path.to_owned(), error.to_string()))?;
         Ok(copy)

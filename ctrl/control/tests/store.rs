@@ -107,6 +107,19 @@ fn where_the_api_governs_a_file_fills_an_empty_store_only() {
 }
 
 #[test]
+fn a_store_is_its_owners_alone_also_one_that_others_could_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("store.redb");
+    drop(Store::open(&path).unwrap());
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&path).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn a_store_has_one_user_at_a_time() {
     let scratch = Scratch::new();
     let held = Store::open(&scratch.path()).unwrap();
