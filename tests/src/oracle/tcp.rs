@@ -368,10 +368,7 @@ impl Tcp {
     /// A RST outside SYN sent.
     fn reset(&self, who: Who, segment: &Segment, check: bool) -> Step {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
-        // Who has a SYN expects what follows it, and an acknowledgment of less acknowledges nothing of this connection. Of one picked up
-        // in mid-stream no SYN is known, and unchecked acknowledgments may go half the numbers and more beyond where it began.
-        let first = sender.isn.wrapping_add(1);
-        let acked = receiver.acked.filter(|acked| self.picked_up || upto(first, *acked)).unwrap_or(first);
+        let acked = receiver.acked.unwrap_or(sender.isn.wrapping_add(1));
         // "A RST with ACK that acknowledges that SYN, whatever its sequence number, passes and ends the connection."
         if self.passed_syn.is_some_and(|(whose, syn)| whose != who && acknowledges_syn(&syn, segment)) {
             return Step::End;
@@ -447,8 +444,11 @@ impl Tcp {
 
     /// "R.maxend = max(R.maxend, ack + win, or + 1 where win is 0)".
     fn acknowledge(&mut self, who: Who, segment: &Segment, window: u32) {
+        // Who has a SYN expects what follows it: the highest number acknowledged counts on from there, modulo 2³², and an
+        // acknowledgment of less acknowledges nothing of this connection.
+        let first = self.sides[who.other() as usize].isn.wrapping_add(1);
         let sender = &mut self.sides[who as usize];
-        sender.acked = Some(sender.acked.map_or(segment.ack, |acked| later(acked, segment.ack)));
+        sender.acked = Some(later(sender.acked.unwrap_or(first), segment.ack));
         let receiver = &mut self.sides[who.other() as usize];
         receiver.maxend = later(receiver.maxend, segment.ack.wrapping_add(window.max(1)));
     }
