@@ -305,7 +305,8 @@ fn entry_macs(nic: &Nic) -> Vec<(u64, u128, bool)> {
     entries
 }
 
-/// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5).
+/// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5), the others in that of their
+/// slots: two builds of one policy are laid out alike, and so cost the same.
 fn in_order(nics: &HashMap<Key, Drafted>) -> Vec<AddrId> {
     let mut order = Vec::with_capacity(nics.len());
     let mut shared = Vec::new();
@@ -314,6 +315,7 @@ fn in_order(nics: &HashMap<Key, Drafted>) -> Vec<AddrId> {
             if *is_allowed { shared.push((key, *id)) } else { order.push(*id) }
         }
     }
+    order.sort_unstable_by_key(|id| id.slot());
     shared.sort_unstable();
     order.extend(shared.into_iter().map(|(_, id)| id));
     order
