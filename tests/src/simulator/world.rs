@@ -37,8 +37,6 @@ pub(super) struct Sent {
     pub queue: usize,
     /// When a worker took it from there.
     received_ns: u64,
-    /// The generation that was the last when it arrived.
-    arrived_under: u32,
     pub judged: bool,
 }
 
@@ -83,6 +81,8 @@ pub(super) struct World<'s> {
     judging: u32,
     parked: Vec<bool>,
     polled_ns: Vec<u64>,
+    /// When each worker took up the generation that it judges by.
+    adopted_ns: Vec<u64>,
     /// By queue and side the frames that wait to be received.
     waiting: Vec<[VecDeque<usize>; 2]>,
     /// When a frame was last judged that had waited long for its owner, or a forged first fragment.
@@ -109,6 +109,7 @@ impl<'s> World<'s> {
             judging: 0,
             parked: vec![false; *workers],
             polled_ns: vec![START_NS; *workers],
+            adopted_ns: vec![0; *workers],
             waiting: vec![Default::default(); *workers],
             misled_ns: None,
             order: BTreeMap::new(),
@@ -191,7 +192,6 @@ impl<'s> World<'s> {
             original_len: arrival.original_len,
             queue,
             received_ns: 0,
-            arrived_under: self.farm.committer.generation().0,
             judged: false,
         });
         self.waiting[queue][arrival.side as usize].push_back(self.sent.len() - 1);
@@ -328,6 +328,9 @@ impl<'s> World<'s> {
         if generation < self.acknowledged {
             return fail("acknowledgement", format!("worker {worker} judges by {generation}"));
         }
+        if self.oracle.generation(worker) != generation {
+            self.adopted_ns[worker] = self.now_ns;
+        }
         self.oracle.adopt(worker, generation);
         self.judging = generation;
         let before = self.before(worker, generation);
@@ -379,9 +382,9 @@ impl<'s> World<'s> {
             original_len: self.sent[*id].original_len,
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
             holds: None,
-            // Its address may be another's since, or another than it was; what is known of first fragments is that one's.
-            in_vain: seen.stage == Stage::Over
-                && self.sent[*id].arrived_under != self.farm.committer.generation().0,
+            // Where the worker has taken up a change since, the address may be another NIC's, or that of the NIC as it was before
+            // (5.5, 5.7); what is known of first fragments is that one's.
+            in_vain: seen.stage == Stage::Over && self.adopted_ns[worker] >= self.sent[*id].received_ns,
         });
         // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
         // and a first that was lost on its way, or forged, was noted there in place of another.
