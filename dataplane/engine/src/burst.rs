@@ -344,12 +344,22 @@ impl Firewall {
         let (mut place, mut is_any_v6, mut guesses) = (0, false, Guesses::default());
         while let (Some(first), Some(frame)) = (lanes.get(place), frames.get(place)) {
             if first.plain
-                && let Some(holders) = snapshot.sole_holders_v4(first.segment)
+                && let Some(holders) = snapshot.sole_holders(first.segment)
             {
                 guesses.begin(first.segment);
                 let next = self.judge.resolve_plain_ones(&holders, &mut guesses, place, lanes, &mut aheads);
                 if next != place {
                     place = next;
+                    continue;
+                }
+            }
+            if first.is_plain_v6()
+                && let Some(holders) = snapshot.sole_holders(first.segment)
+            {
+                let segment = first.segment;
+                let next = self.judge.resolve_plain_v6_ones(&holders, segment, place, lanes, &mut aheads);
+                if next != place {
+                    (place, is_any_v6) = (next, true);
                     continue;
                 }
             }

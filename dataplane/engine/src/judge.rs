@@ -19,14 +19,14 @@ use crate::io::BURST;
 use crate::lane::{Fragment, Lane, What, flags};
 use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
-use crate::resolve::resolve_plain;
-use crate::snapshot::{Binding, Snapshot, SoleHolders};
+use crate::resolve::{resolve_plain, resolve_plain_v6};
+use crate::snapshot::{Binding, Guess, Snapshot, SoleHolders};
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
 use crate::waits::{Ticket, Waits};
 use crate::wheel::Class;
-use crate::{Direction, FlowIndex, Reason, Side, proto};
+use crate::{Direction, FlowIndex, Reason, SegmentKey, Side, proto};
 
 /// Local port × 65536 + remote port, or what stands for them in the key (semantics 4.1).
 #[inline]
@@ -88,6 +88,9 @@ unsafe fn established<const V3: bool>(
     entry.deadline = lane.now.up.wrapping_add(timeout);
     true
 }
+
+/// IPv6 packets one after the other whose NICs are asked for before the first of them is needed.
+const V6_RUN: usize = 16;
 
 /// What opens or belongs to connections, on one worker.
 pub struct Judge {
@@ -165,6 +168,38 @@ impl Judge {
             }
         }
         count
+    }
+
+    /// The same of plain IPv6 packets.
+    #[inline(always)]
+    pub fn resolve_plain_v6_ones<'s>(
+        &self,
+        holders: &SoleHolders<'s>,
+        segment: SegmentKey,
+        first: usize,
+        lanes: &[Lane],
+        aheads: &mut [Ahead<'s>; BURST],
+    ) -> usize {
+        let homes = self.shard.homes();
+        let is_one = |lane: &&Lane| lane.is_plain_v6() && lane.segment == segment;
+        let run = lanes[first..].iter().take(V6_RUN).take_while(is_one);
+        let mut guesses = [Guess::default(); V6_RUN];
+        let mut count = 0;
+        for (guess, lane) in guesses.iter_mut().zip(run) {
+            *guess = holders.guess_v6(lane.local());
+            count += 1;
+        }
+        for (place, guess) in (first..).zip(&guesses[..count]) {
+            let lane = &lanes[place];
+            let Some(nic) = resolve_plain_v6(holders, lane, *guess) else { return place };
+            let (remote, ports, meta) = (lane.remote(), key_ports(lane), key_meta(lane.proto, true));
+            let key =
+                EntryKey::new(nic.id, remote_digest(remote, meta), ports, meta | demand(lane.demands()));
+            let hash = homes.hash_v6(nic.id, remote, ports, lane.proto);
+            homes.prefetch(hash);
+            aheads[place] = Ahead { key, hash, nic: Some(nic) };
+        }
+        first + count
     }
 
     /// The key under which a packet's connection is looked up.

@@ -296,6 +296,15 @@ impl Lane {
         }
     }
 
+    /// A whole IPv6 packet of TCP, or of UDP and its like that is not DHCP, not to a link-local MAC.
+    #[inline(always)]
+    pub fn is_plain_v6(&self) -> bool {
+        self.v6
+            && matches!(self.what, What::Tcp | What::Ports)
+            && self.fragment == Fragment::Whole
+            && !self.link_local
+    }
+
     /// Local address of the judged NIC, by the side it came from.
     #[inline]
     pub fn local(&self) -> u128 {

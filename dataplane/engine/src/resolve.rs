@@ -31,11 +31,23 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, lane: &Lane, bytes: &[u8]) -> Step<'s
 #[inline(always)]
 pub fn resolve_plain<'s>(holders: &SoleHolders<'s>, lane: &Lane, guess: Guess) -> Option<&'s Binding> {
     let nic = holders.find(lane.ends.local, guess)?;
-    let is_clean = match lane.side {
+    is_clean(nic, lane, u128::from(lane.ends.remote)).then_some(nic)
+}
+
+/// The same of a whole IPv6 packet ([`Lane::is_plain_v6`]).
+#[inline(always)]
+pub fn resolve_plain_v6<'s>(holders: &SoleHolders<'s>, lane: &Lane, guess: Guess) -> Option<&'s Binding> {
+    let nic = holders.find_v6(lane.local(), guess)?;
+    is_clean(nic, lane, lane.remote()).then_some(nic)
+}
+
+/// Clearly not spoofed.
+#[inline(always)]
+fn is_clean(nic: &Binding, lane: &Lane, remote: u128) -> bool {
+    match lane.side {
         Side::Inside => nic.mac == lane.src_mac || nic.mac == ANY_MAC,
-        Side::Outside => !nic.may_own(u128::from(lane.ends.remote)),
-    };
-    is_clean.then_some(nic)
+        Side::Outside => !nic.may_own(remote),
+    }
 }
 
 fn unknown_segment(snapshot: &Snapshot) -> Verdict {

@@ -261,7 +261,7 @@ pub struct Snapshot {
 #[derive(Clone, Copy, Default)]
 pub struct Guess(u32);
 
-/// What nearly every packet's NIC is found by: IPv4 addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
+/// What nearly every packet's NIC is found by: addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
 /// registers.
 #[derive(Clone, Copy)]
 pub struct SoleHolders<'s> {
@@ -287,6 +287,23 @@ impl<'s> SoleHolders<'s> {
         let sole = sole_v4(self.vpc, addr);
         let binding = self.bindings.get(guess.0 as usize)?;
         if binding.sole == sole { Some(binding) } else { self.find_behind(sole) }
+    }
+
+    /// Where an IPv6 address's holder lies, if it lies where it is looked for first, as [`SoleHolders::guess`].
+    #[inline(always)]
+    pub fn guess_v6(&self, addr: u128) -> Guess {
+        let at = self.key.v6(self.vpc, addr) & self.mask();
+        let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
+        crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
+        Guess(place)
+    }
+
+    /// Who alone has an IPv6 address, if it lies where the guess says.
+    #[inline(always)]
+    pub fn find_v6(&self, addr: u128, guess: Guess) -> Option<&'s Binding> {
+        let binding = self.bindings.get(guess.0 as usize)?;
+        let is_it = binding.addr == addr && binding.vpc == self.vpc && binding.is_v6();
+        (is_it && binding.next() == LAST).then_some(binding)
     }
 
     /// In a call of its own, so that the first look need not be made as one of many.
@@ -361,9 +378,9 @@ impl Snapshot {
         entries.get(at).is_some_and(|entry| entry.0 == mac)
     }
 
-    /// Who has which IPv4 address alone in a segment's VPC.
+    /// Who has which address alone in a segment's VPC.
     #[inline(always)]
-    pub fn sole_holders_v4(&self, segment: SegmentKey) -> Option<SoleHolders<'_>> {
+    pub fn sole_holders(&self, segment: SegmentKey) -> Option<SoleHolders<'_>> {
         let vpc = self.vpc_of(segment)?;
         let AddressIndex { slots, key } = &self.places;
         Some(SoleHolders { slots, key: *key, bindings: &self.bindings, vpc })

@@ -430,6 +430,12 @@ impl Homes<'_> {
         self.index.hash(self.secret.v4(key))
     }
 
+    /// That of an IPv6 connection.
+    #[inline(always)]
+    pub fn hash_v6(&self, addr: AddrId, remote: u128, ports: u32, protocol: u8) -> FlowHash {
+        self.index.hash(self.secret.v6(addr.0, remote, ports, protocol))
+    }
+
     /// Asks for the cache line that [`Homes::hint`] reads.
     #[inline(always)]
     pub fn prefetch(&self, hash: FlowHash) {

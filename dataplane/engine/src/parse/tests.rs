@@ -128,6 +128,23 @@ fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
     assert!(read > 20_000);
 }
 
+#[test]
+fn ipv6_is_read_without_vectors_as_by_the_long_way_whatever_a_byte_says() {
+    let mut read = 0;
+    for frame in [over_ipv6(proto::TCP), over_ipv6(proto::UDP)] {
+        varied(&frame, &mut |data: &[u8], wire_len: usize| {
+            for side in [Side::Inside, Side::Outside] {
+                let (mut lane, arrival) = (Lane::default(), arrival(side));
+                if v6::read_at(data, wire_len, UNTAGGED, &arrival, &mut lane) {
+                    read += 1;
+                    assert_as_by_the_long_way(lane, data, wire_len, &arrival);
+                }
+            }
+        });
+    }
+    assert!(read > 20_000, "{read}");
+}
+
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_is_tagged_or_tunnelled_or_ipv6_is_read_as_by_the_long_way_whatever_a_byte_says() {

@@ -32,8 +32,9 @@ impl AddressKey {
         fold(sole ^ self.0[0], self.0[1] | 1) as usize
     }
 
-    #[inline]
-    fn v6(&self, vpc: VpcId, addr: u128) -> usize {
+    /// Of an IPv6 address in a VPC.
+    #[inline(always)]
+    pub fn v6(&self, vpc: VpcId, addr: u128) -> usize {
         let folded = fold(addr as u64 ^ self.0[0], (addr >> 64) as u64 ^ self.0[1]);
         fold(folded ^ u64::from(vpc.0), self.0[1] | 1) as usize
     }
