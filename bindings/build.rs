@@ -9,7 +9,7 @@ const LIBRARIES: [&str; 4] = ["rte_eal", "rte_mempool", "rte_mbuf", "rte_ethdev"
 
 /// Every function of DPDK that is called as it is; static inlines come as `shim_*`.
 const FUNCTIONS: &str = "shim_.*\
-    |rte_eal_(init|cleanup|has_hugepages)\
+    |rte_eal_(init|cleanup|has_hugepages|hotplug_add|hotplug_remove)\
     |rte_version|rte_strerror|rte_socket_id\
     |rte_thread_(register|unregister)\
     |rte_pktmbuf_pool_create\

@@ -1,7 +1,7 @@
 //! Simulated frames and ports, and a farm of workers on them, on a clock of the test's own.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use control::commit::Committer;
@@ -14,7 +14,7 @@ use engine::burst::{Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
 use engine::handoff::{RETA_SIZE, rss_hash};
-use engine::io::{Burst, Frame, Port};
+use engine::io::{Burst, Frame, Port, Refusal};
 use engine::lane::Lane;
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
@@ -116,6 +116,8 @@ pub struct SimQueue {
     tx: Arc<Mutex<Vec<SimFrame>>>,
     /// Frames that it refuses from now on.
     refusals: Arc<AtomicUsize>,
+    /// What it refuses, it refuses since nobody is at its other end.
+    is_down: Arc<AtomicBool>,
     /// Frames that one receive call yields at most; 0 for a whole burst.
     most: Arc<AtomicUsize>,
 }
@@ -145,6 +147,11 @@ impl SimQueue {
         self.refusals.store(n, Ordering::Relaxed);
     }
 
+    /// What it refuses from now on, it refuses since nobody is at its other end.
+    pub fn go_down(&self) {
+        self.is_down.store(true, Ordering::Relaxed);
+    }
+
     /// Receive calls yield at most `n` frames each.
     pub fn at_most(&self, n: usize) {
         self.most.store(n, Ordering::Relaxed);
@@ -169,6 +176,10 @@ impl Port for SimQueue {
         self.refusals.fetch_sub(refused, Ordering::Relaxed);
         let taken = burst.len() - refused;
         lock(&self.tx).extend(burst.drain(..taken));
+    }
+
+    fn give_up(&mut self, _: usize) -> Refusal {
+        if self.is_down.load(Ordering::Relaxed) { Refusal::Down } else { Refusal::Full }
     }
 }
 

@@ -367,6 +367,22 @@ fn counting_6_4_what_a_port_refuses_is_tx_full_and_not_passed() {
 }
 
 #[test]
+fn counting_6_4_what_finds_nobody_behind_a_port_is_tx_down_and_neither_passed_nor_tx_full() {
+    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
+    farm.queues(Side::Inside)[0].go_down();
+    farm.queues(Side::Inside)[0].refuse(3);
+    for n in 1..=10u16 {
+        farm.arrive(Side::Outside, &query(n).frame());
+    }
+    farm.drain();
+    assert_eq!(counted(&farm, |reason| reason == Reason::New), 7);
+    assert_eq!(counted(&farm, |reason| reason == Reason::TxDown), 3);
+    assert_eq!(counted(&farm, |_| true), 10);
+    assert_eq!(farm.left(Side::Inside).len(), 7);
+    assert_eq!(farm.alive().load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn transaction_5_0_an_acknowledged_change_is_what_every_later_packet_is_judged_by() {
     for workers in [1, 3] {
         let mut farm = Farm::new(&Config::default(), &one(&[DNS]), workers, 64, Steering::Wrong);

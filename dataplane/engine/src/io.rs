@@ -53,6 +53,15 @@ pub trait Frame: Send {
     fn prefetch_metadata(&self) {}
 }
 
+/// Why a port refused frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has no room, or cannot carry them.
+    Full,
+    /// Its link is down, its interface is gone, or its peer is not there.
+    Down,
+}
+
 /// One queue pair of one port, owned by one worker.
 pub trait Port {
     /// The frames that it carries.
@@ -63,6 +72,12 @@ pub trait Port {
 
     /// Takes frames from the front of `burst`, in order; those that it refuses stay.
     fn tx(&mut self, burst: &mut Burst<Self::Frame>);
+
+    /// Tells the port that `_frames` of those that the last [`Port::tx`] refused are dropped; it tells why it refused
+    /// them. Not part of the usual way of a burst.
+    fn give_up(&mut self, _frames: usize) -> Refusal {
+        Refusal::Full
+    }
 
     /// Gives the frames' buffers back, in bulk where the driver can.
     fn free(&mut self, burst: &mut Burst<Self::Frame>) {

@@ -44,12 +44,14 @@ pub enum Reason {
     NicLimit,
     /// The ring to the worker that owns the connection is full.
     HandoffFull,
-    /// The port refused to send it.
+    /// The port refused to send it: no room, or longer than the MTU.
     TxFull,
+    /// The port it should leave by has nobody behind it: link down, interface gone, peer absent.
+    TxDown,
 }
 
 /// How many reasons there are.
-pub const REASONS: usize = 21;
+pub const REASONS: usize = 22;
 
 impl Reason {
     /// All, in order of their number.
@@ -75,6 +77,7 @@ impl Reason {
         Reason::NicLimit,
         Reason::HandoffFull,
         Reason::TxFull,
+        Reason::TxDown,
     ];
 
     /// True for the reasons to pass.
@@ -107,6 +110,7 @@ impl Reason {
             Reason::NicLimit => "nic-limit",
             Reason::HandoffFull => "handoff-full",
             Reason::TxFull => "tx-full",
+            Reason::TxDown => "tx-down",
         }
     }
 }

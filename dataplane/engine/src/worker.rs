@@ -14,7 +14,7 @@ use rcu::{Parked, Parker, Waker};
 use crate::burst::{Batch, Firewall, Pass};
 use crate::handoff::Router;
 use crate::held::Held;
-use crate::io::{BURST, Burst, Frame, Port};
+use crate::io::{BURST, Burst, Frame, Port, Refusal};
 use crate::lane::{Arrival, Lane, Stage};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
@@ -441,14 +441,18 @@ impl<P: Port> Worker<P> {
         port.tx(out);
         if !out.is_empty() {
             let refused = out.len();
+            let reason = match port.give_up(refused) {
+                Refusal::Full => Reason::TxFull,
+                Refusal::Down => Reason::TxDown,
+            };
             port.free(out);
-            self.count_refused(wire, leaves, refused);
+            self.count_refused(wire, leaves, refused, reason);
         }
     }
 
     /// The last `refused` frames of the batch that should have left here are drops, not passes.
     #[cold]
-    fn count_refused(&self, wire: usize, leaves: Side, refused: usize) {
+    fn count_refused(&self, wire: usize, leaves: Side, refused: usize, reason: Reason) {
         let Batch { lanes, verdicts, .. } = &self.batch;
         let passed = lanes.iter().zip(verdicts.iter()).rev().filter(|(lane, verdict)| {
             verdict.passes() && usize::from(lane.wire) == wire && lane.side.other() == leaves
@@ -459,7 +463,7 @@ impl<P: Port> Worker<P> {
             if verdict.observed {
                 cells.observe(verdict.nic, direction, -1);
             }
-            cells.count(verdict.nic, direction, Reason::TxFull);
+            cells.count(verdict.nic, direction, reason);
         }
     }
 

@@ -91,6 +91,32 @@ impl Eal {
                 .is_ok_and(|sizes| sizes.flatten().any(|dir| free(dir) > 0))
     }
 
+    /// Makes the virtual device `name` with its driver's arguments, as `--vdev` does at the start. Not on the data path.
+    pub fn plug(&self, name: &str, args: &str) -> Result<(), Error> {
+        let (c_name, c_args) = (c_string(name)?, c_string(args)?);
+        let (status, log) = quietly(|| {
+            // SAFETY: EAL runs as long as `self` is, and the three are C strings, which the call copies.
+            unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), c_name.as_ptr(), c_args.as_ptr()) }
+        });
+        match status {
+            0 => Ok(()),
+            _ => Err(Error::Port { port: name.to_owned(), step: "come up", reason: reason(&log, status) }),
+        }
+    }
+
+    /// Takes the virtual device `name` away, whose port is closed already.
+    pub fn unplug(&self, name: &str) -> Result<(), Error> {
+        let c_name = c_string(name)?;
+        let (status, log) = quietly(|| {
+            // SAFETY: as above.
+            unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), c_name.as_ptr()) }
+        });
+        match status {
+            0 => Ok(()),
+            _ => Err(Error::Port { port: name.to_owned(), step: "go", reason: reason(&log, status) }),
+        }
+    }
+
     /// DPDK's own name and version, such as `DPDK 22.11.11`.
     pub fn version() -> String {
         // SAFETY: rte_version returns a static C string.
@@ -127,6 +153,10 @@ impl Drop for ThreadGuard {
             unsafe { dpdk_sys::rte_thread_unregister() };
         }
     }
+}
+
+fn c_string(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::Argument(text.to_owned()))
 }
 
 /// The name of the port with this identifier, if there is one.

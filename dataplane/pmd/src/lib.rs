@@ -28,6 +28,7 @@ mod assertions;
 mod capture;
 mod eal;
 mod error;
+mod gate;
 mod mbuf;
 mod mempool;
 mod port;
@@ -36,8 +37,9 @@ mod rss;
 
 pub use eal::{Eal, ThreadGuard};
 pub use error::Error;
+pub use gate::Way;
 pub use mbuf::Mbuf;
 pub use mempool::{DEFAULT_DATA_ROOM, Mempool, data_room, megabytes_without_huge_pages};
-pub use port::{Config, Configured, FRAME_OVERHEAD, Link, Port, Started, Stats};
+pub use port::{Config, Configured, FRAME_OVERHEAD, Link, Place, Port, Started, Stats};
 pub use queue::{Queue, Receiving, Sending};
 pub use rss::Rss;

@@ -43,7 +43,7 @@ const CACHE: u32 = 256;
 ///
 /// Dropped with all of its buffers back it is freed; while a buffer is out, it stays for ever instead, and EAL with
 /// it, so that the buffer's memory stays valid.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mempool {
     pub(crate) inner: Arc<Inner>,
 }

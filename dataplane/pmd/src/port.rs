@@ -13,8 +13,9 @@ use engine::io::BURST;
 use crate::capture::quietly;
 use crate::eal::{self, Eal};
 use crate::error::{Error, probe_failure, reason};
+use crate::gate::{Gate, Way};
 use crate::mempool::{self, Mempool};
-use crate::queue::{Counters, Queue};
+use crate::queue::Queue;
 use crate::rss::{Plan, Rss};
 
 /// Bytes that a frame has besides its MTU: the Ethernet header and up to two VLAN tags.
@@ -25,6 +26,9 @@ const MULTI_SEGMENT_UNANNOUNCED: [&str; 2] = ["net_pcap", "net_null"];
 
 /// Drivers that carry frames of any length that their buffers hold, whatever they report: an MTU concerns us alone.
 const CARRIES_ANY_LENGTH: [&str; 4] = ["net_af_packet", "net_null", "net_pcap", "net_ring"];
+
+/// The driver whose link is its peer, and whose state is a word in memory.
+const TELLS_PEERS: &str = "net_memif";
 
 /// Frames that a ring device may hold when it closes; it would lose them.
 const RING_DEVICE: usize = 1024;
@@ -81,7 +85,7 @@ pub(crate) struct Shared {
     plan: Option<Plan>,
     rss: OnceLock<Rss>,
     started: AtomicBool,
-    pub(crate) counters: Box<[Counters]>,
+    pub(crate) gate: Arc<Gate>,
     /// The port's rings hold buffers of the pool.
     _pool: Arc<mempool::Inner>,
     eal: Arc<eal::Inner>,
@@ -121,9 +125,36 @@ pub struct Stats {
     pub rx_oversize: u64,
     /// Frames longer than the MTU allows, or too segmented, that were not sent.
     pub tx_oversize: u64,
+    /// Frames that the device had no room for, and that were given up.
+    pub tx_full: u64,
+    /// Frames given up since nobody was there to take them.
+    pub tx_down: u64,
+}
+
+impl Stats {
+    /// With what another device counted before, in the same place.
+    #[must_use]
+    pub fn after(mut self, before: &Stats) -> Stats {
+        self.rx_packets += before.rx_packets;
+        self.rx_bytes += before.rx_bytes;
+        self.tx_packets += before.tx_packets;
+        self.tx_bytes += before.tx_bytes;
+        self.rx_missed += before.rx_missed;
+        self.rx_errors += before.rx_errors;
+        self.tx_errors += before.tx_errors;
+        self.rx_no_buffer += before.rx_no_buffer;
+        self
+    }
 }
 
 impl Shared {
+    /// True if the driver tells at once, and this is so, that nobody is at the other end.
+    #[cold]
+    pub(crate) fn has_no_peer(&self) -> bool {
+        // Others ask their hardware, which takes longer than a worker has.
+        self.driver == TELLS_PEERS && !link_of(self.id).up
+    }
+
     /// Bytes of the longest frame that passes the port.
     pub(crate) fn max_frame(&self) -> usize {
         usize::from(self.mtu) + FRAME_OVERHEAD
@@ -246,6 +277,20 @@ impl Port<Configured> {
     /// No offload but scattered reception and segmented transmission is on: VLAN tags stay in the frames and
     /// checksums stay as they are.
     pub fn configure(eal: &Eal, name: &str, config: &Config, pool: &Mempool) -> Result<Self, Error> {
+        let gate = Arc::new(Gate::new(name, config.queues));
+        Self::configure_at(eal, gate, config, pool)
+    }
+
+    /// Opens the port that took the place of one that is gone: its queues go on counting where the others' ended, and
+    /// its way is as it was left.
+    pub fn configure_again(eal: &Eal, place: &Place, config: &Config, pool: &Mempool) -> Result<Self, Error> {
+        let config = Config { queues: place.gate.counters.len() as u16, ..*config };
+        Self::configure_at(eal, Arc::clone(&place.gate), &config, pool)
+    }
+
+    fn configure_at(eal: &Eal, gate: Arc<Gate>, config: &Config, pool: &Mempool) -> Result<Self, Error> {
+        let name = gate.name.clone();
+        let name = name.as_str();
         let id = find(eal, name)?;
         let info = device_info(id, name)?;
         // SAFETY: the driver's name is a static C string.
@@ -279,7 +324,7 @@ impl Port<Configured> {
             plan: Plan::new(&info, config.queues, config.rss_pattern),
             rss: OnceLock::new(),
             started: AtomicBool::new(false),
-            counters: (0..config.queues).map(|_| Counters::default()).collect(),
+            gate,
             _pool: Arc::clone(&pool.inner),
             eal: Arc::clone(&eal.inner),
         };
@@ -328,10 +373,23 @@ impl Port<Started> {
 
     /// The link's present state, without waiting for it.
     pub fn link(&self) -> Link {
-        let (mut mbps, mut full_duplex) = (0, false);
-        // SAFETY: the port is ours, and the two places are.
-        let up = unsafe { dpdk_sys::shim_link(self.shared.id, &mut mbps, &mut full_duplex) };
-        Link { up, mbps, full_duplex }
+        link_of(self.shared.id)
+    }
+
+    /// The port's place, for another device to take.
+    pub fn place(&self) -> Place {
+        Place { gate: Arc::clone(&self.shared.gate) }
+    }
+
+    /// Queues of this port's place with no device behind them, for its workers to hold while there is none.
+    pub fn vacant(&self) -> Vec<Queue> {
+        (0..self.shared.queues).map(|index| Queue::vacant(&self.shared, index)).collect()
+    }
+
+    /// The NUMA node that its device is at; `None` where it is at none, as virtual ones are.
+    pub fn numa_node(&self) -> Option<u32> {
+        // SAFETY: the port is ours.
+        u32::try_from(unsafe { dpdk_sys::rte_eth_dev_socket_id(self.shared.id) }).ok()
     }
 
     /// The port's counters.
@@ -342,7 +400,6 @@ impl Port<Started> {
             dpdk_sys::rte_eth_stats_get(self.shared.id, &mut device);
             device
         };
-        let counters = &self.shared.counters;
         Stats {
             rx_packets: device.ipackets,
             rx_bytes: device.ibytes,
@@ -352,9 +409,38 @@ impl Port<Started> {
             rx_errors: device.ierrors,
             tx_errors: device.oerrors,
             rx_no_buffer: device.rx_nombuf,
-            rx_oversize: counters.iter().map(|c| c.rx_oversize.get()).sum(),
-            tx_oversize: counters.iter().map(|c| c.tx_oversize.get()).sum(),
+            ..self.place().stats()
         }
+    }
+}
+
+/// What stays of a port while its device changes: its name, its way and what its queues count.
+#[derive(Debug, Clone)]
+pub struct Place {
+    gate: Arc<Gate>,
+}
+
+impl Place {
+    /// The port's name.
+    pub fn name(&self) -> &str {
+        &self.gate.name
+    }
+
+    /// What its queues count by themselves; what devices count is 0.
+    pub fn stats(&self) -> Stats {
+        let gate = &self.gate;
+        Stats {
+            rx_oversize: gate.sum(|counters| &counters.rx_oversize),
+            tx_oversize: gate.sum(|counters| &counters.tx_oversize),
+            tx_full: gate.sum(|counters| &counters.tx_full),
+            tx_down: gate.sum(|counters| &counters.tx_down),
+            ..Stats::default()
+        }
+    }
+
+    /// Tells the queues whether frames can leave.
+    pub fn set_way(&self, way: Way) {
+        self.gate.set(way);
     }
 }
 
@@ -399,6 +485,14 @@ impl<State> Port<State> {
             address.addr_bytes
         }
     }
+}
+
+/// A link's present state, without waiting for it.
+fn link_of(id: u16) -> Link {
+    let (mut mbps, mut full_duplex) = (0, false);
+    // SAFETY: the port is open, and the two places are ours.
+    let up = unsafe { dpdk_sys::shim_link(id, &mut mbps, &mut full_duplex) };
+    Link { up, mbps, full_duplex }
 }
 
 /// The identifier of the port called `name`.

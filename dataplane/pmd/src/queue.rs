@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use dpdk_sys::rte_mbuf;
-use engine::io::{BURST, Burst, Frame, Port};
+use engine::io::{BURST, Burst, Frame, Port, Refusal};
 
+use crate::gate::Gate;
 use crate::mbuf::Mbuf;
 use crate::port::Shared;
 
@@ -19,6 +19,9 @@ use crate::port::Shared;
 ///
 /// *Segmented frames* go out as they are where the device takes them. Where it does not, they are moved together
 /// into their first buffer; those with no room there stay in the burst as refused and count in `tx_oversize` too.
+///
+/// *Where nobody is.* While its [`crate::Way`] is shut, and with no device behind it ([`crate::Port::vacant`]), it
+/// brings no frames and refuses all.
 #[derive(Debug)]
 pub struct Queue {
     port: u16,
@@ -26,7 +29,11 @@ pub struct Queue {
     max_frame: usize,
     /// More segments than this can't be sent.
     max_segments: u16,
-    shared: Arc<Shared>,
+    /// Of those that the last `tx` refused, the ones that can't be sent at all.
+    unfit: usize,
+    gate: Arc<Gate>,
+    /// None where the port has no device.
+    shared: Option<Arc<Shared>>,
     _not_sync: PhantomData<Cell<()>>,
 }
 
@@ -38,9 +45,16 @@ impl Queue {
             index,
             max_frame: shared.max_frame(),
             max_segments: if shared.multi_segment_tx { u16::MAX } else { 1 },
-            shared: Arc::clone(shared),
+            unfit: 0,
+            gate: Arc::clone(&shared.gate),
+            shared: Some(Arc::clone(shared)),
             _not_sync: PhantomData,
         }
+    }
+
+    /// The same without the device.
+    pub(crate) fn vacant(shared: &Arc<Shared>, index: u16) -> Self {
+        Self { shared: None, ..Self::new(shared, index) }
     }
 
     /// Its place among the port's queue pairs, from 0.
@@ -50,16 +64,17 @@ impl Queue {
 
     /// The port's name.
     pub fn port_name(&self) -> &str {
-        &self.shared.name
+        &self.gate.name
     }
 
     /// Its two ends, for two threads: what one receives and the other sends have nothing in common.
     ///
     /// A `net_ring` port sends to itself; with one end here and one there it is a cable of one way.
     pub fn split(self) -> (Receiving, Sending) {
-        let Self { port, index, max_frame, max_segments, .. } = self;
-        let shared = Arc::clone(&self.shared);
-        let sending = Self { port, index, max_frame, max_segments, shared, _not_sync: PhantomData };
+        let Self { port, index, max_frame, max_segments, unfit, .. } = self;
+        let (gate, shared) = (Arc::clone(&self.gate), self.shared.clone());
+        let sending =
+            Self { port, index, max_frame, max_segments, unfit, gate, shared, _not_sync: PhantomData };
         (Receiving(self), Sending(sending))
     }
 
@@ -72,7 +87,7 @@ impl Queue {
             place += 1;
             place <= from || frame.captured() <= self.max_frame
         });
-        self.shared.counters[usize::from(self.index)].rx_oversize.add((before - burst.len()) as u64);
+        self.gate.counters[usize::from(self.index)].rx_oversize.add((before - burst.len()) as u64);
     }
 
     /// True if the device would not carry the frame as it is.
@@ -92,7 +107,7 @@ impl Queue {
             if fits { fit.push(frame) } else { unfit.push(frame) }
         }
         *burst = fit;
-        self.shared.counters[usize::from(self.index)].tx_oversize.add(unfit.len() as u64);
+        self.gate.counters[usize::from(self.index)].tx_oversize.add(unfit.len() as u64);
         unfit
     }
 
@@ -126,6 +141,9 @@ impl Port for Queue {
 
     #[inline]
     fn rx(&mut self, burst: &mut Burst<Mbuf>) {
+        if self.shared.is_none() {
+            return;
+        }
         let len = burst.len();
         let room = BURST - len;
         // SAFETY: the burst has `room` places behind `len` (its capacity is BURST); the device fills the first of
@@ -144,16 +162,30 @@ impl Port for Queue {
 
     #[inline]
     fn tx(&mut self, burst: &mut Burst<Mbuf>) {
-        if burst.is_empty() {
+        if burst.is_empty() || self.gate.is_shut() || self.shared.is_none() {
             return;
         }
         if burst.iter().fold(false, |any, frame| any | self.is_unfit(frame)) {
             let unfit = self.take_unfit(burst);
+            self.unfit = unfit.len();
             self.send(burst);
             burst.extend(unfit);
         } else {
             self.send(burst);
         }
+    }
+
+    #[cold]
+    fn give_up(&mut self, frames: usize) -> Refusal {
+        // Those are counted already.
+        let fit = frames.saturating_sub(std::mem::take(&mut self.unfit)) as u64;
+        let counters = &self.gate.counters[usize::from(self.index)];
+        if self.gate.is_down() || self.shared.as_ref().is_none_or(|shared| shared.has_no_peer()) {
+            counters.tx_down.add(fit);
+            return Refusal::Down;
+        }
+        counters.tx_full.add(fit);
+        Refusal::Full
     }
 
     #[inline]
@@ -195,30 +227,6 @@ impl Sending {
     pub fn tx(&mut self, burst: &mut Burst<Mbuf>) {
         self.0.tx(burst);
     }
-}
-
-/// A counter that one thread writes and others read.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(std::sync::atomic::AtomicU64);
-
-impl Counter {
-    /// Adds by load and store: only the queue's owner writes.
-    fn add(&self, n: u64) {
-        // Relaxed: a count stands for itself; readers need no order with the frames.
-        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        // Relaxed: as above.
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What a queue pair counts itself.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) rx_oversize: Counter,
-    pub(crate) tx_oversize: Counter,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the API answers, as JSON: the shapes of the interfaces page with more keys beside them.
 
 mod change;
+mod ports;
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use change::{ChangeLine, LineChange, ObjectKind};
+pub use ports::{LinkState, PortCounters};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -224,42 +226,6 @@ pub struct NicCounters {
     pub inbound: Tallied,
     /// From the instance.
     pub outbound: Tallied,
-}
-
-/// What a port's device counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PortCounters {
-    /// The port.
-    pub name: String,
-    /// Its driver.
-    pub driver: String,
-    /// Whether it has a carrier.
-    pub link_up: bool,
-    /// Whether both directions of a connection come to one worker: the device has taken this start's key, or there is one queue. Else
-    /// workers hand over to each other what is not theirs.
-    pub symmetric_rss: bool,
-    /// Bytes of IP that its frames carry at most.
-    pub mtu: u16,
-    /// Frames received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Frames sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Frames lost because nobody fetched them in time.
-    pub rx_missed: u64,
-    /// Frames that came with errors.
-    pub rx_errors: u64,
-    /// Frames that could not be sent.
-    pub tx_errors: u64,
-    /// Receptions that failed for want of a buffer.
-    pub rx_no_buffer: u64,
-    /// Frames longer than the MTU, dropped on arrival.
-    pub rx_oversize: u64,
-    /// Frames longer than the MTU, not sent.
-    pub tx_oversize: u64,
 }
 
 /// One of `show connections`.

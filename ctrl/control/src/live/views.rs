@@ -25,8 +25,9 @@ impl Tally {
     pub fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
         let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
         let mut tally = Tally { reasons, observed: 0 };
-        let observable =
-            |reason: Reason| !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull);
+        let observable = |reason: Reason| {
+            !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull | Reason::TxDown)
+        };
         tally.observed = cells.observed(nic, direction).min(tally.sum(observable));
         tally
     }

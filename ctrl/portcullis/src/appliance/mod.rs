@@ -9,6 +9,7 @@ mod mtu;
 mod ports;
 mod reload;
 mod service;
+mod swap;
 mod watch;
 mod workers;
 
@@ -40,6 +41,7 @@ use cores::Cores;
 use environment::Environment;
 use health::Watchman;
 use log::Lines;
+use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
 use service::{Signals, tell_supervisor};
 use watch::Watch;
@@ -149,8 +151,8 @@ impl Dataplane {
         let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, environment.data_room)
             .map_err(Failure::runtime)?;
-        let (ports, queues) =
-            ports::open(config, &mtus, &eal, &pool, secret.pattern()).map_err(Failure::runtime)?;
+        let (ports, queues) = ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
+            .map_err(Failure::runtime)?;
         Ok(Dataplane { queues, ports, secret, pool, eal, cores: cores.clone() })
     }
 
@@ -174,11 +176,19 @@ impl Dataplane {
         let governing_file = policy_file.map(|path| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
+        let means = Means {
+            eal: eal.clone(),
+            pool: pool.clone(),
+            exchange: workers.exchange(),
+            board: live.board().clone(),
+        };
+        let keeper = Keeper::start(&ports, means).map_err(Failure::runtime)?;
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);
         let result = runtime.block_on(supervise(&live, doors, &mut workers, signals, watch, looked_after));
         tell_supervisor("STOPPING=1");
+        keeper.stop();
         let stuck = workers.stop();
         print_patiently(format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())));
         runtime.shutdown_background();

@@ -45,7 +45,7 @@ fn interface_of(config: &Config, port: &str) -> Option<Interface> {
 }
 
 /// A kernel interface's MTU. Asked by a socket, which is of our own network namespace; sysfs may be another's.
-fn mtu_of(interface: &str) -> Option<u16> {
+pub fn mtu_of(interface: &str) -> Option<u16> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // SAFETY: an all-zero request is valid: an empty name and numbers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -19,6 +19,7 @@ use rcu::Parker;
 use tracing::warn;
 
 use super::cores;
+use super::swap::{Exchange, Swap};
 
 /// Empty polls in a row after which a worker offers its core to others between two polls.
 const PATIENT_POLLS: u32 = 2048;
@@ -40,10 +41,15 @@ pub const KICK: libc::c_int = libc::SIGUSR2;
 const EXPECTED_NICS: u32 = 4096;
 
 /// What workers are told. Relaxed throughout: it carries nothing but itself.
-mod order {
+pub mod order {
+    /// Receive, judge, send.
     pub const RUN: u8 = 0;
+    /// Receive no more.
     pub const DRAIN: u8 = 1;
+    /// Let go of everything.
     pub const END: u8 = 2;
+    /// As `RUN`, and take the queues that come by the [`Exchange`](super::Exchange).
+    pub const SWAP: u8 = 3;
 }
 
 /// What a worker tells of itself. Relaxed but for `drained`: counts that stand for themselves, each written by its
@@ -111,6 +117,7 @@ pub struct Job {
 pub struct Workers {
     order: Arc<CachePadded<AtomicU8>>,
     threads: Vec<Thread>,
+    exchange: Exchange,
 }
 
 struct Thread {
@@ -124,13 +131,14 @@ struct Thread {
 impl Workers {
     /// Starts a thread a job and waits until each polls. `start` is moment 0 of their clock.
     pub fn start(jobs: Vec<Job>, eal: &Arc<Eal>, start: Instant) -> Result<Workers, String> {
-        let mut workers =
-            Workers { order: Arc::new(CachePadded::new(AtomicU8::new(order::RUN))), threads: Vec::new() };
+        let order = Arc::new(CachePadded::new(AtomicU8::new(order::RUN)));
+        let (exchange, swaps) = Exchange::new(&order, jobs.len());
+        let mut workers = Workers { order, threads: Vec::new(), exchange };
         let (ready, is_ready) = mpsc::channel();
-        for job in jobs {
+        for (job, swaps) in jobs.into_iter().zip(swaps) {
             let (id, beat) = (job.id, job.beat.clone());
             let (eal, order, ready) = (eal.clone(), workers.order.clone(), ready.clone());
-            let body = move || run(job, &eal, &order, start, ready);
+            let body = move || run(job, &swaps, &eal, &order, start, ready);
             match Builder::new().name(format!("worker-{id}")).spawn(body) {
                 Ok(handle) => {
                     workers.threads.push(Thread { id, handle, beat, seen: 0, since: Instant::now() })
@@ -165,6 +173,11 @@ impl Workers {
             }
         }
         self.threads.iter().all(|thread| !thread.handle.is_finished())
+    }
+
+    /// The way to exchange their queues.
+    pub fn exchange(&self) -> Exchange {
+        self.exchange.clone()
     }
 
     /// For each worker, how long its loop has stood still.
@@ -242,7 +255,14 @@ impl Thread {
 }
 
 /// One worker's thread.
-fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sender<Result<(), String>>) {
+fn run(
+    job: Job,
+    swaps: &Receiver<Swap>,
+    eal: &Eal,
+    order: &AtomicU8,
+    start: Instant,
+    ready: mpsc::Sender<Result<(), String>>,
+) {
     let Job { id, core, firewall, cells, population, reader, wires, rings, questions, beat, parker } = job;
     let registered = match (cores::pin(core), eal.register_thread()) {
         (true, Ok(guard)) => guard,
@@ -259,7 +279,12 @@ fn run(job: Job, eal: &Eal, order: &AtomicU8, start: Instant, ready: mpsc::Sende
     drop(ready);
 
     let mut pause = Pause { idle: 0, parker, nap: NAPS[0] };
-    while order.load(Relaxed) == order::RUN {
+    loop {
+        match order.load(Relaxed) {
+            order::RUN => {}
+            order::SWAP => swaps.try_iter().for_each(|swap| swap.apply(worker.wires())),
+            _ => break,
+        }
         let polled = worker.poll(now(), &mut ());
         beat.turn(polled.frames);
         pause.after(polled.frames, &mut worker, &beat);

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Affected, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, Nic, ObjectKind,
-    Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
+    Affected, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, LinkState, Nic,
+    ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
 };
 
 use super::listing::by_nic;
@@ -218,10 +218,12 @@ pub fn counters(counters: &Counters) -> String {
         .ports
         .iter()
         .map(|port| {
-            let lost =
-                [port.rx_missed, port.rx_errors, port.rx_no_buffer, port.rx_oversize].iter().sum::<u64>();
-            let numbers = [port.rx_packets, port.tx_packets, lost, port.tx_errors + port.tx_oversize];
-            let link = if port.link_up { "up" } else { "down" };
+            let numbers = [port.rx_packets, port.tx_packets, port.rx_lost, port.tx_lost];
+            let link = match port.link {
+                LinkState::Up => "up",
+                LinkState::Down => "down",
+                LinkState::Gone => "gone",
+            };
             [vec![port.name.clone(), link.to_owned()], numbers.map(|n| n.to_string()).to_vec()].concat()
         })
         .collect();

@@ -1,18 +1,26 @@
-//! The ports of all wires: opened in the order of the configuration, their queues dealt out to the workers.
+//! The ports of all wires: opened in the order of the configuration, their queues dealt out to the workers, their
+//! links and losses watched ([`keeper`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod interfaces;
+pub mod keeper;
+mod losses;
+mod slot;
+mod sockets;
 
-use control::api::shape::PortCounters;
+use std::sync::Arc;
+
 use control::config::Config;
 use control::live::PortsView;
+use engine::Side;
 use engine::worker::Wire;
-use pmd::{Eal, Mempool, Port, Queue, Started};
+use pmd::{Eal, Mempool, Port, Queue};
 
 use super::environment::PORT_RING;
+use slot::Slot;
 
-/// All started ports. Shared, so that their counters can be shown; emptied at the end.
+/// All ports, in the order of the configuration. Shared, so that their counters can be shown; closed at the end.
 #[derive(Clone)]
-pub struct Ports(Arc<Mutex<Vec<Port<Started>>>>);
+pub struct Ports(Arc<[Slot]>);
 
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
@@ -20,9 +28,11 @@ pub type Wires = Vec<Wire<Queue>>;
 /// Opens every port with a queue pair a worker. The second value holds every worker's queues, wire by wire.
 ///
 /// `mtus` are the wires', where they are known already; else the devices decide, and must agree. `rss_pattern`
-/// spreads connections over the queues where a device takes a key. An error is one line.
+/// spreads connections over the queues where a device takes a key. `args` are those that EAL was started with. An
+/// error is one line.
 pub fn open(
     config: &Config,
+    args: &[String],
     mtus: &[Option<u16>],
     eal: &Eal,
     pool: &Mempool,
@@ -32,7 +42,7 @@ pub fn open(
     let told = |error: pmd::Error| error.to_string();
     // All are configured before any starts: what can't be is known before a frame moves.
     let mut configured = Vec::new();
-    for (wire, mtu) in config.wires.iter().zip(mtus) {
+    for (number, (wire, mtu)) in config.wires.iter().zip(mtus).enumerate() {
         let asked = pmd::Config {
             queues: workers as u16,
             rx_ring: PORT_RING,
@@ -52,12 +62,13 @@ pub fn open(
                 outside.mtu()
             ));
         }
-        configured.extend([inside, outside]);
+        configured.push(((number, Side::Inside), asked, inside));
+        configured.push(((number, Side::Outside), asked, outside));
     }
-    let (mut ports, mut queues) = (Vec::new(), Vec::new());
-    for port in configured {
+    let (mut slots, mut queues) = (Vec::new(), Vec::new());
+    for (at, asked, port) in configured {
         let (port, of_port) = port.start().map_err(told)?;
-        ports.push(port);
+        slots.push(Slot::new(at, asked, port, args));
         queues.push(of_port.into_iter());
     }
     let mut dealt: Vec<Wires> = (0..workers).map(|_| Vec::new()).collect();
@@ -67,43 +78,18 @@ pub fn open(
             wires.push(Wire { inside, outside });
         }
     }
-    Ok((Ports(Arc::new(Mutex::new(ports))), dealt))
+    Ok((Ports(slots.into()), dealt))
 }
 
 impl Ports {
     /// What their devices count.
     pub fn view(&self) -> PortsView {
         let ports = self.clone();
-        Box::new(move || ports.lock().iter().map(counters).collect())
+        Box::new(move || ports.0.iter().map(Slot::counters).collect())
     }
 
     /// Lets go of them: those whose queues are gone too stop and close.
     pub fn close(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Port<Started>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn counters(port: &Port<Started>) -> PortCounters {
-    let stats = port.stats();
-    PortCounters {
-        name: port.name().to_owned(),
-        driver: port.driver().to_owned(),
-        link_up: port.link().up,
-        symmetric_rss: port.rss().symmetric,
-        mtu: port.mtu(),
-        rx_packets: stats.rx_packets,
-        rx_bytes: stats.rx_bytes,
-        tx_packets: stats.tx_packets,
-        tx_bytes: stats.tx_bytes,
-        rx_missed: stats.rx_missed,
-        rx_errors: stats.rx_errors,
-        tx_errors: stats.tx_errors,
-        rx_no_buffer: stats.rx_no_buffer,
-        rx_oversize: stats.rx_oversize,
-        tx_oversize: stats.tx_oversize,
+        self.0.iter().for_each(|slot| drop(slot.take()));
     }
 }
