@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use engine::snapshot::{AddressKey, Snapshot};
-use engine::{AddrId, Generation, NicSlot};
+use engine::{Generation, NicSlot};
 
 use crate::compile::Compiler;
 use crate::config::Config;
@@ -15,12 +15,14 @@ use crate::delta::Delta;
 use crate::diff::diff_of;
 use crate::draft::{Change, Drafter};
 use crate::index::Index;
-use crate::model::{Key, Policy};
+use crate::model::{Key, Nic, Policy};
 use crate::plan::{Plan, plan, same_nic};
-use crate::registry::{Exhausted, Registry};
+use crate::registry::{Exhausted, Places, Registry};
 
 /// Generations that a rollback reaches.
 pub const KEPT_GENERATIONS: usize = 1024;
+/// Bytes of memory that what leads back to them may take, about. The last one can be gone back over whatever it takes.
+pub const KEPT_BYTES: usize = 64 << 20;
 
 /// The present policy, and what it takes to make the next one of it.
 #[derive(Clone)]
@@ -33,8 +35,10 @@ pub struct Committer {
     compiler: Compiler,
     drafter: Drafter,
     registry: Registry,
-    /// What the last commits replaced, the newest last.
-    deltas: VecDeque<Arc<Delta>>,
+    /// What the last commits replaced, the newest last, each with its weight.
+    deltas: VecDeque<(Arc<Delta>, usize)>,
+    /// What they weigh together.
+    weight: usize,
 }
 
 /// A generation that cannot be gone back to.
@@ -99,6 +103,11 @@ pub struct Prepared {
     pub delta: Arc<Delta>,
     /// The generation that it goes back to, if it is a rollback.
     pub back_to: Option<Generation>,
+    /// The oldest generation that can be gone back to after it.
+    pub oldest: Generation,
+    /// The places that it takes, which were free.
+    wanted: Places,
+    weight: usize,
 }
 
 impl Prepared {
@@ -134,6 +143,7 @@ impl Committer {
             last_ending: Generation(0),
             compiler: Compiler::default(),
             deltas: VecDeque::new(),
+            weight: 0,
         }
     }
 
@@ -147,9 +157,45 @@ impl Committer {
     ) -> Result<Box<Snapshot>, Exhausted> {
         let prepared = self.prepare(policy)?;
         self.generation.0 = generation.0.saturating_sub(1);
-        let commit = self.carry_out(prepared, 0)?;
-        self.deltas = deltas.into_iter().collect();
+        let commit = self.carry_out(prepared, 0);
+        (self.deltas, self.weight) = (VecDeque::new(), 0);
+        for delta in deltas {
+            let weight = delta.weight();
+            self.keep(delta, weight);
+        }
         Ok(commit.snapshot)
+    }
+
+    /// How many of the oldest deltas go when one of this weight comes.
+    fn surplus(&self, weight: usize) -> usize {
+        let (mut bytes, mut count) = (self.weight + weight, self.deltas.len() + 1);
+        let is_too_much = |(_, oldest): &&(Arc<Delta>, usize)| {
+            let is_over = count > KEPT_GENERATIONS || bytes > KEPT_BYTES;
+            (bytes, count) = (bytes - oldest, count - 1);
+            is_over
+        };
+        self.deltas.iter().take_while(is_too_much).count()
+    }
+
+    fn keep(&mut self, delta: Arc<Delta>, weight: usize) {
+        let gone: usize = self.deltas.drain(..self.surplus(weight)).map(|(_, weight)| weight).sum();
+        self.weight = self.weight - gone + weight;
+        self.deltas.push_back((delta, weight));
+    }
+
+    /// A change that is admitted.
+    fn prepared(
+        &self,
+        policy: Policy,
+        plan: Plan,
+        delta: Arc<Delta>,
+        back_to: Option<Generation>,
+        wanted: Places,
+    ) -> Prepared {
+        let weight = delta.weight();
+        let kept = self.deltas.len() + 1 - self.surplus(weight);
+        let oldest = Generation(self.generation.0 + 1 - kept as u32);
+        Prepared { policy, plan, delta, back_to, oldest, wanted, weight }
     }
 
     /// The present policy.
@@ -196,13 +242,25 @@ impl Committer {
         plan(&self.policy, new, delta, &self.index, &self.config.policy)
     }
 
-    /// Works a change out, and refuses what cannot be numbered: nothing is touched yet.
+    /// Gives back the places whose last connection has run out. Asked for ahead of a change.
+    pub fn recycle(&mut self, now_ns: u64) {
+        self.registry.recycle(now_ns);
+    }
+
+    /// See [`Registry::recycle_idle`].
+    pub fn recycle_idle(&mut self, all: bool, is_idle: impl Fn(NicSlot) -> bool) {
+        self.registry.recycle_idle(all, is_idle);
+    }
+
+    /// Works a change out, and refuses what there are no places for: nothing is touched yet, and nothing can be refused later.
     pub fn prepare(&self, mut new: Policy) -> Result<Prepared, Exhausted> {
         new.share_with(&self.policy);
         let delta = Arc::new(Delta::between(&self.policy, &new));
         let plan = self.plan_of(&new, &delta);
-        self.make_room(&new, &delta)?;
-        Ok(Prepared { policy: new, plan, delta, back_to: None })
+        let nics = delta.nics.iter().filter_map(|(key, _)| new.nics.get_key_value(key));
+        let wanted = self.wanted(nics, &plan, None);
+        self.registry.admit(wanted)?;
+        Ok(self.prepared(new, plan, delta, None, wanted))
     }
 
     /// Works a rollback to generation `to` out (semantics 5.7).
@@ -210,29 +268,47 @@ impl Committer {
         // First, since the plan rests on who can still be brought back.
         self.registry.recycle(now_ns);
         let (policy, plan, delta) = self.plan_rollback(to)?;
-        self.make_room(&policy, &delta)?;
-        Ok(Prepared { policy, plan, delta: Arc::new(delta), back_to: Some(to) })
+        let others = self.others_since(to, &delta);
+        let nics = others.iter().filter_map(|key| policy.nics.get_key_value(key));
+        let wanted = self.wanted(nics, &plan, Some(to));
+        self.registry.admit(wanted)?;
+        Ok(self.prepared(policy, plan, Arc::new(delta), Some(to), wanted))
+    }
+
+    /// The places that these NICs take, as they are to be.
+    fn wanted<'p>(
+        &self,
+        nics: impl Iterator<Item = (&'p Key, &'p Arc<Nic>)>,
+        plan: &Plan,
+        back_to: Option<Generation>,
+    ) -> Places {
+        nics.fold(Places::default(), |all, (key, nic)| {
+            let is_new = plan.ended.contains(key);
+            let one = self.registry.wanted_by(key, nic.all_addresses(), back_to, is_new);
+            Places { nics: all.nics + one.nics, addresses: all.addresses + one.addresses }
+        })
     }
 
     /// Carries out what was prepared from the present generation: what it wants makes the next one.
-    pub fn carry_out(&mut self, prepared: Prepared, now_ns: u64) -> Result<Commit, Exhausted> {
-        let Prepared { policy, plan, delta, back_to } = prepared;
+    pub fn carry_out(&mut self, prepared: Prepared, now_ns: u64) -> Commit {
+        let Prepared { policy, plan, delta, back_to, wanted, weight, .. } = prepared;
+        let taken = self.registry.taken();
         self.generation.0 += 1;
         let ends = match back_to {
-            None => {
-                self.registry.recycle(now_ns);
-                self.move_identities(&policy, &plan, &delta, now_ns)?
-            }
+            None => self.move_identities(&policy, &plan, &delta, now_ns),
             Some(to) => {
-                self.bring_identities_back(&policy, &plan, &delta, (to, now_ns))?;
+                self.bring_identities_back(&policy, &plan, &delta, (to, now_ns));
                 true
             }
         };
+        let now_taken = self.registry.taken();
+        debug_assert_eq!(
+            (now_taken.nics - taken.nics, now_taken.addresses - taken.addresses),
+            (wanted.nics, wanted.addresses),
+            "places are admitted to the last one"
+        );
         if ends {
             self.last_ending = self.generation;
-        }
-        if self.deltas.len() == KEPT_GENERATIONS {
-            self.deltas.pop_front();
         }
         self.policy = policy;
         self.index.update(&delta, &self.policy);
@@ -245,18 +321,19 @@ impl Committer {
             last_ending: self.last_ending,
         };
         let snapshot = Box::new(self.drafter.update(&change, &mut self.compiler, &mut self.registry));
-        self.deltas.push_back(delta);
-        Ok(Commit { snapshot, plan })
+        self.keep(delta, weight);
+        Commit { snapshot, plan }
     }
 
     /// Makes `new` the present policy. `now_ns` is any clock that the appliance's timeouts run by. `None` if nothing
     /// changes.
     pub fn commit(&mut self, new: Policy, now_ns: u64) -> Result<Option<Commit>, Exhausted> {
+        self.recycle(now_ns);
         let prepared = self.prepare(new)?;
         if prepared.plan.diff.is_empty() {
             return Ok(None);
         }
-        self.carry_out(prepared, now_ns).map(Some)
+        Ok(Some(self.carry_out(prepared, now_ns)))
     }
 
     /// The oldest generation that can be gone back to.
@@ -280,7 +357,7 @@ impl Committer {
         if !(oldest..=present).contains(&asked) {
             return Err(NoSuchGeneration { asked, oldest, present });
         }
-        Ok(self.deltas.iter().rev().take((present.0 - asked.0) as usize).map(Arc::as_ref))
+        Ok(self.deltas.iter().rev().take((present.0 - asked.0) as usize).map(|(delta, _)| &**delta))
     }
 
     /// What going back to generation `to` would do (semantics 5.7): nothing is flushed; who was touched since is judged
@@ -332,31 +409,11 @@ impl Committer {
         if to == self.generation {
             return Ok(None);
         }
-        Ok(Some(self.carry_out(prepared, now_ns)?))
-    }
-
-    /// Refuses what cannot be numbered before anything is touched.
-    fn make_room(&self, new: &Policy, delta: &Delta) -> Result<(), Exhausted> {
-        let addresses = self.index.addresses_after(delta, new);
-        let most = (1 << AddrId::SLOT_BITS) - 1;
-        // All of them anew is the worst case.
-        if self.registry.names.len() + new.nics.len() > engine::cells::MAX_NICS
-            && new.nics.keys().any(|key| self.registry.nic(key).is_none())
-            || addresses + self.registry.addresses.len() > 2 * most
-        {
-            return Err(Exhausted);
-        }
-        Ok(())
+        Ok(Some(self.carry_out(prepared, now_ns)))
     }
 
     /// Creates, deletes and re-addresses NICs, and notes their flushes. True if connections end or are disconnected by it.
-    fn move_identities(
-        &mut self,
-        new: &Policy,
-        plan: &Plan,
-        delta: &Delta,
-        now_ns: u64,
-    ) -> Result<bool, Exhausted> {
+    fn move_identities(&mut self, new: &Policy, plan: &Plan, delta: &Delta, now_ns: u64) -> bool {
         let generation = self.generation;
         for key in &plan.ended {
             self.registry.delete(key, generation, now_ns);
@@ -375,19 +432,19 @@ impl Committer {
         for (key, _) in &delta.nics {
             let Some(nic) = new.nics.get(key) else { continue };
             if self.registry.nic(key).is_none() {
-                let identity = self.registry.create(key, generation)?;
+                let identity = self.registry.create(key, generation);
                 if plan.rejudged.contains(key) {
                     identity.rejudge_at(generation);
                 }
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
-            let moved = self.registry.readdress(key, &addresses, None, (generation, now_ns))?;
+            let moved = self.registry.readdress(key, &addresses, None, (generation, now_ns));
             if moved && let Some(identity) = self.registry.nic_mut(key) {
                 identity.touch(generation);
             }
             ends |= moved;
         }
-        Ok(ends)
+        ends
     }
 
     /// Gives NICs and addresses back who they were at generation `to`, and takes back what changes since did to their
@@ -398,7 +455,7 @@ impl Committer {
         plan: &Plan,
         delta: &Delta,
         (to, now_ns): (Generation, u64),
-    ) -> Result<(), Exhausted> {
+    ) {
         let generation = self.generation;
         for key in &plan.ended {
             if !self.registry.can_bring_back(key, to) {
@@ -408,16 +465,15 @@ impl Committer {
         let others = self.others_since(to, delta);
         for (key, nic) in others.iter().filter_map(|key| then.nics.get_key_value(key)) {
             if !self.registry.bring_back(key, to, generation, now_ns) && self.registry.nic(key).is_none() {
-                self.registry.create(key, generation)?;
+                self.registry.create(key, generation);
             }
             if plan.rejudged.contains(key) {
                 self.registry.roll_back(key, to, generation, now_ns);
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
-            self.registry.readdress(key, &addresses, Some(to), (generation, now_ns))?;
+            self.registry.readdress(key, &addresses, Some(to), (generation, now_ns));
         }
         self.registry.roll_back_ended(to, generation, now_ns);
-        Ok(())
     }
 
     /// The name of a NIC by its place.

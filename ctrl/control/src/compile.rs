@@ -166,14 +166,20 @@ impl Compiler {
         let cores = if is_many { std::thread::available_parallelism().map_or(1, NonZero::get) } else { 1 };
         let share = rules.len().div_ceil(cores).max(SHARE);
         let (own, others) = rules.split_at(share.min(rules.len()));
+        let compile_all =
+            |share: &[Vec<Arc<Vec<classify::Rule>>>]| share.iter().map(compile).collect::<Vec<_>>();
         std::thread::scope(|scope| {
-            let others: Vec<_> = others
-                .chunks(share)
-                .map(|share| scope.spawn(|| share.iter().map(compile).collect::<Vec<_>>()))
-                .collect();
-            let mut all: Vec<_> = own.iter().map(compile).collect();
+            // Where the system has no thread to spare, this one does it: a change is durable by now, and must not fail.
+            let begin = |share| {
+                std::thread::Builder::new().spawn_scoped(scope, move || compile_all(share)).map_err(|_| share)
+            };
+            let others: Vec<_> = others.chunks(share).map(begin).collect();
+            let mut all = compile_all(own);
             for share in others {
-                all.extend(share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                all.extend(match share {
+                    Ok(begun) => begun.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(left) => compile_all(left),
+                });
             }
             all
         })

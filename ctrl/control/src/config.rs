@@ -322,6 +322,10 @@ impl Default for Api {
 pub struct Store {
     /// The store's file; none: memory only.
     pub path: Option<PathBuf>,
+    /// Where it is told which store that is and what it holds; beside it, if left out.
+    pub witness: Option<PathBuf>,
+    /// Refuse a start where it is missing, also where nothing tells that there was one.
+    pub must_exist: bool,
 }
 
 /// What is written to standard error while the appliance runs.

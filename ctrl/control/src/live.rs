@@ -10,12 +10,15 @@
 //! Workers are met in three places, none of which they can be held up by: the RCU publisher, the counters that they
 //! write and anybody reads, and questions that they answer between two bursts.
 
+mod admit;
 mod baselines;
 mod begin;
 mod change;
 mod confirm;
 mod connections;
 mod durable;
+#[cfg(test)]
+mod faults;
 mod journal;
 mod preview;
 mod views;
@@ -31,10 +34,9 @@ use engine::{Generation, NicSlot};
 use rcu::{Epoch, Publisher, Waker};
 
 use crate::api::shape::{Acknowledgement, PortCounters, Receipt, State};
-use crate::commit::{Committer, NoRollback, Prepared};
+use crate::commit::{Committer, Prepared};
 use crate::config::Config;
 use crate::diff::lines;
-use crate::document::Parsed;
 use crate::health::Board;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -248,7 +250,7 @@ impl Live {
             return Ok(admitted.receipt);
         }
         self.make_durable(&admitted).await?;
-        let published = self.inner().publish(*admitted, now_ns)?;
+        let published = self.inner().publish(*admitted, now_ns);
         self.watch_confirmation();
         Ok(self.acknowledged(published).await)
     }
@@ -354,33 +356,11 @@ impl Inner {
         Ok(Step::Admitted(Box::new(Admitted { prepared, receipt, ended_epochs, author, unconfirmed, begin })))
     }
 
-    fn prepare(&mut self, target: Target, allow_empty: bool, now_ns: u64) -> Result<Prepared, Refused> {
-        let there = self.committer.policy().nics.len();
-        let policy = match target {
-            Target::Generation(to) => {
-                let prepared = self.committer.prepare_rollback(Generation(to), now_ns);
-                return prepared.map_err(|error| match error {
-                    NoRollback::NoSuchGeneration(error) => Refused::NoGeneration(error),
-                    NoRollback::Exhausted(_) => Refused::Exhausted,
-                });
-            }
-            Target::Edited(edit) => edit(self.committer.policy())?,
-            Target::Document(Parsed { empty: true, .. }) if !allow_empty => return Err(Refused::Empty),
-            Target::Document(Parsed { policy, .. })
-                if policy.nics.is_empty() && there > 0 && !allow_empty =>
-            {
-                return Err(Refused::NoNics(there));
-            }
-            Target::Document(Parsed { policy, .. }) => policy,
-        };
-        self.committer.prepare(policy).map_err(|_| Refused::Exhausted)
-    }
-
-    /// Compiles and publishes.
-    fn publish(&mut self, admitted: Admitted, now_ns: u64) -> Result<Published, Refused> {
+    /// Compiles and publishes. The change is durable by now: nothing here can be refused.
+    fn publish(&mut self, admitted: Admitted, now_ns: u64) -> Published {
         let Admitted { prepared, mut receipt, ended_epochs, author, unconfirmed, begin } = admitted;
         let back_to = prepared.back_to;
-        let commit = self.committer.carry_out(prepared, now_ns).map_err(|_| Refused::Exhausted)?;
+        let commit = self.committer.carry_out(prepared, now_ns);
         self.baselines.begin(self.committer.take_reused(), &self.workers);
         self.touch_counters(commit.snapshot.nic_count());
         let epoch = self.publisher.publish(commit.snapshot);
@@ -397,8 +377,9 @@ impl Inner {
         }
         self.note_confirmation(back_to, unconfirmed);
         let killed = self.killed();
-        self.journal.begin(journal::record(&receipt, back_to, unconfirmed.is_some()), killed);
-        Ok(Published { receipt, epoch, at, ended_epochs })
+        let record = journal::record(&receipt, back_to, unconfirmed.is_some());
+        self.journal.begin(record, killed, self.committer.oldest());
+        Published { receipt, epoch, at, ended_epochs }
     }
 
     /// Has the memory of counters backed for as many NICs, before a packet needs it.

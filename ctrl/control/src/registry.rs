@@ -3,20 +3,23 @@
 //! A place that is given back is not handed out again before every connection that may still name it has run out. Until
 //! then a rollback may bring its holder back, with the connections that it had (semantics 5.7).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use engine::cells::MAX_NICS;
 use engine::{AddrId, Generation, NicSlot};
 
 use crate::model::Key;
 
 mod identity;
 mod moves;
+mod places;
+mod shelf;
 
 pub use identity::{Address, Identity};
 use moves::Moves;
+pub use places::{Exhausted, MOST_ADDRESSES, MOST_NICS, Places};
+use shelf::{Shelf, Spot};
 
 /// An address that was taken away, whose connections may still lie in the tables.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +34,6 @@ pub struct Gone {
 /// A NIC that was deleted, whose connections may still lie in the tables.
 #[derive(Clone)]
 struct Ended {
-    key: Key,
     identity: Identity,
     since_ns: u64,
 }
@@ -50,8 +52,9 @@ pub struct Registry {
     pub names: Vec<Option<Arc<str>>>,
     /// Addresses by place, of those there and gone.
     pub addresses: Vec<IpAddr>,
-    gone: VecDeque<Gone>,
-    ended: VecDeque<Ended>,
+    gone: Shelf<AddrId, Gone>,
+    ended: Shelf<Key, Ended>,
+    taken: Places,
     free_addresses: Vec<AddrId>,
     free_nics: Vec<NicSlot>,
     /// Places of NICs that were given out again and not asked for since.
@@ -59,23 +62,6 @@ pub struct Registry {
     /// How long a connection can outlive the last change that touched it.
     longest_ns: u64,
 }
-
-/// No place is left for another NIC or address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted;
-
-impl std::fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "too many NICs or addresses; allowed: {} NICs, {} addresses",
-            MAX_NICS - 1,
-            (1 << AddrId::SLOT_BITS) - 1
-        )
-    }
-}
-
-impl std::error::Error for Exhausted {}
 
 impl Registry {
     /// Empty; connections live at most `longest_ns` without a packet.
@@ -86,34 +72,13 @@ impl Registry {
             moves: Moves::default(),
             names: vec![None],
             addresses: Vec::new(),
-            gone: VecDeque::new(),
-            ended: VecDeque::new(),
+            gone: Shelf::new(),
+            ended: Shelf::new(),
+            taken: Places::default(),
             free_addresses: Vec::new(),
             free_nics: Vec::new(),
             reused: Vec::new(),
             longest_ns,
-        }
-    }
-
-    /// True if no connection can be left of what was so at `since_ns` and is not any more. Twice the longest timeout:
-    /// workers find what has expired a little later.
-    fn is_over(&self, since_ns: u64, now_ns: u64) -> bool {
-        now_ns.saturating_sub(since_ns) > 2 * self.longest_ns
-    }
-
-    /// Gives back the places whose last connection has run out by `now_ns`, and forgets whom no
-    /// connection minds any more.
-    pub fn recycle(&mut self, now_ns: u64) {
-        while let Some(gone) = self.gone.front().copied().filter(|gone| self.is_over(gone.since_ns, now_ns)) {
-            let (slot, incarnation) = (gone.id.slot() as u32, gone.id.0 >> AddrId::SLOT_BITS);
-            self.free_addresses.push(AddrId::new(slot, (incarnation + 1) & 0xFFF));
-            self.gone.pop_front();
-        }
-        while let Some(slot) =
-            self.ended.front().filter(|ended| self.is_over(ended.since_ns, now_ns)).map(|e| e.identity.slot)
-        {
-            self.free_nics.push(slot);
-            self.ended.pop_front();
         }
     }
 
@@ -149,25 +114,15 @@ impl Registry {
 
     /// Addresses that were taken away, whose connections may still lie in the tables.
     pub fn gone(&self) -> impl Iterator<Item = &Gone> {
-        self.gone.iter()
+        self.gone.iter().map(|(_, gone)| gone)
     }
 
-    /// A new NIC, created by `generation`.
-    pub fn create(&mut self, key: &Key, generation: Generation) -> Result<&mut Identity, Exhausted> {
-        let slot = match self.free_nics.pop() {
-            Some(slot) => {
-                self.reused.push(slot);
-                slot
-            }
-            None if self.names.len() < MAX_NICS => {
-                self.names.push(None);
-                NicSlot(self.names.len() as u32 - 1)
-            }
-            None => return Err(Exhausted),
-        };
+    /// A new NIC, created by `generation`. A place was admitted for it.
+    pub fn create(&mut self, key: &Key, generation: Generation) -> &mut Identity {
+        let slot = self.take_nic();
         self.names[slot.0 as usize] = Some(key.to_string().into());
         self.moved.insert(key.clone());
-        Ok(self.nics.entry(key.clone()).insert_entry(Identity::new(slot, generation)).into_mut())
+        self.nics.entry(key.clone()).insert_entry(Identity::new(slot, generation)).into_mut()
     }
 
     /// Ends a NIC with all its addresses.
@@ -175,71 +130,96 @@ impl Registry {
         let Some(mut identity) = self.nics.remove(key) else { return };
         self.moved.insert(key.clone());
         let (nic, ids) = (identity.slot, identity.end(generation));
-        self.gone.extend(ids.into_iter().map(|id| Gone { id, nic, since_ns: now_ns }));
-        self.ended.push_back(Ended { key: key.clone(), identity, since_ns: now_ns });
+        ids.into_iter().for_each(|id| self.gone.put(id, Gone { id, nic, since_ns: now_ns }));
+        self.ended.put(key.clone(), Ended { identity, since_ns: now_ns });
     }
 
     /// Gives a NIC exactly these addresses; what it keeps stays what it was. With `back_to`, an address that was the
     /// NIC's at that generation is that one again, where connections of it may be left. True if one was taken away or
-    /// brought back.
+    /// brought back. Places were admitted for those that are new.
     pub fn readdress(
         &mut self,
         key: &Key,
         addresses: &[IpAddr],
         back_to: Option<Generation>,
         (generation, now_ns): (Generation, u64),
-    ) -> Result<bool, Exhausted> {
-        let Some(identity) = self.nics.get_mut(key) else { return Ok(false) };
-        // Where in the list of those gone the former self of an address lies.
-        let former = |gone: &VecDeque<Gone>, identity: &Identity, address: &IpAddr| {
-            let id = identity.past_id(*address, back_to?)?;
-            gone.iter().position(|gone| gone.id == id)
-        };
+    ) -> bool {
+        // Put in again at the end: places are taken meanwhile.
+        let Some(mut identity) = self.nics.remove(key) else { return false };
+        let wanted: BTreeSet<&IpAddr> = addresses.iter().collect();
         let before: Vec<IpAddr> = identity.addresses.keys().copied().collect();
         let (mut moved, mut is_other) = (false, false);
         for address in before {
-            if addresses.contains(&address) && former(&self.gone, identity, &address).is_none() {
+            if wanted.contains(&address) && self.former_address(&identity, &address, back_to).is_none() {
                 continue;
             }
             if let Some(id) = identity.take_away(address, generation) {
                 (moved, is_other) = (true, true);
-                self.gone.push_back(Gone { id, nic: identity.slot, since_ns: now_ns });
+                self.gone.put(id, Gone { id, nic: identity.slot, since_ns: now_ns });
             }
         }
         for address in addresses {
             if identity.addresses.contains_key(address) {
                 continue;
             }
-            let returned = former(&self.gone, identity, address);
-            let id = if let Some(gone) = returned.and_then(|at| self.gone.remove(at)) {
-                moved = true;
-                gone.id
-            } else if let Some(id) = self.free_addresses.pop() {
-                id
-            } else if self.addresses.len() + 1 < 1 << AddrId::SLOT_BITS {
-                // The last place of all stays free: see `engine::conntrack::FREE`.
-                self.addresses.push(*address);
-                AddrId::new(self.addresses.len() as u32 - 1, 0)
-            } else {
-                return Err(Exhausted);
+            let returned = self.former_address(&identity, address, back_to);
+            let id = match returned.and_then(|spot| self.gone.take(spot)) {
+                Some(gone) => {
+                    moved = true;
+                    gone.id
+                }
+                None => self.take_address(),
             };
             self.addresses[id.slot()] = *address;
             is_other = true;
             identity.addresses.insert(*address, Address { id, since: generation });
         }
         identity.trim();
+        self.nics.insert(key.clone(), identity);
         if is_other {
             self.moved.insert(key.clone());
         }
-        Ok(moved)
+        moved
+    }
+
+    /// Where the former self of an address lies, which a rollback gives back to its NIC.
+    fn former_address(
+        &self,
+        identity: &Identity,
+        address: &IpAddr,
+        back_to: Option<Generation>,
+    ) -> Option<Spot> {
+        let id = identity.past_id(*address, back_to?)?;
+        // Who had the place later may have the same number: it counts to 4,096.
+        self.gone.named(&id).find(|(_, gone)| gone.nic == identity.slot).map(|(spot, _)| spot)
+    }
+
+    /// The places that [`Registry::readdress`] takes for a NIC that is to be who it is, or who `back_to` brings back; with
+    /// `is_new`, for one that is created.
+    pub fn wanted_by(
+        &self,
+        key: &Key,
+        addresses: impl Iterator<Item = IpAddr>,
+        back_to: Option<Generation>,
+        is_new: bool,
+    ) -> Places {
+        let addresses: BTreeSet<IpAddr> = addresses.collect();
+        let former = back_to.and_then(|to| self.former(key, to)).map(|(_, ended)| &ended.identity);
+        let identity = former.or_else(|| self.nic(key).filter(|_| !is_new));
+        let Some(identity) = identity else { return Places { nics: 1, addresses: addresses.len() } };
+        let is_wanted = |address: &&IpAddr| {
+            !identity.addresses.contains_key(address)
+                && self.former_address(identity, address, back_to).is_none()
+        };
+        Places { nics: 0, addresses: addresses.iter().filter(is_wanted).count() }
     }
 
     /// Makes the NIC that had this name at generation `to` the one that has it again, if connections of it may be left.
     /// True if it is another than has it now.
     pub fn bring_back(&mut self, key: &Key, to: Generation, generation: Generation, now_ns: u64) -> bool {
-        let Some(at) = self.former(key, to) else { return false };
+        let Some((spot, _)) = self.former(key, to) else { return false };
         self.delete(key, generation, now_ns);
-        let Some(Ended { mut identity, .. }) = self.ended.remove(at) else { return false };
+        let Some(Ended { mut identity, .. }) = self.ended.take(spot) else { return false };
         identity.begin(generation);
         self.moved.insert(key.clone());
         self.nics.insert(key.clone(), identity);
@@ -262,12 +242,12 @@ impl Registry {
         }
     }
 
-    /// Where in the list of those deleted the NIC lies that had this name at generation `to` and does not have it now.
-    fn former(&self, key: &Key, to: Generation) -> Option<usize> {
+    /// The NIC among those deleted that had this name at generation `to` and does not have it now.
+    fn former(&self, key: &Key, to: Generation) -> Option<(Spot, &Ended)> {
         if self.nics.get(key).is_some_and(|present| present.was_there(to)) {
             return None;
         }
-        self.ended.iter().rposition(|ended| ended.key == *key && ended.identity.was_there(to))
+        self.ended.named(key).find(|(_, ended)| ended.identity.was_there(to))
     }
 
     /// True if [`Registry::bring_back`] would bring a deleted NIC back.
@@ -278,5 +258,39 @@ impl Registry {
     /// A NIC's name by its place.
     pub fn name(&self, slot: NicSlot) -> Option<Arc<str>> {
         self.names.get(slot.0 as usize).cloned().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Things looked at on the way back of so many NICs that were deleted.
+    fn looked_at_to_bring_back(count: usize) -> usize {
+        let mut registry = Registry::new(1);
+        let keys: Vec<Key> = (0..count).map(|n| Key::new("p", format!("n{n}"))).collect();
+        let address = |n: usize| IpAddr::from((n as u32).to_be_bytes());
+        for (n, key) in keys.iter().enumerate() {
+            registry.create(key, Generation(1));
+            registry.readdress(key, &[address(n)], None, (Generation(1), 0));
+        }
+        keys.iter().for_each(|key| registry.delete(key, Generation(2), 0));
+        shelf::LOOKED_AT.set(0);
+        for (n, key) in keys.iter().enumerate() {
+            assert!(registry.can_bring_back(key, Generation(1)));
+            let address = [address(n)];
+            let wanted = registry.wanted_by(key, address.into_iter(), Some(Generation(1)), true);
+            assert_eq!(wanted, Places::default());
+            assert!(registry.bring_back(key, Generation(1), Generation(3), 0));
+            assert!(registry.readdress(key, &address, Some(Generation(1)), (Generation(3), 0)));
+        }
+        assert_eq!((registry.ended.len(), registry.gone.len()), (0, 0));
+        shelf::LOOKED_AT.get()
+    }
+
+    #[test]
+    fn bringing_back_takes_steps_by_the_nic() {
+        let few = looked_at_to_bring_back(100);
+        assert_eq!(looked_at_to_bring_back(1000), 10 * few);
     }
 }

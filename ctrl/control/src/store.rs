@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `schema`, `generation`, `next_id`, `digest`, `unconfirmed` | JSON |
+//! | `meta` | `schema`, `identity`, `generation`, `next_id`, `digest`, `unconfirmed`, `unconfirmed_before` | JSON |
 //! | `objects` | kind and name | a row as JSON: a stable id, the generation that last changed it, the object |
 //! | `history` | generation | [`Past`] as JSON: who, when and what, and what it replaced |
 //!
@@ -10,15 +10,23 @@
 //! way, whole. The digest covers every object, so that a file which somebody or some disk has altered is told from one
 //! that we wrote.
 //!
+//! What is refused is not in the store. Where it may be there all the same (a commit that fails at its very end, a file that is
+//! moved away meanwhile), it is [undone](doubt) before anything else is written, and at the next start at the latest. A
+//! [witness](witness) beside the store knows which store it is and the last generation that somebody was told of.
+//!
 //! A store is read in a copy first: opening one may repair it, and what cannot be repaired must stay as it was found. It is then
 //! set aside under another name, and the appliance does not start. Only one process has a store at a time.
 
+mod doubt;
+mod files;
 mod rows;
+mod start;
+#[cfg(test)]
+pub(crate) mod tests;
+mod witness;
 
 use std::fmt;
-use std::fs::{self, File, Permissions, TryLockError};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::panic;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +37,11 @@ use crate::api::shape::Record;
 use crate::commit::KEPT_GENERATIONS;
 use crate::delta::Delta;
 use crate::model::Policy;
+use doubt::Doubt;
+use files::{identity, with_suffix};
 use rows::{Digest, Objects};
+pub use start::{Missing, Opening};
+use witness::Witness;
 
 /// The layout of the tables. Another number means that a migration is due, or that a newer version wrote the file.
 pub const SCHEMA: u32 = 1;
@@ -94,6 +106,24 @@ pub enum StoreError {
         /// Its schema.
         schema: u32,
     },
+    /// It is not there, where there was one or must be one.
+    Missing {
+        /// The store.
+        path: PathBuf,
+        /// The generation that it held, as far as is known.
+        held: Option<u32>,
+    },
+    /// It is there, and a new one was asked for.
+    Exists(PathBuf),
+    /// The witness knows of another one, or of a later generation.
+    Unlike {
+        /// The store.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// The witness.
+        witness: PathBuf,
+    },
     /// It is not there any more, or another file is in its place.
     Gone(PathBuf),
     /// The system does not let us.
@@ -110,7 +140,7 @@ impl fmt::Display for StoreError {
                     Ok(aside) if aside == path => Ok(()),
                     Ok(aside) => write!(
                         f,
-                        "; it was set aside, untouched, as {}: put a copy back, or start again with an empty store",
+                        "; it was set aside, untouched, as {}: put a copy back, or begin with an empty one by `run --new-store`",
                         aside.display()
                     ),
                     Err(error) => write!(f, "; it can't be set aside and stays where it is: {error}"),
@@ -120,6 +150,28 @@ impl fmt::Display for StoreError {
                 f,
                 "{}: the store has schema {schema}, written by a newer version; allowed: up to {SCHEMA}",
                 path.display()
+            ),
+            StoreError::Missing { path, held } => {
+                write!(f, "{}: there is no store", path.display())?;
+                if let Some(held) = held {
+                    write!(f, ", and the one that was there held generation {held}")?;
+                }
+                f.write_str(
+                    ": put it back (is its disk mounted?), or begin with an empty one by `run --new-store`",
+                )
+            }
+            StoreError::Exists(path) => {
+                write!(
+                    f,
+                    "{}: there is a store; allowed with --new-store: a path where none is",
+                    path.display()
+                )
+            }
+            StoreError::Unlike { path, what, witness } => write!(
+                f,
+                "{}: {what}, as {} tells: put the right one back, or move the witness away to go on with this one",
+                path.display(),
+                witness.display()
             ),
             StoreError::Gone(path) => write!(
                 f,
@@ -153,67 +205,42 @@ pub struct Step<'a> {
     pub past: &'a Past,
     /// Its wish for a confirmation.
     pub awaited: Option<Awaited>,
+    /// The oldest generation that can be gone back to after it.
+    pub oldest: u32,
 }
 
 /// An open store.
 pub struct Store {
-    /// `None` after an error: the database refuses everything from then on, and is opened again.
-    database: Mutex<Option<Database>>,
+    held: Mutex<Held>,
     path: PathBuf,
     /// Device and inode of the file that is open.
     identity: (u64, u64),
+    /// What the operator should know of the start.
+    words: Vec<String>,
+    #[cfg(test)]
+    pub(crate) faults: tests::Faults,
     /// Held as long as the store is.
     _lock: File,
 }
 
-impl Store {
-    /// Opens the store at `path`, or makes an empty one; what it holds, `None` if it is new.
-    pub fn open(path: &Path) -> Result<(Store, Option<Contents>), StoreError> {
-        let io = |error: &dyn fmt::Display| StoreError::Io(path.to_owned(), error.to_string());
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::create_dir_all(directory).map_err(|error| io(&error))?;
-        }
-        let lock = lock(path)?;
-        let contents = match path.try_exists().map_err(|error| io(&error))? {
-            true => Some(verified(path)?),
-            false => None,
-        };
-        let database = Database::create(path).map_err(|error| io(&error))?;
-        // A policy tells where to attack: it is its owner's alone.
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| io(&error))?;
-        let identity = identity(path).map_err(|error| io(&error))?;
-        let database = Mutex::new(Some(database));
-        let store = Store { database, path: path.to_owned(), identity, _lock: lock };
-        if contents.is_none() {
-            store.found()?;
-        }
-        // Found and never filled: a crash right after it was made.
-        let contents = contents.filter(|contents| contents.generation > 0);
-        Ok((store, contents))
-    }
+/// What one at a time writes with.
+struct Held {
+    /// `None` after an error: the database refuses everything from then on, and is opened again.
+    database: Option<Database>,
+    /// What may lie in the file though it was refused.
+    doubt: Option<Doubt>,
+    witness: Witness,
+}
 
+impl Store {
     /// Reads what the store at `path` holds and changes nothing, for `check`.
     pub fn read(path: &Path) -> Result<Contents, StoreError> {
-        let copy = Copy::of(path)?;
-        read_copy(&copy).map_err(|fault| match fault {
-            Fault::Newer(schema) => StoreError::Newer { path: path.to_owned(), schema },
-            Fault::Corrupt(what) => {
-                StoreError::Corrupt { path: path.to_owned(), what, aside: Ok(path.to_owned()) }
-            }
-        })
+        start::read(path)
     }
 
-    /// The first transaction: an empty policy.
-    fn found(&self) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            put(transaction, "schema", &SCHEMA)?;
-            put(transaction, "generation", &0u32)?;
-            put(transaction, "next_id", &1u64)?;
-            put(transaction, "digest", &Digest::default())?;
-            transaction.open_table(HISTORY)?;
-            Objects::open(transaction)?;
-            Ok(())
-        })
+    /// What the operator should know of how it was found.
+    pub fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// Its file.
@@ -229,151 +256,121 @@ impl Store {
         }
     }
 
-    /// Makes a change durable. When this returns, it is on the disk.
+    /// Makes a change durable. When this returns, it is on the disk; when it fails, it will not be there.
     pub fn commit(&self, step: &Step<'_>) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            let generation = step.past.record.generation;
+        let generation = step.past.record.generation;
+        self.write(Some(generation), |transaction, doubt| {
+            *doubt = Some(Doubt::Generation(generation));
+            let before: u32 = get(transaction, "generation")?.unwrap_or_default();
+            if before + 1 != generation {
+                let what = format!("generation {generation} is to follow on {before}");
+                return Err(redb::Error::Corrupted(what));
+            }
             let mut next_id = get(transaction, "next_id")?.unwrap_or(1);
             let mut digest: Digest = get(transaction, "digest")?.unwrap_or_default();
             let mut objects = Objects::open(transaction)?;
+            self.step()?;
             objects.replace(&step.past.delta, step.policy, generation, &mut next_id, &mut digest)?;
             drop(objects);
+            self.step()?;
             put(transaction, "next_id", &next_id)?;
             put(transaction, "digest", &digest)?;
             put(transaction, "generation", &generation)?;
+            let awaited: Option<Awaited> = get(transaction, "unconfirmed")?.flatten();
+            put(transaction, "unconfirmed_before", &awaited)?;
             put(transaction, "unconfirmed", &step.awaited)?;
+            self.step()?;
             let mut history = transaction.open_table(HISTORY)?;
             history.insert(generation, &*rows::json(step.past))?;
-            let oldest = generation.saturating_sub(KEPT_GENERATIONS as u32);
-            history.retain_in(..=oldest, |_, _| false)?;
+            // One more than can be gone back to: this change may be undone.
+            history.retain_in(..step.oldest, |_, _| false)?;
             Ok(())
         })
     }
 
     /// The present generation needs no confirmation any more; its record says so.
     pub fn settle(&self, record: &Record) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            put(transaction, "unconfirmed", &None::<Awaited>)?;
+        self.write(None, |transaction, doubt| {
             let mut history = transaction.open_table(HISTORY)?;
-            let kept =
-                history.get(record.generation)?.and_then(|kept| serde_json::from_slice(kept.value()).ok());
-            if let Some(Past { delta, .. }) = kept {
-                history.insert(record.generation, &*rows::json(&Past { record: record.clone(), delta }))?;
+            let row = history.get(record.generation)?.map(|row| row.value().to_vec());
+            let awaited: Option<Awaited> = get(transaction, "unconfirmed")?.flatten();
+            self.step()?;
+            put(transaction, "unconfirmed", &None::<Awaited>)?;
+            if let Some(Past { delta, .. }) = row.as_ref().and_then(|row| serde_json::from_slice(row).ok()) {
+                let kept = Past { record: record.clone(), delta };
+                history.insert(record.generation, &*rows::json(&kept))?;
             }
+            *doubt = Some(Doubt::Settled { generation: record.generation, row, awaited });
             Ok(())
         })
     }
 
     /// Writes something that means nothing, to know whether anything can be written.
     pub fn probe(&self) -> Result<(), StoreError> {
-        self.write(|transaction| put(transaction, "probe", &std::process::id()))
+        self.write(None, |transaction, _| put(transaction, "probe", &std::process::id()))
     }
 
+    /// One transaction, after what is in doubt was undone. With `told`, the witness knows of that generation when this returns.
     fn write(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+        told: Option<u32>,
+        work: impl FnOnce(&WriteTransaction, &mut Option<Doubt>) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
         self.check()?;
-        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Held { database: place, doubt, witness } = &mut *held;
         // Taken out, and put back when all is well: after an error it is opened again the next time.
-        let database = match held.take() {
-            Some(database) => database,
-            None => Database::create(&self.path).map_err(|error| self.io(&error))?,
-        };
-        let done = (|| {
+        let done = self.open_again(place.take()).and_then(|database| {
+            if let Some(doubted) = doubt.as_ref() {
+                doubted.undo(&database)?;
+                *doubt = None;
+            }
+            self.step()?;
             let transaction = database.begin_write()?;
-            work(&transaction)?;
+            work(&transaction, doubt)?;
+            self.step()?;
             transaction.commit()?;
-            Ok(())
-        })();
-        done.map_err(|error: redb::Error| self.io(&error))?;
-        *held = Some(database);
-        drop(held);
-        // It may have been taken away meanwhile.
-        self.check()
+            self.step()?;
+            Ok(database)
+        });
+        let done = done.map_err(|error| self.io(&error)).and_then(|database| {
+            *place = Some(database);
+            // It may have been taken away meanwhile.
+            self.check()?;
+            self.step().map_err(|error| self.io(&error))?;
+            witness.tell(told.unwrap_or(witness.generation())).map_err(|error| self.io(&error))
+        });
+        match done {
+            Ok(()) => *doubt = None,
+            // Where not even that can be written, this process knows.
+            Err(_) => _ = doubt.as_ref().map(|doubt| witness.doubt(doubt)),
+        }
+        done
+    }
+
+    fn open_again(&self, database: Option<Database>) -> Result<Database, redb::Error> {
+        self.step()?;
+        match database {
+            Some(database) => Ok(database),
+            None => Ok(files::open(&self.path)?),
+        }
     }
 
     fn io(&self, error: &dyn fmt::Display) -> StoreError {
         StoreError::Io(self.path.clone(), error.to_string())
     }
-}
 
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    fs::metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
-/// The lock is a file of its own beside the store, so that a store can be looked at by its bytes while it is held.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let beside = with_suffix(path, "lock");
-    let io = |error: &dyn fmt::Display| StoreError::Io(beside.clone(), error.to_string());
-    let file = File::options().create(true).truncate(false).write(true).open(&beside).map_err(|e| io(&e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io(&error)),
+    /// A step that can fail: tests have each of them fail in turn.
+    #[cfg(test)]
+    fn step(&self) -> Result<(), redb::Error> {
+        self.faults.step()
     }
-}
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
-/// A copy of a store, gone with this.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(path: &Path) -> Result<Copy, StoreError> {
-        let copy = Copy(with_suffix(path, &format!("copy-{}", std::process::id())));
-        // With the permissions of the store.
-        let copied = fs::copy(path, &copy.0);
-        copied.map_err(|error| StoreError::Io(path.to_owned(), error.to_string()))?;
-        Ok(copy)
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests have it fail")]
+    fn step(&self) -> Result<(), redb::Error> {
+        Ok(())
     }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// What the store holds; a corrupt one is set aside.
-fn verified(path: &Path) -> Result<Contents, StoreError> {
-    let copy = Copy::of(path)?;
-    read_copy(&copy).map_err(|fault| match fault {
-        Fault::Newer(schema) => StoreError::Newer { path: path.to_owned(), schema },
-        Fault::Corrupt(what) => StoreError::Corrupt { path: path.to_owned(), what, aside: set_aside(path) },
-    })
-}
-
-/// Renames it to the first `.corrupt-N` that is free.
-fn set_aside(path: &Path) -> Result<PathBuf, String> {
-    let free = (1..10_000).map(|n| with_suffix(path, &format!("corrupt-{n}"))).find(|path| !path.exists());
-    let free = free.ok_or("too many corrupt stores lie there")?;
-    fs::rename(path, &free).map_err(|error| error.to_string())?;
-    Ok(free)
-}
-
-/// The database takes some corrupt files for a fault of its own and panics: that is one way more to say that a file is not
-/// what it wrote.
-fn read_copy(copy: &Copy) -> Result<Contents, Fault> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let read = panic::catch_unwind(|| open_and_read(copy));
-    panic::set_hook(hook);
-    read.unwrap_or_else(|_| Err(Fault::Corrupt("its pages make no sense".to_owned())))
-}
-
-fn open_and_read(Copy(path): &Copy) -> Result<Contents, Fault> {
-    let mut database = Database::open(path)?;
-    // An unclean end is mended while it is opened; from then on every page must be what its checksum says.
-    if !database.check_integrity()? {
-        return Err(Fault::Corrupt("pages do not bear their checksums".to_owned()));
-    }
-    read(&database.begin_write()?)
 }
 
 fn read(transaction: &WriteTransaction) -> Result<Contents, Fault> {
@@ -396,6 +393,9 @@ fn read(transaction: &WriteTransaction) -> Result<Contents, Fault> {
             .map_err(|error| Fault::Corrupt(format!("generation {}: {error}", key.value())))?;
         history.push(past);
     }
+    // One more is kept, for a change that is undone.
+    let surplus = history.len().saturating_sub(KEPT_GENERATIONS);
+    history.drain(..surplus);
     let steps = history.iter().rev().map(|past| past.record.generation);
     if !steps.eq((0..=generation).rev().take(history.len())) {
         return Err(Fault::Corrupt("its history has gaps".to_owned()));

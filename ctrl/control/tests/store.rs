@@ -10,7 +10,7 @@ use control::delta::Delta;
 use control::document::{Limits, parse_policy};
 use control::live::{PolicyFile, begin};
 use control::model::Policy;
-use control::store::{Contents, Store, StoreError};
+use control::store::{Contents, Missing, Opening, Store, StoreError};
 use tempfile::TempDir;
 
 fn policy(port: u16, nics: &str) -> Policy {
@@ -94,7 +94,7 @@ fn where_the_api_governs_a_file_fills_an_empty_store_only() {
         begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy)).unwrap()
     };
     let first = start(policy(22, ONE));
-    assert!(first.warnings.is_empty());
+    assert!(first.warnings.len() == 1 && first.warnings[0].contains("made anew"), "{:?}", first.warnings);
     drop(first);
     let second = start(policy(23, &format!("{ONE}, {TWO}")));
     assert_eq!(second.committer.policy(), &policy(22, ONE));
@@ -147,8 +147,11 @@ fn a_corrupt_store_is_refused_set_aside_and_not_touched() {
     assert_eq!(aside.file_name().unwrap(), "store.redb.corrupt-1");
     assert!(fs::read(&aside).unwrap() == bytes, "the corrupt store was changed");
     assert!(!scratch.path().exists());
-    // The next start begins anew, and the corrupt one still lies there.
-    assert_eq!(scratch.reopened(), None);
+    // The next start does not begin anew by itself, and the corrupt one still lies there.
+    let Err(error) = Store::open(&scratch.path()) else { panic!("began anew") };
+    assert!(error.to_string().contains("the one that was there held generation 1: put it back"), "{error}");
+    let anew = Opening { missing: Missing::New, ..Opening::of(&scratch.path()) };
+    assert_eq!(Store::open_as(&anew).unwrap().1, None);
     assert!(aside.exists());
     let left: Vec<_> =
         fs::read_dir(aside.parent().unwrap()).unwrap().flatten().map(|e| e.file_name()).collect();
@@ -170,25 +173,24 @@ fn a_store_of_a_newer_version_is_left_alone() {
     assert!(scratch.path().exists());
 }
 
-/// The policies that a file of this history may show: whole ones, of any generation.
-fn is_right(contents: Option<Contents>, policies: &[Policy]) -> bool {
-    contents.is_none_or(|contents| {
-        contents.generation == 0 || policies.get(contents.generation as usize - 1) == Some(&contents.policy)
-    })
-}
-
 /// `STORE_MUTANTS=10000` tries more.
 #[test]
-fn mutated_stores_are_refused_or_right() {
-    let mutants = std::env::var("STORE_MUTANTS").map_or(200, |n| n.parse().unwrap());
+fn mutated_stores_are_refused_or_hold_what_was_acknowledged() {
+    let mutants = std::env::var("STORE_MUTANTS").map_or(500, |n| n.parse().unwrap());
     let scratch = Scratch::new();
     let policies = [policy(22, ONE), policy(23, &format!("{ONE}, {TWO}")), policy(24, TWO)];
     for policy in &policies {
         scratch.start_with(policy.clone());
     }
-    let whole = fs::read(scratch.path()).unwrap();
+    let ended = fs::read(scratch.path()).unwrap();
+    // As a kill leaves it: with the commit before the last in its header, too.
+    let killed = {
+        let _held = Store::open(&scratch.path()).unwrap();
+        fs::read(scratch.path()).unwrap()
+    };
     // Only what is in use can matter much; the rest is zeros.
-    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let used = [&ended, &killed]
+        .map(|whole| (0..whole.len()).filter(|at| *at < 512 || whole[*at] != 0).collect::<Vec<_>>());
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -196,10 +198,12 @@ fn mutated_stores_are_refused_or_right() {
         state ^= state << 17;
         (state >> 11) as usize % below
     };
-    let (mut refused, mut right) = (0, 0);
+    let (mut corrupt, mut older, mut right) = (0, 0, 0);
     for mutant in 0..mutants {
+        let is_killed = random(2);
+        let (whole, used) = ([&ended, &killed][is_killed], &used[is_killed]);
         let mut bytes = whole.clone();
-        match mutant % 4 {
+        match mutant % 6 {
             0 => bytes[used[random(used.len())]] ^= 1 << random(8),
             1 => bytes[used[random(used.len())]] = random(256) as u8,
             2 => {
@@ -207,23 +211,110 @@ fn mutated_stores_are_refused_or_right() {
                 let end = (at + 1 + random(600)).min(bytes.len());
                 bytes[at..end].fill(random(256) as u8);
             }
-            _ => bytes.truncate(random(whole.len())),
+            3 => bytes.truncate(random(whole.len())),
+            // The header, where the commits are told apart.
+            _ => bytes[random(320)] ^= 1 << random(8),
         }
         fs::write(scratch.path(), &bytes).unwrap();
         match Store::open(&scratch.path()) {
             Ok((_, contents)) => {
-                assert!(is_right(contents, &policies), "mutant {mutant} shows something else");
+                let found = contents.map(|contents| (contents.generation, contents.policy));
+                assert!(found == Some((3, policies[2].clone())), "mutant {mutant} shows something else");
                 right += 1;
+            }
+            // The database took it for one that a crash had ended a commit earlier.
+            Err(StoreError::Unlike { .. }) => {
+                assert!(fs::read(scratch.path()).unwrap() == bytes, "mutant {mutant} was changed");
+                older += 1;
             }
             Err(StoreError::Corrupt { aside, .. }) => {
                 let aside = aside.unwrap();
                 assert!(fs::read(&aside).unwrap() == bytes, "mutant {mutant} was changed");
                 fs::remove_file(&aside).unwrap();
-                refused += 1;
+                corrupt += 1;
             }
             Err(other) => panic!("mutant {mutant}: {other}"),
         }
     }
-    println!("{refused} refused, {right} right");
-    assert!(refused > mutants / 4, "{refused} of {mutants} refused");
+    println!("{corrupt} corrupt, {older} older, {right} right");
+    assert!(corrupt > mutants / 4, "{corrupt} of {mutants} refused");
+}
+
+#[test]
+fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
+    let scratch = Scratch::new();
+    let path = scratch.path();
+    let refused = |opening: &Opening| match Store::open_as(opening) {
+        Ok(_) => panic!("begun with"),
+        Err(error) => error.to_string(),
+    };
+    let must_exist = Opening { missing: Missing::Refuse, ..Opening::of(&path) };
+    assert!(refused(&must_exist).contains("there is no store: put it back"), "{}", refused(&must_exist));
+    assert!(!path.parent().unwrap().exists(), "nothing was made");
+    let new = Opening { missing: Missing::New, ..Opening::of(&path) };
+    drop(Store::open_as(&new).unwrap());
+    assert!(refused(&new).contains("there is a store; allowed with --new-store"), "{}", refused(&new));
+    assert_eq!(Store::open_as(&must_exist).unwrap().1, None);
+    scratch.start_with(policy(22, ONE));
+    let first = fs::read(&path).unwrap();
+    scratch.start_with(policy(23, ONE));
+    // An older copy.
+    let second = fs::read(&path).unwrap();
+    fs::write(&path, &first).unwrap();
+    let error = refused(&Opening::of(&path));
+    assert!(error.contains("it holds generation 1, and 2 was the last that was acknowledged"), "{error}");
+    // Missing.
+    fs::remove_file(&path).unwrap();
+    for opening in [Opening::of(&path), must_exist.clone()] {
+        let error = refused(&opening);
+        assert!(error.contains("the one that was there held generation 2: put it back"), "{error}");
+    }
+    // Another one, though of a later generation.
+    let other = Scratch::new();
+    for port in [22, 23, 24] {
+        other.start_with(policy(port, ONE));
+    }
+    fs::copy(other.path(), &path).unwrap();
+    let error = refused(&Opening::of(&path));
+    assert!(error.contains("it is not the store that was here, which held generation 2"), "{error}");
+    // The right one again.
+    fs::write(&path, &second).unwrap();
+    assert_eq!(scratch.reopened().unwrap().generation, 2);
+    // A witness that is lost or damaged is told of, and made again.
+    let witness = path.with_extension("redb.witness");
+    for damage in
+        [|path: &std::path::Path| fs::remove_file(path), |path: &std::path::Path| fs::write(path, "x")]
+    {
+        damage(&witness).unwrap();
+        let (store, contents) = Store::open(&path).unwrap();
+        assert_eq!(contents.unwrap().generation, 2);
+        assert!(store.words()[0].contains("holds generation 2"), "{:?}", store.words());
+        drop(store);
+        assert!(Store::open(&path).unwrap().0.words().is_empty());
+    }
+    // By the operator's word.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(Store::open_as(&new).unwrap().1, None);
+}
+
+#[test]
+fn a_witness_may_lie_elsewhere_and_copies_of_a_killed_start_are_removed() {
+    let (scratch, elsewhere) = (Scratch::new(), TempDir::new().unwrap());
+    let opening = Opening { witness: Some(elsewhere.path().join("witness")), ..Opening::of(&scratch.path()) };
+    drop(Store::open_as(&opening).unwrap());
+    let directory = scratch.path().parent().unwrap().to_owned();
+    let dead = {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let [left, running] = [dead, 1].map(|id| directory.join(format!("store.redb.copy-{id}")));
+    fs::write(&left, "x").unwrap();
+    fs::write(&running, "x").unwrap();
+    drop(Store::open_as(&opening).unwrap());
+    assert_eq!((left.exists(), running.exists()), (false, true));
+    // With its whole directory.
+    fs::remove_dir_all(&directory).unwrap();
+    assert!(matches!(Store::open_as(&opening), Err(StoreError::Missing { held: Some(0), .. })));
+    assert!(!directory.exists());
 }

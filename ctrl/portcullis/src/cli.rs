@@ -126,6 +126,9 @@ pub struct Run {
     /// Policy document (YAML or JSON)
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Make the store, which must not be there yet
+    #[arg(long)]
+    pub new_store: bool,
 }
 
 /// `check`

@@ -365,7 +365,20 @@ fn api(table: &Node) -> Result<Api, Fault> {
 
 fn store(table: &Node) -> Result<Store, Fault> {
     let mut store = Store::default();
-    set(&mut store.path, &table.fields(&["path"])?, "path", |node| path(node).map(Some))?;
+    let fields = table.fields(&["path", "witness", "must_exist"])?;
+    set(&mut store.path, &fields, "path", |node| path(node).map(Some))?;
+    set(&mut store.witness, &fields, "witness", |node| path(node).map(Some))?;
+    set(&mut store.must_exist, &fields, "must_exist", Node::bool)?;
+    for key in ["witness", "must_exist"] {
+        if let Some(node) = fields.get(key).filter(|_| store.path.is_none()) {
+            return Err(
+                node.fault(format_args!("{key} is given and there is no store; required with it: path"))
+            );
+        }
+    }
+    if let Some(node) = fields.get("witness").filter(|_| store.witness == store.path) {
+        return Err(node.fault("it is the store itself; allowed: another file, best on another disk"));
+    }
     Ok(store)
 }
 

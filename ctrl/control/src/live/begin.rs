@@ -46,6 +46,7 @@ pub fn begin(
     let mut snapshot = Box::new(committer.initial());
     let mut warnings = Vec::new();
     let (store, mut contents) = store.map_or((None, None), |(store, contents)| (Some(store), contents));
+    warnings.extend(store.iter().flat_map(Store::words).cloned());
     if let Some(contents) = &contents {
         let deltas = contents.history.iter().map(|past| past.delta.clone());
         snapshot = committer
@@ -113,9 +114,10 @@ fn adopt(
     };
     let past = Past { record, delta: Arc::clone(&prepared.delta) };
     if let Some(store) = store {
-        let step = Step { policy: prepared.policy(), past: &past, awaited: None };
+        let oldest = prepared.oldest.0;
+        let step = Step { policy: prepared.policy(), past: &past, awaited: None, oldest };
         store.commit(&step).map_err(|error| error.to_string())?;
     }
-    *snapshot = committer.carry_out(prepared, 0).map_err(|error| error.to_string())?.snapshot;
+    *snapshot = committer.carry_out(prepared, 0).snapshot;
     Ok(past)
 }

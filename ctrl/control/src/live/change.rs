@@ -7,6 +7,7 @@ use crate::api::shape::Receipt;
 use crate::commit::NoSuchGeneration;
 use crate::document::Parsed;
 use crate::model::Policy;
+use crate::registry::Exhausted;
 
 /// By which way a change came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +134,7 @@ pub enum Refused {
         preview: Box<Receipt>,
     },
     /// The tables have no place for so many NICs or addresses.
-    Exhausted,
+    Exhausted(Exhausted),
     /// Another change awaits its confirmation.
     Unconfirmed {
         /// Which.
@@ -180,7 +181,7 @@ impl std::fmt::Display for Refused {
                     preview.disconnected
                 )
             }
-            Refused::Exhausted => f.write_str("there is no place for so many NICs or addresses"),
+            Refused::Exhausted(error) => error.fmt(f),
             Refused::Unconfirmed { generation, seconds } => write!(
                 f,
                 "generation {generation} awaits its confirmation for {seconds} s more; allowed until then: confirm, rollback"

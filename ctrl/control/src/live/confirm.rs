@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
 
+use super::durable::written;
 use super::{Author, Change, Inner, Live, Origin, Refused};
 use crate::api::shape::{Confirmation, Record};
 use crate::health::Severity;
@@ -83,11 +84,10 @@ impl Live {
         let record = Record { confirmation: Some(Confirmation::Confirmed), ..self.record(generation)? };
         let store = self.inner().store.clone();
         if let Some(store) = store {
-            let kept = record.clone();
-            let written = tokio::task::spawn_blocking(move || store.settle(&kept)).await;
-            written
-                .map_err(|error| Refused::Store(error.to_string()))?
-                .map_err(|error| Refused::Store(error.to_string()))?;
+            let (kept, writer) = (record.clone(), store.clone());
+            let settled = written(&store, move || writer.settle(&kept)).await;
+            self.tell_store(&store, &settled);
+            settled.map_err(|error| Refused::Store(error.to_string()))?;
         }
         {
             let mut inner = self.inner();

@@ -2,6 +2,9 @@
 //! rollback of a change that nobody confirmed, which comes at its deadline whatever the disk says and is written
 //! when it can be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::{Admitted, Live, Origin, Refused, journal};
 use crate::health::Severity;
 use crate::model::Policy;
@@ -15,6 +18,7 @@ pub(super) struct Written {
     policy: Policy,
     past: Past,
     awaited: Option<Awaited>,
+    oldest: u32,
 }
 
 impl Written {
@@ -25,47 +29,72 @@ impl Written {
         let prepared = &admitted.prepared;
         let record = journal::record(&receipt, prepared.back_to, admitted.unconfirmed.is_some());
         let past = Past { record, delta: prepared.delta.clone() };
-        Written { policy: prepared.policy().clone(), past, awaited: admitted.unconfirmed.map(Awaited::from) }
+        let (policy, awaited) = (prepared.policy().clone(), admitted.unconfirmed.map(Awaited::from));
+        Written { policy, past, awaited, oldest: prepared.oldest.0 }
     }
 
     fn commit(&self, store: &Store) -> Result<(), StoreError> {
-        store.commit(&Step { policy: &self.policy, past: &self.past, awaited: self.awaited })
+        let Written { policy, past, awaited, oldest } = self;
+        store.commit(&Step { policy, past, awaited: *awaited, oldest: *oldest })
     }
+}
+
+/// How far writing changes in their order came.
+struct Progress {
+    /// Those that the store has not.
+    left: Vec<Arc<Written>>,
+    result: Result<(), StoreError>,
+}
+
+/// Writes these changes, one after the other up to the first that the store refuses, and then, where that is asked for, something
+/// that means nothing. Others are served meanwhile: the disk takes its time.
+async fn write(store: &Arc<Store>, changes: Vec<Arc<Written>>, probe: bool) -> Progress {
+    let (mut left, done) = (changes.clone(), Arc::new(AtomicUsize::new(0)));
+    let (writer, count) = (store.clone(), done.clone());
+    let write = move || {
+        let one =
+            |change: &Arc<Written>| change.commit(&writer).inspect(|()| _ = count.fetch_add(1, Relaxed));
+        changes.iter().try_for_each(one)?;
+        if probe { writer.probe() } else { Ok(()) }
+    };
+    let result = written(store, write).await;
+    left.drain(..done.load(Relaxed));
+    Progress { left, result }
+}
+
+/// What writing comes to, on a thread of its own.
+pub(super) async fn written(
+    store: &Store,
+    write: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+) -> Result<(), StoreError> {
+    let written = tokio::task::spawn_blocking(write).await;
+    written.unwrap_or_else(|error| Err(StoreError::Io(store.path().to_owned(), error.to_string())))
 }
 
 impl Live {
     /// Makes a change durable, after those that the store does not have yet. Called by whoever has the turn.
     pub(super) async fn make_durable(&self, admitted: &Admitted) -> Result<(), Refused> {
-        let (store, behind) = {
+        let (store, mut changes) = {
             let inner = self.inner();
             (inner.store.clone(), inner.unwritten.clone())
         };
         let Some(store) = store else { return Ok(()) };
-        let change = std::sync::Arc::new(Written::of(admitted));
-        let (all, kept) = (behind.into_iter().chain([change.clone()]), store.clone());
-        let mut all: Vec<_> = all.collect();
-        // The disk takes its time, and others are served meanwhile.
-        let written = tokio::task::spawn_blocking(move || {
-            let mut done = 0;
-            let result = all.iter().try_for_each(|change| change.commit(&store).inspect(|()| done += 1));
-            all.drain(..done);
-            (all, result)
-        });
-        let (mut left, result) = written.await.map_err(|error| Refused::Store(error.to_string()))?;
-        self.tell_store(&kept, &result);
-        let refused = result.map_err(|error| Refused::Store(error.to_string()));
-        if refused.is_err() && admitted.author.origin != Origin::Timer {
-            left.retain(|other| !std::sync::Arc::ptr_eq(other, &change));
+        let change = Arc::new(Written::of(admitted));
+        changes.push(change.clone());
+        let Progress { mut left, result } = write(&store, changes, false).await;
+        self.tell_store(&store, &result);
+        let Err(error) = result else {
+            self.inner().unwritten = left;
+            return Ok(());
+        };
+        if admitted.author.origin == Origin::Timer {
+            self.inner().unwritten = left;
+            tracing::error!("the rollback is in force and not durable yet: {error}");
+            return Ok(());
         }
-        let is_kept_in_memory = left.iter().any(|other| std::sync::Arc::ptr_eq(other, &change));
+        left.retain(|other| !Arc::ptr_eq(other, &change));
         self.inner().unwritten = left;
-        match refused {
-            Err(reason) if is_kept_in_memory => {
-                tracing::error!("the rollback is in force and not durable yet: {reason}");
-                Ok(())
-            }
-            other => other,
-        }
+        Err(Refused::Store(error.to_string()))
     }
 
     /// Writes what the store does not have yet, and looks whether it is well. Called every now and then.
@@ -83,15 +112,9 @@ impl Live {
         }
         let _turn = self.shared.writer.lock().await;
         let behind = self.inner().unwritten.clone();
-        let kept = store.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut done = 0;
-            let all = behind.iter().try_for_each(|change| change.commit(&store).inspect(|()| done += 1));
-            (done, all.and_then(|()| store.probe()))
-        });
-        let Ok((done, result)) = written.await else { return };
-        self.inner().unwritten.drain(..done);
-        self.tell_store(&kept, &result);
+        let Progress { left, result } = write(&store, behind, true).await;
+        self.inner().unwritten = left;
+        self.tell_store(&store, &result);
     }
 
     /// Health says what became of a write.

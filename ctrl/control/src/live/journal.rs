@@ -7,7 +7,7 @@ use engine::Generation;
 
 use super::{Live, NoAnswer, Refused};
 use crate::api::shape::{Confirmation, Health, Receipt, Record, State};
-use crate::commit::{Committer, KEPT_GENERATIONS, NoSuchGeneration};
+use crate::commit::{Committer, NoSuchGeneration};
 use crate::model::Policy;
 use crate::store::Contents;
 
@@ -89,14 +89,13 @@ impl Journal {
         Journal { records, killed_before: 0 }
     }
 
-    /// A generation is published; `killed` counts what re-judging has disconnected before it.
-    pub fn begin(&mut self, record: Record, killed: u64) {
+    /// A generation is published; `killed` counts what re-judging has disconnected before it, `oldest` can be gone back to.
+    pub fn begin(&mut self, record: Record, killed: u64, oldest: Generation) {
         if let Some(last) = self.records.back_mut() {
             last.disconnected_by_rejudging = killed - self.killed_before;
         }
         self.killed_before = killed;
-        // One more than can be gone back across: the oldest of them is where that leads.
-        if self.records.len() > KEPT_GENERATIONS {
+        while self.records.front().is_some_and(|record| record.generation < oldest.0) {
             self.records.pop_front();
         }
         self.records.push_back(record);

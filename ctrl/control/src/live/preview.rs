@@ -38,8 +38,7 @@ impl Live {
             (inner.committer.clone(), inner.publisher.epoch())
         };
         let mut preview = Preview::default();
-        let commit = committer.carry_out(admitted.prepared.clone(), now_ns);
-        let then = commit.map_err(|_| Refused::Exhausted)?.snapshot;
+        let then = committer.carry_out(admitted.prepared.clone(), now_ns).snapshot;
         self.scan(|inner, connections, now, worker| {
             debug_assert!(inner.publisher.epoch() == epoch, "changes take turns");
             let present = inner.publisher.current();

@@ -184,7 +184,10 @@ impl Identity {
     pub(super) fn trim(&mut self) {
         let surplus = |len: usize| len.saturating_sub(KEPT);
         self.epochs.drain(..surplus(self.epochs.len()));
-        self.past.drain(..surplus(self.past.len()));
+        // What the last change took away is kept whole: its rollback takes no new places.
+        let last = self.past.last().map_or(Generation(0), |past| past.span.until);
+        let older = self.past.partition_point(|past| past.span.until < last);
+        self.past.drain(..surplus(self.past.len()).min(older));
         self.undone.drain(..surplus(self.undone.len()));
         self.lives.drain(..surplus(self.lives.len()));
     }

@@ -96,11 +96,35 @@ impl<'t> Objects<'t> {
         next_id: &mut u64,
         digest: &mut Digest,
     ) -> Result<(), redb::Error> {
+        fn now<'d, K: Ord + Clone, V: Eq>(
+            before: &'d Before<K, Arc<V>>,
+            objects: &'d crate::model::Objects<K, V>,
+        ) -> impl Iterator<Item = (&'d K, Option<&'d Arc<V>>)> {
+            before.iter().map(|(key, _)| (key, objects.get(key)))
+        }
         let mut writer = Writer { table: &mut self.0, revision, next_id, digest };
-        writer.write(kind::VPC, &delta.vpcs, |key| policy.vpcs.get(key))?;
-        writer.write(kind::ADDRESS_GROUP, &delta.address_groups, |key| policy.address_groups.get(key))?;
-        writer.write(kind::SECURITY_GROUP, &delta.security_groups, |key| policy.security_groups.get(key))?;
-        writer.write(kind::NIC, &delta.nics, |key| policy.nics.get(key))
+        writer.write(kind::VPC, now(&delta.vpcs, &policy.vpcs))?;
+        writer.write(kind::ADDRESS_GROUP, now(&delta.address_groups, &policy.address_groups))?;
+        writer.write(kind::SECURITY_GROUP, now(&delta.security_groups, &policy.security_groups))?;
+        writer.write(kind::NIC, now(&delta.nics, &policy.nics))
+    }
+
+    /// Writes what a change replaced in its place again.
+    pub fn take_back(
+        &mut self,
+        delta: &Delta,
+        revision: u32,
+        next_id: &mut u64,
+        digest: &mut Digest,
+    ) -> Result<(), redb::Error> {
+        fn then<K, V>(before: &Before<K, Arc<V>>) -> impl Iterator<Item = (&K, Option<&Arc<V>>)> {
+            before.iter().map(|(key, value)| (key, value.as_ref()))
+        }
+        let mut writer = Writer { table: &mut self.0, revision, next_id, digest };
+        writer.write(kind::VPC, then(&delta.vpcs))?;
+        writer.write(kind::ADDRESS_GROUP, then(&delta.address_groups))?;
+        writer.write(kind::SECURITY_GROUP, then(&delta.security_groups))?;
+        writer.write(kind::NIC, then(&delta.nics))
     }
 
     /// The policy and the digest of what was read; says what is wrong.
@@ -142,25 +166,24 @@ struct Writer<'w, 't> {
 }
 
 impl Writer<'_, '_> {
-    fn write<'p, K: Named, V: Serialize + 'p>(
+    fn write<'p, K: Named + 'p, V: Serialize + 'p>(
         &mut self,
         kind: u8,
-        before: &Before<K, V>,
-        now: impl Fn(&K) -> Option<&'p V>,
+        objects: impl Iterator<Item = (&'p K, Option<&'p V>)>,
     ) -> Result<(), redb::Error> {
         /// All that is wanted of a row that is replaced.
         #[derive(Deserialize)]
         struct Known {
             id: u64,
         }
-        for (key, _) in before {
+        for (key, object) in objects {
             let name = key.text();
             let mut id = None;
             if let Some(old) = self.table.remove((kind, &*name))? {
                 self.digest.toggle(kind, &name, old.value());
                 id = serde_json::from_slice(old.value()).ok().map(|Known { id }| id);
             }
-            let Some(object) = now(key) else { continue };
+            let Some(object) = object else { continue };
             let id = id.unwrap_or_else(|| {
                 let id = *self.next_id;
                 *self.next_id += 1;

@@ -24,7 +24,7 @@ use control::document::Parsed;
 use control::health::Severity;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::Diagnostic;
-use control::store::Store;
+use control::store::{Missing, Opening, Store};
 use engine::conntrack::Secret;
 use pmd::{Eal, Mempool};
 use tokio::runtime::{Builder, Runtime};
@@ -62,7 +62,7 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
     let lines = log::start(&config.log).map_err(Failure::runtime)?;
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
-    let signals = {
+    let mut signals = {
         let _within = runtime.enter();
         Signals::new().map_err(Failure::runtime)?
     };
@@ -73,16 +73,45 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         TcpError::Address(message) => Failure::runtime(message),
     })?;
     let policy_file = args.policy.as_deref().filter(|_| config.source() == Source::File);
-    let beginning = begin_with(config.clone(), policy, args.policy.as_deref())?;
+    let opening = opening(&config, args.new_store)?;
+    let (first, path) = (config.clone(), args.policy.clone());
+    let begin = move || begin_with(first, opening, policy, path.as_deref());
+    // A large store takes seconds to read: who wants to end it need not wait.
+    let Some(beginning) = runtime.block_on(service::unless_ended(&mut signals, begin)) else {
+        runtime.shutdown_background();
+        return Ok(ExitCode::SUCCESS);
+    };
+    let beginning = beginning?;
     let dataplane = Dataplane::open(&config, &cores)?;
     let ended = dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals, &lines);
     lines.flush();
     ended
 }
 
+/// The store that the configuration names, if it does.
+fn opening(config: &Config, new_store: bool) -> Result<Option<Opening>, Failure> {
+    let control::config::Store { path, witness, must_exist } = &config.store;
+    let missing = match (new_store, must_exist) {
+        (true, _) if path.is_none() => {
+            return Err(Failure::input(
+                "--new-store: the configuration names no store; required: [store] path",
+            ));
+        }
+        (true, _) => Missing::New,
+        (false, true) => Missing::Refuse,
+        (false, false) => Missing::Make,
+    };
+    Ok(path.clone().map(|path| Opening { path, witness: witness.clone(), missing }))
+}
+
 /// The first policy, from the store or the file.
-fn begin_with(config: Config, policy: Option<Parsed>, path: Option<&Path>) -> Result<Beginning, Failure> {
-    let store = config.store.path.as_deref().map(Store::open).transpose().map_err(Failure::runtime)?;
+fn begin_with(
+    config: Config,
+    opening: Option<Opening>,
+    policy: Option<Parsed>,
+    path: Option<&Path>,
+) -> Result<Beginning, Failure> {
+    let store = opening.as_ref().map(Store::open_as).transpose().map_err(Failure::runtime)?;
     let file = policy.zip(path).map(|(parsed, path)| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         PolicyFile { path: path.display().to_string(), policy: parsed.policy }

@@ -40,6 +40,24 @@ impl Signals {
     }
 }
 
+/// Does a part of the start on a thread of its own. `None` if a signal ends the appliance meanwhile: the process is to end
+/// then, and that thread with it.
+pub async fn unless_ended<T: Send + 'static>(
+    signals: &mut Signals,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let mut done = tokio::task::spawn_blocking(work);
+    loop {
+        tokio::select! {
+            done = &mut done => match done {
+                Ok(done) => return Some(done),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            ends = signals.wait() => if ends { return None },
+        }
+    }
+}
+
 /// Tells a supervisor that asks for it (systemd's `Type=notify`) what has become of us.
 pub fn tell_supervisor(state: &str) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };

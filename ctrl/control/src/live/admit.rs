@@ -1,0 +1,57 @@
+//! What a change needs before anything is written: a plan, and places for all that is new. Whatever can be refused is refused
+//! here; what comes later changes a copy, the disk, and then what is in force, which cannot fail.
+
+use super::{Inner, Refused, Target};
+use crate::commit::{NoRollback, Prepared};
+use crate::document::Parsed;
+use engine::Generation;
+
+impl Inner {
+    /// Works a change out.
+    pub(super) fn prepare(
+        &mut self,
+        target: Target,
+        allow_empty: bool,
+        now_ns: u64,
+    ) -> Result<Prepared, Refused> {
+        self.committer.recycle(now_ns);
+        self.recycle_idle(false);
+        let there = self.committer.policy().nics.len();
+        let policy = match target {
+            Target::Generation(to) => {
+                let to = Generation(to);
+                let mut prepared = self.committer.prepare_rollback(to, now_ns);
+                if matches!(prepared, Err(NoRollback::Exhausted(_))) {
+                    self.recycle_idle(true);
+                    prepared = self.committer.prepare_rollback(to, now_ns);
+                }
+                return prepared.map_err(|error| match error {
+                    NoRollback::NoSuchGeneration(error) => Refused::NoGeneration(error),
+                    NoRollback::Exhausted(error) => Refused::Exhausted(error),
+                });
+            }
+            Target::Edited(edit) => edit(self.committer.policy())?,
+            Target::Document(Parsed { empty: true, .. }) if !allow_empty => return Err(Refused::Empty),
+            Target::Document(Parsed { policy, .. })
+                if policy.nics.is_empty() && there > 0 && !allow_empty =>
+            {
+                return Err(Refused::NoNics(there));
+            }
+            Target::Document(Parsed { policy, .. }) => policy,
+        };
+        let first = self.committer.prepare(policy.clone());
+        let prepared = first.or_else(|_| {
+            self.recycle_idle(true);
+            self.committer.prepare(policy)
+        });
+        prepared.map_err(Refused::Exhausted)
+    }
+
+    /// Gives back places of NICs that are gone and have no connections left, once all workers know that they are gone.
+    fn recycle_idle(&mut self, all: bool) {
+        if self.publisher.all_acknowledged(self.publisher.epoch()) {
+            let population = &self.population;
+            self.committer.recycle_idle(all, |nic| population.get(nic) == 0);
+        }
+    }
+}
