@@ -309,7 +309,7 @@ format = \"xml\"",
     ),
     (
         "store = 3",
-        "1:9: store: 3 is no mapping; allowed: a mapping with the keys path",
+        "1:9: store: 3 is no mapping; allowed: a mapping with the keys path, witness, must_exist",
     ),
     (
         r#"conntrack.capacity = "many""#,
