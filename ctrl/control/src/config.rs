@@ -8,7 +8,7 @@
 mod eal;
 mod read;
 
-pub use read::parse_config;
+pub use read::{Checked, check_config, parse_config};
 
 use crate::document::Limits;
 use crate::model::{Mode, Prefix};

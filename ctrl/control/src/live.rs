@@ -340,7 +340,7 @@ impl Inner {
         if let Some(known) = if_generation.filter(|known| *known != present) {
             return Err(Refused::Stale { known, present });
         }
-        let prepared = self.prepare(target, allow_empty, now_ns)?;
+        let (prepared, warnings) = self.prepare(target, allow_empty, now_ns)?;
         let is_unchanged = match prepared.back_to {
             // The policy may be the same: what was disconnected since is not.
             Some(to) => to.0 == present,
@@ -348,6 +348,7 @@ impl Inner {
         };
         let ended_epochs = self.epochs_to_end(&prepared.plan);
         let mut receipt = self.preview(&prepared, &ended_epochs, &author);
+        receipt.warnings = warnings;
         if is_unchanged {
             receipt.state = State::Unchanged;
             return Ok(Step::Done(Box::new(receipt)));

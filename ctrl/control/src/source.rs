@@ -5,18 +5,22 @@
 //! not serde's derived structs, because every refusal has to say where, what was found and what is allowed, in the same
 //! words for wrong types as for wrong values.
 
+mod faults;
 mod number;
 mod read;
 mod toml;
 mod yaml;
 
 pub(crate) use self::toml::parse as parse_toml;
+pub(crate) use faults::Faults;
 pub(crate) use number::decimal_nanos;
 pub(crate) use read::Fields;
 pub(crate) use yaml::parse as parse_yaml;
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is wrong in a file, and where: `file:line:column: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +42,39 @@ impl Diagnostic {
     }
 }
 
+/// How diagnostics name an input: standard input is `-` on the command line.
+pub fn input_name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The text of a file that somebody names on a command line, where `-` is standard input. That is read once: a second time it is
+/// refused rather than empty.
+pub fn read_input(path: &Path) -> Result<String, Diagnostic> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if path != Path::new("-") {
+        return read_file(path);
+    }
+    let name = input_name(path);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(Diagnostic::whole_file(name, "is named twice; allowed: `-` for one file"));
+    }
+    let mut bytes = Vec::new();
+    match std::io::stdin().lock().read_to_end(&mut bytes) {
+        Ok(_) => text(name, bytes),
+        Err(error) => Err(Diagnostic::whole_file(name, error.to_string())),
+    }
+}
+
 /// The text of a file. What cannot be read is told as [`Diagnostic::whole_file`], what is no UTF-8 with its place.
 pub fn read_file(path: &Path) -> Result<String, Diagnostic> {
     let file = path.display().to_string();
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(Diagnostic::whole_file(file, error.to_string())),
-    };
+    match std::fs::read(path) {
+        Ok(bytes) => text(file, bytes),
+        Err(error) => Err(Diagnostic::whole_file(file, error.to_string())),
+    }
+}
+
+fn text(file: String, bytes: Vec<u8>) -> Result<String, Diagnostic> {
     String::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -144,6 +174,22 @@ pub(crate) struct Entry {
 }
 
 impl Node {
+    /// The value at a path such as `wire[0].inside`, of keys and places in lists.
+    pub fn find(&self, path: &str) -> Option<&Node> {
+        let (step, rest) = path.find(['.', '[']).map_or((path, ""), |at| path.split_at(at));
+        let rest = rest.strip_prefix('.').unwrap_or(rest);
+        if let Some(place) = rest.strip_prefix('[').filter(|_| step.is_empty()) {
+            let (place, rest) = place.split_once(']')?;
+            let Value::List(items) = &self.value else { return None };
+            return items.get(place.parse::<usize>().ok()?)?.find(rest.strip_prefix('.').unwrap_or(rest));
+        }
+        if step.is_empty() {
+            return rest.is_empty().then_some(self);
+        }
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == step)?.node.find(rest)
+    }
+
     /// The path of what stands at `at`, that of its mapping for a key. Where several values stand there (TOML's
     /// `[[table]]` is the list and its first item), of the innermost.
     fn path_to(&self, at: Pos) -> Option<String> {

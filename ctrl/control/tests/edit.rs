@@ -1,7 +1,7 @@
 //! Edits of a policy: what they make is what the whole document would, and what they refuse is told with its place.
 
 use control::document::{
-    EditError, Limits, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, parse_policy, put, remove,
+    EditError, Limits, ObjectKey, Parsed, RuleEdit, RulePlace, edit_rule, merge, parse_policy, put, remove,
 };
 use control::export::export;
 use control::model::{Key, Policy};
@@ -40,12 +40,13 @@ fn limits() -> Limits {
 }
 
 /// An edit makes a policy that is valid as a whole document.
-fn sound(policy: Policy) -> Policy {
+fn sound(edited: impl Into<Parsed>) -> Policy {
+    let policy = edited.into().policy;
     assert_eq!(whole(&export(&policy)), policy);
     policy
 }
 
-fn message(refused: Result<Policy, EditError>) -> String {
+fn message<T: std::fmt::Debug>(refused: Result<T, EditError>) -> String {
     match refused.unwrap_err() {
         EditError::Bad(diagnostic) => diagnostic.to_string(),
         EditError::NotFound(what) | EditError::InUse(what) => what,
@@ -159,7 +160,8 @@ fn rules_are_edited_one_by_one() {
     let mut full = policy();
     for port in 1..50 {
         full = edit(&full, RuleEdit::Add(format!("{{ direction: inbound, protocol: udp, ports: {port} }}")))
-            .unwrap();
+            .unwrap()
+            .policy;
     }
     assert!(
         message(edit(&full, RuleEdit::Add(ssh.to_owned())))

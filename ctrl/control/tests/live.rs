@@ -158,7 +158,7 @@ fn receipts_count_what_was_live_over_all_workers_and_only_once() {
         (0, 0, &["one".to_owned()][..])
     );
     // A deletion ends them.
-    let none = Parsed { policy: control::model::Policy::default(), empty: true };
+    let none = Parsed { empty: true, ..control::model::Policy::default().into() };
     let receipt = rig
         .apply(Change { allow_empty: true, dry_run: true, ..Change::to(none, Author::client("test")) })
         .unwrap();

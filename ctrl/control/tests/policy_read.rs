@@ -32,7 +32,8 @@ fn prefix(text: &str) -> Prefix {
 
 #[test]
 fn the_example_of_the_interfaces_page_means_what_it_says() {
-    let Parsed { policy, empty } = parsed(EXAMPLE);
+    let Parsed { policy, empty, warnings } = parsed(EXAMPLE);
+    assert_eq!(warnings, []);
     assert!(!empty);
     assert_eq!(policy.vpcs["prod"].segment, Segment::Vlan(100));
     let office = &policy.address_groups[&Key::in_default("office")];
@@ -76,7 +77,7 @@ fn a_policy_is_read_from_json_as_from_yaml() {
 #[test]
 fn a_document_that_says_nothing_is_known_as_empty() {
     for text in ["", "\n\n", "# all gone\n", "---\n", "{}", "nics: []\nvpcs: []\n", "null"] {
-        assert_eq!(parsed(text), Parsed { policy: Policy::default(), empty: true }, "{text:?}");
+        assert_eq!(parsed(text), Parsed { empty: true, ..Policy::default().into() }, "{text:?}");
     }
     assert!(!parsed("vpcs: [{ name: v, segment: { vni: 0 } }]").empty);
 }

@@ -27,7 +27,7 @@ pub enum Command {
     Init(Init),
     /// Run the appliance until SIGTERM or SIGINT
     Run(Run),
-    /// Validate a configuration and policy documents, offline
+    /// Validate a configuration and policy documents, offline: all that `run` would refuse, and what is likely a mistake
     Check(Check),
     /// Make a policy document the running appliance's policy, as one transaction
     Apply(Apply),
@@ -140,7 +140,10 @@ pub struct Check {
     /// A store, which is looked at in a copy
     #[arg(long, value_name = "FILE")]
     pub store: Option<PathBuf>,
-    /// Policy documents
+    /// Take warnings for errors: exit status 2
+    #[arg(long)]
+    pub strict: bool,
+    /// Policy documents; `-` is standard input
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// One clear line, and the exit status it comes with.
+/// One clear line a fault, and the exit status it comes with.
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -17,6 +17,12 @@ impl Failure {
     /// Bad usage or bad input: exit status 2.
     pub fn input(message: impl Display) -> Failure {
         Failure { message: message.to_string(), status: 2 }
+    }
+
+    /// Bad input with several faults: a line each.
+    pub fn inputs<M: Display>(messages: impl IntoIterator<Item = M>) -> Failure {
+        let lines: Vec<_> = messages.into_iter().map(|message| message.to_string()).collect();
+        Failure::input(lines.join("\nportcullis: "))
     }
 
     /// It ran and failed: exit status 1.
@@ -44,6 +50,11 @@ pub fn print(text: &str, to_stderr: bool) {
     } else {
         std::io::stdout().write_all(text.as_bytes())
     };
+}
+
+/// Says on standard error what is likely a mistake.
+pub fn warn(warning: impl Display) {
+    print(&format!("portcullis: warning: {warning}\n"), true);
 }
 
 /// How long a result waits for a reader.

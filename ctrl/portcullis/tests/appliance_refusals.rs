@@ -51,7 +51,7 @@ fn a_configuration_without_wires_or_of_cores_that_are_not_there_is_bad_input() {
     assert_refused(
         &null().cores(&[777]),
         2,
-        &["portcullis.toml", "workers.cores: core 777 is not there; allowed: 0"],
+        &["portcullis.toml", "workers.cores[0]: core 777 is not there; allowed: 0"],
     );
     let setup = null();
     let policy = setup.write("policy.yaml", POLICY);
@@ -60,6 +60,20 @@ fn a_configuration_without_wires_or_of_cores_that_are_not_there_is_bad_input() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(complaint(&String::from_utf8(output.stderr).unwrap()).contains("[[wire]]"));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let setup = null().cores(&[777]).more("token_file = \"/nowhere/tokens\"\nlisten = \"127.0.0.1:9\"\n");
+    let policy =
+        setup.write("policy.yaml", "vpcs: [{ name: a, segment: { vlan: 5000 } }]\nnics: [{ name: n }]\n");
+    let (status, stderr) = setup.refused(Some(&policy));
+    let lines: Vec<&str> = stderr.lines().collect();
+    let told = ["workers.cores[0]", "api.token_file", "policy.yaml:1:36", "policy.yaml:2:8"];
+    assert_eq!((status, lines.len()), (2, told.len()), "{stderr}");
+    for (line, part) in lines.iter().zip(told) {
+        assert!(line.starts_with("portcullis: ") && line.contains(part), "{part:?} is not in {line:?}");
+    }
 }
 
 #[test]

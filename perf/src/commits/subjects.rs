@@ -254,7 +254,7 @@ fn placed(key: ObjectKey, text: String, limits: Limits) -> Edit {
 }
 
 fn removed(key: ObjectKey) -> Edit {
-    Box::new(move |policy: &Policy| remove(policy, &key).map_err(refused))
+    Box::new(move |policy: &Policy| Ok(remove(policy, &key).map_err(refused)?.into()))
 }
 
 fn protocol(subject: usize) -> &'static str {

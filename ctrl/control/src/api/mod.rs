@@ -62,7 +62,7 @@ pub use guard::Tokens;
 pub use openapi::openapi;
 use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
-pub use tcp::{Tcp, TcpError};
+pub use tcp::{Tcp, TcpError, refused_files};
 
 /// Where documents are applied and exported.
 pub const POLICY: &str = "/v1/policy";

@@ -14,7 +14,7 @@ use super::refusals::{Absent, BadDocument, Guards, Senseless};
 use super::shape::Receipt;
 use super::written::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
 use super::{Failed, POLICY};
-use crate::document::{EditError, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, put, remove};
+use crate::document::{EditError, ObjectKey, Parsed, RuleEdit, RulePlace, edit_rule, merge, put, remove};
 use crate::export::export_object;
 use crate::live::{Live, Refused, Target};
 use crate::model::{Key, Policy};
@@ -103,7 +103,7 @@ impl Place for ObjectPlace {
 
 impl Wish<EditQuery> {
     /// Makes the edit.
-    async fn edit(self, edit: impl FnOnce(&Policy) -> Result<Policy, EditError> + Send + 'static) -> Changed {
+    async fn edit(self, edit: impl FnOnce(&Policy) -> Result<Parsed, EditError> + Send + 'static) -> Changed {
         self.make(Target::Edited(Box::new(|present| Ok(edit(present)?)))).await
     }
 }
@@ -179,7 +179,7 @@ macro_rules! objects {
             )]
             pub async fn delete(wish: Wish<EditQuery>, place: Asked<$place>) -> Changed {
                 let object = $key($place::asked(place)?);
-                wish.edit(move |present| remove(present, &object)).await
+                wish.edit(move |present| Ok(remove(present, &object)?.into())).await
             }
         }
     };

@@ -166,7 +166,7 @@ fn user_name(uid: u32) -> String {
 }
 
 /// A group's number by the system's list, or the number that it is.
-fn group_id(name: &str) -> Option<u32> {
+pub(super) fn group_id(name: &str) -> Option<u32> {
     let list = fs::read_to_string("/etc/group").unwrap_or_default();
     let named = list.lines().find_map(|line| {
         let mut fields = line.split(':');

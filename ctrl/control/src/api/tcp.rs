@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::guard::{Guard, Tokens, demand, refuse_readable};
 use super::server::{Gate, Limits, PAUSE, serve_client};
+use super::socket::group_id;
 use super::{Peer, router};
 use crate::config::Api;
 use crate::live::Live;
@@ -48,6 +50,37 @@ impl std::error::Error for TcpError {}
 
 pub(super) fn fault(path: &Path, what: impl fmt::Display) -> TcpError {
     TcpError::Input(format!("{}: {what}", path.display()))
+}
+
+/// What a start would refuse of the files and the group that the configuration names: each key with a line.
+pub fn refused_files(api: &Api) -> Vec<(&'static str, String)> {
+    let mut refused = Vec::new();
+    if api.socket_group.as_deref().is_some_and(|group| group_id(group).is_none()) {
+        let group = api.socket_group.as_deref().unwrap_or_default();
+        refused
+            .push(("socket_group", format!("the system has no group {group}; `groupadd {group}` makes one")));
+    }
+    if std::fs::symlink_metadata(&api.socket).is_ok_and(|there| !there.file_type().is_socket()) {
+        refused.push(("socket", format!("{} is there and is no socket", api.socket.display())));
+    }
+    if api.listen.is_none() {
+        return refused;
+    }
+    if let (Some(certificate), Some(key)) = (&api.tls_cert, &api.tls_key) {
+        let faults = [("tls_cert", chain(certificate).err()), ("tls_key", private(key).err())];
+        let before = refused.len();
+        refused.extend(faults.into_iter().filter_map(|(name, error)| Some((name, error?.to_string()))));
+        // Each by itself is right: then whether they are a pair.
+        if refused.len() == before
+            && let Err(error) = acceptor(certificate, key)
+        {
+            refused.push(("tls_cert", error.to_string()));
+        }
+    }
+    if let Some(Err(error)) = api.token_file.as_deref().map(Tokens::read) {
+        refused.push(("token_file", error.to_string()));
+    }
+    refused
 }
 
 /// The API's address over TCP, bound.
@@ -114,17 +147,26 @@ impl Tcp {
     }
 }
 
+/// A chain of certificates, the own one first.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TcpError> {
+    let read: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| fault(path, error))?.collect();
+    let chain = read.map_err(|error| fault(path, error))?;
+    if chain.is_empty() { Err(fault(path, "holds no certificate")) } else { Ok(chain) }
+}
+
+fn private(path: &Path) -> Result<PrivateKeyDer<'static>, TcpError> {
+    refuse_readable(path)?;
+    PrivateKeyDer::from_pem_file(path).map_err(|error| fault(path, error))
+}
+
 /// With the certificate that it shows.
 fn acceptor(
-    certificate: &PathBuf,
-    key: &PathBuf,
+    certificate: &Path,
+    key: &Path,
 ) -> Result<(TlsAcceptor, Option<CertificateDer<'static>>), TcpError> {
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(certificate).map_err(|error| fault(certificate, error))?.collect();
-    let chain = chain.map_err(|error| fault(certificate, error))?;
-    refuse_readable(key)?;
+    let (chain, private) = (chain(certificate)?, private(key)?);
     let own = chain.first().cloned();
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| fault(key, error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -5,61 +5,97 @@ use super::{
     Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
     OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Unknown, Wire, Workers,
 };
-use crate::document::Limits;
+use crate::document::{Limits, host_bits};
 use crate::model::{Mode, Prefix, ipv4_form};
 use crate::name;
-use crate::source::{Diagnostic, Fault, Fields, Node, Value, decimal_nanos, parse_toml};
+use crate::source::{Diagnostic, Fault, Faults, Fields, Node, Value, decimal_nanos, parse_toml};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest duration that any key takes.
 const MAX_SECONDS: u64 = 30 * 24 * 3600;
 
-/// Parses and validates a configuration; `file` is how diagnostics name it.
+/// Parses and validates a configuration; `file` is how diagnostics name it. Of faults the first is told.
 pub fn parse_config(text: &str, file: &str) -> Result<Config, Diagnostic> {
-    let root = parse_toml(text).map_err(|fault| fault.in_file(file))?;
-    config(&root, text).map_err(|fault| fault.in_tree(&root, file))
+    check_config(text, file).map(|checked| checked.config).map_err(|mut faults| faults.swap_remove(0))
 }
 
-fn config(root: &Node, text: &str) -> Result<Config, Fault> {
-    let mut config = Config::default();
-    let tables = ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log"];
-    for (name, table) in root.fields(&tables)?.in_order() {
-        match name {
-            "eal" => config.eal = eal(table)?,
-            "wire" => config.wires = wires(table)?,
-            "workers" => config.workers = workers(table)?,
-            "conntrack" => config.conntrack = conntrack(table, text)?,
-            "timeouts" => config.timeouts = timeouts(table, text)?,
-            "policy" => config.policy = policy(table)?,
-            "api" => config.api = api(table)?,
-            "store" => config.store = store(table)?,
-            _ => config.log = log(table)?,
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What it says.
+    pub config: Config,
+    /// What is accepted and yet likely a mistake.
+    pub warnings: Vec<Diagnostic>,
+    root: Arc<Node>,
+    file: String,
+}
+
+impl Checked {
+    /// What is wrong with the value at a path (`wire[0].inside`), beyond what the text can tell.
+    pub fn fault(&self, path: &str, message: impl std::fmt::Display) -> Diagnostic {
+        let file = &self.file;
+        match self.root.find(path) {
+            Some(node) => node.fault(message).in_tree(&self.root, file),
+            None => Diagnostic::whole_file(file, format!("{path}: {message}")),
         }
     }
-    Ok(config)
 }
 
-/// Puts the value of `key` into `slot`, where the key is given.
+/// The same, with every fault, in the order of the file; there is at least one.
+pub fn check_config(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
+    let root = parse_toml(text).map_err(|fault| vec![fault.in_file(file)])?;
+    let (mut faults, mut warnings) = (Faults::default(), Faults::default());
+    let config = config(&root, text, &mut faults, &mut warnings);
+    if !faults.is_empty() {
+        return Err(faults.told(&root, file));
+    }
+    let warnings = warnings.told(&root, file);
+    Ok(Checked { config, warnings, root: Arc::new(root), file: file.to_owned() })
+}
+
+fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -> Config {
+    let mut config = Config::default();
+    let tables = ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log"];
+    for (name, table) in root.keys(&tables, faults).iter().flat_map(Fields::in_order) {
+        match name {
+            "eal" => config.eal = eal(table, faults),
+            "wire" => config.wires = wires(table, faults),
+            "workers" => config.workers = workers(table, faults),
+            "conntrack" => config.conntrack = conntrack(table, text, faults),
+            "timeouts" => config.timeouts = timeouts(table, text, faults),
+            "policy" => config.policy = policy(table, faults, warnings),
+            "api" => config.api = api(table, faults),
+            "store" => config.store = store(table, faults),
+            "log" => config.log = log(table, faults),
+            // Noted by now.
+            _ => {}
+        }
+    }
+    config
+}
+
+/// Puts the value of `key` into `slot`, where the key is given; one that cannot be read is noted.
 fn set<'t, T>(
     slot: &mut T,
     fields: &Fields<'t>,
     key: &str,
+    faults: &mut Faults,
     read: impl FnOnce(&'t Node) -> Result<T, Fault>,
-) -> Result<(), Fault> {
-    if let Some(node) = fields.get(key) {
-        *slot = read(node)?;
+) {
+    if let Some(value) = fields.optional(key, faults, read) {
+        *slot = value;
     }
-    Ok(())
 }
 
 /// The items of a list, none of them twice.
 fn distinct<'t, T: PartialEq>(
     node: &'t Node,
     what: &str,
-    read: impl Fn(&'t Node) -> Result<T, Fault>,
+    mut read: impl FnMut(&'t Node) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Fault> {
     let mut values = Vec::new();
     for item in node.list(what)? {
@@ -72,12 +108,12 @@ fn distinct<'t, T: PartialEq>(
     Ok(values)
 }
 
-fn eal(table: &Node) -> Result<Eal, Fault> {
+fn eal(table: &Node, faults: &mut Faults) -> Eal {
     let mut eal = Eal::default();
-    set(&mut eal.args, &table.fields(&["args"])?, "args", |node| {
-        node.list("arguments of DPDK")?.iter().map(eal_arg).collect()
-    })?;
-    Ok(eal)
+    let Some(fields) = table.keys(&["args"], faults) else { return eal };
+    let args = faults.take(fields.items("args", "arguments of DPDK")).unwrap_or_default();
+    eal.args = args.iter().filter_map(|node| faults.take(eal_arg(node))).collect();
+    eal
 }
 
 fn eal_arg(node: &Node) -> Result<String, Fault> {
@@ -97,62 +133,79 @@ fn eal_arg(node: &Node) -> Result<String, Fault> {
 /// From what every IPv4 host takes (RFC 791) to more than any jumbo frame.
 const MTU: RangeInclusive<u16> = 576..=16_000;
 
-fn wires(tables: &Node) -> Result<Vec<Wire>, Fault> {
-    let mut wires: Vec<Wire> = Vec::new();
-    let mut ports: Vec<&str> = Vec::new();
+fn wires(tables: &Node, faults: &mut Faults) -> Vec<Wire> {
     let Value::List(tables) = &tables.value else {
-        return Err(tables.no("list of wires", "tables [[wire]] with name, inside and outside"));
+        faults.note(tables.no("list of wires", "tables [[wire]] with name, inside and outside"));
+        return Vec::new();
     };
-    for table in tables {
-        let fields = table.fields(&["name", "inside", "outside", "mtu"])?;
-        let name_node = fields.required("name")?;
-        let allowed = "1-255 characters, no control characters, no '/', no '#'";
-        let name = name_node.text("name", allowed)?;
-        if name::check(name).is_err() {
-            return Err(name_node.no("name", allowed));
-        }
-        if wires.iter().any(|wire| wire.name == name) {
-            return Err(name_node.fault(format_args!("a wire {name:?} stands above; allowed: once")));
-        }
-        for side in ["inside", "outside"] {
-            let node = fields.required(side)?;
-            let port = node.text("port", "the name of a DPDK port")?;
-            if port.is_empty() || port.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                return Err(node.no("port", "the name of a DPDK port"));
-            }
-            if ports.contains(&port) {
-                return Err(node.fault(format_args!("the port {port:?} is in use above; allowed: once")));
-            }
-            ports.push(port);
-        }
-        let port = |side| fields.required(side)?.text("port", "the name of a DPDK port").map(str::to_owned);
-        let (inside, outside) = (port("inside")?, port("outside")?);
-        let mut mtu = None;
-        set(&mut mtu, &fields, "mtu", |node| node.int("MTU", MTU).map(Some))?;
-        wires.push(Wire { name: name.to_owned(), inside, outside, mtu });
-    }
-    Ok(wires)
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    tables.iter().filter_map(|table| wire(table, &mut names, &mut ports, faults)).collect()
 }
 
-fn workers(table: &Node) -> Result<Workers, Fault> {
+/// One of them, beside those whose names and ports these are.
+fn wire<'t>(
+    table: &'t Node,
+    names: &mut Vec<&'t str>,
+    ports: &mut Vec<&'t str>,
+    faults: &mut Faults,
+) -> Option<Wire> {
+    let fields = table.keys(&["name", "inside", "outside", "mtu"], faults)?;
+    let distinct = |key: &str,
+                    above: &mut Vec<&'t str>,
+                    faults: &mut Faults,
+                    read: fn(&'t Node) -> Result<&'t str, Fault>| {
+        let node = fields.needed(key, faults)?;
+        let text = faults.take(read(node))?;
+        if above.contains(&text) {
+            let message = match key {
+                "name" => format!("a wire {text:?} stands above; allowed: once"),
+                _ => format!("the port {text:?} is in use above; allowed: once"),
+            };
+            faults.add(node, message);
+        }
+        above.push(text);
+        Some(text.to_owned())
+    };
+    let name = distinct("name", names, faults, wire_name);
+    let inside = distinct("inside", ports, faults, port_name);
+    let outside = distinct("outside", ports, faults, port_name);
+    let mtu = fields.optional("mtu", faults, |node| node.int("MTU", MTU));
+    Some(Wire { name: name?, inside: inside?, outside: outside?, mtu })
+}
+
+fn wire_name(node: &Node) -> Result<&str, Fault> {
+    const ALLOWED: &str = "1-255 characters, no control characters, no '/', no '#'";
+    let name = node.text("name", ALLOWED)?;
+    name::check(name).map(|()| name).map_err(|_| node.no("name", ALLOWED))
+}
+
+fn port_name(node: &Node) -> Result<&str, Fault> {
+    const ALLOWED: &str = "the name of a DPDK port";
+    let port = node.text("port", ALLOWED)?;
+    let is_name = !port.is_empty() && !port.chars().any(|c| c.is_control() || c.is_whitespace());
+    is_name.then_some(port).ok_or_else(|| node.no("port", ALLOWED))
+}
+
+fn workers(table: &Node, faults: &mut Faults) -> Workers {
     let mut workers = Workers::default();
-    let fields = table.fields(&["cores", "idle"])?;
-    set(&mut workers.cores, &fields, "cores", |node| {
+    let Some(fields) = table.keys(&["cores", "idle"], faults) else { return workers };
+    set(&mut workers.cores, &fields, "cores", faults, |node| {
         let cores = distinct(node, "cores", |core| core.int("core", 0..=1023))?;
         if cores.is_empty() { Err(node.fault("no core is given; allowed: at least one")) } else { Ok(cores) }
-    })?;
-    set(&mut workers.idle, &fields, "idle", |node| {
+    });
+    set(&mut workers.idle, &fields, "idle", faults, |node| {
         node.one_of("idle", &[("poll", Idle::Poll), ("park", Idle::Park)])
-    })?;
-    Ok(workers)
+    });
+    workers
 }
 
-fn conntrack(table: &Node, text: &str) -> Result<Conntrack, Fault> {
-    let fields =
-        table.fields(&["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace"])?;
+fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
+    const KEYS: [&str; 5] =
+        ["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace"];
     let mut conntrack = Conntrack::default();
-    set(&mut conntrack.capacity, &fields, "capacity", |node| node.int("capacity", 1..=1 << 28))?;
-    set(&mut conntrack.unconfirmed_share, &fields, "unconfirmed_share", |node| {
+    let Some(fields) = table.keys(&KEYS, faults) else { return conntrack };
+    set(&mut conntrack.capacity, &fields, "capacity", faults, |node| node.int("capacity", 1..=1 << 28));
+    set(&mut conntrack.unconfirmed_share, &fields, "unconfirmed_share", faults, |node| {
         let share = match node.value {
             Value::Float(share) => Some(share),
             Value::Int(1) => Some(1.0),
@@ -160,16 +213,16 @@ fn conntrack(table: &Node, text: &str) -> Result<Conntrack, Fault> {
         };
         let allowed = share.filter(|share| *share > 0.0 && *share <= 1.0);
         allowed.ok_or_else(|| node.no("share", "above 0 and at most 1"))
-    })?;
-    set(&mut conntrack.tcp_window_check, &fields, "tcp_window_check", Node::bool)?;
-    set(&mut conntrack.tcp_pickup, &fields, "tcp_pickup", |node| {
+    });
+    set(&mut conntrack.tcp_window_check, &fields, "tcp_window_check", faults, Node::bool);
+    set(&mut conntrack.tcp_pickup, &fields, "tcp_pickup", faults, |node| {
         node.one_of("tcp_pickup", &[("strict", TcpPickup::Strict), ("loose", TcpPickup::Loose)])
-    })?;
-    set(&mut conntrack.pickup_grace, &fields, "pickup_grace", |node| duration(node, text, 0))?;
-    Ok(conntrack)
+    });
+    set(&mut conntrack.pickup_grace, &fields, "pickup_grace", faults, |node| duration(node, text, 0));
+    conntrack
 }
 
-fn timeouts(table: &Node, text: &str) -> Result<Timeouts, Fault> {
+fn timeouts(table: &Node, text: &str, faults: &mut Faults) -> Timeouts {
     let mut timeouts = Timeouts::default();
     let Timeouts {
         tcp_syn,
@@ -193,14 +246,14 @@ fn timeouts(table: &Node, text: &str) -> Result<Timeouts, Fault> {
         ("two_way", two_way),
         ("fragment", fragment),
     ];
-    let fields = table.fields(&slots.each_ref().map(|(key, _)| *key))?;
+    let Some(fields) = table.keys(&slots.each_ref().map(|(key, _)| *key), faults) else { return timeouts };
     for (key, slot) in slots {
-        set(slot, &fields, key, |node| duration(node, text, 1))?;
+        set(slot, &fields, key, faults, |node| duration(node, text, 1));
     }
     if fields.get("tcp_half_closed").is_none() {
         timeouts.tcp_half_closed = timeouts.tcp_fin;
     }
-    Ok(timeouts)
+    timeouts
 }
 
 /// A number of seconds, of at least so many nanoseconds.
@@ -219,8 +272,8 @@ fn duration(node: &Node, text: &str, least: u64) -> Result<Duration, Fault> {
         .ok_or_else(|| node.no("duration", format_args!("a number of seconds {from} 0 to {MAX_SECONDS}")))
 }
 
-fn policy(table: &Node) -> Result<PolicySettings, Fault> {
-    let fields = table.fields(&[
+fn policy(table: &Node, faults: &mut Faults, warnings: &mut Faults) -> PolicySettings {
+    const KEYS: [&str; 12] = [
         "inbound_flush",
         "flush_scope",
         "on_flush",
@@ -233,39 +286,40 @@ fn policy(table: &Node) -> Result<PolicySettings, Fault> {
         "pass_link_local",
         "pass_multicast",
         "source",
-    ])?;
+    ];
     let mut policy = PolicySettings::default();
+    let Some(fields) = table.keys(&KEYS, faults) else { return policy };
     let unknown =
         |key| move |node: &Node| node.one_of(key, &[("drop", Unknown::Drop), ("pass", Unknown::Pass)]);
-    set(&mut policy.inbound_flush, &fields, "inbound_flush", |node| {
+    set(&mut policy.inbound_flush, &fields, "inbound_flush", faults, |node| {
         let words = [("any-rule", InboundFlush::AnyRule), ("inbound-rules", InboundFlush::InboundRules)];
         node.one_of("inbound_flush", &words)
-    })?;
-    set(&mut policy.flush_scope, &fields, "flush_scope", |node| {
+    });
+    set(&mut policy.flush_scope, &fields, "flush_scope", faults, |node| {
         node.one_of("flush_scope", &[("group", FlushScope::Group), ("joined", FlushScope::Joined)])
-    })?;
-    set(&mut policy.on_flush, &fields, "on_flush", |node| {
+    });
+    set(&mut policy.on_flush, &fields, "on_flush", faults, |node| {
         node.one_of("on_flush", &[("tombstone", OnFlush::Tombstone), ("rejudge", OnFlush::Rejudge)])
-    })?;
+    });
     let Limits { rules_per_group, groups_per_nic } = &mut policy.limits;
-    set(rules_per_group, &fields, "rules_per_group", |node| node.int("quota", 1..=1000))?;
-    set(groups_per_nic, &fields, "groups_per_nic", |node| node.int("quota", 1..=100))?;
-    set(&mut policy.pass_ethertypes, &fields, "pass_ethertypes", |node| {
+    set(rules_per_group, &fields, "rules_per_group", faults, |node| node.int("quota", 1..=1000));
+    set(groups_per_nic, &fields, "groups_per_nic", faults, |node| node.int("quota", 1..=100));
+    set(&mut policy.pass_ethertypes, &fields, "pass_ethertypes", faults, |node| {
         distinct(node, "ethertypes", pass_ethertype)
-    })?;
-    set(&mut policy.mode, &fields, "mode", |node| {
+    });
+    set(&mut policy.mode, &fields, "mode", faults, |node| {
         node.one_of("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)])
-    })?;
-    set(&mut policy.unknown_segment, &fields, "unknown_segment", unknown("unknown_segment"))?;
-    set(&mut policy.unknown_nic, &fields, "unknown_nic", unknown("unknown_nic"))?;
-    set(&mut policy.pass_link_local, &fields, "pass_link_local", Node::bool)?;
-    set(&mut policy.pass_multicast, &fields, "pass_multicast", |node| {
-        distinct(node, "multicast prefixes", multicast_prefix)
-    })?;
-    set(&mut policy.source, &fields, "source", |node| {
+    });
+    set(&mut policy.unknown_segment, &fields, "unknown_segment", faults, unknown("unknown_segment"));
+    set(&mut policy.unknown_nic, &fields, "unknown_nic", faults, unknown("unknown_nic"));
+    set(&mut policy.pass_link_local, &fields, "pass_link_local", faults, Node::bool);
+    set(&mut policy.pass_multicast, &fields, "pass_multicast", faults, |node| {
+        distinct(node, "multicast prefixes", |node| multicast_prefix(node, warnings))
+    });
+    set(&mut policy.source, &fields, "source", faults, |node| {
         node.one_of("source", &[("file", Some(Source::File)), ("api", Some(Source::Api))])
-    })?;
-    Ok(policy)
+    });
+    policy
 }
 
 /// What is judged by other checks cannot be passed here: IP, ARP, and the tags that carry a segment.
@@ -281,7 +335,7 @@ fn pass_ethertype(node: &Node) -> Result<u16, Fault> {
     .ok_or_else(|| node.no("ethertype to pass", ALLOWED))
 }
 
-fn multicast_prefix(node: &Node) -> Result<Prefix, Fault> {
+fn multicast_prefix(node: &Node, warnings: &mut Faults) -> Result<Prefix, Fault> {
     const ALLOWED: &str = "a prefix in 224.0.0.0/4 or ff00::/8";
     let prefix: Prefix = node.parsed_address("multicast prefix", ALLOWED)?;
     let all = [
@@ -289,32 +343,31 @@ fn multicast_prefix(node: &Node) -> Result<Prefix, Fault> {
         Prefix::new(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
     ];
     let within = |all: Prefix| all.len() <= prefix.len() && all.contains(prefix.addr());
-    if all.into_iter().flatten().any(within) { Ok(prefix) } else { Err(node.no("multicast prefix", ALLOWED)) }
+    if !all.into_iter().flatten().any(within) {
+        return Err(node.no("multicast prefix", ALLOWED));
+    }
+    host_bits(node, &prefix, warnings);
+    Ok(prefix)
 }
 
-fn api(table: &Node) -> Result<Api, Fault> {
-    let fields = table.fields(&[
-        "socket",
-        "socket_group",
-        "anonymous",
-        "listen",
-        "tls_cert",
-        "tls_key",
-        "token_file",
-    ])?;
+fn api(table: &Node, faults: &mut Faults) -> Api {
+    const KEYS: [&str; 7] =
+        ["socket", "socket_group", "anonymous", "listen", "tls_cert", "tls_key", "token_file"];
     let mut api = Api::default();
-    set(&mut api.socket, &fields, "socket", socket_path)?;
-    set(&mut api.socket_group, &fields, "socket_group", |node| {
+    let Some(fields) = table.keys(&KEYS, faults) else { return api };
+    let before = faults.len();
+    set(&mut api.socket, &fields, "socket", faults, socket_path);
+    set(&mut api.socket_group, &fields, "socket_group", faults, |node| {
         let group = node.text("group", "the name of a group")?;
         if group.is_empty() {
             Err(node.no("group", "the name of a group"))
         } else {
             Ok(Some(group.to_owned()))
         }
-    })?;
+    });
     let anonymous = [("none", Anonymous::None), ("read", Anonymous::Read), ("write", Anonymous::Write)];
-    set(&mut api.anonymous, &fields, "anonymous", |node| node.one_of("anonymous", &anonymous))?;
-    set(&mut api.listen, &fields, "listen", |node| {
+    set(&mut api.anonymous, &fields, "anonymous", faults, |node| node.one_of("anonymous", &anonymous));
+    set(&mut api.listen, &fields, "listen", faults, |node| {
         let listen: SocketAddr = node.parsed("address to listen on", "ADDRESS:PORT or [ADDRESS]:PORT")?;
         match ipv4_form(&listen.ip().to_string()) {
             Some(v4) => {
@@ -322,17 +375,20 @@ fn api(table: &Node) -> Result<Api, Fault> {
             }
             None => Ok(Some(listen)),
         }
-    })?;
+    });
     for (key, slot) in
         [("tls_cert", &mut api.tls_cert), ("tls_key", &mut api.tls_key), ("token_file", &mut api.token_file)]
     {
-        set(slot, &fields, key, |node| path(node).map(Some))?;
+        set(slot, &fields, key, faults, |node| path(node).map(Some));
+    }
+    if faults.len() > before {
+        return api;
     }
     for (key, other, missing) in
         [("tls_cert", "tls_key", api.tls_key.is_none()), ("tls_key", "tls_cert", api.tls_cert.is_none())]
     {
         if let Some(node) = fields.get(key).filter(|_| missing) {
-            return Err(node.fault(format_args!("{key} without {other}; allowed: both or neither")));
+            faults.note(node.fault(format_args!("{key} without {other}; allowed: both or neither")));
         }
     }
     let guarded = api.tls_cert.is_some() && api.token_file.is_some();
@@ -340,7 +396,7 @@ fn api(table: &Node) -> Result<Api, Fault> {
         && !listen.ip().is_loopback()
         && !guarded
     {
-        return Err(node.fault(format_args!(
+        faults.note(node.fault(format_args!(
             "{listen} is open to others without TLS and a token; allowed: a loopback address, or tls_cert, tls_key and \
              token_file beside it"
         )));
@@ -349,7 +405,7 @@ fn api(table: &Node) -> Result<Api, Fault> {
         && api.token_file.is_none()
         && api.anonymous == Anonymous::None
     {
-        return Err(node.fault(format_args!(
+        faults.note(node.fault(format_args!(
             "{listen} without a token lets nobody ask, or everybody on this machine; allowed: token_file beside it, or \
              anonymous = \"read\" or \"write\""
         )));
@@ -358,38 +414,38 @@ fn api(table: &Node) -> Result<Api, Fault> {
         && api.anonymous != Anonymous::None
         && api.listen.is_some_and(|listen| !listen.ip().is_loopback())
     {
-        return Err(node.fault("strangers on an address that is not loopback; allowed there: none"));
+        faults.note(node.fault("strangers on an address that is not loopback; allowed there: none"));
     }
-    Ok(api)
+    api
 }
 
-fn store(table: &Node) -> Result<Store, Fault> {
+fn store(table: &Node, faults: &mut Faults) -> Store {
     let mut store = Store::default();
-    let fields = table.fields(&["path", "witness", "must_exist"])?;
-    set(&mut store.path, &fields, "path", |node| path(node).map(Some))?;
-    set(&mut store.witness, &fields, "witness", |node| path(node).map(Some))?;
-    set(&mut store.must_exist, &fields, "must_exist", Node::bool)?;
+    let Some(fields) = table.keys(&["path", "witness", "must_exist"], faults) else { return store };
+    set(&mut store.path, &fields, "path", faults, |node| path(node).map(Some));
+    set(&mut store.witness, &fields, "witness", faults, |node| path(node).map(Some));
+    set(&mut store.must_exist, &fields, "must_exist", faults, Node::bool);
     for key in ["witness", "must_exist"] {
-        if let Some(node) = fields.get(key).filter(|_| store.path.is_none()) {
-            return Err(
-                node.fault(format_args!("{key} is given and there is no store; required with it: path"))
-            );
+        if let Some(node) = fields.get(key).filter(|_| fields.get("path").is_none()) {
+            faults.add(node, format_args!("{key} is given and there is no store; required with it: path"));
         }
     }
-    if let Some(node) = fields.get("witness").filter(|_| store.witness == store.path) {
-        return Err(node.fault("it is the store itself; allowed: another file, best on another disk"));
+    if let Some(node) =
+        fields.get("witness").filter(|_| store.witness.is_some() && store.witness == store.path)
+    {
+        faults.add(node, "it is the store itself; allowed: another file, best on another disk");
     }
-    Ok(store)
+    store
 }
 
-fn log(table: &Node) -> Result<Log, Fault> {
-    let fields = table.fields(&["level", "format"])?;
+fn log(table: &Node, faults: &mut Faults) -> Log {
     let mut log = Log::default();
-    set(&mut log.level, &fields, "level", |node| node.one_of("level", &LOG_LEVELS))?;
-    set(&mut log.format, &fields, "format", |node| {
+    let Some(fields) = table.keys(&["level", "format"], faults) else { return log };
+    set(&mut log.level, &fields, "level", faults, |node| node.one_of("level", &LOG_LEVELS));
+    set(&mut log.format, &fields, "format", faults, |node| {
         node.one_of("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
-    })?;
-    Ok(log)
+    });
+    log
 }
 
 fn path(node: &Node) -> Result<PathBuf, Fault> {

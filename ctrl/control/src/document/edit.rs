@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Limits;
 use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, DraftVpc};
 use super::resolve::{resolve, settle_implied_defaults};
 use super::rule::{DraftRule, rule};
+use super::{Limits, Parsed, told, warnings};
 use crate::model::{Identity, Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
 use crate::near::absent;
-use crate::source::{Diagnostic, Fault, Node, Pos, Value, parse_yaml};
+use crate::source::{Diagnostic, Faults, Node, Pos, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,50 +58,43 @@ impl From<Diagnostic> for EditError {
 }
 
 /// Stands where an object of the present policy has no text.
-static NOWHERE: Node = Node { at: Pos::START, value: Value::Null };
+pub(super) static NOWHERE: Node = Node { at: Pos::START, value: Value::Null };
 
 /// The policy with the objects of a partial document in it: new ones added, those of the same name replaced, nothing taken
 /// away. `file` is how diagnostics name the text.
-pub fn merge(present: &Policy, text: &str, file: &str, limits: &Limits) -> Result<Policy, EditError> {
+pub fn merge(present: &Policy, text: &str, file: &str, limits: &Limits) -> Result<Parsed, EditError> {
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
-    let in_file = |fault: Fault| fault.in_tree(&root, file);
-    let draft = if matches!(root.value, Value::Null) {
-        Draft::default()
-    } else {
-        read::read(&root).map_err(in_file)?
+    let mut faults = Faults::default();
+    let draft = match root.value {
+        Value::Null => Draft::default(),
+        _ => read::read(&root, &mut faults),
     };
-    Ok(merged(present, draft, limits).map_err(in_file)?)
+    merged(present, draft, faults, &Text { root: &root, file }, limits)
 }
 
 /// The same for one object, which is given as it would stand in its section and must bear this name.
-pub fn put(present: &Policy, key: &ObjectKey, text: &str, limits: &Limits) -> Result<Policy, EditError> {
+pub fn put(present: &Policy, key: &ObjectKey, text: &str, limits: &Limits) -> Result<Parsed, EditError> {
     let file = &key.to_string();
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
-    let in_file = |fault: Fault| fault.in_tree(&root, file);
-    let mut draft = Draft::default();
-    let found = match key {
-        ObjectKey::Vpc(_) => {
-            draft.vpcs.push(read::vpc(&root).map_err(in_file)?);
-            ObjectKey::Vpc(draft.vpcs[0].name.clone())
-        }
-        ObjectKey::AddressGroup(_) => {
-            draft.address_groups.push(read::address_group(&root).map_err(in_file)?);
-            ObjectKey::AddressGroup(draft.address_groups[0].key.clone())
-        }
+    let (mut draft, mut faults) = (Draft::default(), Faults::default());
+    match key {
+        ObjectKey::Vpc(_) => draft.vpcs.extend(read::vpc(&root, &mut faults)),
+        ObjectKey::AddressGroup(_) => draft.address_groups.extend(read::address_group(&root, &mut faults)),
         ObjectKey::SecurityGroup(_) => {
-            draft.security_groups.push(read::security_group(&root).map_err(in_file)?);
-            ObjectKey::SecurityGroup(draft.security_groups[0].key.clone())
+            draft.security_groups.extend(read::security_group(&root, &mut faults));
         }
-        ObjectKey::Nic(_) => {
-            draft.nics.push(read::nic(&root).map_err(in_file)?);
-            ObjectKey::Nic(draft.nics[0].key.clone())
-        }
-    };
-    if found != *key {
+        ObjectKey::Nic(_) => draft.nics.extend(read::nic(&root, &mut faults)),
+    }
+    let found = None
+        .or(draft.vpcs.first().map(|vpc| ObjectKey::Vpc(vpc.name.clone())))
+        .or(draft.address_groups.first().map(|list| ObjectKey::AddressGroup(list.key.clone())))
+        .or(draft.security_groups.first().map(|group| ObjectKey::SecurityGroup(group.key.clone())))
+        .or(draft.nics.first().map(|nic| ObjectKey::Nic(nic.key.clone())));
+    if let Some(found) = found.filter(|found| found != key && faults.is_empty()) {
         let message = format!("the object is the {found}; allowed: the one that is asked for");
         return Err(Diagnostic::whole_file(file, message).into());
     }
-    Ok(merged(present, draft, limits).map_err(in_file)?)
+    merged(present, draft, faults, &Text { root: &root, file }, limits)
 }
 
 /// The policy without an object that nothing else needs.
@@ -211,7 +204,7 @@ pub enum RuleEdit {
 }
 
 /// The policy with a group's rules edited.
-pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) -> Result<Policy, EditError> {
+pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) -> Result<Parsed, EditError> {
     let object = ObjectKey::SecurityGroup(key.clone());
     let group =
         present.security_groups.get(key).ok_or_else(|| EditError::NotFound(absent(present, &object)))?;
@@ -221,25 +214,41 @@ pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) 
     };
     let file = &format!("rule of {key}");
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
-    let in_file = |fault: Fault| fault.in_tree(&root, file);
-    let mut draft = group_draft(group);
+    let (mut draft, mut faults) = (group_draft(group), Faults::default());
     match edit {
-        RuleEdit::Add(_) => draft.rules.push(rule(&root, key).map_err(in_file)?),
-        RuleEdit::Set(place, _) => draft.rules[place.find(group)?] = rule(&root, key).map_err(in_file)?,
+        RuleEdit::Add(_) => draft.rules.extend(rule(&root, key, &mut faults)),
+        RuleEdit::Set(place, _) => {
+            let place = place.find(group)?;
+            draft.rules.splice(place..=place, rule(&root, key, &mut faults));
+        }
         RuleEdit::Delete(place) => drop(draft.rules.remove(place.find(group)?)),
     }
     let draft = Draft { security_groups: vec![draft], ..Draft::default() };
-    Ok(merged(present, draft, limits).map_err(in_file)?)
+    merged(present, draft, faults, &Text { root: &root, file }, limits)
 }
 
-/// The policy with the objects of the draft in it.
-fn merged(present: &Policy, draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault> {
+/// What an edit was read from.
+struct Text<'t> {
+    root: &'t Node,
+    file: &'t str,
+}
+
+/// The policy with the objects of the draft in it. `faults` are those of reading it.
+fn merged(
+    present: &Policy,
+    draft: Draft<'_>,
+    mut faults: Faults,
+    text: &Text<'_>,
+    limits: &Limits,
+) -> Result<Parsed, EditError> {
     let vpcs: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
     let address_groups: Vec<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
     let security_groups: Vec<Key> = draft.security_groups.iter().map(|d| d.key.clone()).collect();
     let nics: Vec<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
     let projects = security_groups.iter().chain(&nics).map(|key| key.project.clone()).collect();
-    let mut found = resolve(with_context(present, draft), limits)?;
+    let draft = with_context(present, draft);
+    let mut found = resolve(&draft, limits, &mut faults);
+    faults.first().map_err(|fault| fault.in_tree(text.root, text.file))?;
     let mut policy = present.clone();
     if !vpcs.is_empty() {
         // All of them: a peering has two ends.
@@ -249,7 +258,8 @@ fn merged(present: &Policy, draft: Draft<'_>, limits: &Limits) -> Result<Policy,
     take(&mut policy.security_groups, &mut found.security_groups, &security_groups);
     take(&mut policy.nics, &mut found.nics, &nics);
     settle_implied_defaults(&mut policy, &projects);
-    Ok(policy)
+    let warnings = told(warnings::of(&draft, &policy), text.root, text.file);
+    Ok(Parsed { warnings, ..policy.into() })
 }
 
 fn take<K: Ord + Clone, V: Eq>(into: &mut Objects<K, V>, from: &mut Objects<K, V>, keys: &[K]) {
@@ -330,7 +340,7 @@ fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> DraftVpc<'static> {
     DraftVpc {
         at: &NOWHERE,
         name: vpc.name.clone(),
-        segment: (&NOWHERE, vpc.segment),
+        segment: Some((&NOWHERE, vpc.segment)),
         peers: peers.map(|peer| (&NOWHERE, peer.clone())).collect(),
     }
 }

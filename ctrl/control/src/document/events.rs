@@ -32,8 +32,11 @@ pub fn parse_events(
     let mut events: Vec<Event> = Vec::new();
     for item in root.list("events").map_err(told)? {
         let (at_ns, source) = event(item, text, events.last()).map_err(told)?;
-        let Parsed { policy, empty } = match source {
-            Source::Embedded(node) => policy_of(node, limits).map_err(told)?,
+        let Parsed { policy, empty, .. } = match source {
+            Source::Embedded(node) => match policy_of(node, limits) {
+                Ok((policy, empty, _)) => Parsed { empty, ..policy.into() },
+                Err(faults) => return Err(faults.told(&root, file).swap_remove(0)),
+            },
             Source::File(node, path) => {
                 let path = base_dir.join(path);
                 let read = read_file(&path).map_err(|bad| match bad.line {

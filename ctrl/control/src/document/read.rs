@@ -3,7 +3,7 @@
 use super::rule::{DraftRule, rule};
 use crate::model::{AllowedAddress, Key, Mac, Mode, Prefix, Segment};
 use crate::name::{self, DEFAULT_PROJECT};
-use crate::source::{Fault, Fields, Node};
+use crate::source::{Fault, Faults, Fields, Node};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub(super) struct Draft<'t> {
     pub address_groups: Vec<DraftAddressGroup<'t>>,
     pub security_groups: Vec<DraftSecurityGroup<'t>>,
     pub nics: Vec<DraftNic<'t>>,
+    /// Whether something could not be read that others may refer to.
+    pub lacks_names: bool,
 }
 
 impl Draft<'_> {
@@ -29,7 +31,8 @@ impl Draft<'_> {
 pub(super) struct DraftVpc<'t> {
     pub at: &'t Node,
     pub name: Arc<str>,
-    pub segment: (&'t Node, Segment),
+    /// `None` where it could not be read, and the draft is good for faults alone.
+    pub segment: Option<(&'t Node, Segment)>,
     pub peers: Vec<(&'t Node, Arc<str>)>,
 }
 
@@ -61,37 +64,61 @@ pub(super) struct DraftNic<'t> {
     pub mode: Option<Mode>,
 }
 
-pub(super) fn read(node: &Node) -> Result<Draft<'_>, Fault> {
+/// What can be read of it; what cannot is noted.
+pub(super) fn read<'t>(node: &'t Node, faults: &mut Faults) -> Draft<'t> {
     let mut draft = Draft::default();
-    let sections = node.fields(&["vpcs", "address_groups", "security_groups", "nics"])?;
+    let known = ["vpcs", "address_groups", "security_groups", "nics"];
+    let Some(sections) = node.keys(&known, faults) else { return draft };
     for (section, node) in sections.in_order() {
-        match section {
-            "vpcs" => draft.vpcs = each(node, "VPCs", vpc)?,
-            "address_groups" => draft.address_groups = each(node, "address groups", address_group)?,
-            "security_groups" => draft.security_groups = each(node, "security groups", security_group)?,
-            _ => draft.nics = each(node, "NICs", nic)?,
-        }
+        let before = faults.len();
+        let is_whole = match section {
+            "vpcs" => all(node, "VPCs", &mut draft.vpcs, faults, vpc),
+            "address_groups" => all(node, "address groups", &mut draft.address_groups, faults, address_group),
+            "security_groups" => {
+                all(node, "security groups", &mut draft.security_groups, faults, security_group)
+            }
+            "nics" => all(node, "NICs", &mut draft.nics, faults, nic) || before < faults.len(),
+            // A section that is misspelled.
+            _ => false,
+        };
+        draft.lacks_names |= !is_whole;
     }
-    Ok(draft)
+    draft
 }
 
-/// Every item of the list that `node` must be.
-fn each<'t, T>(
+/// Every item of the list that `node` must be, as far as it can be read; false if one is missing.
+fn all<'t, T>(
     node: &'t Node,
     what: &str,
-    read: impl Fn(&'t Node) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    node.list(what)?.iter().map(read).collect()
+    into: &mut Vec<T>,
+    faults: &mut Faults,
+    read: impl Fn(&'t Node, &mut Faults) -> Option<T>,
+) -> bool {
+    let Some(items) = faults.take(node.list(what)) else { return false };
+    into.extend(items.iter().filter_map(|item| read(item, faults)));
+    into.len() == items.len()
 }
 
-pub(super) fn vpc(node: &Node) -> Result<DraftVpc<'_>, Fault> {
-    let fields = node.fields(&["name", "segment", "peers"])?;
-    let at = fields.required("name")?;
-    let name = name_of(at)?;
-    let segment = fields.required("segment")?;
-    let peer = |node| Ok((node, name_of(node)?));
-    let peers = fields.items("peers", "names of VPCs")?.iter().map(peer).collect::<Result<_, _>>()?;
-    Ok(DraftVpc { at, name, segment: (segment, segment_of(segment)?), peers })
+/// Every item of the list at `key`, as far as it can be read.
+fn each<'t, T>(
+    fields: &Fields<'t>,
+    key: &str,
+    what: &str,
+    faults: &mut Faults,
+    read: impl Fn(&'t Node) -> Result<T, Fault>,
+) -> Vec<(&'t Node, T)> {
+    let items = faults.take(fields.items(key, what)).unwrap_or_default();
+    items.iter().filter_map(|item| Some((item, faults.take(read(item))?))).collect()
+}
+
+pub(super) fn vpc<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftVpc<'t>> {
+    let fields = node.keys(&["name", "segment", "peers"], faults)?;
+    let at = fields.needed("name", faults);
+    let name = at.and_then(|at| faults.take(name_of(at)));
+    let segment = fields.needed("segment", faults);
+    let segment = segment.and_then(|node| Some((node, faults.take(segment_of(node))?)));
+    let peers = each(&fields, "peers", "names of VPCs", faults, name_of);
+    Some(DraftVpc { at: at?, name: name?, segment, peers })
 }
 
 fn segment_of(node: &Node) -> Result<Segment, Fault> {
@@ -110,25 +137,29 @@ fn segment_of(node: &Node) -> Result<Segment, Fault> {
     }
 }
 
-pub(super) fn address_group(node: &Node) -> Result<DraftAddressGroup<'_>, Fault> {
-    let fields = node.fields(&["name", "project", "description", "addresses"])?;
-    let (at, key) = key_of(&fields)?;
-    let description = description_of(&fields)?;
-    let prefixes = each(fields.required("addresses")?, "prefixes", |node| Ok((node, prefix_of(node)?)))?;
-    Ok(DraftAddressGroup { at, key, description, prefixes })
+pub(super) fn address_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftAddressGroup<'t>> {
+    let fields = node.keys(&["name", "project", "description", "addresses"], faults)?;
+    let key = key_of(&fields, faults);
+    let description = description_of(&fields, faults);
+    fields.needed("addresses", faults);
+    let prefixes = each(&fields, "addresses", "prefixes", faults, prefix_of);
+    let (at, key) = key?;
+    Some(DraftAddressGroup { at, key, description, prefixes })
 }
 
-pub(super) fn security_group(node: &Node) -> Result<DraftSecurityGroup<'_>, Fault> {
-    let fields = node.fields(&["name", "project", "description", "rules"])?;
-    let (at, key) = key_of(&fields)?;
-    let description = description_of(&fields)?;
-    let rules =
-        fields.items("rules", "rules")?.iter().map(|node| rule(node, &key)).collect::<Result<_, _>>()?;
-    Ok(DraftSecurityGroup { at, key, description, rules })
+pub(super) fn security_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftSecurityGroup<'t>> {
+    let fields = node.keys(&["name", "project", "description", "rules"], faults)?;
+    let key = key_of(&fields, faults);
+    let description = description_of(&fields, faults);
+    let owner = owner(key.as_ref());
+    let rules = faults.take(fields.items("rules", "rules")).unwrap_or_default();
+    let rules = rules.iter().filter_map(|node| rule(node, &owner, faults)).collect();
+    let (at, key) = key?;
+    Some(DraftSecurityGroup { at, key, description, rules })
 }
 
-pub(super) fn nic(node: &Node) -> Result<DraftNic<'_>, Fault> {
-    let fields = node.fields(&[
+pub(super) fn nic<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftNic<'t>> {
+    const KEYS: [&str; 10] = [
         "name",
         "project",
         "description",
@@ -139,41 +170,49 @@ pub(super) fn nic(node: &Node) -> Result<DraftNic<'_>, Fault> {
         "security_groups",
         "max_connections",
         "mode",
-    ])?;
-    let (at, key) = key_of(&fields)?;
-    let vpc = fields.required("vpc")?;
+    ];
+    let fields = node.keys(&KEYS, faults)?;
+    let key = key_of(&fields, faults);
+    let owner = owner(key.as_ref());
     let modes = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
-    let groups = |node| each(node, "names of groups", |node| Ok((node, reference_of(node, &key)?)));
-    Ok(DraftNic {
+    let vpc = fields.needed("vpc", faults);
+    let vpc = vpc.and_then(|node| Some((node, faults.take(name_of(node))?)));
+    let description = description_of(&fields, faults);
+    let mac = fields.optional("mac", faults, mac_of);
+    let addresses = each(&fields, "addresses", "addresses", faults, address_of);
+    let allowed_addresses = each(&fields, "allowed_addresses", "addresses", faults, allowed_address_of);
+    let groups = each(&fields, "security_groups", "names of groups", faults, |n| reference_of(n, &owner));
+    let max_connections =
+        fields.optional("max_connections", faults, |node| node.int("number of connections", 0..=u32::MAX));
+    let mode = fields.optional("mode", faults, |node| node.one_of("mode", &modes));
+    let (at, key) = key?;
+    Some(DraftNic {
         at,
-        description: description_of(&fields)?,
-        vpc: (vpc, name_of(vpc)?),
-        mac: fields.get("mac").map(mac_of).transpose()?,
-        addresses: fields
-            .items("addresses", "addresses")?
-            .iter()
-            .map(|node| Ok((node, address_of(node)?)))
-            .collect::<Result<_, _>>()?,
-        allowed_addresses: fields
-            .items("allowed_addresses", "addresses")?
-            .iter()
-            .map(|node| Ok((node, allowed_address_of(node)?)))
-            .collect::<Result<_, _>>()?,
-        security_groups: fields.get("security_groups").map(groups).transpose()?,
-        max_connections: fields
-            .get("max_connections")
-            .map(|node| node.int("number of connections", 0..=u32::MAX))
-            .transpose()?,
-        mode: fields.get("mode").map(|node| node.one_of("mode", &modes)).transpose()?,
         key,
+        description,
+        vpc: vpc?,
+        mac,
+        addresses,
+        allowed_addresses,
+        security_groups: fields.get("security_groups").map(|_| groups),
+        max_connections,
+        mode,
     })
 }
 
-fn key_of<'t>(fields: &Fields<'t>) -> Result<(&'t Node, Key), Fault> {
-    let at = fields.required("name")?;
-    let name = name_of(at)?;
-    let project = fields.get("project").map_or_else(|| Ok(DEFAULT_PROJECT.into()), name_of)?;
-    Ok((at, Key { project, name }))
+fn key_of<'t>(fields: &Fields<'t>, faults: &mut Faults) -> Option<(&'t Node, Key)> {
+    let at = fields.needed("name", faults);
+    let name = at.and_then(|at| faults.take(name_of(at)));
+    let project = match fields.get("project") {
+        None => Some(DEFAULT_PROJECT.into()),
+        Some(node) => faults.take(name_of(node)),
+    };
+    Some((at?, Key { project: project?, name: name? }))
+}
+
+/// Whose parts are read; those of an object without a name are read for their faults.
+fn owner(key: Option<&(&Node, Key)>) -> Key {
+    key.map_or_else(|| Key::in_default(""), |(_, key)| key.clone())
 }
 
 fn name_of(node: &Node) -> Result<Arc<str>, Fault> {
@@ -202,9 +241,9 @@ pub(super) fn reference_of(node: &Node, owner: &Key) -> Result<Key, Fault> {
     }
 }
 
-pub(super) fn description_of(fields: &Fields<'_>) -> Result<String, Fault> {
+pub(super) fn description_of(fields: &Fields<'_>, faults: &mut Faults) -> String {
     let text = |node: &Node| Ok(node.text("description", "text")?.to_owned());
-    fields.get("description").map_or_else(|| Ok(String::new()), text)
+    fields.optional("description", faults, text).unwrap_or_default()
 }
 
 pub(super) fn prefix_of(node: &Node) -> Result<Prefix, Fault> {

@@ -3,7 +3,8 @@
 use super::Limits;
 use super::read::{Draft, DraftNic, DraftSecurityGroup, DraftVpc};
 use crate::model::{AddressGroup, Key, Nic, Objects, Policy, Remote, SecurityGroup, Segment, Vpc};
-use crate::source::{Fault, Node};
+use crate::near::{listed, nearest, nearest_of};
+use crate::source::{Faults, Node};
 use ahash::AHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,44 +12,30 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The policy that the draft means, or the first of its faults in the order of the document.
-pub(super) fn resolve(draft: Draft<'_>, limits: &Limits) -> Result<Policy, Fault> {
-    let mut faults = Faults::default();
+/// The policy that the draft means; whatever does not fit together is noted.
+pub(super) fn resolve(draft: &Draft<'_>, limits: &Limits, faults: &mut Faults) -> Policy {
     let mut policy = Policy {
-        vpcs: shared(vpcs(&draft.vpcs, &mut faults)),
-        address_groups: shared(address_groups(&draft, &mut faults)),
-        security_groups: shared(security_groups(&draft.security_groups, limits, &mut faults)),
-        nics: shared(nics(&draft.nics, limits, &mut faults)),
+        vpcs: shared(vpcs(&draft.vpcs, draft.lacks_names, faults)),
+        address_groups: shared(address_groups(draft, faults)),
+        security_groups: shared(security_groups(&draft.security_groups, limits, faults)),
+        nics: shared(nics(&draft.nics, limits, faults)),
     };
     add_implied_defaults(&mut policy);
-    check_references(&draft, &policy, &mut faults);
-    check_owners(&draft.nics, &policy, &mut faults);
-    match faults.first {
-        None => Ok(policy),
-        Some(fault) => Err(fault),
+    // What could not be read may be what is referred to.
+    if !draft.lacks_names {
+        check_references(draft, &policy, faults);
     }
+    check_owners(&draft.nics, &policy, faults);
+    policy
 }
 
 fn shared<K: Ord + Clone, V: Eq>(objects: BTreeMap<K, V>) -> Objects<K, V> {
     objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect()
 }
 
-/// Keeps the first fault in the order of the document.
-#[derive(Default)]
-struct Faults {
-    first: Option<Fault>,
-}
-
-impl Faults {
-    fn add(&mut self, node: &Node, message: impl fmt::Display) {
-        if self.first.as_ref().is_none_or(|first| node.at < first.at) {
-            self.first = Some(node.fault(message));
-        }
-    }
-
-    fn duplicate(&mut self, node: &Node, what: impl fmt::Display, earlier: &Node) {
-        self.add(node, format_args!("{what} stands in line {} already; allowed: once", earlier.at.line));
-    }
+/// Notes that something stood before.
+fn duplicate(faults: &mut Faults, node: &Node, what: impl fmt::Display, earlier: &Node) {
+    faults.add(node, format_args!("{what} stands in line {} already; allowed: once", earlier.at.line));
 }
 
 /// Reports every value that came before.
@@ -60,7 +47,7 @@ fn no_duplicates<'t, T: Eq + Hash>(
     let mut seen: AHashMap<T, &Node> = AHashMap::new();
     for (node, value) in items {
         match seen.get(&value) {
-            Some(earlier) => faults.duplicate(node, what(&value), earlier),
+            Some(earlier) => duplicate(faults, node, what(&value), earlier),
             None => {
                 seen.insert(value, node);
             }
@@ -68,10 +55,11 @@ fn no_duplicates<'t, T: Eq + Hash>(
     }
 }
 
-fn vpcs(drafts: &[DraftVpc<'_>], faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc> {
+fn vpcs(drafts: &[DraftVpc<'_>], lacks_names: bool, faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc> {
     no_duplicates(drafts.iter().map(|d| (d.at, &d.name)), |name| format!("the VPC {name:?}"), faults);
-    no_duplicates(drafts.iter().map(|d| d.segment), |s| format!("the segment {s}"), faults);
-    let first = |wanted: fn(&Segment) -> bool| drafts.iter().map(|d| d.segment).find(|(_, s)| wanted(s));
+    no_duplicates(drafts.iter().filter_map(|d| d.segment), |s| format!("the segment {s}"), faults);
+    let first =
+        |wanted: fn(&Segment) -> bool| drafts.iter().filter_map(|d| d.segment).find(|(_, s)| wanted(s));
     if let (Some((untagged, _)), Some((vni, _))) =
         (first(|s| *s == Segment::Untagged), first(|s| matches!(s, Segment::Vni(_))))
     {
@@ -82,7 +70,9 @@ fn vpcs(drafts: &[DraftVpc<'_>], faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc>
     let known: BTreeSet<&str> = drafts.iter().map(|d| &*d.name).collect();
     let mut vpcs = BTreeMap::new();
     for draft in drafts {
-        let vpc = Vpc { name: draft.name.clone(), segment: draft.segment.1, peers: BTreeSet::new() };
+        // Without a segment it is a fault, and no policy comes of it.
+        let segment = draft.segment.map_or(Segment::Untagged, |(_, segment)| segment);
+        let vpc = Vpc { name: draft.name.clone(), segment, peers: BTreeSet::new() };
         vpcs.insert(draft.name.clone(), vpc);
         no_duplicates(draft.peers.iter().map(|(n, p)| (*n, p)), |p| format!("the peer {p:?}"), faults);
     }
@@ -90,8 +80,10 @@ fn vpcs(drafts: &[DraftVpc<'_>], faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc>
         for (node, peer) in &draft.peers {
             if *peer == draft.name {
                 faults.add(node, format_args!("{peer:?} is the VPC itself; allowed: other VPCs"));
-            } else if !known.contains(&**peer) {
-                faults.add(node, format_args!("{peer:?} is no VPC; allowed: {}", some_of(known.iter())));
+            } else if !known.contains(&**peer) && !lacks_names {
+                let allowed = || nearest(peer, known.iter().map(|name| (*name).to_owned()));
+                let allowed = some_of(known.iter(), known.len(), allowed, faults);
+                faults.add(node, format_args!("{peer:?} is no VPC; {allowed}"));
             }
             // To name a peer on either side is enough.
             for (one, other) in [(&draft.name, peer), (peer, &draft.name)] {
@@ -258,7 +250,9 @@ fn check_references(draft: &Draft<'_>, policy: &Policy, faults: &mut Faults) {
     for nic in &draft.nics {
         let (node, vpc) = &nic.vpc;
         if !policy.vpcs.contains_key(vpc) {
-            faults.add(node, format_args!("{vpc:?} is no VPC; allowed: {}", some_of(policy.vpcs.keys())));
+            let all = &policy.vpcs;
+            let allowed = some_of(all.keys(), all.len(), || nearest_of(all, vpc), faults);
+            faults.add(node, format_args!("{vpc:?} is no VPC; {allowed}"));
         }
         for (node, key) in nic.security_groups.iter().flatten() {
             check_key(node, key, "security group", &policy.security_groups, faults);
@@ -270,16 +264,9 @@ fn check_key<T: Eq>(node: &Node, key: &Key, kind: &str, known: &Objects<Key, T>,
     if known.contains_key(key) {
         return;
     }
-    let names = known.keys().filter(|k| k.project == key.project).map(|k| &k.name);
-    faults.add(
-        node,
-        format_args!(
-            "{:?} is no {kind} of the project {:?}; allowed: {}",
-            key.name,
-            key.project,
-            some_of(names)
-        ),
-    );
+    let names = || known.keys().filter(|k| k.project == key.project).map(|k| &k.name);
+    let allowed = some_of(names(), names().count(), || nearest_of(known, key), faults);
+    faults.add(node, format_args!("{:?} is no {kind} of the project {:?}; {allowed}", key.name, key.project));
 }
 
 /// Who owns which address: semantics 2.5.
@@ -337,14 +324,23 @@ fn check_owners(drafts: &[DraftNic<'_>], policy: &Policy, faults: &mut Faults) {
     }
 }
 
-/// Names for a message: all of them, or the first few.
-fn some_of(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+/// What a message allows instead of a name that nothing has: all names where they are few, else those near it.
+fn some_of(
+    names: impl Iterator<Item = impl AsRef<str>>,
+    count: usize,
+    near: impl FnOnce() -> Vec<String>,
+    faults: &Faults,
+) -> String {
     const SHOWN: usize = 8;
-    let names: Vec<_> = names.collect();
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
-    match (names.len(), names.len().saturating_sub(SHOWN)) {
-        (0, _) => "none is defined".to_owned(),
-        (_, 0) => shown.join(", "),
-        (_, more) => format!("{} and {more} more", shown.join(", ")),
+    /// Near names take milliseconds to find among many, and who has read these has understood.
+    const SOUGHT: usize = 64;
+    match count {
+        0 => "allowed: none is defined".to_owned(),
+        1..=SHOWN => {
+            let names: Vec<_> = names.collect();
+            format!("allowed: {}", names.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", "))
+        }
+        _ if faults.len() < SOUGHT => format!("allowed: one of {count}; {}", listed(&near())),
+        _ => format!("allowed: one of {count}"),
     }
 }

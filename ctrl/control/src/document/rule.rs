@@ -2,9 +2,9 @@
 
 use super::read::{description_of, prefix_of, reference_of};
 use crate::model::{Action, Direction, Ethertypes, Key, MAX_PRIORITY, Remote, Rule, protocol};
-use crate::source::{Fault, Fields, Node, Value};
+use crate::source::{Fault, Faults, Fields, Node, Value};
 
-/// A rule, with where it stands and where the name of its remote does.
+/// A rule, with where it stands and where its remote does.
 pub(super) struct DraftRule<'t> {
     pub at: &'t Node,
     pub rule: Rule,
@@ -12,8 +12,8 @@ pub(super) struct DraftRule<'t> {
 }
 
 /// Reads one rule of the group `owner`.
-pub(super) fn rule<'t>(node: &'t Node, owner: &Key) -> Result<DraftRule<'t>, Fault> {
-    let fields = node.fields(&[
+pub(super) fn rule<'t>(node: &'t Node, owner: &Key, faults: &mut Faults) -> Option<DraftRule<'t>> {
+    const KEYS: [&str; 12] = [
         "direction",
         "ethertype",
         "protocol",
@@ -26,24 +26,43 @@ pub(super) fn rule<'t>(node: &'t Node, owner: &Key) -> Result<DraftRule<'t>, Fau
         "action",
         "priority",
         "description",
-    ])?;
+    ];
+    let fields = node.keys(&KEYS, faults)?;
+    let before = faults.len();
     let directions = [("inbound", Direction::Inbound), ("outbound", Direction::Outbound)];
     let actions = [("allow", Action::Allow), ("deny", Action::Deny)];
-    let direction = fields.required("direction")?.one_of("direction", &directions)?;
-    let protocol = fields.get("protocol").map_or(Ok(None), protocol_of)?;
-    let (remote, reference) = remote_of(&fields, owner)?;
-    let rule = Rule {
-        direction,
-        ethertypes: ethertypes_of(&fields, &remote)?,
-        protocol,
-        ports: fields.get("ports").map(|node| ports_of(node, protocol)).transpose()?,
-        icmp: icmp_of(&fields, protocol)?,
-        remote,
-        action: fields.get("action").map_or(Ok(Action::Allow), |n| n.one_of("action", &actions))?,
-        priority: fields.get("priority").map_or(Ok(MAX_PRIORITY), |n| n.int("priority", 1..=MAX_PRIORITY))?,
-        description: description_of(&fields)?,
+    let direction = fields.needed("direction", faults);
+    let direction = direction.and_then(|node| faults.take(node.one_of("direction", &directions)));
+    let remote = faults.take(remote_of(&fields, owner));
+    let ethertypes = faults.take(ethertypes_of(&fields, remote.as_ref().map(|(remote, _)| remote)));
+    let protocol = fields.get("protocol").map_or(Some(None), |node| faults.take(protocol_of(node)));
+    // Of an unknown protocol nobody can say what may stand beside it.
+    let (ports, icmp) = match protocol {
+        Some(protocol) => (
+            fields.optional("ports", faults, |node| ports_of(node, protocol)),
+            faults.take(icmp_of(&fields, protocol)).flatten(),
+        ),
+        None => (None, None),
     };
-    Ok(DraftRule { at: node, rule, reference })
+    let action = fields.optional("action", faults, |node| node.one_of("action", &actions));
+    let priority = fields.optional("priority", faults, |node| node.int("priority", 1..=MAX_PRIORITY));
+    let description = description_of(&fields, faults);
+    if faults.len() > before {
+        return None;
+    }
+    let (remote, reference) = remote?;
+    let rule = Rule {
+        direction: direction?,
+        ethertypes: ethertypes?,
+        protocol: protocol?,
+        ports,
+        icmp,
+        remote,
+        action: action.unwrap_or(Action::Allow),
+        priority: priority.unwrap_or(MAX_PRIORITY),
+        description,
+    };
+    Some(DraftRule { at: node, rule, reference })
 }
 
 /// `None` is any. A number may stand in quotes, as clouds' APIs write it.
@@ -114,24 +133,25 @@ fn remote_of<'t>(fields: &Fields<'t>, owner: &Key) -> Result<(Remote, Option<&'t
         )));
     }
     Ok(match key {
-        "remote" => (Remote::Prefix(prefix_of(node)?), None),
+        "remote" => (Remote::Prefix(prefix_of(node)?), Some(node)),
         "remote_group" => (Remote::Group(reference_of(node, owner)?), Some(node)),
         _ => (Remote::AddressGroup(reference_of(node, owner)?), Some(node)),
     })
 }
 
-fn ethertypes_of(fields: &Fields<'_>, remote: &Remote) -> Result<Ethertypes, Fault> {
+/// `remote` is `None` where it could not be read.
+fn ethertypes_of(fields: &Fields<'_>, remote: Option<&Remote>) -> Result<Ethertypes, Fault> {
     let words = [("IPv4", Ethertypes::V4), ("IPv6", Ethertypes::V6)];
     let given = fields.get("ethertype").map(|n| Ok((n, n.one_of("ethertype", &words)?))).transpose()?;
     match (given, remote) {
-        (Some((node, given)), Remote::Prefix(prefix)) if given != Ethertypes::of(prefix) => {
+        (Some((node, given)), Some(Remote::Prefix(prefix))) if given != Ethertypes::of(prefix) => {
             let of_prefix = if prefix.is_ipv4() { "IPv4" } else { "IPv6" };
             Err(node.fault(format_args!(
                 "{} contradicts the remote {prefix}; allowed: {of_prefix}, or left out",
                 node.value.describe()
             )))
         }
-        (_, Remote::Prefix(prefix)) => Ok(Ethertypes::of(prefix)),
+        (_, Some(Remote::Prefix(prefix))) => Ok(Ethertypes::of(prefix)),
         (Some((_, given)), _) => Ok(given),
         (None, _) => Ok(Ethertypes::BOTH),
     }

@@ -7,17 +7,17 @@ use crate::document::Parsed;
 use engine::Generation;
 
 impl Inner {
-    /// Works a change out.
+    /// Works a change out, and says what of it is likely a mistake.
     pub(super) fn prepare(
         &mut self,
         target: Target,
         allow_empty: bool,
         now_ns: u64,
-    ) -> Result<Prepared, Refused> {
+    ) -> Result<(Prepared, Vec<String>), Refused> {
         self.committer.recycle(now_ns);
         self.recycle_idle(false);
         let there = self.committer.policy().nics.len();
-        let policy = match target {
+        let Parsed { policy, warnings, .. } = match target {
             Target::Generation(to) => {
                 let to = Generation(to);
                 let mut prepared = self.committer.prepare_rollback(to, now_ns);
@@ -25,7 +25,7 @@ impl Inner {
                     self.recycle_idle(true);
                     prepared = self.committer.prepare_rollback(to, now_ns);
                 }
-                return prepared.map_err(|error| match error {
+                return prepared.map(|prepared| (prepared, Vec::new())).map_err(|error| match error {
                     NoRollback::NoSuchGeneration(error) => Refused::NoGeneration(error),
                     NoRollback::Exhausted(error) => Refused::Exhausted(error),
                 });
@@ -37,14 +37,15 @@ impl Inner {
             {
                 return Err(Refused::NoNics(there));
             }
-            Target::Document(Parsed { policy, .. }) => policy,
+            Target::Document(parsed) => parsed,
         };
         let first = self.committer.prepare(policy.clone());
         let prepared = first.or_else(|_| {
             self.recycle_idle(true);
             self.committer.prepare(policy)
         });
-        prepared.map_err(Refused::Exhausted)
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        Ok((prepared.map_err(Refused::Exhausted)?, warnings))
     }
 
     /// Gives back places of NICs that are gone and have no connections left, once all workers know that they are gone.

@@ -52,8 +52,8 @@ impl Author {
     }
 }
 
-/// Changes a policy that is in force by then; one line says why it cannot.
-pub type Edit = Box<dyn FnOnce(&Policy) -> Result<Policy, Refused> + Send>;
+/// Changes a policy that is in force by then, and says what of that is likely a mistake; or one line says why it cannot.
+pub type Edit = Box<dyn FnOnce(&Policy) -> Result<Parsed, Refused> + Send>;
 
 /// What the policy is to become.
 pub enum Target {

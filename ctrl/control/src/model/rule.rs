@@ -17,6 +17,10 @@ pub mod protocol {
     pub const ICMP: u8 = 1;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// The ICMP types that open a connection (semantics 4.1).
+    pub const ICMP_REQUESTS: [u8; 5] = [8, 13, 15, 17, 42];
+    /// Those of ICMPv6.
+    pub const ICMPV6_REQUESTS: [u8; 2] = [128, 160];
 
     /// Every name that a document may use, with its number.
     pub const NAMES: [(&str, u8); 12] = [

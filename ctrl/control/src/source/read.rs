@@ -1,6 +1,6 @@
 //! Reading values out of a tree: types, ranges, keys, and the faults where they are wrong.
 
-use super::{Entry, Fault, Node, Value, quoted};
+use super::{Entry, Fault, Faults, Node, Value, quoted};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -87,20 +87,39 @@ impl Node {
             return Err(self.no("mapping", format_args!("a mapping with the keys {}", known.join(", "))));
         };
         match entries.iter().find(|e| !known.contains(&e.key.as_str())) {
-            None => Ok(Fields { owner: self, entries }),
-            Some(Entry { at, key, .. }) => {
-                let message = format!("{} is no key here; allowed: {}", quoted(key), known.join(", "));
-                Err(Fault { at: *at, message })
-            }
+            None => Ok(Fields { owner: self, entries, is_known: true }),
+            Some(entry) => Err(entry.unknown(known)),
         }
+    }
+
+    /// The same, where every unknown key is noted and the others are read nevertheless.
+    pub fn keys(&self, known: &[&str], faults: &mut Faults) -> Option<Fields<'_>> {
+        let Value::Map(entries) = &self.value else {
+            return faults.take(self.fields(known));
+        };
+        let mut is_known = true;
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            faults.note(entry.unknown(known));
+            is_known = false;
+        }
+        Some(Fields { owner: self, entries, is_known })
     }
 }
 
-/// The entries of a mapping, none of them unknown.
+impl Entry {
+    fn unknown(&self, known: &[&str]) -> Fault {
+        let message = format!("{} is no key here; allowed: {}", quoted(&self.key), known.join(", "));
+        Fault { at: self.at, message }
+    }
+}
+
+/// The entries of a mapping.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'t> {
     owner: &'t Node,
     entries: &'t [Entry],
+    /// Whether none is unknown.
+    is_known: bool,
 }
 
 impl<'t> Fields<'t> {
@@ -113,6 +132,25 @@ impl<'t> Fields<'t> {
     pub fn required(&self, key: &str) -> Result<&'t Node, Fault> {
         self.get(key)
             .ok_or_else(|| self.owner.fault(format_args!("the key {key} is missing; it is required")))
+    }
+
+    /// The value of `key`, noted as a fault where it is not given. Beside an unknown key nothing is said to be missing: it is that key,
+    /// misspelled.
+    pub fn needed(&self, key: &str, faults: &mut Faults) -> Option<&'t Node> {
+        match self.required(key) {
+            Err(_) if !self.is_known => None,
+            found => faults.take(found),
+        }
+    }
+
+    /// The value of `key` as `read` reads it, where it is given and can be read.
+    pub fn optional<T>(
+        &self,
+        key: &str,
+        faults: &mut Faults,
+        read: impl FnOnce(&'t Node) -> Result<T, Fault>,
+    ) -> Option<T> {
+        self.get(key).and_then(|node| faults.take(read(node)))
     }
 
     /// The items of the list `key`; none if it is left out.

@@ -16,9 +16,17 @@ pub struct Cores {
 impl Cores {
     /// Divides what the system lets this process use; an error is one line about a core that is not there.
     pub fn divide(config: &Config) -> Result<Cores, String> {
-        let there: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-        divide(&config.workers.cores, &there)
+        divide(&config.workers.cores, &there())
+    }
+
+    /// The workers' cores that are not there, by their places in the configuration; each with a line about it.
+    pub fn missing(config: &Config) -> Vec<(usize, String)> {
+        let there = there();
+        let cores = config.workers.cores.iter().enumerate();
+        cores
+            .filter(|(_, core)| !there.contains(core))
+            .map(|(at, core)| (at, absent(*core, &there)))
+            .collect()
     }
 
     /// Keeps this thread, and those that it makes from now on, to the control side's cores.
@@ -31,10 +39,19 @@ impl Cores {
     }
 }
 
+/// The cores that the system lets this process use.
+fn there() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
+}
+
+fn absent(core: usize, there: &[usize]) -> String {
+    let list: Vec<_> = there.iter().map(ToString::to_string).collect();
+    format!("core {core} is not there; allowed: {}", list.join(", "))
+}
+
 fn divide(wanted: &[usize], there: &[usize]) -> Result<Cores, String> {
     if let Some(missing) = wanted.iter().find(|core| !there.contains(core)) {
-        let list: Vec<_> = there.iter().map(ToString::to_string).collect();
-        return Err(format!("workers.cores: core {missing} is not there; allowed: {}", list.join(", ")));
+        return Err(format!("workers.cores: {}", absent(*missing, there)));
     }
     let others: Vec<usize> = there.iter().filter(|core| !wanted.contains(core)).copied().collect();
     let control = if others.is_empty() { there.to_vec() } else { others };

@@ -7,6 +7,7 @@ mod health;
 mod log;
 mod mtu;
 mod ports;
+pub mod preflight;
 mod reload;
 mod service;
 mod swap;
@@ -23,7 +24,7 @@ use control::config::{Config, LOG_LEVELS, Source};
 use control::document::Parsed;
 use control::health::Severity;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
-use control::source::Diagnostic;
+use control::source::{Diagnostic, input_name};
 use control::store::{Missing, Opening, Store};
 use engine::conntrack::Secret;
 use pmd::{Eal, Mempool};
@@ -56,10 +57,12 @@ const FORGETS: &str = "a restart forgets all connections and tombstones: after i
 
 /// The command.
 pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
-    let (config, policy, cores) = read_input(args)?;
+    let Input { config, policy, cores, warnings } = read_input(args)?;
     // Before there are threads of its own or of DPDK.
     cores.keep_to_control();
     let lines = log::start(&config.log).map_err(Failure::runtime)?;
+    let of_policy = policy.iter().flat_map(|parsed| &parsed.warnings);
+    warnings.iter().chain(of_policy).for_each(|warning| warn!("{warning}"));
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     let mut signals = {
@@ -72,7 +75,9 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         TcpError::Input(message) => Failure::input(message),
         TcpError::Address(message) => Failure::runtime(message),
     })?;
-    let policy_file = args.policy.as_deref().filter(|_| config.source() == Source::File);
+    // Standard input is read once: it does not govern, it fills.
+    let is_file = |path: &&Path| *path != Path::new("-");
+    let policy_file = args.policy.as_deref().filter(is_file).filter(|_| config.source() == Source::File);
     let opening = opening(&config, args.new_store)?;
     let (first, path) = (config.clone(), args.policy.clone());
     let begin = move || begin_with(first, opening, policy, path.as_deref());
@@ -113,24 +118,48 @@ fn begin_with(
 ) -> Result<Beginning, Failure> {
     let store = opening.as_ref().map(Store::open_as).transpose().map_err(Failure::runtime)?;
     let file = policy.zip(path).map(|(parsed, path)| {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        PolicyFile { path: path.display().to_string(), policy: parsed.policy }
+        let name = if path == Path::new("-") {
+            input_name(path)
+        } else {
+            std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+        };
+        PolicyFile { path: name, policy: parsed.policy }
     });
     let beginning = live::begin(config, store, file).map_err(Failure::input)?;
     beginning.warnings.iter().for_each(|warning| warn!("{warning}"));
     Ok(beginning)
 }
 
+/// What the files say.
+struct Input {
+    config: Config,
+    policy: Option<Parsed>,
+    cores: Cores,
+    /// What in the configuration is likely a mistake.
+    warnings: Vec<Diagnostic>,
+}
+
 /// Everything that can be wrong in the files is found here, before anything starts.
-fn read_input(args: &cli::Run) -> Result<(Config, Option<Parsed>, Cores), Failure> {
-    let mut config = input::config(Some(&args.config))?;
+fn read_input(args: &cli::Run) -> Result<Input, Failure> {
+    let checked = input::checked_config(&args.config).map_err(Failure::inputs)?;
+    let mut config = checked.config.clone();
     config.log.level = log_level(config.log.level)?;
     let whole_file =
-        |message: String| Failure::input(Diagnostic::whole_file(args.config.display().to_string(), message));
+        |message: String| Failure::input(Diagnostic::whole_file(input_name(&args.config), message));
     config.require_wires().map_err(|message| whole_file(message.to_owned()))?;
+    let mut found = preflight::look(&checked);
+    let policy = match args.policy.as_deref().map(|path| input::checked_policy(path, &config)).transpose() {
+        Ok(policy) => policy,
+        Err(faults) => {
+            found.faults.extend(faults);
+            None
+        }
+    };
+    if !found.faults.is_empty() {
+        return Err(Failure::inputs(found.faults));
+    }
     let cores = Cores::divide(&config).map_err(whole_file)?;
-    let policy = args.policy.as_deref().map(|path| input::policy(path, &config)).transpose()?;
-    Ok((config, policy, cores))
+    Ok(Input { config, policy, cores, warnings: found.warnings })
 }
 
 /// `PORTCULLIS_LOG` comes before the configuration.

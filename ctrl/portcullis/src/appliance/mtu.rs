@@ -20,12 +20,20 @@ struct Interface {
     mtu: u16,
 }
 
+/// What EAL is told of each vdev: `net_af_packet0,iface=eth1`.
+fn told(args: &[String]) -> impl Iterator<Item = &str> {
+    let of_two = args.windows(2).filter(|pair| pair[0] == "--vdev").map(|pair| pair[1].as_str());
+    of_two.chain(args.iter().filter_map(|arg| arg.strip_prefix("--vdev=")))
+}
+
+/// The names of the vdevs that EAL is told to make.
+pub fn vdevs(args: &[String]) -> impl Iterator<Item = &str> {
+    told(args).map(|text| text.split(',').next().unwrap_or_default())
+}
+
 /// The arguments of the vdev called `port`: `iface=eth1,…`; `None` if EAL is not told to make it.
 pub fn vdev<'a>(args: &'a [String], port: &str) -> Option<&'a str> {
-    let mut of_two = args.windows(2).filter(|pair| pair[0] == "--vdev").map(|pair| pair[1].as_str());
-    let of_one = args.iter().filter_map(|arg| arg.strip_prefix("--vdev="));
-    let is_it = |text: &&str| text.split(',').next() == Some(port);
-    let found = of_two.find(is_it).or_else(|| of_one.into_iter().find(|text| is_it(text)))?;
+    let found = told(args).find(|text| text.split(',').next() == Some(port))?;
     Some(found.split_once(',').map_or("", |(_, rest)| rest))
 }
 
@@ -42,6 +50,11 @@ pub fn interface<'a>(args: &'a [String], port: &str) -> Option<&'a str> {
 fn interface_of(config: &Config, port: &str) -> Option<Interface> {
     let name = interface(&config.eal.args, port)?;
     Some(Interface { name: name.to_owned(), mtu: mtu_of(name)? })
+}
+
+/// Whether there is a kernel interface of this name.
+pub fn is_there(interface: &str) -> bool {
+    mtu_of(interface).is_some()
 }
 
 /// A kernel interface's MTU. Asked by a socket, which is of our own network namespace; sysfs may be another's.

@@ -10,7 +10,7 @@ use control::health::{Board, Severity};
 use control::live::{Author, Change, Live};
 use control::source::read_file;
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::watch::Watch;
 
@@ -26,6 +26,7 @@ pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
         match reload(&live, &path).await {
             Ok(receipt) => {
                 live.board().clear(REFUSED);
+                receipt.warnings.iter().for_each(|warning| warn!("{warning}"));
                 if receipt.state == State::Unchanged {
                     info!("{}: nothing has changed", path.display());
                 }

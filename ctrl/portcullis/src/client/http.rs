@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use control::api::NOTICE;
 use control::api::shape::Refusal;
-use control::source::read_file;
+use control::source::read_input;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -166,7 +166,7 @@ impl Remote {
 
 /// The first token of a file: what stands alone in its line, or behind a name as the appliance's own file has it.
 fn read_token(path: &Path) -> Result<String, Failure> {
-    let text = read_file(path).map_err(Failure::input)?;
+    let text = read_input(path).map_err(Failure::input)?;
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let token = line.and_then(|line| line.split_whitespace().last()).map(str::to_owned);
     token.ok_or_else(|| Failure::input(format!("{}: holds no token", path.display())))

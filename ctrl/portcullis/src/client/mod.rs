@@ -6,13 +6,12 @@ mod http;
 mod listing;
 pub mod table;
 
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use control::api::shape::{Explanation, Question, Receipt, Record, State};
 use control::api::{POLICY, shape};
-use control::source::read_file;
+use control::source::{input_name, read_input};
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -23,7 +22,7 @@ pub use edits::{group, nic, rule};
 use http::{Answer, encoded, request, request_if};
 
 /// Exit status of what was refused, and of `diff` where there are differences.
-const REFUSED: u8 = 2;
+pub const REFUSED: u8 = 2;
 
 /// An answer's body, as text for people.
 type Table = fn(&[u8]) -> Result<String, Failure>;
@@ -87,9 +86,7 @@ fn print_change(answer: Answer, output: Output) -> Result<ExitCode, Failure> {
         return Err(Failure::input(answer.refusal().error));
     }
     let receipt: Receipt = parsed(&answer.success()?)?;
-    for warning in &receipt.warnings {
-        print(&format!("portcullis: {warning}\n"), true);
-    }
+    receipt.warnings.iter().for_each(failure::warn);
     print_receipt(&receipt, output)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -101,6 +98,7 @@ pub fn diff(args: &cli::Diff) -> Result<ExitCode, Failure> {
     let asked =
         document(&args.file).and_then(|body| request(&args.client, Method::POST, &target, body)?.success());
     let receipt: Receipt = parsed(&asked.map_err(Failure::into_runtime)?)?;
+    receipt.warnings.iter().for_each(failure::warn);
     print_receipt(&receipt, args.output)?;
     Ok(if receipt.state == State::Unchanged { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
@@ -163,19 +161,12 @@ fn print_answer(body: &[u8], output: Output, table: Table) -> Result<ExitCode, F
 }
 
 fn target_of(file: &Path) -> String {
-    format!("{POLICY}?file={}", encoded(&file.display().to_string()))
+    format!("{POLICY}?file={}", encoded(&input_name(file)))
 }
 
 /// The document's bytes; `-` is standard input.
 fn document(file: &Path) -> Result<Vec<u8>, Failure> {
-    if file != Path::new("-") {
-        return read_file(file).map(String::into_bytes).map_err(Failure::input);
-    }
-    let mut text = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut text)
-        .map_err(|error| Failure::input(format!("standard input: {error}")))?;
-    Ok(text)
+    read_input(file).map(String::into_bytes).map_err(Failure::input)
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

@@ -1,0 +1,145 @@
+//! What a start would refuse of a valid configuration, found before anything starts: `run` and `check` ask here alike.
+//!
+//! What only this machine at this moment lacks (an interface, a PCI device) is no fault: a configuration may be checked where it
+//! does not run, and before its ports are there.
+
+use std::path::Path;
+
+use control::api::refused_files;
+use control::config::Checked;
+use control::near;
+use control::source::Diagnostic;
+
+use super::cores::Cores;
+use super::mtu;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// `run` refuses these.
+    pub faults: Vec<Diagnostic>,
+    /// Likely mistakes.
+    pub warnings: Vec<Diagnostic>,
+    /// What is not there now, and may be when it runs.
+    pub absent: Vec<Diagnostic>,
+}
+
+impl Found {
+    /// Of the text alone.
+    pub fn of_text(checked: &Checked) -> Found {
+        Found { warnings: checked.warnings.clone(), ..Found::default() }
+    }
+}
+
+/// Looks at the configuration and at the files that it names.
+pub fn look(checked: &Checked) -> Found {
+    let mut found = Found::of_text(checked);
+    let config = &checked.config;
+    for (place, message) in Cores::missing(config) {
+        found.faults.push(checked.fault(&format!("workers.cores[{place}]"), message));
+    }
+    ports(checked, &mut found);
+    // Sizes are only known of interfaces that are there.
+    let sizes = mtu::resolve(config).and_then(|mtus| mtu::make_room(config, &mtus));
+    if let Err(message) = sizes {
+        found.faults.push(checked.fault("wire", message));
+    }
+    for (key, message) in refused_files(&config.api) {
+        found.faults.push(checked.fault(&format!("api.{key}"), message));
+    }
+    found
+}
+
+/// Whether DPDK will have the wires' ports.
+fn ports(checked: &Checked, found: &mut Found) {
+    let config = &checked.config;
+    let args = &config.eal.args;
+    let made: Vec<&str> = mtu::vdevs(args).collect();
+    let has_pci = !args.iter().any(|arg| arg == "--no-pci");
+    for (place, wire) in config.wires.iter().enumerate() {
+        for (side, port) in [("inside", &wire.inside), ("outside", &wire.outside)] {
+            let path = format!("wire[{place}].{side}");
+            if made.contains(&port.as_str()) {
+                let absent = mtu::interface(args, port).filter(|interface| !mtu::is_there(interface));
+                if let Some(interface) = absent {
+                    let message = format!("the interface {interface} of {port} is not there (yet)");
+                    found.absent.push(checked.fault(&path, message));
+                }
+            } else if is_pci_address(port) && has_pci {
+                let device = Path::new("/sys/bus/pci/devices").join(port);
+                if !device.exists() {
+                    found.absent.push(checked.fault(&path, format!("no PCI device {port} is there (yet)")));
+                }
+            } else if !has_pci || is_vdev_name(port) {
+                let near = near::listed(&near::nearest(port, made.iter().map(|name| (*name).to_owned())));
+                let message = format!("{port:?} is made by no --vdev of eal.args; {near}");
+                found.faults.push(checked.fault(&path, message));
+            }
+        }
+    }
+    let is_wired = |name: &&&str| config.wires.iter().any(|w| w.inside == ***name || w.outside == ***name);
+    for unused in made.iter().filter(|name| !is_wired(name)) {
+        if !config.wires.is_empty() {
+            found.warnings.push(checked.fault("eal.args", format!("the vdev {unused} is on no wire")));
+        }
+    }
+}
+
+/// `DOMAIN:BUS:DEVICE.FUNCTION`, the domain being optional.
+fn is_pci_address(port: &str) -> bool {
+    let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some((slot, function)) = port.rsplit_once('.') else { return false };
+    let parts: Vec<&str> = slot.split(':').collect();
+    (2..=3).contains(&parts.len()) && parts.into_iter().all(is_hex) && is_hex(function)
+}
+
+/// DPDK's drivers of virtual devices all begin like this.
+fn is_vdev_name(port: &str) -> bool {
+    port.starts_with("net_") || port.starts_with("eth_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::config::check_config;
+
+    /// Faults, and all else.
+    fn found(args: &str, inside: &str, outside: &str) -> (Vec<String>, Vec<String>) {
+        let toml = format!(
+            "[eal]\nargs = [{args}]\n[[wire]]\nname = \"w\"\ninside = \"{inside}\"\noutside = \"{outside}\"\n[workers]\ncores = [0]\n"
+        );
+        let Found { faults, warnings, absent } = look(&check_config(&toml, "c").unwrap());
+        let told = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect();
+        (told(faults), told([warnings, absent].concat()))
+    }
+
+    #[test]
+    fn a_port_that_no_vdev_makes_is_a_fault_with_near_names() {
+        let args = "\"--no-pci\", \"--vdev=net_null0\", \"--vdev\", \"net_null1,no-rx=1\"";
+        assert_eq!(found(args, "net_null0", "net_null1"), (vec![], vec![]));
+        let (faults, warnings) = found(args, "net_null0", "net_nul1");
+        assert_eq!(
+            faults,
+            [
+                "c:6:11: wire[0].outside: \"net_nul1\" is made by no --vdev of eal.args; near names: net_null1, net_null0"
+            ]
+        );
+        assert_eq!(warnings, ["c:2:8: eal.args: the vdev net_null1 is on no wire"]);
+        let (faults, _) = found("", "0000:01:00.0", "net_null1");
+        assert_eq!(faults.len(), 1, "without --no-pci a PCI device may be there: {faults:?}");
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault() {
+        let args = "\"--vdev=net_af_packet0,iface=no-such-iface\"";
+        let (faults, warnings) = found(args, "net_af_packet0", "fffe:ff:1f.7");
+        assert_eq!(faults, [""; 0]);
+        assert_eq!(
+            warnings,
+            [
+                "c:5:10: wire[0].inside: the interface no-such-iface of net_af_packet0 is not there (yet)",
+                "c:6:11: wire[0].outside: no PCI device fffe:ff:1f.7 is there (yet)",
+            ]
+        );
+    }
+}
