@@ -1,6 +1,8 @@
+#define _GNU_SOURCE /* fopencookie */
 #include "shim.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 #if RTE_VERSION < RTE_VERSION_NUM(22, 11, 0, 0)
 #error "libdpdk is older than 22.11"
@@ -93,6 +95,22 @@ bool shim_link(uint16_t port, uint32_t *mbps, bool *full_duplex)
 	*mbps = link.link_speed;
 	*full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	return link.link_status == RTE_ETH_LINK_UP;
+}
+
+static ssize_t write_log(void *sink, const char *text, size_t len)
+{
+	((shim_log_sink)sink)((uint32_t)rte_log_cur_msg_loglevel(), text, len);
+	return (ssize_t)len;
+}
+
+int shim_log_to(shim_log_sink sink)
+{
+	const cookie_io_functions_t functions = { .write = write_log };
+	FILE *stream = fopencookie((void *)sink, "w", functions);
+
+	if (stream == NULL)
+		return -1;
+	return rte_openlog_stream(stream);
 }
 
 unsigned int shim_lcore_id(void)

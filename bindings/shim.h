@@ -6,6 +6,7 @@
 #define PORTCULLIS_SHIM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <rte_cycles.h>
@@ -57,6 +58,10 @@ char *shim_pktmbuf_prepend(struct rte_mbuf *m, uint16_t len);
 char *shim_pktmbuf_append(struct rte_mbuf *m, uint16_t len);
 int shim_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 int shim_pktmbuf_linearize(struct rte_mbuf *m);
+
+/* Whatever DPDK logs from now on goes to `sink`, a message at a time; 0, or -1 where that can't be. */
+typedef void (*shim_log_sink)(uint32_t level, const char *text, size_t len);
+int shim_log_to(shim_log_sink sink);
 
 /* Threads, time and errors. */
 int shim_errno(void);

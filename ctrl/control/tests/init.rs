@@ -14,7 +14,11 @@ fn the_templates_are_valid_and_enforce_nothing() {
     assert!(config.policy.pass_link_local);
     assert_eq!(
         config.eal.args,
-        ["--no-pci", "--vdev=net_af_packet0,iface=eth1", "--vdev=net_af_packet1,iface=eth2"]
+        [
+            "--no-pci",
+            "--vdev=net_af_packet0,iface=eth1,framecnt=16384",
+            "--vdev=net_af_packet1,iface=eth2,framecnt=16384"
+        ]
     );
     let wire = &config.wires[0];
     assert_eq!((&*wire.inside, &*wire.outside), ("net_af_packet0", "net_af_packet1"));
@@ -44,7 +48,7 @@ fn a_port_is_an_interface_a_vdev_or_a_pci_address() {
         (
             "0000:3B:00.0",
             "br-lan.10",
-            vec!["--allow=0000:3b:00.0", "--vdev=net_af_packet1,iface=br-lan.10"],
+            vec!["--allow=0000:3b:00.0", "--vdev=net_af_packet1,iface=br-lan.10,framecnt=16384"],
             ("0000:3b:00.0", "net_af_packet1"),
         ),
     ] {

@@ -246,3 +246,25 @@ fn frames_that_the_kernel_drops_before_the_driver_sees_them_are_counted_and_in_h
     });
     appliance.end();
 }
+
+#[test]
+fn rings_hold_what_comes_at_once_and_nothing_else_is_taken_for_a_loss() {
+    let Some(lab) = lab() else { return };
+    let appliance = start(&lab, on_lab(), POLICY);
+    let sender = lab.within(At::Client, || Wire::sender("eth0")).unwrap().unwrap();
+    // Frames that the appliance's kernel has no use for, beside those that it has.
+    let plain = udp("10.5.6.30:1000", "10.5.6.7:53").payload("x").frame();
+    let tagged = udp("10.5.6.30:1000", "10.5.6.7:53").vlan(7).payload("x").frame();
+    let unknown = [&plain[..12], &[0x88, 0xb5], &[7; 50][..]].concat();
+    let group = [&[0x01, 0x00, 0x5e, 0, 0, 9], &plain[6..]].concat();
+    let mut sent = 0u64;
+    for frame in [plain, tagged, unknown, group].iter().cycle().take(10_000) {
+        sent += u64::from(send(&sender, frame, SendFlags::empty()).is_ok());
+    }
+    let after = wait_for("all frames", || {
+        Some(port(&appliance, "net_af_packet1")).filter(|port| port["rx_packets"].as_u64() >= Some(sent))
+    });
+    assert_eq!((sent, &after["rx_lost"]), (10_000, &json!(0)), "{after}");
+    assert_eq!(appliance.show("health")["status"], "ok");
+    appliance.end();
+}

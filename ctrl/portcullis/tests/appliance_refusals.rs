@@ -86,10 +86,47 @@ fn a_missing_driver_a_missing_file_and_a_missing_interface_are_failures() {
     let setup = Setup::new("net_pcap0,rx_pcap=/nowhere/in.pcap", "net_null1");
     assert_refused(&setup, 1, &["the port net_pcap0 did not come up", "/nowhere/in.pcap"]);
     let setup = Setup::new("net_af_packet0,iface=nowhere0", "net_null1");
-    assert_refused(&setup, 1, &["the port net_af_packet0 did not come up"]);
+    let cure =
+        "there is no interface nowhere0 in this network namespace: `ip link` lists those that there are";
+    assert_refused(&setup, 1, &["the port net_af_packet0 did not come up", "No such device", cure]);
+    let setup = Setup::new("net_af_packet0,iface=lo", "net_null1");
+    assert_refused(&setup, 1, &["inside net_af_packet0 is on lo, whose MTU is 65535", "at most 16000"]);
     let setup =
         Setup::new("net_null0", "net_memif0,role=client,socket-abstract=yes,socket=portcullis-nobody");
-    assert_refused(&setup, 1, &["the port net_memif0 does not start"]);
+    assert_refused(
+        &setup,
+        1,
+        &["the port net_memif0 does not start", "start the peer with role=server first"],
+    );
+}
+
+#[test]
+fn a_pci_address_is_refused_with_what_keeps_it_from_being_a_port() {
+    // `Setup` says --no-pci.
+    let setup = null();
+    let policy = setup.write("policy.yaml", POLICY);
+    let mut command = setup.command(Some(&policy));
+    let config = fs::read_to_string(setup.path("portcullis.toml")).unwrap();
+    let with = |config: String| fs::write(setup.path("portcullis.toml"), config).unwrap();
+    let absent = config.replace("inside = \"net_null0\"", "inside = \"ffff:ff:1f.7\"");
+    with(absent.clone());
+    let mut told = || String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let line = told();
+    assert!(line.contains("the port ffff:ff:1f.7 cannot be had: eal.args says --no-pci"), "{line}");
+    with(absent.replace("\"--no-pci\", ", ""));
+    let line = told();
+    assert!(line.contains("there is no PCI device of this address; `lspci -D` lists"), "{line}");
+}
+
+#[test]
+fn all_that_dpdk_says_is_in_the_log_of_who_wants_it() {
+    let setup = null();
+    let policy = setup.write("policy.yaml", POLICY);
+    let mut command = setup.command(Some(&policy));
+    command.env("PORTCULLIS_LOG", "debug");
+    let appliance = setup.spawn(command);
+    let (finished, _) = appliance.end();
+    assert!(finished.stderr.contains("DEBUG DPDK: EAL: Detected CPU lcores"), "{}", finished.stderr);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::capture::quietly;
+use crate::capture::{quietly, take_the_log};
 use crate::error::{Error, reason, rte_errno};
 
 /// Set by the first attempt to start EAL. It can't be started twice, not even after a failure.
@@ -37,8 +37,8 @@ impl Eal {
     /// Starts EAL with `args` (without the program's name), once in a process: a second call is an error, after a
     /// failed first one too.
     ///
-    /// What EAL prints is kept (see [`Eal::log`]); of a failure the error tells the reason in one line. While this
-    /// runs, lines that other threads print are swallowed. EAL pins its caller to its first core; the caller's own
+    /// What EAL prints is kept (see [`Eal::log`]) and told to who [listens](crate::listen); of a failure the error tells
+    /// the reason in one line. While this runs, lines that other threads print are taken for EAL's. EAL pins its caller to its first core; the caller's own
     /// affinity is put back afterwards, threads are pinned by whoever makes them.
     pub fn init(args: &[String]) -> Result<Self, Error> {
         let mut owned = vec![CString::from(c"portcullis")];
@@ -64,6 +64,7 @@ impl Eal {
         if status < 0 {
             return Err(Error::Eal(start_failure(&log, errno)));
         }
+        take_the_log();
         Ok(Self { inner: Arc::new(Inner { log, open_ports: Mutex::default() }) })
     }
 

@@ -35,6 +35,7 @@ mod port;
 mod queue;
 mod rss;
 
+pub use capture::{Level, listen};
 pub use eal::{Eal, ThreadGuard};
 pub use error::Error;
 pub use gate::Way;

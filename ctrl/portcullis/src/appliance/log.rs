@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use control::config::{Log, LogFormat};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use pmd::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait for the writer at most.
@@ -129,6 +130,16 @@ pub fn start(log: &Log) -> io::Result<Lines> {
         LogFormat::Json => subscriber.json().with_ansi(false).flatten_event(true).try_init(),
     };
     Ok(lines)
+}
+
+/// DPDK's own log, as lines of this one.
+pub fn listen_to_dpdk() {
+    pmd::listen(|level, line| match level {
+        Level::Error => tracing::error!("DPDK: {line}"),
+        Level::Warning => tracing::warn!("DPDK: {line}"),
+        Level::Info => tracing::info!("DPDK: {line}"),
+        Level::Debug => tracing::debug!("DPDK: {line}"),
+    });
 }
 
 #[cfg(test)]

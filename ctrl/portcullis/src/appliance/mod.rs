@@ -8,6 +8,7 @@ mod log;
 mod mtu;
 mod ports;
 pub mod preflight;
+mod refusals;
 mod reload;
 mod service;
 mod swap;
@@ -61,8 +62,21 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
     // Before there are threads of its own or of DPDK.
     cores.keep_to_control();
     let lines = log::start(&config.log).map_err(Failure::runtime)?;
+    log::listen_to_dpdk();
     let of_policy = policy.iter().flat_map(|parsed| &parsed.warnings);
     warnings.iter().chain(of_policy).for_each(|warning| warn!("{warning}"));
+    let ended = run_with(config, policy, args, &cores, &lines);
+    lines.flush();
+    ended
+}
+
+fn run_with(
+    config: Config,
+    policy: Option<Parsed>,
+    args: &cli::Run,
+    cores: &Cores,
+    lines: &Lines,
+) -> Result<ExitCode, Failure> {
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     let mut signals = {
@@ -87,10 +101,8 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let beginning = beginning?;
-    let dataplane = Dataplane::open(&config, &cores)?;
-    let ended = dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals, &lines);
-    lines.flush();
-    ended
+    let dataplane = Dataplane::open(&config, cores)?;
+    dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals, lines)
 }
 
 /// The store that the configuration names, if it does.

@@ -6,9 +6,12 @@ use std::os::fd::AsRawFd;
 
 use control::config::Config;
 use pmd::FRAME_OVERHEAD;
+use rustix::process::{Resource, getrlimit};
 
 /// The MTU of devices that say nothing else.
 const USUAL: u16 = 1500;
+/// The largest that a wire carries.
+const MAX_MTU: u16 = 16_000;
 /// What a slot of an AF_PACKET ring has besides the frame: the kernel's header and its alignment, rounded up.
 const SLOT_HEADER: usize = 96;
 /// A page, and the smallest block of such a ring.
@@ -102,6 +105,13 @@ fn resolve_wire(config: &Config, wire: &control::config::Wire) -> Result<Option<
         }
         return Ok(Some(mtu));
     }
+    if let Some((side, port, Interface { name, mtu })) = known.iter().find(|(.., on)| on.mtu > MAX_MTU) {
+        return Err(format!(
+            "wire {:?}: {side} {port} is on {name}, whose MTU is {mtu}; allowed: at most {MAX_MTU}, such as by `ip link \
+             set {name} mtu {USUAL}`",
+            wire.name
+        ));
+    }
     match &known[..] {
         [] => Ok(None),
         [(.., one)] => Ok(Some(one.mtu)),
@@ -125,45 +135,89 @@ pub struct Room {
 /// Makes room for the wires' frames. An error is one line.
 pub fn make_room(config: &Config, mtus: &[Option<u16>]) -> Result<Room, String> {
     let mut room = Room { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
+    let is_one = |port: &&String| port.starts_with("net_af_packet");
+    let ports = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).filter(is_one).count();
+    // One of each direction, a queue pair.
+    let ring = ring_size(2 * ports * config.workers.cores.len());
     for (wire, mtu) in config.wires.iter().zip(mtus) {
         let mtu = mtu.unwrap_or(USUAL).max(USUAL);
         room.buffer = room.buffer.max(usize::from(mtu) + FRAME_OVERHEAD);
-        for port in [&wire.inside, &wire.outside].into_iter().filter(|port| port.starts_with("net_af_packet"))
-        {
+        for port in [&wire.inside, &wire.outside].into_iter().filter(is_one) {
             // The driver wants buffers that hold whatever a slot does.
-            let slot = make_slots(&mut room.args, port, mtu)?;
+            let slot = make_slots(&mut room.args, port, mtu, ring)?;
             room.buffer = room.buffer.max(slot);
         }
     }
     Ok(room)
 }
 
-/// Slots of a port's rings that hold frames of this MTU; their size in bytes.
-fn make_slots(args: &mut [String], port: &str, mtu: u16) -> Result<usize, String> {
+/// Bytes of a ring unless the arguments say how many frames it has (`framecnt`): 20 ms at 10 Gbit/s are 25 MB, and 16,384
+/// slots for usual frames are 20 ms at 800,000 frames a second, which is more than one core forwards through the kernel.
+const RING: usize = 32 << 20;
+/// The block of a ring where the arguments say nothing else.
+const DRIVERS_BLOCK: usize = PAGE;
+
+/// Slots of a port's rings that hold frames of this MTU, and as many of them as 20 ms bring; their size in bytes.
+fn make_slots(args: &mut [String], port: &str, mtu: u16, ring: usize) -> Result<usize, String> {
     const DRIVERS_OWN: usize = 2048;
     let Some(vdev) = vdev(args, port).map(str::to_owned) else { return Ok(0) };
     let needed = usize::from(mtu) + FRAME_OVERHEAD + SLOT_HEADER;
-    // Whole pages, one a block: a block that is no multiple of its slots is refused.
-    let slot = if needed <= DRIVERS_OWN { DRIVERS_OWN } else { needed.next_multiple_of(PAGE) };
-    let given = value(&vdev, "framesz").and_then(|given| given.parse::<usize>().ok());
-    match given {
-        Some(given) if given < needed => Err(format!(
-            "port {port}: framesz={given} does not hold frames of MTU {mtu}; allowed: at least {needed}, such as \
-             framesz={slot},blocksz={slot}"
-        )),
-        Some(given) => Ok(given),
-        None if slot == DRIVERS_OWN => Ok(slot),
+    let number = |key: &str| value(&vdev, key).and_then(|given| given.parse::<usize>().ok());
+    let mut more = String::new();
+    let (slot, block) = match number("framesz") {
+        Some(given) if given < needed => {
+            // Whole pages, one a block: a block that is no multiple of its slots is refused.
+            let slot = if needed <= DRIVERS_OWN { DRIVERS_OWN } else { needed.next_multiple_of(PAGE) };
+            return Err(format!(
+                "port {port}: framesz={given} does not hold frames of MTU {mtu}; allowed: at least {needed}, such as \
+                 framesz={slot},blocksz={slot}"
+            ));
+        }
+        Some(given) => (given, number("blocksz").unwrap_or(DRIVERS_BLOCK)),
+        None if needed <= DRIVERS_OWN => (DRIVERS_OWN, number("blocksz").unwrap_or(DRIVERS_BLOCK)),
         None => {
-            let larger = format!("{port},{vdev},framesz={slot},blocksz={slot}");
-            for arg in args {
-                let is_option = arg.starts_with("--vdev=");
-                if arg.strip_prefix("--vdev=").unwrap_or(arg).split(',').next() == Some(port) {
-                    *arg = if is_option { format!("--vdev={larger}") } else { larger.clone() };
-                }
-            }
-            Ok(slot)
+            let slot = needed.next_multiple_of(PAGE);
+            more = format!(",framesz={slot},blocksz={slot}");
+            (slot, slot)
+        }
+    };
+    if number("framecnt").is_none() {
+        // Whole blocks; what does not fit is the driver's to refuse.
+        let of_block = (block / slot).max(1);
+        more += &format!(",framecnt={}", (ring / slot / of_block).max(1) * of_block);
+    }
+    let larger = format!("{port},{vdev}{more}");
+    for arg in args {
+        let is_option = arg.starts_with("--vdev=");
+        if arg.strip_prefix("--vdev=").unwrap_or(arg).split(',').next() == Some(port) {
+            *arg = if is_option { format!("--vdev={larger}") } else { larger.clone() };
         }
     }
+    Ok(slot)
+}
+
+/// Bytes that a ring may have where `rings` of them are to be locked in memory.
+fn ring_size(rings: usize) -> usize {
+    let limit = getrlimit(Resource::Memlock).current;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ring_within(rings, limit, may_lock(&status))
+}
+
+fn ring_within(rings: usize, limit: Option<u64>, may_lock: bool) -> usize {
+    match limit {
+        // Some is left for what else is locked.
+        Some(limit) if !may_lock => RING.min(limit as usize / 4 * 3 / rings.max(1)),
+        _ => RING,
+    }
+}
+
+/// True if a process with this `/proc/PID/status` may lock any amount of memory (CAP_IPC_LOCK).
+fn may_lock(status: &str) -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .is_none_or(|all| all >> CAP_IPC_LOCK & 1 != 0)
 }
 
 #[cfg(test)]
@@ -194,20 +248,28 @@ mod tests {
             room.map(|room| (room.args.join(" "), room.buffer))
         };
         let usual = "--vdev=net_af_packet0,iface=lo";
-        assert_eq!(room(&[usual], 1500).unwrap(), (usual.to_owned(), 2048));
+        // Whoever runs this may be held to less locked memory.
+        let frames = |slot: usize| ring_size(2) / slot;
+        let with = |more: &str, slot| format!("{usual}{more},framecnt={}", frames(slot));
+        assert_eq!(room(&[usual], 1500).unwrap(), (with("", 2048), 2048));
         for (mtu, slot) in [(1900, 2048), (1960, 4096), (9000, 12_288), (16_000, 16_384)] {
-            let told = if slot == 2048 {
-                usual.to_owned()
-            } else {
-                format!("{usual},framesz={slot},blocksz={slot}")
-            };
-            assert_eq!(room(&[usual], mtu).unwrap(), (told, slot), "MTU {mtu}");
+            let more = if slot == 2048 { String::new() } else { format!(",framesz={slot},blocksz={slot}") };
+            assert_eq!(room(&[usual], mtu).unwrap(), (with(&more, slot), slot), "MTU {mtu}");
         }
-        let given = ["--vdev", "net_af_packet0,iface=lo,framesz=32768,blocksz=32768"];
+        let given = ["--vdev", "net_af_packet0,iface=lo,framesz=32768,blocksz=32768,framecnt=64"];
         assert_eq!(room(&given, 9000).unwrap(), (given.join(" "), 32_768));
         let refused = room(&["--vdev=net_af_packet0,iface=lo,framesz=4096"], 9000).unwrap_err();
         assert!(refused.contains("framesz=4096 does not hold frames of MTU 9000"), "{refused}");
         assert_eq!(room(&["--vdev=net_null0"], 9000).unwrap(), ("--vdev=net_null0".to_owned(), 9022));
+    }
+
+    #[test]
+    fn rings_hold_twenty_milliseconds_or_what_may_be_locked() {
+        assert_eq!(ring_within(4, None, false) / 2048, 16_384);
+        assert_eq!(ring_within(4, Some(8 << 20), true), RING);
+        // 8 MB, as systems begin with: four rings, and a quarter for everything else.
+        assert_eq!(ring_within(4, Some(8 << 20), false), 3 << 19);
+        assert!(may_lock("CapEff:\t000001ffffffffff\n") && !may_lock("CapEff:\t0000000000003000\n"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod losses;
 mod slot;
 mod sockets;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use control::config::Config;
@@ -16,6 +17,7 @@ use engine::worker::Wire;
 use pmd::{Eal, Mempool, Port, Queue};
 
 use super::environment::PORT_RING;
+use super::refusals::Machine;
 use slot::Slot;
 
 /// All ports, in the order of the configuration. Shared, so that their counters can be shown; closed at the end.
@@ -39,7 +41,8 @@ pub fn open(
     rss_pattern: u16,
 ) -> Result<(Ports, Vec<Wires>), String> {
     let workers = config.workers.cores.len();
-    let told = |error: pmd::Error| error.to_string();
+    let machine = Machine { args, log: eal.log(), sys: Path::new("/sys"), dev: Path::new("/dev") };
+    let told = |error: pmd::Error| machine.tell(&error);
     // All are configured before any starts: what can't be is known before a frame moves.
     let mut configured = Vec::new();
     for (number, (wire, mtu)) in config.wires.iter().zip(mtus).enumerate() {

@@ -1,0 +1,338 @@
+//! Why a port cannot be had: a line that names the port, the reason that EAL or the kernel gives, and the cure.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::mtu;
+
+/// Drivers of the kernel that leave a device to DPDK.
+const FOR_DPDK: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio-platform"];
+/// Drivers of the kernel beside which DPDK drives the device.
+const BESIDE_DPDK: [&str; 3] = ["mlx5_core", "mlx4_core", "mana"];
+
+/// Where to look.
+pub struct Machine<'a> {
+    /// EAL's arguments.
+    pub args: &'a [String],
+    /// What EAL said when it started.
+    pub log: &'a str,
+    /// `/sys`.
+    pub sys: &'a Path,
+    /// `/dev`.
+    pub dev: &'a Path,
+}
+
+impl Machine<'_> {
+    /// The line about a port that was refused.
+    pub fn tell(&self, error: &pmd::Error) -> String {
+        match error {
+            pmd::Error::NoSuchPort { name, .. } if is_pci(name) => {
+                format!("the port {name} cannot be had: {}", self.about_pci(name))
+            }
+            pmd::Error::NoSuchPort { name, reason: None, .. } if mtu::vdev(self.args, name).is_none() => {
+                format!("{error}; a virtual device is made by --vdev={name},… among eal.args")
+            }
+            pmd::Error::NoSuchPort { name, reason: Some(reason), .. } => {
+                let interface = mtu::interface(self.args, name).unwrap_or_default();
+                with_cure(error, about_driver(reason, interface))
+            }
+            pmd::Error::Port { port, reason, .. } => {
+                let interface = mtu::interface(self.args, port).unwrap_or_default();
+                with_cure(error, about_driver(reason, interface))
+            }
+            pmd::Error::TooManyQueues { driver, asked, .. } if driver == "net_af_packet" => {
+                format!("{error}; qpairs={asked} among its arguments gives it as many as there are workers")
+            }
+            pmd::Error::TooManyQueues { offered, .. } => {
+                format!("{error}; workers.cores may have {offered} at most with this port")
+            }
+            _ => error.to_string(),
+        }
+    }
+
+    /// What is the matter with a PCI device that EAL has made no port of, and the cure.
+    fn about_pci(&self, address: &str) -> String {
+        let device = self.sys.join("bus/pci/devices").join(address);
+        let words: Vec<&str> = self.args.iter().flat_map(|arg| arg.split(['=', ' '])).collect();
+        if words.contains(&"--no-pci") {
+            return "eal.args says --no-pci: take that out".to_owned();
+        }
+        if !device.exists() {
+            return "there is no PCI device of this address; `lspci -D` lists those that there are"
+                .to_owned();
+        }
+        let class = fs::read_to_string(device.join("class")).unwrap_or_default();
+        if !class.starts_with("0x02") {
+            let class = class.trim();
+            return format!(
+                "it is no network device (its class is {class}); `lspci -D` lists those that there are"
+            );
+        }
+        let short = address.strip_prefix("0000:").unwrap_or(address);
+        let names_it =
+            |word: &&str| word.split(',').next().is_some_and(|word| word == address || word == short);
+        let of = |options: [&'static str; 2]| {
+            let given = words.windows(2).filter(move |pair| options.contains(&pair[0])).map(|pair| pair[1]);
+            given.collect::<Vec<_>>()
+        };
+        if of(["--block", "-b"]).iter().any(names_it) {
+            return "eal.args blocks it: take that out".to_owned();
+        }
+        let allowed = of(["--allow", "-a"]);
+        if !allowed.is_empty() && !allowed.iter().any(names_it) {
+            return format!("eal.args allows other devices only: add --allow={address}");
+        }
+        let bind = format!("`dpdk-devbind.py --bind=vfio-pci {address}` gives it to DPDK");
+        match link(&device.join("driver")) {
+            None => format!("no driver of the kernel has it: {bind}"),
+            Some(driver) if FOR_DPDK.contains(&driver.as_str()) => {
+                self.about_bound(address, &device, &driver)
+            }
+            Some(driver) if BESIDE_DPDK.contains(&driver.as_str()) => {
+                format!(
+                    "{}; look whether its driver's plugin and libibverbs are installed",
+                    self.said(address)
+                )
+            }
+            Some(driver) => {
+                let interface = fs::read_dir(device.join("net")).ok().and_then(|mut all| all.next()?.ok());
+                let whose = interface.map_or_else(String::new, |interface| {
+                    format!(" as {}, which then goes", interface.file_name().to_string_lossy())
+                });
+                format!("the kernel's driver {driver} has it{whose}: {bind}")
+            }
+        }
+    }
+
+    /// A device that is bound to a driver for DPDK, and did not come up all the same.
+    fn about_bound(&self, address: &str, device: &Path, driver: &str) -> String {
+        let said = self.said(address);
+        if said.contains("IOVA")
+            || said.contains("physical address")
+            || self.log.contains("Expecting 'PA' IOVA")
+        {
+            return format!(
+                "{said}: it needs physical addresses; reserve huge pages (vm.nr_hugepages) and run as root, or have an \
+                 IOMMU (intel_iommu=on or amd_iommu=on on the kernel's command line)"
+            );
+        }
+        if driver != "vfio-pci" {
+            return format!("{said}; it is bound to {driver}");
+        }
+        let Some(group) = link(&device.join("iommu_group")) else {
+            return "there is no IOMMU for it: say intel_iommu=on or amd_iommu=on on the kernel's command line, or without \
+                    one write 1 to /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+                .to_owned();
+        };
+        let file = self.dev.join("vfio").join(&group);
+        match File::options().read(true).write(true).open(&file) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                format!("{} may not be opened: run as root, or own it", file.display())
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                format!("another process has {}: `fuser {}` names it", file.display(), file.display())
+            }
+            Err(error) => format!("{said}; {}: {error}", file.display()),
+            Ok(_) => format!(
+                "{said}; all devices of its IOMMU group {group} must be bound to vfio-pci or to nothing"
+            ),
+        }
+    }
+
+    /// What EAL and the driver said of a device.
+    fn said(&self, address: &str) -> String {
+        let short = address.strip_prefix("0000:").unwrap_or(address);
+        let failed = |line: &&str| {
+            let line = line.to_ascii_lowercase();
+            ["fail", "error", "cannot", "can't", "not ", "unable", "expecting"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
+        let lines: Vec<&str> = self.log.lines().map(str::trim).collect();
+        let named = lines.iter().copied().filter(|line| line.contains(short) && failed(line));
+        // Drivers speak of "the device" between two lines that name it.
+        let others = lines.iter().copied().filter(|line| {
+            failed(line) && ["vfio", "VFIO", "IOVA", "PCI", "pci"].iter().any(|word| line.contains(word))
+        });
+        let mut said: Vec<&str> = Vec::new();
+        for line in named.chain(others) {
+            let line = line.strip_prefix("EAL: ").unwrap_or(line);
+            if !said.contains(&line) && said.len() < 3 {
+                said.push(line);
+            }
+        }
+        if said.is_empty() {
+            "EAL has no driver for it, and said nothing".to_owned()
+        } else {
+            said.join("; ")
+        }
+    }
+}
+
+fn with_cure(error: &pmd::Error, cure: Option<String>) -> String {
+    cure.map_or_else(|| error.to_string(), |cure| format!("{error}; {cure}"))
+}
+
+/// What mends the reason that a virtual device's driver gave.
+fn about_driver(reason: &str, interface: &str) -> Option<String> {
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["SIOCGIFINDEX", "No such device"]) && !interface.is_empty() {
+        return Some(format!(
+            "there is no interface {interface} in this network namespace: `ip link` lists those that there are"
+        ));
+    }
+    if has(&["Operation not permitted", "Permission denied", "AF_PACKET socket", "EPERM"]) {
+        return Some(
+            "it takes root, or CAP_NET_RAW and CAP_NET_ADMIN (and CAP_IPC_LOCK for its rings)".to_owned(),
+        );
+    }
+    if has(&["PACKET_RX_RING", "PACKET_TX_RING", "mmap", "Cannot allocate memory", "rx_ring", "tx_ring"]) {
+        return Some(
+            "its rings take framecnt × framesz bytes of locked memory twice: make framecnt smaller, or raise `ulimit -l`"
+                .to_owned(),
+        );
+    }
+    if has(&["memif", "MEMIF"]) {
+        return Some(
+            "start the peer with role=server first; look at socket= and id= of both ends".to_owned(),
+        );
+    }
+    if has(&["pcap", "No such file"]) {
+        return Some("look at the files and interfaces among its arguments".to_owned());
+    }
+    None
+}
+
+/// The name that a symbolic link leads to.
+fn link(path: &Path) -> Option<String> {
+    Some(fs::read_link(path).ok()?.file_name()?.to_string_lossy().into_owned())
+}
+
+/// True for `DOMAIN:BUS:DEVICE.FUNCTION`.
+fn is_pci(name: &str) -> bool {
+    let parts: Vec<&str> = name.split([':', '.']).collect();
+    let is_hex = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
+    (3..=4).contains(&parts.len()) && name.contains(':') && name.contains('.') && parts.iter().all(is_hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const ADDRESS: &str = "0000:03:00.0";
+
+    /// A machine with one PCI device.
+    struct Made(tempfile::TempDir);
+
+    impl Made {
+        fn new(class: &str) -> Made {
+            let made = Made(tempfile::tempdir().unwrap());
+            fs::create_dir_all(made.device()).unwrap();
+            fs::write(made.device().join("class"), format!("{class}\n")).unwrap();
+            fs::create_dir_all(made.0.path().join("dev/vfio")).unwrap();
+            made
+        }
+
+        fn device(&self) -> std::path::PathBuf {
+            self.0.path().join("sys/bus/pci/devices").join(ADDRESS)
+        }
+
+        fn driver(self, name: &str) -> Made {
+            symlink(format!("/sys/bus/pci/drivers/{name}"), self.device().join("driver")).unwrap();
+            self
+        }
+
+        fn group(self) -> Made {
+            symlink("/sys/kernel/iommu_groups/7", self.device().join("iommu_group")).unwrap();
+            self
+        }
+
+        fn tell(&self, args: &[&str], log: &str) -> String {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            let (sys, dev) = (self.0.path().join("sys"), self.0.path().join("dev"));
+            let machine = Machine { args: &args, log, sys: &sys, dev: &dev };
+            let told = machine.tell(&no_such(ADDRESS, None));
+            assert!(told.starts_with("the port 0000:03:00.0 cannot be had: "), "{told}");
+            told["the port 0000:03:00.0 cannot be had: ".len()..].to_owned()
+        }
+    }
+
+    fn no_such(name: &str, reason: Option<&str>) -> pmd::Error {
+        let (name, reason) = (name.to_owned(), reason.map(str::to_owned));
+        pmd::Error::NoSuchPort { name, reason, available: Vec::new() }
+    }
+
+    #[test]
+    fn a_pci_device_is_told_by_what_keeps_it_from_being_a_port() {
+        const NIC: &str = "0x020000";
+        let told = |made: &Made, args: &[&str], part: &str| {
+            let told = made.tell(args, "");
+            assert!(told.contains(part), "{part}: {told}");
+        };
+        let made = Made::new(NIC);
+        told(&made, &["--no-pci"], "eal.args says --no-pci");
+        told(&made, &["--allow=0000:04:00.0"], "add --allow=0000:03:00.0");
+        told(&made, &["-a", "04:00.0"], "add --allow=0000:03:00.0");
+        told(&made, &["--block", "03:00.0"], "eal.args blocks it");
+        told(
+            &made,
+            &["-a", "03:00.0,class=eth"],
+            "no driver of the kernel has it: `dpdk-devbind.py --bind=vfio-pci",
+        );
+        let with_kernel = Made::new(NIC).driver("ixgbe");
+        fs::create_dir_all(with_kernel.device().join("net/eth3")).unwrap();
+        told(
+            &with_kernel,
+            &[],
+            "the kernel's driver ixgbe has it as eth3, which then goes: `dpdk-devbind.py",
+        );
+        told(&Made::new("0x010802").driver("nvme"), &[], "it is no network device (its class is 0x010802)");
+        told(&Made::new(NIC).driver("vfio-pci"), &[], "there is no IOMMU for it: say intel_iommu=on");
+        let held = Made::new(NIC).driver("vfio-pci").group();
+        told(&held, &[], "vfio/7: No such file");
+        fs::remove_dir_all(held.device()).unwrap();
+        told(&held, &[], "there is no PCI device of this address; `lspci -D`");
+    }
+
+    #[test]
+    fn what_eal_said_of_a_device_is_told_with_the_cure() {
+        let bound = Made::new("0x020000").driver("uio_pci_generic");
+        let said = "EAL: Probe PCI driver: net_ixgbe (8086:10fb) device: 0000:03:00.0 (socket 0)\n\
+                    EAL: Expecting 'PA' IOVA mode but current mode is 'VA', not initializing\n\
+                    EAL: Requested device 0000:03:00.0 cannot be used\n";
+        let told = bound.tell(&[], said);
+        assert!(told.contains("Requested device 0000:03:00.0 cannot be used; Expecting 'PA'"), "{told}");
+        assert!(told.contains("it needs physical addresses; reserve huge pages"), "{told}");
+    }
+
+    #[test]
+    fn a_virtual_device_is_told_with_its_drivers_reason_and_the_cure() {
+        let args = ["--vdev=net_af_packet0,iface=eth9".to_owned()];
+        let machine = Machine { args: &args, log: "", sys: Path::new("/sys"), dev: Path::new("/dev") };
+        let told = |name: &str, reason: Option<&str>| machine.tell(&no_such(name, reason));
+        let missing = told("net_af_packet0", Some("ioctl failed (SIOCGIFINDEX):No such device"));
+        assert!(missing.contains("net_af_packet0 did not come up: ioctl failed"), "{missing}");
+        assert!(missing.ends_with(
+            "there is no interface eth9 in this network namespace: `ip link` lists those that there are"
+        ));
+        let refused = told("net_af_packet0", Some("could not open AF_PACKET socket:Operation not permitted"));
+        assert!(refused.ends_with("CAP_IPC_LOCK for its rings)"), "{refused}");
+        let unmade = told("net_af_packet1", None);
+        assert!(
+            unmade.ends_with("a virtual device is made by --vdev=net_af_packet1,… among eal.args"),
+            "{unmade}"
+        );
+        let queues = |driver: &str| pmd::Error::TooManyQueues {
+            port: "p".to_owned(),
+            driver: driver.to_owned(),
+            asked: 2,
+            offered: 1,
+        };
+        assert!(machine.tell(&queues("net_af_packet")).contains("qpairs=2 among its arguments"));
+        assert!(
+            machine.tell(&queues("net_pcap")).ends_with("workers.cores may have 1 at most with this port")
+        );
+    }
+}
