@@ -48,8 +48,9 @@ pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
 pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
+pub(crate) use connections::{describe, is_live};
 use journal::Journal;
-pub use views::{lenient_settings, notice};
+pub use views::{Unanswered, lenient_settings, notice};
 
 /// How long a change waits for the workers before its receipt says `pending`.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -42,6 +42,11 @@ impl Diagnostic {
     }
 }
 
+/// A document that is valid, in JSON.
+pub(crate) fn as_json(yaml: &str) -> String {
+    parse_yaml(yaml).map_or_else(|_| "null".to_owned(), |root| root.value.json().to_string())
+}
+
 /// How diagnostics name an input: standard input is `-` on the command line.
 pub fn input_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
@@ -220,6 +225,21 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 impl Value {
+    /// The same for JSON.
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(on) => (*on).into(),
+            Value::Int(number) => i64::try_from(*number).unwrap_or(i64::MAX).into(),
+            Value::Float(number) => (*number).into(),
+            Value::Text(text) | Value::Other(text) => text.clone().into(),
+            Value::List(items) => items.iter().map(|item| item.value.json()).collect(),
+            Value::Map(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.node.value.json())).collect()
+            }
+        }
+    }
+
     /// How a message calls what was found.
     pub fn describe(&self) -> String {
         match self {

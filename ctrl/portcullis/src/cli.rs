@@ -70,7 +70,7 @@ pub enum Command {
         /// Which
         shell: Shell,
     },
-    /// Say how a packet would be judged as the first of a connection, and why
+    /// Say how a packet would be judged now, or under a policy file as the first of a connection, and why
     Explain(Explain),
     /// Run captures through the firewall, on the captures' own clock
     Replay(Replay),
@@ -245,6 +245,9 @@ pub struct Show {
     /// What
     #[arg(value_enum)]
     pub subject: Subject,
+    /// Again and again, so many seconds apart; counters with their rates
+    #[arg(long, value_name = "SECONDS", value_parser = interval)]
+    pub watch: Option<f64>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
@@ -370,6 +373,9 @@ pub struct Explain {
     /// Configuration (TOML), for its quotas and settings
     #[arg(long, value_name = "FILE", requires = "policy")]
     pub config: Option<PathBuf>,
+    /// As the first packet of a connection, whatever connections the running appliance has; by a policy file it always is
+    #[arg(long)]
+    pub fresh: bool,
     /// The judged NIC: its name, or project/name. A frame finds its own; with this, another one is an error
     #[arg(long, value_name = "NIC", required_unless_present_any = ["packet", "pcap"])]
     pub nic: Option<String>,

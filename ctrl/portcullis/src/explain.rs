@@ -46,6 +46,7 @@ fn question(args: &cli::Explain) -> Result<Question, Failure> {
         from,
         length: None,
         without_addresses: None,
+        fresh: args.fresh,
     };
     if let Some(path) = &args.pcap {
         let file = CaptureFile::open(path).map_err(Failure::input)?;
@@ -110,6 +111,9 @@ fn text(explanation: &Explanation) -> String {
         format!("reason:    {reason}: {why}"),
         format!("rule:      {rule}"),
     ];
+    if let Some(connection) = &explanation.connection {
+        lines.push(format!("connection: {}", client::table::connection(connection)));
+    }
     if matches!(reason.as_str(), "no-rule" | "denied") && nearest.is_empty() {
         lines.push(format!("nearest:   none: no {direction} rule of this NIC's groups allows anything"));
     }

@@ -35,6 +35,11 @@ impl Failure {
         Failure { status: 1, ..self }
     }
 
+    /// The same in other words.
+    pub fn reworded(self, word: impl FnOnce(String) -> String) -> Failure {
+        Failure { message: word(self.message), ..self }
+    }
+
     /// Says so on standard error.
     pub fn report(self) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "portcullis: {}", self.message);

@@ -49,7 +49,7 @@ fn connections_are_listed_and_counted_by_what_they_have_in_common() {
     let refused = appliance.client(["connections", "list", "--state", "open"]);
     assert_eq!(refused.status.code(), Some(2));
     let error = String::from_utf8(refused.stderr).unwrap();
-    assert!(error.contains("state: open; allowed: syn-sent, syn-received"), "{error}");
+    assert!(error.contains("--state: open; allowed: syn-sent, syn-received"), "{error}");
     appliance.end();
 }
 
@@ -57,13 +57,13 @@ fn connections_are_listed_and_counted_by_what_they_have_in_common() {
 fn a_name_that_nothing_has_is_refused_with_those_near_it_and_a_rule_that_is_gone_is_known() {
     let appliance = with_connections();
     for (filter, expected) in [
-        (["--nic", "web-2"], "nic: no NIC \"web-2\"; near names: web-1"),
-        (["--vpc", "prd"], "vpc: no VPC \"prd\"; near names: prod"),
-        (["--rule", "sg-BA#0"], "rule: no sg-BA#0; near names: sg-AB#0"),
-        (["--rule", "sg-AB#7"], "rule: no sg-AB#7; the group has sg-AB#0 to sg-AB#2"),
-        (["--rule", "r-0123456789"], "rule: no r-0123456789; near names: r-"),
-        (["--rule", "sg-AB"], "rule: no \"sg-AB\"; allowed: GROUP#POSITION, or a rule's id"),
-        (["--worker", "7"], "worker: no 7; allowed: 0 to 0"),
+        (["--nic", "web-2"], "--nic: no NIC \"web-2\"; near names: web-1"),
+        (["--vpc", "prd"], "--vpc: no VPC \"prd\"; near names: prod"),
+        (["--rule", "sg-BA#0"], "--rule: no sg-BA#0; near names: sg-AB#0"),
+        (["--rule", "sg-AB#7"], "--rule: no sg-AB#7; the group has sg-AB#0 to sg-AB#2"),
+        (["--rule", "r-0123456789"], "--rule: no r-0123456789; near names: r-"),
+        (["--rule", "sg-AB"], "--rule: no \"sg-AB\"; allowed: GROUP#POSITION, or a rule's id"),
+        (["--worker", "7"], "--worker: no 7; allowed: 0 to 0"),
     ] {
         for what in ["list", "count", "flush"] {
             let refused = appliance.client([&["connections", what][..], &filter].concat());
@@ -186,4 +186,98 @@ fn shells_are_told_how_to_complete() {
     let script = std::process::Command::new(PORTCULLIS).args(["completion", "bash"]).output().unwrap();
     assert!(script.status.success());
     assert!(String::from_utf8(script.stdout).unwrap().contains("rollback"));
+}
+
+/// What the running appliance makes of a packet.
+fn explained(appliance: &Appliance, args: &[&str]) -> Value {
+    serde_json::from_str(&appliance.text([&["explain", "-o", "json"], args].concat())).unwrap()
+}
+
+fn hex(frame: &[u8]) -> String {
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn explain_judges_a_packet_as_the_workers_would_now() {
+    let appliance = with_connections();
+    let ssh = ["--nic", "web-1", "inbound tcp 198.51.100.9:40003 > 10.5.6.7:22"];
+    let fresh = [&["--fresh"], &ssh[..]].concat();
+    let other = ["--nic", "web-1", "inbound tcp 198.51.100.9:41000 > 10.5.6.7:22"];
+
+    // Its connection is there, and another SYN of its opener is part of it.
+    let told = explained(&appliance, &ssh);
+    assert_eq!((&told["verdict"], &told["reason"]), (&json!("pass"), &json!("established")), "{told}");
+    let connection = &told["connection"];
+    assert_eq!(
+        (&connection["remote_port"], &connection["state"], &connection["tombstone"], &connection["rule"]),
+        (&json!(40_003), &json!("syn-sent"), &json!(false), &json!("sg-AB#0")),
+        "{told}"
+    );
+    assert!(connection["expires_in"].as_f64().is_some_and(|left| left > 1.0 && left <= 30.0), "{told}");
+    let told = explained(&appliance, &fresh);
+    assert_eq!((&told["reason"], &told["connection"]), (&json!("new"), &Value::Null), "{told}");
+    let told = explained(&appliance, &other);
+    assert_eq!((&told["reason"], &told["connection"]), (&json!("new"), &Value::Null), "{told}");
+
+    // The answer to the instance's query, which no rule lets in; an error about it; a reply to the ping.
+    let answer = udp("198.51.100.9:53", "10.5.6.7:5000").payload("answer").frame();
+    let query = udp("10.5.6.7:5000", "198.51.100.9:53").payload("query").packet();
+    let error = icmp_error("192.0.2.1", "10.5.6.7", 3, 3, &query).frame();
+    for (frame, reason) in [(&answer, "established"), (&error, "related")] {
+        let told = explained(&appliance, &["--from", "outside", "--packet", &hex(frame)]);
+        assert_eq!(told["reason"], json!(reason), "{told}");
+        let connection = &told["connection"];
+        assert_eq!(
+            (&connection["protocol"], &connection["opened"]),
+            (&json!("udp"), &json!("outbound")),
+            "{told}"
+        );
+        let told = explained(&appliance, &["--fresh", "--from", "outside", "--packet", &hex(frame)]);
+        assert_eq!(told["verdict"], json!("drop"), "{told}");
+    }
+    let pong = echo_reply("10.5.6.7", "203.0.113.5", 7, 1).frame();
+    let told = explained(&appliance, &["--from", "inside", "--packet", &hex(&pong)]);
+    assert_eq!(
+        (&told["reason"], &told["connection"]["protocol"]),
+        (&json!("established"), &json!("icmp")),
+        "{told}"
+    );
+    // To ask changes nothing.
+    let counters = appliance.show("counters");
+    assert_eq!((&counters["packets"]["in"], count(&appliance, &[])), (&json!(12), "12".into()));
+
+    // The rule goes: a tombstone holds its packets off, whatever the rules say of the first of a connection.
+    appliance.apply(&POLICY.replace("ports: 22", "ports: 23"), &[]);
+    let told = explained(&appliance, &ssh);
+    assert_eq!((&told["verdict"], &told["reason"]), (&json!("drop"), &json!("tombstone")), "{told}");
+    assert_eq!(told["connection"]["tombstone"], json!(true), "{told}");
+    assert_eq!(explained(&appliance, &fresh)["reason"], json!("no-rule"));
+    assert_eq!(explained(&appliance, &other)["reason"], json!("no-rule"));
+    appliance.apply(POLICY, &[]);
+    assert_eq!(explained(&appliance, &ssh)["reason"], json!("tombstone"));
+    assert_eq!(explained(&appliance, &fresh)["reason"], json!("new"));
+    let table = appliance.text([&["explain"], &ssh[..]].concat());
+    let line =
+        "connection: inbound tcp 198.51.100.9:40003 > 10.5.6.7:22, syn-sent, disconnected (a tombstone)";
+    assert!(table.contains(line), "{table}");
+    // A rollback brings it back.
+    appliance.text(["rollback", "1"]);
+    let told = explained(&appliance, &ssh);
+    assert_eq!(
+        (&told["reason"], &told["connection"]["tombstone"]),
+        (&json!("established"), &json!(false)),
+        "{told}"
+    );
+    appliance.end();
+}
+
+#[test]
+fn explain_counts_the_connections_of_a_nic_with_a_limit() {
+    let appliance = with_connections();
+    appliance.apply(&POLICY.replace("web-1, vpc", "web-1, max_connections: 12, vpc"), &[]);
+    let other = ["--nic", "web-1", "inbound tcp 198.51.100.9:41000 > 10.5.6.7:22"];
+    let told = explained(&appliance, &other);
+    assert_eq!((&told["verdict"], &told["reason"]), (&json!("drop"), &json!("nic-limit")), "{told}");
+    assert_eq!(explained(&appliance, &[&["--fresh"], &other[..]].concat())["reason"], json!("new"));
+    appliance.end();
 }

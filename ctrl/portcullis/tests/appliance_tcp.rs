@@ -203,7 +203,10 @@ fn the_socket_may_be_a_groups() {
     assert_eq!(found.permissions().mode() & 0o777, 0o660);
     appliance.end();
     let (status, error) = quiet().more("socket_group = \"no-such-group\"\n").refused(None);
-    assert!(status == 1 && error.contains("the system has no such group"), "{error}");
+    assert!(
+        status == 2 && error.contains("api.socket_group: the system has no group no-such-group"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
 
+mod bench;
+
 use std::ops::Deref;
 use std::sync::Arc;
 

@@ -482,13 +482,8 @@ impl Judge {
         }
     }
 
-    fn quoted_flow(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        nic: &Binding,
-        quote: &Quote,
-    ) -> Option<FlowIndex> {
+    /// The key of the connection that a quoted packet is of; `None` if it is not this NIC's.
+    pub fn quoted_key(&self, lane: &Lane, nic: &Binding, quote: &Quote) -> Option<Key> {
         // The quoted packet went the other way than the error.
         let direction = lane.side.direction().reverse();
         let (local, remote, local_port, remote_port) = match direction {
@@ -505,7 +500,18 @@ impl Judge {
         } else {
             u32::from(local_port) << 16 | u32::from(remote_port)
         };
-        let key = self.shard.key(nic.id, remote, ports, quote.proto, lane.v6);
+        Some(self.shard.key(nic.id, remote, ports, quote.proto, lane.v6))
+    }
+
+    fn quoted_flow(
+        &mut self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        nic: &Binding,
+        quote: &Quote,
+    ) -> Option<FlowIndex> {
+        let direction = lane.side.direction().reverse();
+        let key = self.quoted_key(lane, nic, quote)?;
         let flow = self.shard.find(&key).filter(|flow| !self.shard.is_expired(*flow, lane.now))?;
         if self.settle(snapshot, nic, flow) != Standing::Live {
             return None;

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{Json, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::body::Text;
+use super::documents::{Match, Written, document, if_match};
 use super::refusals::{Absent, BadDocument, Guards, Senseless, Unanswered};
 use super::shape::{Receipt, Record};
 use super::written::Document;
@@ -117,8 +118,8 @@ impl Manner for RollbackQuery {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "read by hand: see `if_generation`")]
 pub(super) struct IfMatch {
-    /// A generation in quotes: refused unless it is the present one. `*` is any.
-    #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"(0|[1-9][0-9]{0,8})")$"#)]
+    /// Generations in quotes, as `ETag` has them: refused unless one of them is the present one. `*` is any, of an object that is there.
+    #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"(0|[1-9][0-9]{0,8})"(, *"(0|[1-9][0-9]{0,8})")*)$"#)]
     generation: Option<String>,
 }
 
@@ -130,24 +131,13 @@ pub(super) fn internal(error: impl ToString) -> Failed {
     Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 
-/// The generation in `If-Match`; `*` matches any.
-fn if_generation(headers: &HeaderMap) -> Result<Option<u32>, Failed> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
-    }
-    let number = text.trim_start_matches("W/").trim_matches('"').parse();
-    number
-        .map(Some)
-        .map_err(|_| bad_request(format!("If-Match: {text}; allowed: a generation in quotes, or *")))
-}
-
 /// A change that somebody asks for, but for what it leads to.
 pub(super) struct Wish<Q> {
     pub live: Live,
     pub query: Q,
     if_generation: Option<u32>,
+    /// Only if what it replaces is there.
+    pub if_there: bool,
     who: String,
 }
 
@@ -160,15 +150,30 @@ impl<Q: DeserializeOwned + Send> FromRequestParts<Live> for Wish<Q> {
         let ConnectInfo(Peer(who)) = ConnectInfo::from_request_parts(parts, live)
             .await
             .map_err(|error| internal(error.body_text()))?;
-        let if_generation = if_generation(&parts.headers)?;
-        Ok(Wish { live: live.clone(), query: query.0, if_generation, who })
+        let matched = if_match(&parts.headers)?;
+        let if_there = matched == Match::Any;
+        let if_generation = match matched {
+            Match::Unasked | Match::Any => None,
+            Match::Generations(known) => {
+                let present = live.generation();
+                let known = if known.contains(&present) { Some(present) } else { known.first().copied() };
+                // Tags that are nobody's match nothing.
+                Some(known.ok_or_else(|| {
+                    Failed::new(
+                        StatusCode::PRECONDITION_FAILED,
+                        format!("If-Match: no such generation; it is {present} now"),
+                    )
+                })?)
+            }
+        };
+        Ok(Wish { live: live.clone(), query: query.0, if_generation, if_there, who })
     }
 }
 
 impl<Q: Manner> Wish<Q> {
     /// Makes the change.
     pub async fn make(self, target: Target) -> Result<Json<Receipt>, Failed> {
-        let Wish { live, query, if_generation, who } = self;
+        let Wish { live, query, if_generation, who, .. } = self;
         let (dry_run, max_disconnect, confirm) = query.common();
         if confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
             return Err(bad_request(format!("confirm: allowed: 1 to {MAX_CONFIRM} seconds")));
@@ -226,16 +231,15 @@ pub(super) async fn rollback(wish: Wish<RollbackQuery>) -> Result<Json<Receipt>,
     post, path = "/v1/confirm", tag = "generations",
     responses((status = 200, description = "The change that stays", body = Record), Guards)
 )]
-pub(super) async fn confirm(State(live): State<Live>) -> Result<Json<Record>, Failed> {
+pub(super) async fn confirm(
+    State(live): State<Live>,
+    ConnectInfo(Peer(who)): ConnectInfo<Peer>,
+) -> Result<Json<Record>, Failed> {
     // On a task of its own: a client that hangs up must not leave it half done.
     let confirmed = tokio::spawn(async move { live.confirm().await }).await;
-    Ok(Json(confirmed.map_err(internal)??))
-}
-
-pub(super) fn document(text: String, generation: u32) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/yaml".to_owned()), (header::ETAG, format!("\"{generation}\""))];
-    (headers, text).into_response()
+    let record = confirmed.map_err(internal)??;
+    tracing::info!("generation {} is confirmed by {who} (api)", record.generation);
+    Ok(Json(record))
 }
 
 /// The present policy as a document
@@ -244,13 +248,14 @@ pub(super) fn document(text: String, generation: u32) -> Response {
 #[utoipa::path(
     get, path = POLICY, tag = "policy",
     responses((
-        status = 200, description = "The document", body = Document, content_type = "application/yaml",
+        status = 200, description = "The document, in JSON where `Accept` asks for it",
+        content((Document = "application/yaml"), (Document = "application/json")),
         headers(("ETag" = String, description = "The generation, in quotes"))
     ))
 )]
-pub(super) async fn policy(State(live): State<Live>) -> Response {
+pub(super) async fn policy(State(live): State<Live>, written: Written) -> Response {
     let (policy, generation) = live.policy_and_generation();
-    document(export(&policy), generation)
+    document(export(&policy), generation, written)
 }
 
 /// Which generation, as the path says.
@@ -274,15 +279,20 @@ fn asked(path: Asked) -> Result<u32, Failed> {
     get, path = "/v1/generations/{generation}/policy", tag = "generations", params(GenerationPath),
     responses(
         (
-            status = 200, description = "The document", body = Document, content_type = "application/yaml",
+            status = 200, description = "The document, in JSON where `Accept` asks for it",
+            content((Document = "application/yaml"), (Document = "application/json")),
             headers(("ETag" = String, description = "The generation, in quotes"))
         ),
         Senseless, Absent
     )
 )]
-pub(super) async fn policy_at(State(live): State<Live>, path: Asked) -> Result<Response, Failed> {
+pub(super) async fn policy_at(
+    State(live): State<Live>,
+    path: Asked,
+    written: Written,
+) -> Result<Response, Failed> {
     let generation = asked(path)?;
-    Ok(document(export(&live.policy_at(generation)?), generation))
+    Ok(document(export(&live.policy_at(generation)?), generation, written))
 }
 
 /// Whether to wait.

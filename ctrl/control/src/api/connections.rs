@@ -1,14 +1,14 @@
 //! Requests about connections.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::header;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 
-use super::Failed;
 use super::change::{bad_request, internal};
 use super::refusals::{Absent, Senseless, Unanswered};
 use super::shape::{Connection, Count};
+use super::{Failed, Peer};
 use crate::live::{Filter, Live, WrittenFilter};
 
 type Asked = Result<Query<WrittenFilter>, QueryRejection>;
@@ -68,12 +68,19 @@ pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json
     post, path = "/v1/connections/flush", tag = "connections", params(WrittenFilter),
     responses((status = 200, description = "How many were disconnected", body = Count), Senseless, Absent, Unanswered)
 )]
-pub(super) async fn flush(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
+pub(super) async fn flush(
+    State(live): State<Live>,
+    ConnectInfo(Peer(who)): ConnectInfo<Peer>,
+    uri: Uri,
+    asked: Asked,
+) -> Result<Json<Count>, Failed> {
     let says_all = asked.as_ref().is_ok_and(|Query(written)| written.all);
     let filter = filter(&live, asked).await?;
     if filter.is_open() && !says_all {
         return Err(bad_request("no filter is given; allowed: a filter, or all=true for every connection"));
     }
     let count = tokio::spawn(async move { live.disconnect(&filter).await }).await.map_err(internal)??;
+    let which = uri.query().unwrap_or_default();
+    tracing::info!("{count} connections disconnected by {who} (api): {which}");
     Ok(Json(Count { count }))
 }

@@ -37,6 +37,7 @@
 mod body;
 mod change;
 mod connections;
+mod documents;
 mod explain;
 mod guard;
 mod objects;
@@ -50,11 +51,11 @@ mod views;
 pub mod written;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::live::{BadFilter, Live, NoAnswer, NoSuchName, Refused, notice};
@@ -69,9 +70,11 @@ pub const POLICY: &str = "/v1/policy";
 /// The header that says which lenient settings are on.
 pub const NOTICE: &str = "portcullis-notice";
 /// The longest document, in bytes.
-const MAX_DOCUMENT: usize = 256 << 20;
+const MAX_DOCUMENT: usize = 128 << 20;
 /// The longest question about a packet, in bytes: a frame of any capture fits.
 const MAX_QUESTION: usize = 1 << 20;
+/// Where questions go.
+const QUESTIONS: &str = "/v1/explain";
 
 /// A refusal on its way out.
 struct Failed(StatusCode, Refusal);
@@ -145,7 +148,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(connections::list))
         .routes(routes!(connections::count))
         .routes(routes!(connections::flush))
-        .routes(routes!(explain::explain).layer(DefaultBodyLimit::max(MAX_QUESTION)))
+        .routes(routes!(explain::explain))
         .routes(routes!(views::health))
         .routes(routes!(views::counters))
         .routes(routes!(views::workers))
@@ -160,7 +163,6 @@ pub fn router(live: Live) -> Router {
         .method_not_allowed_fallback(|| async {
             Failed::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")
         })
-        .layer(DefaultBodyLimit::max(MAX_DOCUMENT))
         .layer(map_response_with_state(live.clone(), add_notice))
         .with_state(live)
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{Json, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -9,7 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::Text;
-use super::change::{EditQuery, IfMatch, Wish, bad_request, document};
+use super::change::{EditQuery, IfMatch, Wish, bad_request};
+use super::documents::{Written, document};
 use super::refusals::{Absent, BadDocument, Guards, Senseless};
 use super::shape::Receipt;
 use super::written::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
@@ -121,10 +123,10 @@ async fn merge_document(wish: Wish<EditQuery>, Text(text): Text) -> Changed {
     wish.edit(move |present| merge(present, &text, "document", &limits)).await
 }
 
-fn shown(live: &Live, object: &ObjectKey) -> Result<Response, Failed> {
+fn shown(live: &Live, object: &ObjectKey, written: Written) -> Result<Response, Failed> {
     let (policy, generation) = live.policy_and_generation();
     let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(absent(&policy, object)))?;
-    Ok(document(text, generation))
+    Ok(document(text, generation, written))
 }
 
 /// One kind of objects: shown, set and deleted under one path.
@@ -138,7 +140,8 @@ macro_rules! objects {
                 summary = concat!("One ", $what, ", as it stands in a document"), params($place),
                 responses(
                     (
-                        status = 200, description = "The object", body = $written, content_type = "application/yaml",
+                        status = 200, description = "The object, in JSON where `Accept` asks for it",
+                        content(($written = "application/yaml"), ($written = "application/json")),
                         headers(("ETag" = String, description = "The generation, in quotes"))
                     ),
                     Senseless, Absent
@@ -147,8 +150,9 @@ macro_rules! objects {
             pub async fn show(
                 State(live): State<Live>,
                 place: Asked<$place>,
+                written: Written,
             ) -> Result<Response, Failed> {
-                shown(&live, &$key($place::asked(place)?))
+                shown(&live, &$key($place::asked(place)?), written)
             }
 
             #[utoipa::path(
@@ -167,6 +171,11 @@ macro_rules! objects {
             ) -> Changed {
                 let object = $key($place::asked(place)?);
                 let limits = wish.live.config().policy.limits;
+                // `If-Match: *` is for what is there (RFC 9110, 13.1.1).
+                if wish.if_there {
+                    shown(&wish.live, &object, Written::Yaml)
+                        .map_err(|_| Failed::new(StatusCode::PRECONDITION_FAILED, "If-Match: *: it is not there"))?;
+                }
                 wish.edit(move |present| put(present, &object, &text, &limits)).await
             }
 
@@ -243,7 +252,7 @@ async fn edit_rules(wish: Wish<EditQuery>, group: Key, what: RuleEdit) -> Change
 )]
 async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): Text) -> Changed {
     let group = ObjectPlace::asked(place)?;
-    edit_rules(wish, group, RuleEdit::Add(text)).await
+    edit_rules(wish, group, RuleEdit::Add(text.to_owned())).await
 }
 
 /// Puts a rule in the place of another
@@ -254,7 +263,7 @@ async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): 
 )]
 async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePath>, Text(text): Text) -> Changed {
     let (group, place) = rule_place(place)?;
-    edit_rules(wish, group, RuleEdit::Set(place, text)).await
+    edit_rules(wish, group, RuleEdit::Set(place, text.to_owned())).await
 }
 
 /// Takes a rule away; those behind it move up

@@ -47,7 +47,7 @@ pub(super) fn with_description(routes: OpenApiRouter<Live>) -> Router<Live> {
 /// This description
 ///
 /// Also at `/openapi.json`.
-#[utoipa::path(get, path = "/v1/openapi.json", tag = "state", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "state", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
 async fn served(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -64,6 +64,8 @@ refusals! {
     }
     /// Of every request with a document.
     BadDocument {
+        REQUEST_TIMEOUT: "The body does not come",
+        SERVICE_UNAVAILABLE: "Other bodies take all memory, or a worker does not answer; nothing was applied",
         PAYLOAD_TOO_LARGE: "The body is longer than is allowed",
         UNPROCESSABLE_ENTITY: "What the body says is not allowed; nothing was applied",
     }

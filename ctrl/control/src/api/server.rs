@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +18,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use tower::ServiceExt;
 
 use super::Peer;
 
 /// How long a client may take for the head of a request, and be silent between two.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of an answer.
+const STALLED: Duration = Duration::from_secs(10);
+/// Connections over the unix socket at once.
+const SOCKETS: usize = 256;
+/// Descriptors for everything but clients.
+const KEPT_BACK: usize = 128;
 /// Bytes that the head of a request may have.
 const MAX_HEAD: usize = 32 << 10;
 /// A pause after a connection could not be accepted: out of descriptors, say, which passes.
@@ -99,6 +109,62 @@ impl Drop for Admission {
     }
 }
 
+/// A client's stream that gives up when the client takes nothing of an answer for too long.
+struct Patient<S> {
+    stream: S,
+    /// When it gives up, while nothing can be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    fn within<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.within(context, polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.within(context, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.within(context, polled)
+    }
+}
+
+/// Connections over TCP that leave descriptors for the socket, the store, the policy file and the ports, however few there may be.
+pub(super) fn within_descriptors(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    wanted.min(limit.saturating_sub(SOCKETS + KEPT_BACK).max(1))
+}
+
 /// Serves one client's requests until it goes, or takes too long.
 pub(super) async fn serve_client(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -120,14 +186,14 @@ pub(super) async fn serve_client(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient { stream, stalled: None }), service)
         .await;
     drop(admission);
 }
 
 /// Serves a unix socket's clients until the future is dropped.
 pub(super) async fn serve_socket(listener: tokio::net::UnixListener, router: Router) -> io::Result<()> {
-    let gate = Gate::new(Limits { all: 256, of_one: usize::MAX });
+    let gate = Gate::new(Limits { all: SOCKETS, of_one: usize::MAX });
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;

@@ -487,10 +487,14 @@ pub struct Question {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub without_addresses: Option<bool>,
+    /// As the first packet of a connection, whatever connections there are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub fresh: bool,
 }
 
 /// `explain`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// `pass` or `drop`.
     pub verdict: String,
@@ -519,6 +523,10 @@ pub struct Explanation {
     pub observed: bool,
     /// The generation that it was judged by.
     pub generation: u32,
+    /// The connection or tombstone that it is of, as it was before the packet; left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub connection: Option<Connection>,
 }
 
 /// A rule that allows, but not this packet.

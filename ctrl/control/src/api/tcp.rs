@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::guard::{Guard, Tokens, demand, refuse_readable};
-use super::server::{Gate, Limits, PAUSE, serve_client};
+use super::server::{Gate, Limits, PAUSE, serve_client, within_descriptors};
 use super::socket::group_id;
 use super::{Peer, router};
 use crate::config::Api;
@@ -122,7 +122,7 @@ impl Tcp {
     pub async fn serve(&self, live: Live) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let routes = router(live).layer(from_fn_with_state(self.guard.clone(), demand));
-        let gate = Gate::new(Limits { all: CLIENTS, of_one: CLIENTS_OF_ONE });
+        let gate = Gate::new(Limits { all: within_descriptors(CLIENTS), of_one: CLIENTS_OF_ONE });
         loop {
             let Ok((stream, address)) = listener.accept().await else {
                 tokio::time::sleep(PAUSE).await;

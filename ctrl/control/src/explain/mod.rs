@@ -1,6 +1,6 @@
 //! The verdict on a packet, and why. Described in words or given as bytes, the packet is a frame, and the frame goes the way of
-//! every frame: read, resolved and judged by the firewall of the workers, here with an empty table of connections. Nothing of
-//! what follows decides anything.
+//! every frame: read, resolved and judged by the firewall of the workers, here with an empty table of connections, or with copies
+//! of the NIC's connections that the workers have. Nothing of what follows decides anything.
 
 mod describe;
 mod frame;
@@ -16,21 +16,27 @@ use engine::cells::{Cells, Population};
 use engine::classify::Query;
 use engine::conntrack::{Secret, ShardConfig};
 use engine::io::Frame;
+use engine::lane::Lane;
 use engine::resolve::{Step, resolve};
-use engine::snapshot::Snapshot;
+use engine::snapshot::{Binding, Snapshot};
+use engine::worker::Connection;
 use engine::{Reason, Side};
 
 use crate::api::shape::{self, Explanation, Question};
 use crate::commit::Committer;
 use crate::compile::shard_config;
 use crate::config::Config;
+use crate::live::{describe, is_live};
 use crate::model::{Key, Policy};
 use crate::near;
 use describe::Described;
 pub use nearest::in_words;
 
-/// Connections that the table has room for: one packet opens at most one.
+/// Connections that the table has room for besides those that are copied in: one packet opens at most one.
 const ROOM: u32 = 64;
+
+/// A connection that a worker has, with that worker.
+pub type Held = (Connection, usize);
 
 /// Why there is no verdict; [`fmt::Display`] gives one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,26 +98,39 @@ impl Frame for Subject {
     }
 }
 
-/// A firewall of its own, with nothing in its table.
+/// A firewall of its own.
 pub struct Bench {
     firewall: Firewall,
+    /// When the packet comes, by the workers' clock.
+    at_ns: u64,
+    /// Copies of these are in its table.
+    held: Vec<Held>,
 }
 
 impl Bench {
-    /// With this configuration; `in_grace`: it is so soon after a start that segments in mid-stream may open
-    /// connections. Takes memory of its own: nothing to be done under a lock.
+    /// With this configuration, and nothing in its table; `in_grace`: it is so soon after a start that segments in mid-stream may
+    /// open connections. Takes memory of its own: nothing to be done under a lock.
     pub fn new(config: &Config, in_grace: bool) -> Bench {
+        Bench::with(config, u64::from(in_grace), 0, Vec::new())
+    }
+
+    /// The same at a moment of an appliance that runs, with connections that its workers have.
+    pub fn running(config: &Config, at_ns: u64, held: Vec<Held>) -> Bench {
+        Bench::with(config, config.conntrack.pickup_grace.as_nanos() as u64, at_ns, held)
+    }
+
+    fn with(config: &Config, grace_end_ns: u64, at_ns: u64, held: Vec<Held>) -> Bench {
         let shard = shard_config(config, 0, 1);
+        let capacity = ROOM + held.len() as u32;
         let firewall = FirewallConfig {
-            shard: ShardConfig { capacity: ROOM, unconfirmed: ROOM, ..shard },
+            shard: ShardConfig { capacity, unconfirmed: capacity, ..shard },
             // One packet meets no bucket that anybody could aim at.
             secret: Secret::new([0, 0]),
-            // The packet comes at 0.
-            grace_end_ns: u64::from(in_grace),
+            grace_end_ns,
         };
-        Bench {
-            firewall: Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker())),
-        }
+        let firewall =
+            Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
+        Bench { firewall, at_ns, held }
     }
 
     /// The verdict under `snapshot`, which is `committer`'s, told by its names.
@@ -133,8 +152,12 @@ impl Bench {
 
     fn judge(&mut self, committer: &Committer, snapshot: &Snapshot, mut subject: Subject) -> Explanation {
         let side = subject.side;
-        let now = self.firewall.now(0);
+        let now = self.firewall.now(self.at_ns);
         self.firewall.begin(snapshot);
+        for (connection, _) in &self.held {
+            // There is room for each of them.
+            self.firewall.copy_in(connection, snapshot, now);
+        }
         let mut lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
         if subject.lacks_addresses
             && let Some(mac) = owner::source_mac(snapshot, &lane, |at| subject.bytes.get(at).copied())
@@ -143,6 +166,10 @@ impl Bench {
             source.copy_from_slice(&mac);
             lane = self.firewall.read(&mut subject, side, snapshot.tunnels, now);
         }
+        let connection = match resolve(snapshot, &lane, &subject.bytes) {
+            Step::Nic(nic) => self.connection(committer, snapshot, nic, &lane, &subject.bytes),
+            _ => None,
+        };
         let mut batch = Batch::default();
         batch.push(subject, lane);
         self.firewall.judge(snapshot, &mut batch);
@@ -179,7 +206,27 @@ impl Bench {
             packet: words::packet(lane, subject),
             observed: verdict.observed,
             generation: snapshot.generation.0,
+            connection,
         }
+    }
+
+    /// The connection that the packet is of, as it is before the packet.
+    fn connection(
+        &self,
+        committer: &Committer,
+        snapshot: &Snapshot,
+        nic: &Binding,
+        lane: &Lane,
+        bytes: &[u8],
+    ) -> Option<shape::Connection> {
+        let shard = self.firewall.shard();
+        let flow = self.firewall.connection_of(lane, nic, bytes)?;
+        let (key, remote) = (shard.entry(flow).key(), shard.remote(flow));
+        let mut held = self.held.iter();
+        let (connection, worker) = held.find(|(c, _)| c.entry.has_key(&key) && c.remote == remote)?;
+        let is_live = is_live(connection, snapshot)?;
+        let told = describe(committer, snapshot, connection, lane.now.up, *worker)?;
+        Some(shape::Connection { tombstone: !is_live, ..told })
     }
 }
 

@@ -10,7 +10,7 @@ use engine::conntrack::opening_query;
 use engine::conntrack::{Standing, standing};
 use engine::snapshot::Snapshot;
 use engine::worker::{Answer, Connection, Question, Task};
-use engine::{addr_from_bits, proto};
+use engine::{NicSlot, addr_from_bits, proto};
 
 use super::{Inner, Live};
 use crate::api::shape;
@@ -132,6 +132,21 @@ impl Live {
         .await
     }
 
+    /// Copies of all connections of a NIC, each with its worker, tombstones included.
+    pub(super) async fn of_nic(&self, nic: NicSlot) -> Result<Vec<(Connection, usize)>, NoAnswer> {
+        let mut found = Vec::new();
+        self.scan(|inner, connections, _, worker| {
+            let snapshot = inner.publisher.current();
+            let is_its = |c: &&Connection| {
+                let binding = snapshot.bindings().get(c.entry.addr.slot());
+                binding.is_some_and(|binding| binding.nic == nic) && is_live(c, snapshot).is_some()
+            };
+            found.extend(connections.iter().filter(is_its).map(|c| (*c, worker)));
+        })
+        .await?;
+        Ok(found)
+    }
+
     /// Disconnects every live connection that the filter lets through: inbound ones become tombstones, which no rollback
     /// takes back, outbound ones are gone. How many.
     pub async fn disconnect(&self, filter: &Filter) -> Result<u64, NoAnswer> {
@@ -159,7 +174,7 @@ impl Live {
 }
 
 /// What a snapshot makes of an entry, judging it again where that is due: live, a tombstone, or `None` if it has ended.
-pub(super) fn is_live(connection: &Connection, snapshot: &Snapshot) -> Option<bool> {
+pub(crate) fn is_live(connection: &Connection, snapshot: &Snapshot) -> Option<bool> {
     let Connection { entry, remote, .. } = connection;
     let binding = snapshot.bindings().get(entry.addr.slot())?;
     match standing(entry, binding, snapshot) {
@@ -185,7 +200,7 @@ impl Inner {
 }
 
 /// A connection by names, as if it were live.
-pub(super) fn describe(
+pub(crate) fn describe(
     committer: &Committer,
     snapshot: &Snapshot,
     connection: &Connection,

@@ -6,6 +6,7 @@ use engine::cells::Cells;
 use engine::conntrack::fair_share;
 use engine::{Direction, NicSlot, Reason};
 
+use super::NoAnswer;
 use super::{Inner, Live, names};
 use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
@@ -103,6 +104,23 @@ pub fn notice(live: &Live) -> Option<String> {
     (!on.is_empty()).then(|| on.join("; "))
 }
 
+/// Why `explain` has no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The question has none.
+    Question(Unexplained),
+    /// A worker does not say which connections it has.
+    Worker(NoAnswer),
+    /// It failed.
+    Failed(String),
+}
+
+impl From<NoAnswer> for Unanswered {
+    fn from(error: NoAnswer) -> Unanswered {
+        Unanswered::Worker(error)
+    }
+}
+
 impl Live {
     /// Connections of all NICs, tombstones included, and the NICs that have more than their fair share (semantics
     /// 6.1), those with most first.
@@ -121,13 +139,34 @@ impl Live {
         (all, above)
     }
 
-    /// `explain`: by the very snapshot that the workers judge by.
-    pub fn explain(&self, question: &shape::Question) -> Result<shape::Explanation, Unexplained> {
-        let config = self.config();
+    /// `explain`: by the very snapshot that the workers judge by and with the NIC's connections as they have them, or as the first
+    /// of a connection. A NIC's limit counts; how full a worker's table is does not.
+    pub async fn explain(&self, question: shape::Question) -> Result<shape::Explanation, Unanswered> {
+        let (live, config) = (self.clone(), self.config());
         let in_grace = self.shared.start.elapsed() < config.conntrack.pickup_grace;
-        let bench = Bench::new(&config, in_grace);
-        let inner = self.inner();
-        bench.explain(&inner.committer, inner.publisher.current(), question)
+        let is_fresh = question.fresh;
+        let first = tokio::task::spawn_blocking(move || {
+            let bench = Bench::new(&config, in_grace);
+            let inner = live.inner();
+            let told = bench.explain(&inner.committer, inner.publisher.current(), &question)?;
+            Ok((told, question))
+        });
+        let (told, question) = first
+            .await
+            .map_err(|error| Unanswered::Failed(error.to_string()))?
+            .map_err(Unanswered::Question)?;
+        let key = told.nic.as_deref().filter(|_| !is_fresh).and_then(model::Key::parse);
+        let slot = key.and_then(|key| Some(self.inner().committer.registry().nic(&key)?.slot));
+        let Some(slot) = slot else { return Ok(told) };
+        let held = self.of_nic(slot).await?;
+        let (live, config) = (self.clone(), self.config());
+        let second = tokio::task::spawn_blocking(move || {
+            let at_ns = live.shared.start.elapsed().as_nanos() as u64;
+            let bench = Bench::running(&config, at_ns, held);
+            let inner = live.inner();
+            bench.explain(&inner.committer, inner.publisher.current(), &question)
+        });
+        second.await.map_err(|error| Unanswered::Failed(error.to_string()))?.map_err(Unanswered::Question)
     }
 
     /// `show counters`

@@ -45,7 +45,7 @@ use health::Watchman;
 use log::Lines;
 use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
-use service::{Signals, tell_supervisor};
+use service::{Signals, tell_reloading, tell_supervisor};
 use watch::Watch;
 use workers::Workers;
 
@@ -357,10 +357,13 @@ async fn supervise(
                 if ends {
                     return Ok(());
                 }
+                tell_reloading();
                 doors.read_tokens_again(live);
                 if has_file {
+                    // It is applied, or refused into health, by a task of its own.
                     again.notify_one();
                 }
+                tell_supervisor("READY=1");
             }
             failed = &mut serve => {
                 let reason = failed.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());

@@ -58,6 +58,13 @@ pub async fn unless_ended<T: Send + 'static>(
     }
 }
 
+/// Tells a supervisor that files are read again, and that this is done. It wants to know when that began (`Type=notify-reload`).
+pub fn tell_reloading() {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let micros = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000;
+    tell_supervisor(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+}
+
 /// Tells a supervisor that asks for it (systemd's `Type=notify`) what has become of us.
 pub fn tell_supervisor(state: &str) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };

@@ -20,6 +20,11 @@ pub fn connections(args: &cli::Connections) -> Result<ExitCode, Failure> {
             print_answer(&body, selection.output, |body| Ok(format!("{}\n", parsed::<Count>(body)?.count)))
         }
         ConnectionsCommand::Flush { selection, all } => {
+            if !*all && query(selection).is_empty() {
+                return Err(Failure::input(
+                    "no filter is given; allowed: --nic, --remote and others, or --all for every connection",
+                ));
+            }
             let body = ask(selection, Method::POST, "/flush", if *all { "&all=true" } else { "" })?;
             print_answer(&body, selection.output, |body| {
                 Ok(format!("{} connections disconnected\n", parsed::<Count>(body)?.count))
@@ -50,7 +55,31 @@ fn watch(selection: &Selection, interval: Duration) -> Result<ExitCode, Failure>
 
 fn ask(selection: &Selection, method: Method, path: &str, more: &str) -> Result<Vec<u8>, Failure> {
     let target = format!("/v1/connections{path}?{}{more}", query(selection));
-    Ok(request(&selection.client, method, &target, Vec::new())?.success()?.to_vec())
+    let answer = request(&selection.client, method, &target, Vec::new())?.success();
+    Ok(answer.map_err(|failure| failure.reworded(as_option))?.to_vec())
+}
+
+/// A refusal that begins with a parameter's name, with the option's in its place: `local_port: …` is `--local-port: …` here.
+fn as_option(refusal: String) -> String {
+    const PARAMETERS: [&str; 13] = [
+        "nic",
+        "vpc",
+        "local",
+        "remote",
+        "local_port",
+        "remote_port",
+        "protocol",
+        "state",
+        "opened",
+        "tombstone",
+        "rule",
+        "since",
+        "worker",
+    ];
+    match refusal.split_once(':') {
+        Some((name, rest)) if PARAMETERS.contains(&name) => format!("--{}:{rest}", name.replace('_', "-")),
+        _ => refusal,
+    }
 }
 
 fn query(selection: &Selection) -> String {

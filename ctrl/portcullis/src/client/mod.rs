@@ -5,9 +5,11 @@ mod edits;
 mod http;
 mod listing;
 pub mod table;
+mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use control::api::shape::{Explanation, Question, Receipt, Record, State};
 use control::api::{POLICY, shape};
@@ -115,11 +117,24 @@ pub fn export(args: &cli::Export) -> Result<ExitCode, Failure> {
 /// `explain`, by the policy in force
 pub fn explain(args: &cli::Client, question: &Question) -> Result<Explanation, Failure> {
     let body = serde_json::to_vec(question).map_err(Failure::runtime)?;
-    parsed(&request(args, Method::POST, "/v1/explain", body)?.success()?)
+    let answer = request(args, Method::POST, "/v1/explain", body)?.success();
+    parsed(&answer.map_err(|failure| {
+        failure.reworded(|text| match text.strip_prefix("frame:") {
+            Some(rest) => format!("--packet:{rest}"),
+            None => text,
+        })
+    })?)
 }
 
 /// `show`
 pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
+    match args.watch {
+        Some(seconds) => watch::watch(args, Duration::from_secs_f64(seconds)),
+        None => show_once(args),
+    }
+}
+
+fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
     let (path, print): (&str, Printer) = match args.subject {
         Subject::Nics => ("nics", listing::nics),
         Subject::Groups => ("groups", listing::groups),

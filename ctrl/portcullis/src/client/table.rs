@@ -135,6 +135,16 @@ fn disconnected(affected: &Affected, all: u64) -> String {
     text
 }
 
+/// One connection in a line.
+pub fn connection(c: &Connection) -> String {
+    let (local, remote) = (side(&c.local, c.local_port), side(&c.remote, c.remote_port));
+    let (from, to) = if c.opened == "inbound" { (remote, local) } else { (local, remote) };
+    let rule = c.rule.as_ref().map(|rule| format!(", by {rule}")).unwrap_or_default();
+    let dead = if c.tombstone { ", disconnected (a tombstone)" } else { "" };
+    let left = c.expires_in.max(0.0);
+    format!("{} {} {from} > {to}, {}{dead}{rule}, gone in {left:.0} s", c.opened, c.protocol, c.state)
+}
+
 fn side(address: &str, port: Option<u16>) -> String {
     match port {
         Some(port) if address.contains(':') => format!("[{address}]:{port}"),

@@ -5,6 +5,7 @@ use crate::classify::{Judgement, Query};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::Now;
 use crate::wheel::Class;
+use crate::worker::Connection;
 use crate::{Direction, Generation, proto};
 
 /// Places swept in one turn at most because a packet needs to know what is left: a table of this size is always exact for those.
@@ -96,6 +97,21 @@ impl Shard {
         entry.stamp = snapshot.generation;
         let nic = self.nic_of(self.entry(flow), snapshot);
         self.refile(flow, Class::Tombstone, nic);
+    }
+
+    /// Takes in a copy of a connection that another shard has; false if there is no room.
+    pub fn copy_in(&mut self, connection: &Connection, snapshot: &Snapshot, now: Now) -> bool {
+        let Connection { entry, remote, noted, .. } = connection;
+        let key = self.key(entry.addr, *remote, entry.ports, entry.protocol(), entry.is_v6());
+        let Some(flow) = self.admit(&key, *entry, snapshot, now) else { return false };
+        self.population.enter(snapshot.binding(entry.addr).nic, u32::MAX);
+        let place = flow.0 as usize;
+        self.noted_syns[place] = *noted;
+        self.entries[place].deadline = entry.deadline;
+        let class = self.entries[place].class();
+        self.wheels.unlink(flow.0);
+        self.wheels.file(flow.0, class, entry.deadline);
+        true
     }
 
     /// See [`crate::burst::Firewall::disconnect`].

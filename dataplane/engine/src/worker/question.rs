@@ -4,7 +4,7 @@ use crossbeam::channel::Sender;
 
 use crate::FlowIndex;
 use crate::burst::Firewall;
-use crate::conntrack::Entry;
+use crate::conntrack::{Entry, NotedSyn};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 
@@ -52,6 +52,8 @@ pub struct Connection {
     pub entry: Entry,
     /// Its remote address.
     pub remote: u128,
+    /// A SYN that passed within it.
+    pub noted: NotedSyn,
 }
 
 /// Does what is asked, bounded by the room that the question brought.
@@ -68,7 +70,8 @@ pub(super) fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Que
     let shard = firewall.shard();
     let next = shard.list(from, slice, |flow, entry| {
         if !shard.is_expired(flow, now) {
-            connections.push(Connection { flow, entry: *entry, remote: shard.remote(flow) });
+            let (remote, noted) = (shard.remote(flow), *shard.noted_syn(flow));
+            connections.push(Connection { flow, entry: *entry, remote, noted });
         }
     });
     // Nobody waiting any more is no failure of the worker's.
