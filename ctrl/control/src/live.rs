@@ -21,6 +21,7 @@ mod durable;
 mod faults;
 mod journal;
 mod preview;
+mod spread;
 mod views;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

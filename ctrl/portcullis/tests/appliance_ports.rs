@@ -268,3 +268,47 @@ fn rings_hold_what_comes_at_once_and_nothing_else_is_taken_for_a_loss() {
     assert_eq!(appliance.show("health")["status"], "ok");
     appliance.end();
 }
+
+#[test]
+fn a_peer_that_leaves_its_checksums_to_a_device_is_named_with_the_command_that_mends_it() {
+    let Some(lab) = lab() else { return };
+    let appliance = start(&lab, on_lab(), POLICY);
+    run(&lab, At::Server, &[&format!("ip neigh replace {CLIENT_V4} lladdr 02:00:00:00:00:30 dev eth0")]);
+    let socket = lab.udp(At::Server, 0, (CLIENT_V4, 5000)).unwrap();
+    let talk = |patience: Duration, look: &mut dyn FnMut() -> Option<Value>| {
+        wait_longer_for("what is said of offloads", patience, || {
+            // Nobody listens there: the answer to one is the error of the next.
+            (0..20).for_each(|_| drop(socket.send(b"checksum?")));
+            look()
+        })
+    };
+    // As the lab leaves it: the kernel sums by itself.
+    let begin = Instant::now();
+    talk(3 * SOON, &mut || (begin.elapsed() > 2 * SOON).then_some(Value::Null));
+    assert_eq!(problem(&appliance, "net_af_packet0", ""), None);
+    run(&lab, At::Server, &["ethtool -K eth0 tx on"]);
+    let found = talk(3 * SOON, &mut || problem(&appliance, "net_af_packet0", "came without a checksum"));
+    assert!(found["cure"].as_str().unwrap().contains("`ethtool -K IFACE tx off tso off gso off`"), "{found}");
+    assert_eq!(problem(&appliance, "net_af_packet1", ""), None);
+    run(&lab, At::Server, &["ethtool -K eth0 tx off tso off gso off"]);
+    talk(8 * SOON, &mut || problem(&appliance, "net_af_packet0", "").is_none().then_some(Value::Null));
+    appliance.end();
+}
+
+#[test]
+fn a_peer_that_is_absent_is_told_apart_from_one_that_takes_no_more() {
+    let nobody = format!("portcullis-{}-nobody", std::process::id());
+    let memif = format!("net_memif1,role=server,socket-abstract=yes,socket={nobody}");
+    let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", &memif).fill("inside", "");
+    let frames = (1..=5u16).map(|port| udp(("10.5.6.7", port), "198.51.100.9:53").payload("x").frame());
+    let records = testkit::pcap::records(0, frames);
+    testkit::pcap::write(setup.path("inside.pcap"), testkit::pcap::Format::NANO, &records).unwrap();
+    let appliance = setup.start(POLICY);
+    let counters = appliance.wait_for_counters("frames that find nobody", |c| c["packets"]["in"] == 5);
+    assert_eq!(counters["reasons"], json!({"tx-down": 5}), "{counters}");
+    let found = wait_for_problem(&appliance, "net_memif1", "down: no peer is connected");
+    assert!(found["cure"].as_str().unwrap().contains("start the peer"), "{found}");
+    let port = port(&appliance, "net_memif1");
+    assert_eq!((&port["link"], &port["tx_down"], &port["tx_full"]), (&json!("down"), &json!(5), &json!(0)));
+    appliance.end();
+}

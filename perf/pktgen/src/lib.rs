@@ -26,6 +26,7 @@
 pub mod capture;
 pub mod clock;
 pub mod connection;
+pub mod core_use;
 pub mod count;
 pub mod device;
 pub mod drive;

@@ -49,11 +49,21 @@ fn row(text: &mut String, name: &str, counts: &TallyCounts) {
 fn found(text: &mut String, name: &str, found: &Found) {
     let allowed = found.allowed_loss * 100.0;
     let _ = match found.pps {
-        None => writeln!(text, "{name}: not even the lowest rate keeps to a loss of {allowed} %"),
+        None => writeln!(
+            text,
+            "{name}: not even the lowest rate keeps to a loss of {allowed} %: the search ended at its minimum"
+        ),
         Some(pps) if found.at_maximum => {
             writeln!(
                 text,
                 "{name}: {} or more, the highest rate tried (loss allowed: {allowed} %)",
+                rate(pps, "pps")
+            )
+        }
+        Some(pps) if found.at_minimum => {
+            writeln!(
+                text,
+                "{name}: {}, the lowest rate tried: the search ended at its minimum (loss allowed: {allowed} %)",
                 rate(pps, "pps")
             )
         }
@@ -147,6 +157,9 @@ pub fn table(report: &Report) -> String {
         }
         search.ndr.iter().for_each(|ndr| found(&mut text, "NDR", ndr));
         search.pdr.iter().for_each(|pdr| found(&mut text, "PDR", pdr));
+    }
+    for warning in &report.warnings {
+        let _ = writeln!(text, "warning: {warning}");
     }
     text
 }

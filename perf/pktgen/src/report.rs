@@ -8,6 +8,9 @@ use crate::count::{Connections, Counts, Tally};
 use crate::drive::{Ended, Measured};
 use crate::tag::Class;
 
+/// Times that a thread may lose its core without a word: on any machine it happens now and then.
+const OFTEN: u64 = 3;
+
 /// The result of a run.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct Report {
@@ -35,6 +38,10 @@ pub struct Report {
     pub ports: Vec<PortCounts>,
     /// The search; `None` without.
     pub search: Option<crate::search::SearchReport>,
+    /// What others took of the generator's core; `None` where nobody looked.
+    pub core: Option<crate::core_use::CoreUse>,
+    /// What makes these numbers mean less than they seem to, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Rates, in packets and bits a second. Bits are those of the frames, checksum included, without preamble and gap.
@@ -227,6 +234,36 @@ impl Report {
             connections: context.has_connections.then_some(counts.connections),
             ports: Vec::new(),
             search: None,
+            core: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Notes what makes the numbers mean less than they seem to.
+    pub fn warn(&mut self) {
+        for port in self.ports.iter().filter(|port| port.driver == "net_null") {
+            self.warnings.push(format!(
+                "{} has no peer: DPDK's null device swallows what is sent and makes up what is received, so nothing was \
+                 tested",
+                port.name
+            ));
+        }
+        if let Some(core) = &self.core
+            && (core.interruptions >= OFTEN || core.stolen_ms > 0)
+        {
+            self.warnings.push(format!(
+                "core {} was taken from the generator: {} times by other threads, {} ms by the hypervisor; loss and latency \
+                 may be the generator's own",
+                core.core, core.interruptions, core.stolen_ms
+            ));
+        }
+        let searches = self.search.iter().flat_map(|search| [("NDR", search.ndr), ("PDR", search.pdr)]);
+        for (name, found) in searches {
+            if found.is_some_and(|found| found.at_minimum) {
+                self.warnings.push(format!(
+                    "the search for the {name} ended at its minimum: --min-rate lets it try lower rates"
+                ));
+            }
         }
     }
 

@@ -45,6 +45,9 @@ pub struct Found {
     pub sent_pps: Option<f64>,
     /// True if the highest rate tried kept to it: what is tested may be faster.
     pub at_maximum: bool,
+    /// True if the search ended at the lowest rate that it may try: the rate found is that one, or none kept to the loss. What
+    /// is tested may forward less, or a lower rate is to be allowed.
+    pub at_minimum: bool,
 }
 
 /// The result of a search.
@@ -92,6 +95,7 @@ fn halve(
         pps: best.map(|best| best.pps),
         sent_pps: best.map(|best| best.sent_pps),
         at_maximum,
+        at_minimum: !at_maximum && best.is_some_and(|best| best.pps <= search.min_pps),
     };
     let keeps = |done: &Trial| done.loss <= allowed;
     let (mut low, mut high) = (search.min_pps, search.max_pps);
@@ -102,7 +106,8 @@ fn halve(
     }
     let mut best = match at(low) {
         Some(done) if keeps(&done) => Some(done),
-        _ => return found(None, false),
+        Some(_) => return Found { at_minimum: true, ..found(None, false) },
+        None => return found(None, false),
     };
     while high - low > search.resolution * search.max_pps {
         let middle = low + (high - low) / 2.0;
@@ -161,6 +166,12 @@ mod tests {
         );
         let slow = search(&SEARCH, true, false, device(9e3));
         assert_eq!((slow.trials.len(), slow.ndr.unwrap().pps, slow.pdr), (2, None, None));
+        // It ended at its minimum, as does one that forwards the lowest rate and hardly more.
+        assert!(slow.ndr.unwrap().at_minimum && !fast.ndr.unwrap().at_minimum);
+        let barely = search(&SEARCH, true, false, device(1.2e4)).ndr.unwrap();
+        assert_eq!((barely.pps, barely.at_minimum, barely.at_maximum), (Some(1e4), true, false));
+        let between = search(&SEARCH, true, false, device(5e5)).ndr.unwrap();
+        assert!(!between.at_minimum && !between.at_maximum);
     }
 
     #[test]

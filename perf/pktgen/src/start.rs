@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use pktgen::capture::{Capture, Writer};
+use pktgen::core_use::Watch;
 use pktgen::device::Devices;
 use pktgen::memory::cable;
 use pktgen::plan::Rate;
@@ -62,8 +63,9 @@ pub fn start(args: &Args) -> Result<u8, Failure> {
     let monitor = Arc::new(Monitor::default());
     catch_signals(&monitor)?;
     let job = Job { plan, search, reels, core };
-    let report =
+    let mut report =
         if args.dry_run { job.over_cable(args, &monitor)? } else { job.over_devices(args, &monitor)? };
+    report.warn();
     match args.output {
         OutputName::Json => print(&(serde_json::to_string(&report).map_err(Failure::runtime)? + "\n")),
         OutputName::Table => print(&output::table(&report)),
@@ -173,13 +175,15 @@ impl Job {
             }
         };
         generator.warm_up(ports, monitor);
-        match &self.search {
+        let watch = Watch::begin(self.core);
+        let report = match &self.search {
             None => generator.measure(ports, monitor),
             Some((search, name, trial)) => {
                 let (ndr, pdr) = (*name != SearchName::Pdr, *name != SearchName::Ndr);
                 generator.search(ports, search, (ndr, pdr), *trial, monitor)
             }
-        }
+        };
+        Report { core: Some(watch.end()), ..report }
     }
 }
 

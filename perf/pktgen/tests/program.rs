@@ -52,6 +52,7 @@ fn the_result_has_its_shape() {
     let expected = [
         "classes",
         "connections",
+        "core",
         "directions",
         "ended",
         "latency_ns",
@@ -62,8 +63,10 @@ fn the_result_has_its_shape() {
         "rate",
         "search",
         "seconds",
+        "warnings",
     ];
     assert_eq!(keys(&result), expected);
+    assert_eq!(keys(&result["core"]), ["core", "interruptions", "stolen_ms"]);
     let packets = [
         "duplicates",
         "lost",
@@ -180,6 +183,24 @@ fn loss_above_what_is_allowed_is_status_1() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("lost: 500 (100"), "{output:?}");
     assert_eq!(run(&args("100%")).status.code(), Some(0));
+}
+
+#[test]
+fn a_port_without_a_peer_and_a_search_at_its_minimum_are_told() {
+    let eal = ["--", "--no-pci", "--vdev=net_null0,no-rx=1"];
+    let search =
+        ["--search", "ndr", "--min-rate", "1k", "--max-rate", "2k", "--trial", "50ms", "--drain", "10ms"];
+    let args = [&["--outside", "net_null0"][..], &search].concat();
+    let result = result(&[&args[..], &eal].concat());
+    let ndr = &result["search"]["ndr"];
+    assert_eq!((&ndr["pps"], &ndr["at_minimum"]), (&Value::Null, &true.into()), "{result}");
+    let warnings = result["warnings"].to_string();
+    for told in ["net_null0 has no peer", "the search for the NDR ended at its minimum"] {
+        assert!(warnings.contains(told), "{told}: {warnings}");
+    }
+    let table = String::from_utf8(run(&[&args[..], &eal].concat()).stdout).unwrap();
+    assert!(table.contains("warning: net_null0 has no peer"), "{table}");
+    assert!(table.contains("NDR: not even the lowest rate"), "{table}");
 }
 
 #[test]

@@ -395,6 +395,10 @@ pub struct Worker {
     pub id: usize,
     /// Its core.
     pub core: usize,
+    /// The NUMA node of its core; null where the machine has none.
+    pub numa_node: Option<u32>,
+    /// Its queue pairs: one of each port.
+    pub queues: u32,
     /// Whether it has acknowledged the present generation.
     pub acknowledged: bool,
     /// Entries of its table: connections, tombstones, what expired and was not found yet. Null if it does not answer.
@@ -413,6 +417,10 @@ pub struct Worker {
     pub handed_over: u64,
     /// Frames that came from other workers.
     pub taken_over: u64,
+    /// Frames that its queues brought, in percent of an equal part for each worker: how evenly the devices' RSS spreads them.
+    pub received_percent: u64,
+    /// What is uneven or far: a queue that brings most, frames that belong to others, a device at another NUMA node.
+    pub notes: Vec<String>,
     /// Packets that it has judged, in percent of an equal part for each worker: 100 where all are loaded alike.
     pub load_percent: u64,
     /// Its packets.

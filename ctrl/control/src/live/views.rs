@@ -6,8 +6,7 @@ use engine::cells::Cells;
 use engine::conntrack::fair_share;
 use engine::{Direction, NicSlot, Reason};
 
-use super::NoAnswer;
-use super::{Inner, Live, names};
+use super::{Inner, Live, NoAnswer, names, spread};
 use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
 use crate::explain::{Bench, Unexplained, in_words};
@@ -237,12 +236,17 @@ impl Live {
         let (packets, epoch) = (inner.counters().workers, inner.publisher.epoch());
         let judged: Vec<u64> = packets.iter().map(|worker| worker.packets.received).collect();
         let all: u64 = judged.iter().sum();
+        let (loads, ports) = (inner.loads(), (inner.ports)());
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
             let (polls, cells) = ((handle.polls)(), &handle.cells);
             let received = cells.received();
             shape::Worker {
                 id,
                 core: handle.core,
+                numa_node: loads[id].numa_node,
+                queues: ports.len() as u32,
+                received_percent: loads[id].received_percent(&loads),
+                notes: spread::notes(&loads, id, &ports),
                 acknowledged: inner.publisher.acknowledged(id, epoch),
                 connections: lens[id],
                 capacity: handle.capacity,

@@ -1,5 +1,6 @@
 //! What the control side looks at by itself, every second: workers, the log, the store, the clock, memory and tables.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +26,8 @@ const STEP_SHOWN: Duration = Duration::from_secs(60);
 const LOST_SHOWN: Duration = Duration::from_secs(60);
 /// Shares of memory and of the table of connections above which they are in health, in hundredths.
 const FULL: u64 = 90;
+/// How often it is said again that the work is spread unevenly.
+const UNEVEN: Duration = Duration::from_secs(600);
 /// NICs that are named at most.
 const NAMED: usize = 5;
 /// A task that ended by a panic begins again after so long.
@@ -45,6 +48,8 @@ pub struct Watchman {
     lost: (u64, Option<Instant>),
     /// Since when some worker has not followed.
     lagging: Option<Instant>,
+    /// When it was last said of a worker that its work is spread unevenly, or far from it.
+    uneven: HashMap<usize, Instant>,
     capacity: u64,
     store: Option<JoinHandle<()>>,
 }
@@ -60,6 +65,7 @@ impl Watchman {
             stepped: None,
             lost: (0, None),
             lagging: None,
+            uneven: HashMap::new(),
             capacity: u64::from(live.config().conntrack.capacity),
             store: None,
         }
@@ -76,6 +82,7 @@ impl Watchman {
         self.look_at_clock(live, now);
         self.look_at_log(live, now);
         look_at_memory(live);
+        self.look_at_spread(live, now);
         self.look_at_table(live);
         if self.store.as_ref().is_none_or(JoinHandle::is_finished) {
             let live = live.clone();
@@ -110,6 +117,19 @@ impl Watchman {
             ),
             _ => board.clear(("workers", "lagging")),
         }
+    }
+
+    /// Nothing is wrong with packets then, so it is said in the log and in `show workers`.
+    fn look_at_spread(&mut self, live: &Live, now: Instant) {
+        self.uneven.retain(|_, said| now.duration_since(*said) < UNEVEN);
+        let mut said = Vec::new();
+        for (id, note) in live.unevenness() {
+            if !self.uneven.contains_key(&id) {
+                tracing::warn!("worker {id}: {note}");
+                said.push((id, now));
+            }
+        }
+        self.uneven.extend(said);
     }
 
     fn look_at_clock(&mut self, live: &Live, now: Instant) {

@@ -308,14 +308,19 @@ pub fn workers(workers: &[Worker]) -> String {
         ];
         let table = format!("{}/{}", or_dash(worker.connections), worker.capacity);
         let acknowledged = if worker.acknowledged { "yes" } else { "no" };
-        let first = vec![worker.id.to_string(), worker.core.to_string(), acknowledged.to_owned(), table];
+        let place = [worker.id.to_string(), worker.core.to_string(), or_dash(worker.numa_node)];
+        let first =
+            [place.to_vec(), vec![worker.queues.to_string(), acknowledged.to_owned(), table]].concat();
         let rows = [worker.received, worker.handed_over, worker.taken_over].map(|n| n.to_string());
-        let last = [rows.to_vec(), vec![format!("{} %", worker.load_percent)]].concat();
+        let shares = [worker.received_percent, worker.load_percent].map(|percent| format!("{percent} %"));
+        let last = [rows.to_vec(), shares.to_vec()].concat();
         [first, numbers.map(|n| n.to_string()).to_vec(), last].concat()
     };
     let head = [
         "worker",
         "core",
+        "node",
+        "queues",
         "up to date",
         "connections",
         "polls",
@@ -326,9 +331,16 @@ pub fn workers(workers: &[Worker]) -> String {
         "received",
         "handed over",
         "taken over",
+        "rss",
         "load",
     ];
-    aligned(&head, &workers.iter().map(row).collect::<Vec<_>>())
+    let mut text = aligned(&head, &workers.iter().map(row).collect::<Vec<_>>());
+    for worker in workers {
+        for note in &worker.notes {
+            let _ = writeln!(text, "worker {}: {note}", worker.id);
+        }
+    }
+    text
 }
 
 /// `show snapshot`

@@ -19,6 +19,7 @@ use super::super::{mtu, swap::Exchange};
 use super::Ports;
 use super::interfaces::{self, Changes, Interface};
 use super::losses::Losses;
+use super::offloads::{self, Offloads};
 use super::slot::Slot;
 
 /// How often links are looked at where nothing tells that one has changed.
@@ -85,6 +86,9 @@ struct Round {
     counted: Instant,
     /// By port.
     losses: Vec<Losses>,
+    offloads: Vec<Offloads>,
+    /// Whose peer's offloads are looked at next.
+    next: usize,
     /// When making a device failed last, by port.
     failed: Vec<Option<Instant>>,
 }
@@ -99,6 +103,8 @@ impl Round {
             changes: Changes::new(),
             counted: Instant::now(),
             losses: (0..count).map(|_| Losses::default()).collect(),
+            offloads: (0..count).map(|_| Offloads::default()).collect(),
+            next: 0,
             failed: vec![None; count],
         }
     }
@@ -133,7 +139,29 @@ impl Round {
                 }
                 losses.look(slot.counters(), &self.means.board, now);
             }
+            self.look_at_offloads(&all);
         }
+    }
+
+    /// One port a second: a look takes a while.
+    fn look_at_offloads(&mut self, all: &[Interface]) {
+        let ports = self.ports.clone();
+        let count = ports.0.len();
+        let turn = (self.next..self.next + count).map(|number| number % count);
+        let is_peers = |number: &usize| {
+            let slot = &ports.0[*number];
+            !slot.makes_interface() && slot.attached_to(all).is_some_and(|on| on.is_running)
+        };
+        let Some(number) = turn.into_iter().find(is_peers) else { return };
+        self.next = number + 1;
+        let slot = &ports.0[number];
+        let Some(on) = slot.attached_to(all) else { return };
+        // Refused where the process has lost the right to; then nothing is known.
+        let Ok(found) = offloads::look(on.index, usize::from(slot.mtu()) + pmd::FRAME_OVERHEAD) else {
+            return;
+        };
+        let peer = offloads::peer_of(on, all).map(|peer| peer.name.as_str());
+        self.offloads[number].tell(slot.name(), on, peer, found, &self.means.board);
     }
 
     /// A port whose device alone knows its link.

@@ -4,6 +4,7 @@
 mod interfaces;
 pub mod keeper;
 mod losses;
+mod offloads;
 mod slot;
 mod sockets;
 
