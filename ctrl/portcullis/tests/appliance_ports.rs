@@ -312,3 +312,24 @@ fn a_peer_that_is_absent_is_told_apart_from_one_that_takes_no_more() {
     assert_eq!((&port["link"], &port["tx_down"], &port["tx_full"]), (&json!("down"), &json!(5), &json!(0)));
     appliance.end();
 }
+
+#[test]
+fn a_tap_whose_interface_is_deleted_makes_another() {
+    let Some(lab) = lab() else { return };
+    let setup = Setup::new("net_tap0,iface=tapped", "net_null1,no-rx=1");
+    let appliance = start(&lab, setup, POLICY);
+    for time in 2..=3u32 {
+        run(&lab, At::Appliance, &["ip link delete tapped"]);
+        wait_longer_for("another", SOON, || (port(&appliance, "net_tap0")["attached"] == time).then_some(()));
+        wait_for_health(&appliance);
+        run(&lab, At::Appliance, &["ip link show tapped"]);
+    }
+    let before = port(&appliance, "net_tap0")["rx_packets"].as_u64();
+    let sender = lab.within(At::Appliance, || Wire::sender("tapped")).unwrap().unwrap();
+    let frame = udp("10.5.6.7:1000", "198.51.100.9:53").payload("x").frame();
+    (0..10).for_each(|_| assert!(send(&sender, &frame, SendFlags::empty()).is_ok()));
+    wait_for("its frames", || {
+        (port(&appliance, "net_tap0")["rx_packets"].as_u64() >= before.map(|n| n + 10)).then_some(())
+    });
+    appliance.end();
+}
