@@ -250,6 +250,8 @@ pub struct PolicySettings {
     pub pass_multicast: Vec<Prefix>,
     /// `None` where the file leaves it out; see [`Config::source`].
     pub source: Option<Source>,
+    /// The largest share of the NICs, or NICs with the largest share of the connections, that a change of the policy file may remove.
+    pub max_removed_share: f64,
 }
 
 impl Default for PolicySettings {
@@ -266,6 +268,7 @@ impl Default for PolicySettings {
             pass_link_local: false,
             pass_multicast: Vec::new(),
             source: None,
+            max_removed_share: 0.5,
         }
     }
 }

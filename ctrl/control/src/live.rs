@@ -22,9 +22,10 @@ mod faults;
 mod journal;
 mod preview;
 mod spread;
+mod turns;
 mod views;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
@@ -51,6 +52,7 @@ use confirm::Unconfirmed;
 pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
 pub(crate) use connections::{describe, is_live};
 use journal::Journal;
+use turns::{Pulse, give_way};
 pub use views::{Unanswered, lenient_settings, notice};
 
 /// How long a change waits for the workers before its receipt says `pending`.
@@ -99,8 +101,10 @@ pub struct Live {
 struct Shared {
     /// Whoever changes the policy holds it from its plan to its receipt.
     writer: tokio::sync::Mutex<()>,
-    /// Held for moments, and never while waiting.
+    /// Held for as long as a change is worked out, and never while waiting.
     inner: Mutex<Inner>,
+    /// What is known of it meanwhile.
+    pulse: Mutex<Pulse>,
     /// Told when a change needs no confirmation any more.
     settled: tokio::sync::Notify,
     /// What is wrong.
@@ -192,16 +196,13 @@ impl Live {
         Live {
             shared: Arc::new(Shared {
                 writer: tokio::sync::Mutex::new(()),
+                pulse: Mutex::new(inner.pulse()),
                 inner: Mutex::new(inner),
                 settled: tokio::sync::Notify::new(),
                 board,
                 start,
             }),
         }
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where problems are told.
@@ -236,7 +237,7 @@ impl Live {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
         let (dry_run, max_disconnect) = (change.dry_run, change.max_disconnect);
-        let mut admitted = match self.inner().admit(change, now_ns)? {
+        let mut admitted = match give_way(|| self.inner().admit(change, now_ns))? {
             Step::Done(receipt) => return Ok(*receipt),
             Step::Admitted(admitted) => admitted,
         };
@@ -252,7 +253,12 @@ impl Live {
             return Ok(admitted.receipt);
         }
         self.make_durable(&admitted).await?;
-        let published = self.inner().publish(*admitted, now_ns);
+        let published = give_way(|| {
+            let mut inner = self.inner();
+            let published = inner.publish(*admitted, now_ns);
+            *self.shared.pulse.lock().unwrap_or_else(PoisonError::into_inner) = inner.pulse();
+            published
+        });
         self.watch_confirmation();
         Ok(self.acknowledged(published).await)
     }
@@ -282,19 +288,11 @@ impl Live {
                 receipt.workers.iter().filter_map(|w| w.acknowledged_us).max().or(Some(0));
         }
         receipt.disconnected = inner.live_under(&ended_epochs);
-        inner.publisher.reclaim();
+        give_way(|| inner.publisher.reclaim());
         inner.journal.complete(&receipt);
         drop(inner);
         log_change(&receipt);
         receipt
-    }
-
-    /// Frees old snapshots that a worker held too long at the time of their change.
-    pub fn reclaim(&self) {
-        let mut inner = self.inner();
-        if inner.publisher.in_limbo() > 0 {
-            inner.publisher.reclaim();
-        }
     }
 }
 
@@ -332,7 +330,9 @@ impl Inner {
     /// Plans, and asks the guards. Nothing has happened yet.
     fn admit(&mut self, change: Change, now_ns: u64) -> Result<Step, Refused> {
         let begin = Instant::now();
-        let Change { target, author, dry_run, allow_empty, confirm, if_generation, .. } = change;
+        let Change {
+            target, author, dry_run, allow_empty, confirm, if_generation, max_removed_share, ..
+        } = change;
         let is_rollback = matches!(target, Target::Generation(_));
         self.refuse_while_unconfirmed(is_rollback || dry_run)?;
         if author.origin == Origin::Timer && self.unconfirmed.is_none() {
@@ -343,6 +343,7 @@ impl Inner {
             return Err(Refused::Stale { known, present });
         }
         let (prepared, warnings) = self.prepare(target, allow_empty, now_ns)?;
+        self.refuse_to_take_away(&prepared, max_removed_share)?;
         let is_unchanged = match prepared.back_to {
             // The policy may be the same: what was disconnected since is not.
             Some(to) => to.0 == present,

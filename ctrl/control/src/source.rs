@@ -70,6 +70,9 @@ pub fn read_input(path: &Path) -> Result<String, Diagnostic> {
     }
 }
 
+/// Bytes of a document at most.
+pub const MAX_DOCUMENT: usize = 128 << 20;
+
 /// The text of a file. What cannot be read is told as [`Diagnostic::whole_file`], what is no UTF-8 with its place.
 pub fn read_file(path: &Path) -> Result<String, Diagnostic> {
     let file = path.display().to_string();
@@ -79,7 +82,8 @@ pub fn read_file(path: &Path) -> Result<String, Diagnostic> {
     }
 }
 
-fn text(file: String, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+/// What was read of a file, as text.
+pub fn text(file: String, bytes: Vec<u8>) -> Result<String, Diagnostic> {
     String::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

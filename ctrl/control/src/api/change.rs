@@ -253,9 +253,10 @@ pub(super) async fn confirm(
         headers(("ETag" = String, description = "The generation, in quotes"))
     ))
 )]
-pub(super) async fn policy(State(live): State<Live>, written: Written) -> Response {
+pub(super) async fn policy(State(live): State<Live>, written: Written) -> Result<Response, Failed> {
     let (policy, generation) = live.policy_and_generation();
-    document(export(&policy), generation, written)
+    let text = tokio::task::spawn_blocking(move || export(&policy)).await.map_err(internal)?;
+    Ok(document(text, generation, written))
 }
 
 /// Which generation, as the path says.
@@ -292,7 +293,9 @@ pub(super) async fn policy_at(
     written: Written,
 ) -> Result<Response, Failed> {
     let generation = asked(path)?;
-    Ok(document(export(&live.policy_at(generation)?), generation, written))
+    let policy = live.policy_at(generation)?;
+    let text = tokio::task::spawn_blocking(move || export(&policy)).await.map_err(internal)?;
+    Ok(document(text, generation, written))
 }
 
 /// Whether to wait.

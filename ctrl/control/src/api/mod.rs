@@ -70,7 +70,7 @@ pub const POLICY: &str = "/v1/policy";
 /// The header that says which lenient settings are on.
 pub const NOTICE: &str = "portcullis-notice";
 /// The longest document, in bytes.
-const MAX_DOCUMENT: usize = 128 << 20;
+const MAX_DOCUMENT: usize = crate::source::MAX_DOCUMENT;
 /// The longest question about a packet, in bytes: a frame of any capture fits.
 const MAX_QUESTION: usize = 1 << 20;
 /// Where questions go.

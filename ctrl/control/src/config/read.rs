@@ -286,6 +286,7 @@ fn policy(table: &Node, faults: &mut Faults, warnings: &mut Faults) -> PolicySet
         "pass_link_local",
         "pass_multicast",
         "source",
+        "max_removed_share",
     ];
     let mut policy = PolicySettings::default();
     let Some(fields) = table.keys(&KEYS, faults) else { return policy };
@@ -300,6 +301,11 @@ fn policy(table: &Node, faults: &mut Faults, warnings: &mut Faults) -> PolicySet
     });
     set(&mut policy.on_flush, &fields, "on_flush", faults, |node| {
         node.one_of("on_flush", &[("tombstone", OnFlush::Tombstone), ("rejudge", OnFlush::Rejudge)])
+    });
+    set(&mut policy.max_removed_share, &fields, "max_removed_share", faults, |node| match node.value {
+        Value::Int(whole @ (0 | 1)) => Ok(whole as f64),
+        Value::Float(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(node.no("share", "0 to 1")),
     });
     let Limits { rules_per_group, groups_per_nic } = &mut policy.limits;
     set(rules_per_group, &fields, "rules_per_group", faults, |node| node.int("quota", 1..=1000));

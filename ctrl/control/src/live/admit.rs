@@ -6,6 +6,11 @@ use crate::commit::{NoRollback, Prepared};
 use crate::document::Parsed;
 use engine::Generation;
 
+/// NICs of which fewer are few: where there are no more, each is a large share.
+const FEW_NICS: u64 = 5;
+/// The same of connections.
+const FEW_CONNECTIONS: u64 = 1000;
+
 impl Inner {
     /// Works a change out, and says what of it is likely a mistake.
     pub(super) fn prepare(
@@ -46,6 +51,31 @@ impl Inner {
         });
         let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok((prepared.map_err(Refused::Exhausted)?, warnings))
+    }
+
+    /// The guard against files that were cut short.
+    pub(super) fn refuse_to_take_away(&self, prepared: &Prepared, share: Option<f64>) -> Result<(), Refused> {
+        let Some(share) = share else { return Ok(()) };
+        let nics = self.committer.policy().nics.len() as u64;
+        let gone = prepared.plan.ended.iter().filter(|key| !prepared.policy().nics.contains_key(*key));
+        let (mut removed, mut connections) = (0, 0);
+        let held = |key| self.committer.nic_slot(key).map_or(0, |slot| u64::from(self.population.get(slot)));
+        for key in gone {
+            removed += 1;
+            connections += held(key);
+        }
+        if removed >= FEW_NICS && removed as f64 > share * nics as f64 {
+            return Err(Refused::TakesAway { what: "NICs", removed, there: nics, share });
+        }
+        let there: u64 = match connections >= FEW_CONNECTIONS {
+            true => self.committer.policy().nics.keys().map(held).sum(),
+            false => return Ok(()),
+        };
+        if connections as f64 > share * there as f64 {
+            let what = "connections, with their NICs";
+            return Err(Refused::TakesAway { what, removed: connections, there, share });
+        }
+        Ok(())
     }
 
     /// Gives back places of NICs that are gone and have no connections left, once all workers know that they are gone.

@@ -86,6 +86,8 @@ pub struct Change {
     pub dry_run: bool,
     /// Refuse to disconnect more live connections than this.
     pub max_disconnect: Option<u64>,
+    /// Refuse to remove a larger share of the NICs, or NICs with a larger share of the connections.
+    pub max_removed_share: Option<f64>,
     /// Accept an empty document, or one without NICs where there are some.
     pub allow_empty: bool,
     /// Roll back by itself unless a confirmation comes within this time.
@@ -102,6 +104,7 @@ impl Change {
             author,
             dry_run: false,
             max_disconnect: None,
+            max_removed_share: None,
             allow_empty: false,
             confirm: None,
             if_generation: None,
@@ -132,6 +135,17 @@ pub enum Refused {
         most: u64,
         /// What it would do.
         preview: Box<Receipt>,
+    },
+    /// It would remove more than it may.
+    TakesAway {
+        /// `NICs`, or the connections of those that go.
+        what: &'static str,
+        /// How many go.
+        removed: u64,
+        /// Of how many.
+        there: u64,
+        /// The share that may.
+        share: f64,
     },
     /// The tables have no place for so many NICs or addresses.
     Exhausted(Exhausted),
@@ -181,6 +195,10 @@ impl std::fmt::Display for Refused {
                     preview.disconnected
                 )
             }
+            Refused::TakesAway { what, removed, there, share } => write!(
+                f,
+                "it would take away {removed} of {there} {what}; allowed: a share of {share} ([policy] max_removed_share)"
+            ),
             Refused::Exhausted(error) => error.fmt(f),
             Refused::Unconfirmed { generation, seconds } => write!(
                 f,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
 
+use super::turns::{Pulse, give_way};
 use super::{Live, NoAnswer, Refused};
 use crate::api::shape::{Confirmation, Health, Receipt, Record, State};
 use crate::commit::{Committer, NoSuchGeneration};
@@ -155,19 +156,15 @@ impl Live {
 
     /// How the appliance is, and which workers do not follow yet.
     pub fn health(&self) -> Health {
-        let inner = self.inner();
-        let epoch = inner.publisher.epoch();
-        let lagging: Vec<usize> =
-            (0..inner.workers.len()).filter(|id| !inner.publisher.acknowledged(*id, epoch)).collect();
-        let generation = inner.committer.generation().0;
-        drop(inner);
+        let Pulse { generation, lagging } = self.pulse();
         let (status, problems) = self.shared.board.list();
         Health { status, problems, generation, lagging }
     }
 
     /// The policy of a generation.
     pub fn policy_at(&self, generation: u32) -> Result<Policy, Refused> {
-        self.inner().committer.policy_at(Generation(generation)).map_err(Refused::NoGeneration)
+        let at = give_way(|| self.inner().committer.policy_at(Generation(generation)));
+        at.map_err(Refused::NoGeneration)
     }
 
     /// One generation's record.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connections::{describe, is_live};
+use super::turns::give_way;
 use super::{Admitted, Live, Refused};
 use crate::api::shape::{self, Affected};
 use crate::model::Identity;
@@ -33,12 +34,14 @@ impl Live {
     /// Looks at every connection under the present snapshot and under the one that the change would make.
     pub(super) async fn foresee(&self, admitted: &Admitted, now_ns: u64) -> Result<Preview, Refused> {
         // A copy of the control side makes the change for itself: what it would publish is what a commit publishes.
-        let (mut committer, epoch) = {
-            let inner = self.inner();
-            (inner.committer.clone(), inner.publisher.epoch())
-        };
+        let (then, epoch) = give_way(|| {
+            let (mut committer, epoch) = {
+                let inner = self.inner();
+                (inner.committer.clone(), inner.publisher.epoch())
+            };
+            (committer.carry_out(admitted.prepared.clone(), now_ns).snapshot, epoch)
+        });
         let mut preview = Preview::default();
-        let then = committer.carry_out(admitted.prepared.clone(), now_ns).snapshot;
         self.scan(|inner, connections, now, worker| {
             debug_assert!(inner.publisher.epoch() == epoch, "changes take turns");
             let present = inner.publisher.current();

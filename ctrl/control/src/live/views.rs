@@ -6,6 +6,7 @@ use engine::cells::Cells;
 use engine::conntrack::fair_share;
 use engine::{Direction, NicSlot, Reason};
 
+use super::turns::give_way;
 use super::{Inner, Live, NoAnswer, names, spread};
 use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
@@ -121,23 +122,6 @@ impl From<NoAnswer> for Unanswered {
 }
 
 impl Live {
-    /// Connections of all NICs, tombstones included, and the NICs that have more than their fair share (semantics
-    /// 6.1), those with most first.
-    pub fn connections_held(&self) -> (u64, Vec<(String, u32)>) {
-        let inner = self.inner();
-        let (mut all, mut above, share) = (0, Vec::new(), inner.fair_share());
-        for key in inner.committer.policy().nics.keys() {
-            let Some(slot) = inner.committer.nic_slot(key) else { continue };
-            let held = inner.population.get(slot);
-            all += u64::from(held);
-            if held > share {
-                above.push((key.to_string(), held));
-            }
-        }
-        above.sort_by_key(|(_, held)| std::cmp::Reverse(*held));
-        (all, above)
-    }
-
     /// `explain`: by the very snapshot that the workers judge by and with the NIC's connections as they have them, or as the first
     /// of a connection. A NIC's limit counts; how full a worker's table is does not.
     pub async fn explain(&self, question: shape::Question) -> Result<shape::Explanation, Unanswered> {
@@ -170,13 +154,13 @@ impl Live {
 
     /// `show counters`
     pub fn counters(&self) -> Counters {
-        self.inner().counters()
+        give_way(|| self.inner().counters())
     }
 
     /// `show nics`
     pub fn nics(&self) -> Vec<shape::Nic> {
         let inner = self.inner();
-        inner.committer.policy().nics.values().map(|nic| inner.nic(nic)).collect()
+        give_way(|| inner.committer.policy().nics.values().map(|nic| inner.nic(nic)).collect())
     }
 
     /// `show groups`
@@ -310,7 +294,7 @@ impl Inner {
     }
 
     /// Connections of a table that each NIC may always have (semantics 6.1).
-    fn fair_share(&self) -> u32 {
+    pub(super) fn fair_share(&self) -> u32 {
         let all = self.workers.iter().map(|worker| worker.capacity).sum();
         fair_share(all, self.publisher.current().policy_nics())
     }

@@ -173,7 +173,7 @@ impl Watchman {
     }
 
     fn look_at_table(&self, live: &Live) {
-        let (held, above) = live.connections_held();
+        let Some((held, above)) = live.connections_held() else { return };
         if held * 100 < self.capacity * FULL {
             return live.board().clear(TABLE);
         }

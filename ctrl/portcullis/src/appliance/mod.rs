@@ -46,11 +46,14 @@ use log::Lines;
 use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
 use service::{Signals, tell_reloading, tell_supervisor};
-use watch::Watch;
+use watch::Stamp;
 use workers::Workers;
 
 /// How often the workers are looked after.
 const WATCH_EVERY: Duration = Duration::from_millis(25);
+/// Threads that serve clients and make changes, all of them on the control core. What takes long gives its thread away; this thread,
+/// which minds signals and looks after the workers, waits for none of them.
+const CONTROL_THREADS: usize = 4;
 /// What a restart means, told at the end of every run.
 const FORGETS: &str = "a restart forgets all connections and tombstones: after it only opening packets pass, and what was disconnected \
                        may open again; with [conntrack] pickup_grace = SECONDS segments of older TCP connections may go on for so long \
@@ -58,6 +61,8 @@ const FORGETS: &str = "a restart forgets all connections and tombstones: after i
 
 /// The command.
 pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
+    // What comes into the file from here on is a change of it.
+    let stamp = args.policy.as_deref().map(Stamp::of);
     let Input { config, policy, cores, warnings } = read_input(args)?;
     // Before there are threads of its own or of DPDK.
     cores.keep_to_control();
@@ -65,7 +70,7 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
     log::listen_to_dpdk();
     let of_policy = policy.iter().flat_map(|parsed| &parsed.warnings);
     warnings.iter().chain(of_policy).for_each(|warning| warn!("{warning}"));
-    let ended = run_with(config, policy, args, &cores, &lines);
+    let ended = run_with(config, policy, (args, stamp), &cores, &lines);
     lines.flush();
     ended
 }
@@ -73,12 +78,13 @@ pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
 fn run_with(
     config: Config,
     policy: Option<Parsed>,
-    args: &cli::Run,
+    (args, stamp): (&cli::Run, Option<Stamp>),
     cores: &Cores,
     lines: &Lines,
 ) -> Result<ExitCode, Failure> {
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    let runtime = Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build();
+    let runtime = runtime.map_err(Failure::runtime)?;
     let mut signals = {
         let _within = runtime.enter();
         Signals::new().map_err(Failure::runtime)?
@@ -91,7 +97,8 @@ fn run_with(
     })?;
     // Standard input is read once: it does not govern, it fills.
     let is_file = |path: &&Path| *path != Path::new("-");
-    let policy_file = args.policy.as_deref().filter(is_file).filter(|_| config.source() == Source::File);
+    let policy_file = args.policy.as_deref().filter(is_file).zip(stamp);
+    let policy_file = policy_file.filter(|_| config.source() == Source::File);
     let opening = opening(&config, args.new_store)?;
     let (first, path) = (config.clone(), args.policy.clone());
     let begin = move || begin_with(first, opening, policy, path.as_deref());
@@ -230,20 +237,16 @@ impl Dataplane {
     fn run(
         self,
         beginning: Beginning,
-        policy_file: Option<&Path>,
+        policy_file: Option<(&Path, Stamp)>,
         doors: &Doors,
         runtime: Runtime,
         signals: Signals,
         lines: &Lines,
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, secret, pool, eal, cores } = self;
-        let watch = policy_file.map(|path| {
-            let _within = runtime.enter();
-            (path.to_owned(), Watch::new(path))
-        });
         let start = Instant::now();
         let (parts, jobs) = assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
-        let governing_file = policy_file.map(|path| path.display().to_string());
+        let governing_file = policy_file.map(|(path, _)| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
         let means = Means {
@@ -256,7 +259,8 @@ impl Dataplane {
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);
-        let result = runtime.block_on(supervise(&live, doors, &mut workers, signals, watch, looked_after));
+        let result =
+            runtime.block_on(supervise(&live, doors, &mut workers, signals, policy_file, looked_after));
         tell_supervisor("STOPPING=1");
         keeper.stop();
         let stuck = workers.stop();
@@ -329,7 +333,7 @@ async fn supervise(
     doors: &Doors,
     workers: &mut Workers,
     mut signals: Signals,
-    file: Option<(std::path::PathBuf, std::io::Result<Watch>)>,
+    file: Option<(&Path, Stamp)>,
     mut watchman: Watchman,
 ) -> Result<(), Failure> {
     let again = Arc::new(Notify::new());
@@ -339,13 +343,12 @@ async fn supervise(
         // What the file says counts after that.
         again.notify_one();
     }
-    if let Some((path, watch)) = file {
-        let (of_file, kept) = (live.clone(), again.clone());
+    if let Some((path, stamp)) = file {
+        let (of_file, kept, path) = (live.clone(), again.clone(), path.to_owned());
+        tokio::spawn(reload::watch(path.clone(), stamp, again.clone(), live.board().clone()));
         health::supervised(live, "reload of the policy file", move || {
             reload::serve(of_file.clone(), path.clone(), kept.clone())
         });
-        let board = live.board().clone();
-        tokio::spawn(reload::watch(watch, again.clone(), board));
     }
     let serve = doors.serve(live);
     tokio::pin!(serve);

@@ -1,78 +1,158 @@
 //! The policy file, read again: when it changes, and on SIGHUP.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::api::shape::Receipt;
 use control::api::shape::State;
 use control::document::parse_policy;
 use control::health::{Board, Severity};
-use control::live::{Author, Change, Live};
-use control::source::read_file;
+use control::live::{Author, Change, Live, Refused};
+use control::source::{MAX_DOCUMENT, text};
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::watch::Watch;
+use super::watch::{Glances, LOOK_EVERY, Stamp, Watch};
 
 /// The file says something else than what is in force.
 const REFUSED: (&str, &str) = ("policy file", "refused");
+const UNWATCHED: (&str, &str) = ("policy file", "unwatched");
+/// How soon it is tried again where the moment was bad.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long that is put off at most, as it goes on.
+const LONGEST_RETRY: Duration = Duration::from_secs(16);
+
+/// Why the file is not in force.
+enum Failed {
+    /// It must be mended.
+    Wrong(String),
+    /// The same file may do later.
+    NotNow(String),
+}
 
 /// Applies the file each time it is told to, one time after the other. Never ends.
 pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
+    let (mut patience, mut told) = (Duration::MAX, None);
     loop {
-        again.notified().await;
+        // Tried again: told to, or after a while.
+        let _ = timeout(patience, again.notified()).await;
         // A change that awaits its confirmation is not built upon; what the file says then counts afterwards.
         live.settled().await;
-        match reload(&live, &path).await {
+        let (reason, cure) = match reload(&live, &path).await {
             Ok(receipt) => {
                 live.board().clear(REFUSED);
                 receipt.warnings.iter().for_each(|warning| warn!("{warning}"));
                 if receipt.state == State::Unchanged {
                     info!("{}: nothing has changed", path.display());
                 }
+                (patience, told) = (Duration::MAX, None);
+                continue;
             }
-            Err(reason) => {
-                error!("{reason}; the policy stays as it was");
-                live.board().raise(
-                    REFUSED,
-                    Severity::Degraded,
-                    format!("{reason}; the policy in force is an older one"),
-                    "mend the file: it is read again when it changes, and on SIGHUP",
-                );
+            Err(Failed::Wrong(reason)) => {
+                patience = Duration::MAX;
+                (
+                    reason,
+                    "mend the file, or apply it with `portcullis apply`: it is read again when it changes, and on SIGHUP",
+                )
             }
+            Err(Failed::NotNow(reason)) => {
+                // A large file costs its reader something each time.
+                patience = if patience == Duration::MAX { RETRY } else { (2 * patience).min(LONGEST_RETRY) };
+                (reason, "it is tried again by itself")
+            }
+        };
+        if told.as_ref() != Some(&reason) {
+            error!("{reason}; the policy stays as it was");
         }
+        live.board().raise(
+            REFUSED,
+            Severity::Degraded,
+            format!("{reason}; the policy in force is an older one"),
+            cure,
+        );
+        told = Some(reason);
     }
 }
 
 /// Reads, validates and applies the file; refused, it says why in one line.
-async fn reload(live: &Live, path: &Path) -> Result<Receipt, String> {
-    let (file, limits) = (path.to_owned(), live.config().policy.limits);
+async fn reload(live: &Live, path: &Path) -> Result<Receipt, Failed> {
+    let (file, policy) = (path.to_owned(), live.config().policy);
     let read = move || {
-        let text = read_file(&file)?;
-        parse_policy(&text, &file.display().to_string(), &limits)
+        let bytes = read_regular(&file)?;
+        let name = file.display().to_string();
+        let parsed = text(name.clone(), bytes).and_then(|text| parse_policy(&text, &name, &policy.limits));
+        parsed.map_err(|diagnostic| Failed::Wrong(diagnostic.to_string()))
     };
-    let document = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
-    let document = document.map_err(|diagnostic| diagnostic.to_string())?;
-    let author = Author::file(path.display().to_string());
-    let applied = live.apply(Change::to(document, author)).await;
-    applied.map_err(|refused| format!("{}: {refused}", path.display()))
+    let document = tokio::task::spawn_blocking(read).await;
+    let document = document.map_err(|error| Failed::NotNow(error.to_string()))??;
+    let change = Change {
+        max_removed_share: Some(policy.max_removed_share),
+        ..Change::to(document, Author::file(path.display().to_string()))
+    };
+    live.apply(change).await.map_err(|refused| {
+        let reason = format!("{}: {refused}", path.display());
+        match refused {
+            Refused::Store(_)
+            | Refused::NoAnswer(_)
+            | Refused::Exhausted(_)
+            | Refused::Unconfirmed { .. } => Failed::NotNow(reason),
+            _ => Failed::Wrong(reason),
+        }
+    })
 }
 
-/// Says when the file has changed. Without a watch (a kernel without inotify, too many watches), SIGHUP is left.
-pub async fn watch(watch: std::io::Result<Watch>, again: Arc<Notify>, board: Board) {
-    let failed = match watch {
-        Ok(mut watch) => loop {
-            match watch.changed().await {
-                Ok(()) => again.notify_one(),
-                Err(error) => break error,
-            }
-        },
-        Err(error) => error,
-    };
-    board.raise(
-        ("policy file", "unwatched"),
-        Severity::Degraded,
-        format!("it is not watched: {failed}"),
-        "send SIGHUP after changes, or raise fs.inotify.max_user_watches and restart",
-    );
+/// The bytes of a file that can be read to its end. Anything else could hold the reader up for good.
+fn read_regular(path: &Path) -> Result<Vec<u8>, Failed> {
+    let at = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let not_now = |error: io::Error| Failed::NotNow(at(&error));
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(not_now)?;
+    let found = file.metadata().map_err(not_now)?;
+    if !found.is_file() {
+        return Err(Failed::Wrong(at(&"it is no file; allowed: a regular file, also behind links")));
+    }
+    if found.len() > MAX_DOCUMENT as u64 {
+        let what = format!("it has {} bytes; allowed: {MAX_DOCUMENT}", found.len());
+        return Err(Failed::Wrong(at(&what)));
+    }
+    let mut bytes = Vec::new();
+    let room = bytes.try_reserve_exact(found.len() as usize);
+    room.map_err(|error| Failed::NotNow(at(&error)))?;
+    // It may grow meanwhile: then it is read again.
+    file.take(MAX_DOCUMENT as u64).read_to_end(&mut bytes).map_err(not_now)?;
+    Ok(bytes)
+}
+
+/// Says when the file has changed since it bore the stamp `read`. Without notifications (a kernel without inotify, too many watches,
+/// no descriptor to spare) it is looked at each second until they can be had.
+pub async fn watch(path: PathBuf, mut read: Stamp, again: Arc<Notify>, board: Board) {
+    let mut glances = Glances::new(&path, read);
+    loop {
+        let failed = match Watch::new(&path, read) {
+            Ok(mut watch) => loop {
+                board.clear(UNWATCHED);
+                match watch.changed().await {
+                    Ok(()) => again.notify_one(),
+                    Err(error) => break error,
+                }
+            },
+            Err(error) => error,
+        };
+        board.raise(
+            UNWATCHED,
+            Severity::Degraded,
+            format!("changes of it are not told: {failed}; it is looked at each second"),
+            "raise fs.inotify.max_user_watches and max_user_instances, or the limit of open files",
+        );
+        sleep(LOOK_EVERY).await;
+        if glances.is_another() {
+            glances.reads();
+            read = Stamp::of(&path);
+            again.notify_one();
+        }
+    }
 }

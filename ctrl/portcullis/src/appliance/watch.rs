@@ -2,6 +2,9 @@
 //!
 //! A file is read only after it was closed or moved there, never while it is being written: half a policy would cut
 //! connections. Symbolic links on the way to the file are watched too, since that is how Kubernetes swaps its volumes.
+//!
+//! Not everything is told: a directory on the way that is replaced, another name of the same file (a hard link, a bind mount) that is
+//! written to, a kernel that can watch no more. So what the path leads to is looked at each second, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -9,8 +12,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -19,19 +23,69 @@ use tokio::time::timeout;
 
 /// A change is told when nothing has happened for so long: writers like to close a file more than once.
 const QUIET: Duration = Duration::from_millis(150);
-/// How often places that can't be watched (a directory that is gone) are tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// The longest that a change waits for that: a file that is written again and again is read all the same.
+const LONGEST_QUIET: Duration = Duration::from_secs(1);
+/// How often the file is looked at, and places that can't be watched (a directory that is gone) are tried again.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Links that are followed, as the kernel counts.
 const MAX_LINKS: usize = 40;
+
+/// Which file a path leads to, and which state of it. `None` if there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(Option<[i64; 7]>);
+
+impl Stamp {
+    /// As of now.
+    pub fn of(path: &Path) -> Stamp {
+        let found = std::fs::metadata(path).ok().map(|found| {
+            let (device, inode, size) = (found.dev() as i64, found.ino() as i64, found.size() as i64);
+            let (mtime, ctime) = ([found.mtime(), found.mtime_nsec()], [found.ctime(), found.ctime_nsec()]);
+            [device, inode, size, mtime[0], mtime[1], ctime[0], ctime[1]]
+        });
+        Stamp(found)
+    }
+}
+
+/// Looks at a file now and then.
+pub struct Glances {
+    path: PathBuf,
+    /// As it was when it was last read.
+    read: Stamp,
+    last: Stamp,
+}
+
+impl Glances {
+    /// At a file that was read when it bore this stamp.
+    pub fn new(path: &Path, read: Stamp) -> Glances {
+        Glances { path: path.to_owned(), read, last: read }
+    }
+
+    /// True if it is another than was read, and has not changed since the last look: nobody is writing it.
+    pub fn is_another(&mut self) -> bool {
+        let now = Stamp::of(&self.path);
+        let rests = std::mem::replace(&mut self.last, now) == now;
+        rests && now != self.read && now.0.is_some()
+    }
+
+    /// It is about to be read.
+    pub fn reads(&mut self) {
+        self.read = Stamp::of(&self.path);
+        self.last = self.read;
+    }
+}
 
 /// A watched file.
 pub struct Watch {
     path: PathBuf,
+    glances: Glances,
+    looked: Instant,
     inotify: AsyncFd<OwnedFd>,
     /// What counts, by watched directory.
     names: HashMap<i32, (PathBuf, HashSet<OsString>)>,
     is_complete: bool,
     state: State,
+    /// Since when a change is not told.
+    since: Option<Instant>,
 }
 
 /// What was seen since the last change that was told.
@@ -44,14 +98,23 @@ struct State {
 }
 
 impl Watch {
-    /// Begins to watch; call it before the file is first read.
-    pub fn new(path: &Path) -> io::Result<Watch> {
+    /// Begins to watch a file that was read when it bore this stamp.
+    pub fn new(path: &Path, read: Stamp) -> io::Result<Watch> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let path = std::path::absolute(path)?;
         // SAFETY: the descriptor was just made; an OwnedFd keeps it open, and the same, until it is dropped.
         let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let mut watch =
-            Watch { path, inotify, names: HashMap::new(), is_complete: false, state: State::default() };
+        let glances = Glances::new(&path, read);
+        let mut watch = Watch {
+            path,
+            glances,
+            looked: Instant::now(),
+            inotify,
+            names: HashMap::new(),
+            is_complete: false,
+            state: State::default(),
+            since: None,
+        };
         watch.look_around();
         Ok(watch)
     }
@@ -59,31 +122,48 @@ impl Watch {
     /// Waits until the file has changed and is whole again.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
-            let patience = match self.state {
-                State { changed: true, in_writing: false } => QUIET,
-                _ if !self.is_complete => RETRY,
-                _ => Duration::MAX,
-            };
-            match timeout(patience, self.inotify.readable()).await {
-                Ok(ready) => {
-                    let mut ready = ready?;
-                    ready.clear_ready();
-                    drop(ready);
-                    self.read_events()?;
-                    self.look_around();
+            if let Ok(ready) = timeout(self.patience(), self.inotify.readable()).await {
+                let mut ready = ready?;
+                ready.clear_ready();
+                drop(ready);
+                self.read_events()?;
+                self.look_around();
+                if self.state.changed {
+                    self.since.get_or_insert_with(Instant::now);
                 }
-                Err(_) if self.state.changed && !self.state.in_writing => {
-                    self.state = State::default();
-                    return Ok(());
+                if !self.is_overdue() {
+                    continue;
                 }
-                Err(_) => {
-                    let was_complete = self.is_complete;
-                    self.look_around();
-                    // What happened in a directory that nobody watched is not known.
-                    self.state.changed |= self.is_complete && !was_complete;
+            }
+            if self.state == (State { changed: true, in_writing: false }) {
+                (self.state, self.since) = (State::default(), None);
+                self.glances.reads();
+                return Ok(());
+            }
+            if self.looked.elapsed() >= LOOK_EVERY {
+                self.looked = Instant::now();
+                let was_complete = self.is_complete;
+                self.look_around();
+                // What happened in a directory that nobody watched is not known.
+                self.state.changed |= self.is_complete && !was_complete;
+                if self.glances.is_another() && !self.state.in_writing {
+                    self.state = State { changed: true, in_writing: false };
                 }
             }
         }
+    }
+
+    /// How long to wait for the next event.
+    fn patience(&self) -> Duration {
+        match self.state {
+            State { changed: true, in_writing: false } => QUIET,
+            _ => LOOK_EVERY.saturating_sub(self.looked.elapsed()),
+        }
+    }
+
+    /// A change that has waited long enough for those who write to end.
+    fn is_overdue(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= LONGEST_QUIET)
     }
 
     fn read_events(&mut self) -> io::Result<()> {

@@ -1,0 +1,84 @@
+//! Who may hold up whom: a change of a hundred thousand NICs takes seconds, and health, signals and deadlines wait for nobody.
+
+use std::sync::{MutexGuard, PoisonError, TryLockError};
+
+use engine::cells::Population;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::{Inner, Live};
+
+/// What health says of the workers, as it was when it could last be looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pulse {
+    pub generation: u32,
+    pub lagging: Vec<usize>,
+}
+
+/// Does what takes long: others that this thread serves are served by another one meanwhile, where the runtime has more.
+pub(super) fn give_way<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+impl Live {
+    /// Waits for whoever holds it: a change that is worked out, at the longest.
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner_now()
+            .unwrap_or_else(|| give_way(|| self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, if nobody holds it.
+    fn inner_now(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.shared.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The present generation and who does not follow yet; of a moment ago, while a change is worked out.
+    pub(super) fn pulse(&self) -> Pulse {
+        let mut last = self.shared.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = self.inner_now() {
+            *last = inner.pulse();
+        }
+        last.clone()
+    }
+
+    /// Frees old snapshots that a worker held too long at the time of their change.
+    pub fn reclaim(&self) {
+        if let Some(mut inner) = self.inner_now()
+            && inner.publisher.in_limbo() > 0
+        {
+            inner.publisher.reclaim();
+        }
+    }
+
+    /// Connections of all NICs, tombstones included, and the NICs that have more than their fair share (semantics
+    /// 6.1), those with most first. `None` while a change is worked out.
+    pub fn connections_held(&self) -> Option<(u64, Vec<(String, u32)>)> {
+        let inner = self.inner_now()?;
+        let (mut all, mut above, share) = (0, Vec::new(), inner.fair_share());
+        let population: &Population = &inner.population;
+        for key in inner.committer.policy().nics.keys() {
+            let Some(slot) = inner.committer.nic_slot(key) else { continue };
+            let held = population.get(slot);
+            all += u64::from(held);
+            if held > share {
+                above.push((key.to_string(), held));
+            }
+        }
+        above.sort_by_key(|(_, held)| std::cmp::Reverse(*held));
+        Some((all, above))
+    }
+}
+
+impl Inner {
+    pub(super) fn pulse(&self) -> Pulse {
+        let epoch = self.publisher.epoch();
+        let lagging = (0..self.workers.len()).filter(|id| !self.publisher.acknowledged(*id, epoch)).collect();
+        Pulse { generation: self.committer.generation().0, lagging }
+    }
+}
