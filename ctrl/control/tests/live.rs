@@ -265,3 +265,31 @@ fn the_counters_of_a_nic_begin_at_0_though_its_place_was_anothers() {
     assert_eq!((nic.inbound.packets.received, nic.outbound.packets.observed), (2, 2));
     assert_eq!(rig.live.nics()[0].displaced, 2);
 }
+
+#[test]
+fn listings_come_in_pages_behind_a_name_that_need_not_be_there() {
+    let mut rig = Rig::new();
+    let nics: Vec<_> =
+        (1..=5).map(|n| format!("{{ name: n{n}, vpc: prod, security_groups: [a] }}")).collect();
+    let text = POLICY
+        .replace("{ name: one, vpc: prod, addresses: [10.0.0.1], security_groups: [a] }", &nics.join(", "));
+    rig.acknowledged(document(&text));
+    let key = |name: &str| control::model::Key::in_default(name);
+    let nics = |after: Option<&str>, limit| {
+        let after = after.map(key);
+        let page = rig.live.nics_after(after.as_ref(), limit);
+        page.into_iter().map(|nic| nic.nic).collect::<Vec<_>>()
+    };
+    assert_eq!(nics(None, 2), ["n1", "n2"]);
+    assert_eq!(nics(Some("n2"), 2), ["n3", "n4"]);
+    assert_eq!(nics(Some("n2x"), usize::MAX), ["n3", "n4", "n5"]);
+    assert_eq!(nics(Some("n5"), 2), [""; 0]);
+    let groups = rig.live.groups_after(None, 1);
+    assert_eq!((groups.len(), &*groups[0].group, groups[0].nics.len()), (1, "a", 5));
+    let behind = rig.live.groups_after(Some(&key("a")), usize::MAX);
+    assert_eq!(behind.iter().map(|group| &*group.group).collect::<Vec<_>>(), ["default"]);
+    let history = |before, limit| {
+        rig.live.history_page(before, limit).iter().map(|record| record.generation).collect::<Vec<_>>()
+    };
+    assert_eq!((history(None, 1), history(Some(2), 5), history(Some(1), 5)), (vec![2], vec![1], vec![]));
+}

@@ -42,5 +42,11 @@ fn health_answers_while_a_large_change_is_worked_out() {
         assert!(to == "0" || meanwhile >= 3, "{meanwhile} answers while going back to {to}");
     }
     assert_eq!(appliance.show("snapshot")["nics"], NICS);
+    // Page by page, and as one list.
+    let listed: serde_json::Value =
+        serde_json::from_str(&appliance.text(["show", "nics", "-o", "json"])).unwrap();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), NICS as usize);
+    assert!(listed.iter().enumerate().all(|(n, nic)| nic["nic"] == format!("n{n}")));
     appliance.end();
 }

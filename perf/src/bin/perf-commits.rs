@@ -8,7 +8,7 @@ use perf::commits::{
     preview,
     report::{Report, bare_fsync},
     rig::Setup,
-    scale, storm, undo,
+    scale, storm, undo, wholesale,
     world::Size,
 };
 
@@ -55,6 +55,11 @@ enum What {
     Undo {
         #[arg(long, default_value_t = 100_000)]
         connections: u32,
+    },
+    /// All NICs come, go, and are brought back.
+    Wholesale {
+        #[arg(long, default_value_t = 100_000)]
+        nics: u32,
     },
     /// A dry run.
     Preview {
@@ -111,6 +116,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             outcome.forbidden_passed == 0
                 && outcome.passed[1] == 0
                 && outcome.passed[2] as f64 >= 0.999 * outcome.connections[1] as f64
+        }
+        What::Wholesale { nics } => {
+            let outcome = wholesale::run(nics);
+            report.ms("all NICs come", outcome.apply);
+            report.ms("all go", outcome.delete);
+            report.ms("rolled back: all are who they were", outcome.rollback);
+            report.ms("each gets another address", outcome.readdress);
+            report.ms("rolled back: each has its address", outcome.rollback_addresses);
+            report.ms("rolled back to none", outcome.rollback_to_none);
+            true
         }
         What::Preview { connections, rounds } => {
             let calm = Duration::from_secs(3);

@@ -8,4 +8,5 @@ pub mod scale;
 pub mod storm;
 pub mod subjects;
 pub mod undo;
+pub mod wholesale;
 pub mod world;

@@ -1,15 +1,24 @@
 //! Requests about connections.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Json, Response};
+use hyper::body::Frame;
+use tokio::sync::mpsc;
 
 use super::change::{bad_request, internal};
 use super::refusals::{Absent, Senseless, Unanswered};
 use super::shape::{Connection, Count};
 use super::{Failed, Peer};
-use crate::live::{Filter, Live, WrittenFilter};
+use crate::live::{Filter, Live, NoAnswer, WrittenFilter};
+
+/// Pieces of a listing that wait for their reader.
+const WAITING: usize = 4;
 
 type Asked = Result<Query<WrittenFilter>, QueryRejection>;
 
@@ -29,23 +38,42 @@ async fn filter(live: &Live, asked: Asked) -> Result<Filter, Failed> {
 )]
 pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, Failed> {
     let filter = filter(&live, asked).await?;
-    // Text at once: a million connections as values would take several times its room.
-    let listing = tokio::spawn(async move {
-        let mut text = vec![b'['];
-        let listed = live.connections(&filter, |connection| {
-            if text.len() > 1 {
-                text.push(b',');
-            }
-            // Writing to a vector does not fail, and every key is a text.
-            let _ = serde_json::to_writer(&mut text, &connection);
-        });
-        listed.await.map(|()| {
-            text.push(b']');
-            text
-        })
+    let (send, mut receive) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        if let Err(error) = live.list(&filter, &send).await {
+            let _ = send.send(Err(error)).await;
+        }
     });
-    let text = listing.await.map_err(internal)??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    // The status says whether a first piece came; a worker that fails later breaks the answer off.
+    let first = receive.recv().await.ok_or_else(|| internal("the listing has ended"))??;
+    let pieces = Pieces { first: Some(first), rest: receive };
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(pieces)).into_response())
+}
+
+/// The body of a listing, made while it is read: a million connections take no more room than a thousand.
+struct Pieces {
+    first: Option<Bytes>,
+    rest: mpsc::Receiver<Result<Bytes, NoAnswer>>,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        let piece = ready!(self.rest.poll_recv(context));
+        Poll::Ready(
+            piece.map(|piece| {
+                piece.map(Frame::data).map_err(|error| std::io::Error::other(error.to_string()))
+            }),
+        )
+    }
 }
 
 /// How many connections and tombstones fit

@@ -42,6 +42,7 @@ mod explain;
 mod guard;
 mod objects;
 mod openapi;
+mod page;
 mod refusals;
 mod server;
 pub mod shape;

@@ -1,9 +1,13 @@
 //! Requests that only look: what `show` shows, the history, the health.
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 
+use super::Failed;
+use super::page::{HistoryQuery, PageQuery, by_generation, by_name};
+use super::refusals::Senseless;
 use super::shape::{Counters, Group, Health, Nic, Record, Snapshot, Status, Worker};
 use crate::live::Live;
 
@@ -11,29 +15,41 @@ use crate::live::Live;
 ///
 /// The newest first; at most 1,025.
 #[utoipa::path(
-    get, path = "/v1/history", tag = "generations",
-    responses((status = 200, description = "Its records", body = Vec<Record>))
+    get, path = "/v1/history", tag = "generations", params(HistoryQuery),
+    responses((status = 200, description = "Their records", body = Vec<Record>), Senseless)
 )]
-pub(super) async fn history(State(live): State<Live>) -> Json<Vec<Record>> {
-    Json(live.history())
+pub(super) async fn history(
+    State(live): State<Live>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<Vec<Record>>, Failed> {
+    let (before, limit) = by_generation(query)?;
+    Ok(Json(live.history_page(before, limit)))
 }
 
 /// NICs with their addresses, groups and limits
 #[utoipa::path(
-    get, path = "/v1/nics", tag = "state",
-    responses((status = 200, description = "All of them", body = Vec<Nic>))
+    get, path = "/v1/nics", tag = "state", params(PageQuery),
+    responses((status = 200, description = "NICs by name", body = Vec<Nic>), Senseless)
 )]
-pub(super) async fn nics(State(live): State<Live>) -> Json<Vec<Nic>> {
-    Json(live.nics())
+pub(super) async fn nics(
+    State(live): State<Live>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<Vec<Nic>>, Failed> {
+    let (after, limit) = by_name(query)?;
+    Ok(Json(live.nics_after(after.as_ref(), limit)))
 }
 
 /// Security groups with the numbers of their rules, and their members
 #[utoipa::path(
-    get, path = "/v1/groups", tag = "state",
-    responses((status = 200, description = "All of them", body = Vec<Group>))
+    get, path = "/v1/groups", tag = "state", params(PageQuery),
+    responses((status = 200, description = "Groups by name", body = Vec<Group>), Senseless)
 )]
-pub(super) async fn groups(State(live): State<Live>) -> Json<Vec<Group>> {
-    Json(live.groups())
+pub(super) async fn groups(
+    State(live): State<Live>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<Vec<Group>>, Failed> {
+    let (after, limit) = by_name(query)?;
+    Ok(Json(live.groups_after(after.as_ref(), limit)))
 }
 
 /// Packets by reason, worker, NIC and port

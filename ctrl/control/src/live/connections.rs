@@ -25,10 +25,15 @@ const SLICE: usize = 512;
 const PACE: Duration = Duration::from_nanos(1300);
 /// What a scan may be ahead of its pace.
 const AHEAD: Duration = Duration::from_millis(1);
+/// Bytes of a listing that are sent at once.
+const PIECE: usize = 64 << 10;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long its answer is waited for without giving the thread away.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// Where pieces of a listing go.
+pub(crate) type Sending = tokio::sync::mpsc::Sender<Result<hyper::body::Bytes, NoAnswer>>;
 
 /// A worker that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,54 @@ impl Interview<'_> {
     }
 }
 
+/// Everything that lies in the workers' tables, a slice of one worker at a time.
+struct Slices<'l> {
+    interview: Interview<'l>,
+    workers: usize,
+    /// Where the next slice of this worker begins; `None` once there is none.
+    from: Option<u32>,
+    due: Instant,
+}
+
+/// Connections of one worker at one moment.
+struct Slice {
+    worker: usize,
+    /// The tick of then.
+    now: u32,
+    connections: Vec<Connection>,
+}
+
+impl Slices<'_> {
+    /// The next one, into the room of the one before. Others have their turn between the slices, and the worker's packets above all.
+    async fn next(&mut self, before: Option<Slice>) -> Result<Option<Slice>, NoAnswer> {
+        let mut room = before.map_or_else(|| Vec::with_capacity(SLICE), |slice| slice.connections);
+        room.clear();
+        if self.from.is_none() {
+            self.interview = self.interview.live.interview(self.interview.worker + 1);
+            (self.from, self.due) = (Some(0), Instant::now());
+        } else if self.from != Some(0) {
+            match self.due.checked_duration_since(Instant::now()).filter(|ahead| *ahead > AHEAD) {
+                Some(ahead) => tokio::time::sleep(ahead).await,
+                None => tokio::task::yield_now().await,
+            }
+        }
+        let (Some(from), worker) = (self.from, self.interview.worker) else { return Ok(None) };
+        if worker >= self.workers {
+            return Ok(None);
+        }
+        let Answer { connections, next, now, .. } = self.interview.ask(Task::List, from, room).await?;
+        self.due += PACE * connections.len() as u32;
+        self.from = next;
+        Ok(Some(Slice { worker, now: now.up, connections }))
+    }
+}
+
 impl Live {
+    fn slices(&self) -> Slices<'_> {
+        let workers = self.inner().workers.len();
+        Slices { interview: self.interview(0), workers, from: Some(0), due: Instant::now() }
+    }
+
     fn interview(&self, worker: usize) -> Interview<'_> {
         Interview { live: self, worker, answer: bounded(1) }
     }
@@ -96,25 +148,40 @@ impl Live {
         &self,
         mut each: impl FnMut(&Inner, &[Connection], u32, usize),
     ) -> Result<(), NoAnswer> {
-        let count = self.inner().workers.len();
-        for worker in 0..count {
-            let interview = self.interview(worker);
-            let (mut from, mut room) = (0, Vec::with_capacity(SLICE));
-            let mut due = Instant::now();
-            loop {
-                let answer = interview.ask(Task::List, from, room).await?;
-                due += PACE * answer.connections.len() as u32;
-                each(&self.inner(), &answer.connections, answer.now.up, worker);
-                let Some(next) = answer.next else { break };
-                (from, room) = (next, answer.connections);
-                room.clear();
-                // Others have their turn between the slices, and the worker's packets above all.
-                match due.checked_duration_since(Instant::now()).filter(|ahead| *ahead > AHEAD) {
-                    Some(ahead) => tokio::time::sleep(ahead).await,
-                    None => tokio::task::yield_now().await,
+        let (mut slices, mut slice) = (self.slices(), None);
+        while let Some(found) = slices.next(slice).await? {
+            each(&self.inner(), &found.connections, found.now, found.worker);
+            slice = Some(found);
+        }
+        Ok(())
+    }
+
+    /// Sends every connection that the filter lets through, as JSON in pieces of some size, to whoever takes them in his own time. Ends
+    /// early if nobody does any more.
+    pub(crate) async fn list(&self, filter: &Filter, pieces: &Sending) -> Result<(), NoAnswer> {
+        let (mut slices, mut slice) = (self.slices(), None);
+        let (mut text, mut is_first) = (vec![b'['], true);
+        while let Some(found) = slices.next(slice).await? {
+            {
+                let inner = self.inner();
+                let shown =
+                    found.connections.iter().filter_map(|c| inner.connection(c, found.now, found.worker));
+                for shown in shown.filter(|shown| filter.holds(&inner, shown)) {
+                    if !std::mem::take(&mut is_first) {
+                        text.push(b',');
+                    }
+                    // Writing to a vector does not fail, and every key is a text.
+                    let _ = serde_json::to_writer(&mut text, &shown);
                 }
             }
+            if text.len() >= PIECE && pieces.send(Ok(std::mem::take(&mut text).into())).await.is_err() {
+                return Ok(());
+            }
+            slice = Some(found);
         }
+        text.push(b']');
+        // Nobody waits for it any more, or the last is sent.
+        let _ = pieces.send(Ok(text.into())).await;
         Ok(())
     }
 

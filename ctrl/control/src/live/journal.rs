@@ -128,6 +128,11 @@ impl Journal {
 impl Live {
     /// `history`: the generations that are remembered, the newest first.
     pub fn history(&self) -> Vec<Record> {
+        self.history_page(None, usize::MAX)
+    }
+
+    /// So many of them before a generation.
+    pub fn history_page(&self, before: Option<u32>, limit: usize) -> Vec<Record> {
         let mut inner = self.inner();
         let (killed, all) = (inner.killed(), inner.publisher.all_acknowledged(inner.publisher.epoch()));
         let killed = killed - inner.journal.killed_before;
@@ -137,7 +142,8 @@ impl Live {
         if all {
             inner.journal.records.iter_mut().for_each(|record| record.state = State::Acknowledged);
         }
-        inner.journal.records.iter().rev().cloned().collect()
+        let is_asked = |record: &&Record| before.is_none_or(|before| record.generation < before);
+        inner.journal.records.iter().rev().filter(is_asked).take(limit).cloned().collect()
     }
 
     /// Waits until every worker judges by a generation, which may be yet to come; if nobody makes it in time, for no longer.

@@ -1,6 +1,7 @@
 //! What is shown of the policy in force and of what the workers count.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use engine::cells::Cells;
 use engine::conntrack::fair_share;
@@ -159,34 +160,25 @@ impl Live {
 
     /// `show nics`
     pub fn nics(&self) -> Vec<shape::Nic> {
+        self.nics_after(None, usize::MAX)
+    }
+
+    /// So many of them behind a name.
+    pub fn nics_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<shape::Nic> {
         let inner = self.inner();
-        give_way(|| inner.committer.policy().nics.values().map(|nic| inner.nic(nic)).collect())
+        give_way(|| behind(&inner.committer.policy().nics, after, limit).map(|nic| inner.nic(nic)).collect())
     }
 
     /// `show groups`
     pub fn groups(&self) -> Vec<shape::Group> {
-        let inner = self.inner();
-        let policy = inner.committer.policy();
-        let mut members: BTreeMap<&model::Key, Vec<String>> = BTreeMap::new();
-        for nic in policy.nics.values() {
-            for group in &nic.security_groups {
-                members.entry(group).or_default().push(nic.key.to_string());
-            }
-        }
-        let group = |group: &std::sync::Arc<model::SecurityGroup>| {
-            let inbound =
-                group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
-            shape::Group {
-                group: group.key.to_string(),
-                description: group.description.clone(),
-                implied: group.implied,
-                inbound_rules: inbound,
-                outbound_rules: group.rules.len() - inbound,
-                rules: group.rules.iter().enumerate().map(|(at, rule)| described(group, at, rule)).collect(),
-                nics: members.get(&group.key).cloned().unwrap_or_default(),
-            }
-        };
-        policy.security_groups.values().map(group).collect()
+        self.groups_after(None, usize::MAX)
+    }
+
+    /// So many of them behind a name.
+    pub fn groups_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<shape::Group> {
+        // The policy is shared with what is in force: nobody waits for this.
+        let policy = &self.policy();
+        give_way(|| groups_of(policy, after, limit))
     }
 
     /// `show snapshot`
@@ -323,6 +315,43 @@ impl Inner {
             flushed_at: identity.map_or(0, |identity| identity.flush().0),
         }
     }
+}
+
+/// Of objects in the order of their names, so many behind one.
+fn behind<'o, V>(
+    objects: &'o model::Objects<model::Key, V>,
+    after: Option<&model::Key>,
+    limit: usize,
+) -> impl Iterator<Item = &'o std::sync::Arc<V>> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    objects.range::<_, model::Key>((from, Bound::Unbounded)).map(|(_, object)| object).take(limit)
+}
+
+/// So many groups of a policy behind a name.
+fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<shape::Group> {
+    let listed: Vec<_> = behind(&policy.security_groups, after, limit).collect();
+    let mut members: BTreeMap<&model::Key, Vec<String>> =
+        listed.iter().map(|group| (&group.key, Vec::new())).collect();
+    for nic in policy.nics.values() {
+        for group in &nic.security_groups {
+            if let Some(members) = members.get_mut(group) {
+                members.push(nic.key.to_string());
+            }
+        }
+    }
+    let group = |group: &std::sync::Arc<model::SecurityGroup>| {
+        let inbound = group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
+        shape::Group {
+            group: group.key.to_string(),
+            description: group.description.clone(),
+            implied: group.implied,
+            inbound_rules: inbound,
+            outbound_rules: group.rules.len() - inbound,
+            rules: group.rules.iter().enumerate().map(|(at, rule)| described(group, at, rule)).collect(),
+            nics: members.get(&group.key).cloned().unwrap_or_default(),
+        }
+    };
+    listed.into_iter().map(group).collect()
 }
 
 /// A rule at its position in its group.

@@ -16,6 +16,13 @@ pub fn nics(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
     show(body, output, |a: &Nic, b| natural(&a.nic, &b.nic), table::nics)
 }
 
+/// What is listed by a name of its own.
+#[derive(serde::Deserialize)]
+pub struct Named {
+    #[serde(alias = "nic", alias = "group")]
+    pub name: String,
+}
+
 /// Groups by name.
 pub fn groups(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
     show(body, output, |a: &Group, b| natural(&a.group, &b.group), table::groups)

@@ -136,8 +136,8 @@ pub fn show(args: &cli::Show) -> Result<ExitCode, Failure> {
 
 fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
     let (path, print): (&str, Printer) = match args.subject {
-        Subject::Nics => ("nics", listing::nics),
-        Subject::Groups => ("groups", listing::groups),
+        Subject::Nics => return print_pages(args, "nics", listing::nics),
+        Subject::Groups => return print_pages(args, "groups", listing::groups),
         Subject::Connections => ("connections", listing::connections),
         Subject::Counters => ("counters", |body, output| {
             print_answer(body, output, |body| Ok(table::counters(&parsed(body)?)))
@@ -156,6 +156,34 @@ fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
         failure::print(&format!("portcullis: not strict: {notice}\n"), true);
     }
     print(&answer.success()?, args.output)
+}
+
+/// Asks for a listing page by page, so that the appliance never holds more than one.
+fn print_pages(args: &cli::Show, what: &str, print: Printer) -> Result<ExitCode, Failure> {
+    const PAGE: usize = 5000;
+    let (mut all, mut after) = (vec![b'['], String::new());
+    loop {
+        let answer =
+            request(&args.client, Method::GET, &format!("/v1/{what}?limit={PAGE}{after}"), Vec::new())?;
+        if let Some(notice) = answer.notice.as_ref().filter(|_| after.is_empty()) {
+            failure::print(&format!("portcullis: not strict: {notice}\n"), true);
+        }
+        let body = answer.success()?;
+        let names: Vec<listing::Named> = parsed(&body)?;
+        let text = body.strip_prefix(b"[").and_then(|body| body.strip_suffix(b"]")).unwrap_or(&body);
+        if all.len() > 1 && !names.is_empty() {
+            all.push(b',');
+        }
+        all.extend_from_slice(text);
+        match names.last() {
+            Some(listing::Named { name }) if names.len() == PAGE => {
+                after = format!("&after={}", encoded(name))
+            }
+            _ => break,
+        }
+    }
+    all.push(b']');
+    print(&all, args.output)
 }
 
 /// `show health`; what has failed is an answer, too.

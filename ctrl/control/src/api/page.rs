@@ -1,0 +1,75 @@
+//! Listings in pages: who asks for one holds no more than that in memory, here and there.
+
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Failed;
+use super::change::bad_request;
+use crate::model::Key;
+
+/// Elements of a page at most.
+const LARGEST: usize = 100_000;
+
+/// A part of a listing.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// So many elements at most; all, if left out.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
+    limit: Option<u32>,
+    /// Those behind this name, in the order of projects and names, whether or not it is there: the last of the page before.
+    #[param(value_type = String, required = false, example = "web-1")]
+    after: Option<String>,
+}
+
+/// A part of the history.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HistoryQuery {
+    /// So many generations at most; all, if left out.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
+    limit: Option<u32>,
+    /// Those before this generation: the last of the page before.
+    #[param(value_type = u32, required = false)]
+    after: Option<u32>,
+}
+
+fn limit(asked: Option<u32>) -> Result<usize, Failed> {
+    match asked.map(|asked| asked as usize) {
+        None => Ok(usize::MAX),
+        Some(limit) if (1..=LARGEST).contains(&limit) => Ok(limit),
+        Some(_) => Err(bad_request(format!("limit: allowed: 1 to {LARGEST}"))),
+    }
+}
+
+fn read<Q>(query: Result<Query<Q>, QueryRejection>) -> Result<Q, Failed> {
+    query.map(|Query(query)| query).map_err(|error| bad_request(error.body_text()))
+}
+
+/// Behind which name, and how many.
+pub(super) fn by_name(
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<(Option<Key>, usize), Failed> {
+    let PageQuery { limit: asked, after } = read(query)?;
+    let after = after
+        .map(|name| {
+            let key = Key::parse(&name);
+            key.ok_or_else(|| {
+                bad_request(format!("after: {name:?} is no name; allowed: NAME or PROJECT/NAME"))
+            })
+        })
+        .transpose()?;
+    Ok((after, limit(asked)?))
+}
+
+/// Before which generation, and how many.
+pub(super) fn by_generation(
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<(Option<u32>, usize), Failed> {
+    let HistoryQuery { limit: asked, after } = read(query)?;
+    Ok((after, limit(asked)?))
+}
