@@ -1,6 +1,6 @@
 //! From the model to what the engine runs: groups and rules get numbers, rules get ranges, lists of groups get policies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use engine::time::TICK_NS;
 use engine::{GroupId, RuleId, VpcId, addr_bits, proto};
 
 use crate::config::{Config, Unknown};
-use crate::model::{Action, Direction, Identity, Key, Meaning, Mode, Policy, Prefix, Remote, Rule};
+use crate::model::{
+    Action, AddressGroup, Direction, Identity, Key, Meaning, Mode, Policy, Prefix, Remote, Rule,
+};
 
 /// First and last address of a prefix, and whether it is IPv6.
 pub fn range_of(prefix: &Prefix) -> (u128, u128, bool) {
@@ -62,6 +64,9 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
     }
 }
 
+/// Rules that no group has any more, beyond as many as there are, before their numbers are forgotten.
+const SLACK: usize = 1 << 16;
+
 /// Lists that are worth a thread of their own: one takes some tens of microseconds.
 const SHARE: usize = 64;
 
@@ -89,7 +94,14 @@ pub struct Compiler {
     named: RuleNames,
     /// The rules of each group as last compiled.
     lowered: HashMap<Key, Arc<Vec<classify::Rule>>>,
+    /// The ranges of address groups that rules have, each with the group as it was then.
+    ranges: HashMap<Key, (Arc<AddressGroup>, Ranges)>,
+    /// Parts of policies that many have.
+    pool: classify::Pool,
 }
+
+/// First and last addresses, and whether they are of IPv6.
+type Ranges = Arc<[(u128, u128, bool)]>;
 
 impl Compiler {
     /// A group's number.
@@ -159,7 +171,7 @@ impl Compiler {
         let rules: Vec<Vec<_>> =
             lists.iter().map(|list| list.iter().map(|group| self.lowered(group, policy)).collect()).collect();
         let compile = |groups: &Vec<Arc<Vec<classify::Rule>>>| {
-            Arc::new(classify::Policy::compile(groups.iter().flat_map(|rules| rules.iter())))
+            classify::Policy::compile(groups.iter().flat_map(|rules| rules.iter()))
         };
         // The system is asked for many lists only: most changes touch few.
         let is_many = rules.len() > SHARE;
@@ -168,7 +180,7 @@ impl Compiler {
         let (own, others) = rules.split_at(share.min(rules.len()));
         let compile_all =
             |share: &[Vec<Arc<Vec<classify::Rule>>>]| share.iter().map(compile).collect::<Vec<_>>();
-        std::thread::scope(|scope| {
+        let compiled: Vec<classify::Policy> = std::thread::scope(|scope| {
             // Where the system has no thread to spare, this one does it: a change is durable by now, and must not fail.
             let begin = |share| {
                 std::thread::Builder::new().spawn_scoped(scope, move || compile_all(share)).map_err(|_| share)
@@ -182,7 +194,43 @@ impl Compiler {
                 });
             }
             all
-        })
+        });
+        let shared = compiled.into_iter().map(|mut policy| {
+            policy.share(&mut self.pool);
+            Arc::new(policy)
+        });
+        shared.collect()
+    }
+
+    /// Lets go of what is nowhere any more: rules that no group has, and parts of policies that no list has. Called when the draft is
+    /// what the policy says.
+    pub fn forget_gone(&mut self) {
+        self.ranges.retain(|_, (_, ranges)| Arc::strong_count(ranges) > 1);
+        self.pool.forget_unused();
+        if self.rules.len() <= SLACK {
+            return;
+        }
+        let there: usize = self.lowered.values().map(|rules| rules.len()).sum();
+        if self.rules.len() <= 2 * there + SLACK {
+            return;
+        }
+        let there: HashSet<RuleId> =
+            self.lowered.values().flat_map(|rules| rules.iter()).map(|rule| rule.id).collect();
+        let rules = std::mem::take(&mut self.rules);
+        self.rules = rules.into_iter().filter(|(_, id)| there.contains(id)).collect();
+    }
+
+    /// The ranges of an address group, the same for all rules that name it.
+    fn ranges(&mut self, key: &Key, policy: &Policy) -> Ranges {
+        let Some(group) = policy.address_groups.get(key) else { return Arc::default() };
+        if let Some((as_it_was, ranges)) = self.ranges.get(key)
+            && Arc::ptr_eq(as_it_was, group)
+        {
+            return ranges.clone();
+        }
+        let ranges: Ranges = group.prefixes.iter().map(range_of).collect();
+        self.ranges.insert(key.clone(), (group.clone(), ranges.clone()));
+        ranges
     }
 
     /// A group's rules, or what they name, are not what they were.
@@ -207,12 +255,9 @@ impl Compiler {
         }
         let remote = match &rule.remote {
             Remote::Any => classify::Remote::Any,
-            Remote::Prefix(prefix) => classify::Remote::Ranges(vec![range_of(prefix)]),
+            Remote::Prefix(prefix) => classify::Remote::Ranges([range_of(prefix)].into()),
             Remote::Group(key) => classify::Remote::Group(self.group(key)),
-            Remote::AddressGroup(key) => {
-                let prefixes = policy.address_groups.get(key).map_or(&[][..], |g| &g.prefixes);
-                classify::Remote::Ranges(prefixes.iter().map(range_of).collect())
-            }
+            Remote::AddressGroup(key) => classify::Remote::Ranges(self.ranges(key, policy)),
         };
         classify::Rule {
             id,
@@ -227,5 +272,38 @@ impl Compiler {
             deny: rule.action == Action::Deny,
             priority: rule.priority,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Limits, parse_policy};
+
+    #[test]
+    fn numbers_of_rules_that_are_gone_are_forgotten_and_those_of_others_stay() {
+        let mut compiler = Compiler::default();
+        let limits = Limits { rules_per_group: 1000, ..Limits::default() };
+        let key = Key::in_default("a");
+        let mut first = None;
+        for round in 0..200u32 {
+            let rules: Vec<String> = (0..1000u32)
+                .map(|n| {
+                    // The first rule is the same in all of them.
+                    let port = if n == 0 { 1 } else { 2 + (round * 1000 + n) % 60_000 };
+                    let protocol = if round % 2 == 0 || n == 0 { "tcp" } else { "udp" };
+                    let prefix = if n == 0 { 0 } else { round };
+                    format!("{{ direction: inbound, protocol: {protocol}, ports: {port}, remote: 10.0.{prefix}.0/24 }}")
+                })
+                .collect();
+            let text = format!("security_groups: [{{ name: a, rules: [{}] }}]", rules.join(", "));
+            let policy = parse_policy(&text, "test", &limits).unwrap().policy;
+            compiler.forget(&key);
+            let lowered = compiler.lowered(&key, &policy);
+            assert_eq!(*first.get_or_insert(lowered[0].id), lowered[0].id);
+            compiler.forget_gone();
+            assert!(compiler.rules.len() <= 2 * 1000 + SLACK, "{}", compiler.rules.len());
+        }
+        assert!(compiler.named.len() > 2 * SLACK, "connections may still name them");
     }
 }

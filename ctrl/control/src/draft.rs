@@ -107,6 +107,7 @@ impl Drafter {
         let mut keys = registry.take_moved(change.generation);
         keys.extend(delta.nics.iter().map(|(key, _)| key.clone()));
         self.redraw(&keys, policy, compiler, registry);
+        compiler.forget_gone();
         let snapshot = self.publish(change);
         #[cfg(debug_assertions)]
         {

@@ -36,7 +36,7 @@ fn document(round: usize) -> control::document::Parsed {
 /// `CHURN=10000` goes on for longer.
 #[test]
 fn memory_stays_what_it_is_while_nics_come_and_go() {
-    let rounds = std::env::var("CHURN").map_or(3600, |n| n.parse().unwrap());
+    let rounds = std::env::var("CHURN").map_or(2400, |n| n.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let mut config = Config::default();
@@ -99,16 +99,16 @@ fn the_history_is_bounded_in_bytes_and_leads_back_a_generation_all_the_same() {
         let change = Change { allow_empty: true, ..Change::to(large(round), Author::client("test")) };
         runtime.block_on(live.apply(change)).unwrap();
     };
-    (1..=40).for_each(apply);
+    (1..=34).for_each(apply);
     let kept = live.history().len();
     // 2.4 MB each.
-    assert!((20..40).contains(&kept), "{kept}");
-    let oldest = 41 - kept as u32;
+    assert!((20..34).contains(&kept), "{kept}");
+    let oldest = 35 - kept as u32;
     assert!(live.policy_at(oldest).is_ok() && live.policy_at(oldest - 1).is_err());
-    runtime.block_on(live.apply(Change::back_to(39, Author::client("test")))).unwrap();
-    assert!(live.policy() == large(39).policy);
+    runtime.block_on(live.apply(Change::back_to(33, Author::client("test")))).unwrap();
+    assert!(live.policy() == large(33).policy);
     drop((live, runtime));
     let contents = Store::open(&path).unwrap().1.unwrap();
-    assert_eq!(contents.generation, 41);
+    assert_eq!(contents.generation, 35);
     assert!(contents.history.len() <= kept, "{} in the store, {kept}", contents.history.len());
 }

@@ -7,11 +7,16 @@
 //! multi-dimensional range matching", 1998. Groups named as remotes are bits per group, asked of the holders of the
 //! remote address: a change of members touches no policy.
 
+mod pool;
 mod ports;
 mod rows;
 mod search;
 mod simd;
 mod table;
+
+use std::sync::Arc;
+
+pub use pool::Pool;
 
 use crate::cpu::{Simd, simd};
 use crate::snapshot::Snapshot;
@@ -25,7 +30,7 @@ pub enum Remote {
     /// Everyone.
     Any,
     /// Addresses from … to, of IPv6 or not; each bound included.
-    Ranges(Vec<(u128, u128, bool)>),
+    Ranges(Arc<[(u128, u128, bool)]>),
     /// Members of a group.
     Group(GroupId),
 }
@@ -128,6 +133,12 @@ impl Policy {
         }
         let [v4, v6] = split;
         Policy { v4: v4.map(Table::compile), v6: v6.map(Table::compile), simd: simd() }
+    }
+
+    /// Takes parts that other policies have, too, from the pool.
+    pub fn share(&mut self, pool: &mut Pool) {
+        self.v4.iter_mut().for_each(|table| table.share(pool));
+        self.v6.iter_mut().for_each(|table| table.share(pool));
     }
 
     /// The verdict for an opening packet of a NIC in VPC `own`.

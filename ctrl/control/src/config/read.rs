@@ -273,7 +273,7 @@ fn duration(node: &Node, text: &str, least: u64) -> Result<Duration, Fault> {
 }
 
 fn policy(table: &Node, faults: &mut Faults, warnings: &mut Faults) -> PolicySettings {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "inbound_flush",
         "flush_scope",
         "on_flush",

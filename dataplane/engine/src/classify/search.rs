@@ -1,6 +1,9 @@
 //! Finding the range that an address lies in, without a branch that anybody outside could make unforeseeable: the remote of an opening
 //! packet is a stranger's choice. Ranges are known by their last keys; that of the last range is the largest key.
 
+use std::sync::Arc;
+
+use super::pool::Pool;
 use super::simd::{LANES, Lanes, moved};
 
 /// A key whose ranges can be looked up.
@@ -34,6 +37,8 @@ pub(super) unsafe trait Search<K>: Eq {
     fn new(ends: &[K]) -> Self;
     /// The number of the range.
     fn find<L: Lanes>(&self, key: K) -> usize;
+    /// Takes known parts in the place of equal ones.
+    fn share(&mut self, pool: &mut Pool);
 }
 
 macro_rules! range_key {
@@ -81,15 +86,15 @@ impl Address for u128 {
 pub(super) struct Buckets {
     /// By first byte.
     networks: Box<[u8; 256]>,
-    nodes: Box<[Node]>,
-    buckets: Box<[u16]>,
+    nodes: Arc<[Node]>,
+    buckets: Arc<[u16]>,
     /// Of the ranges, [`moved`]; filled up so that there are sixteen from any on.
-    ends: Box<[i32]>,
+    ends: Arc<[i32]>,
 }
 
 /// Equally wide buckets. Keys before the first one and behind the last one belong to these.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Node {
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Node {
     /// The first bucket's first key.
     base: u32,
     /// How many of a key's low bits do not tell the bucket.
@@ -284,11 +289,17 @@ unsafe impl Search<u32> for Buckets {
         let ends = unsafe { &*self.ends.as_ptr().add(range).cast() };
         range + L::below_u32(ends, moved(key))
     }
+
+    fn share(&mut self, pool: &mut Pool) {
+        pool.nodes.share(&mut self.nodes);
+        pool.buckets.share(&mut self.buckets);
+        pool.ends.share(&mut self.ends);
+    }
 }
 
 /// IPv6 addresses: halving, as many steps for every key.
 #[derive(PartialEq, Eq)]
-pub(super) struct Halving(Box<[u128]>);
+pub(super) struct Halving(Arc<[u128]>);
 
 // SAFETY: what is left to search begins at `at` and never becomes empty.
 unsafe impl Search<u128> for Halving {
@@ -306,6 +317,10 @@ unsafe impl Search<u128> for Halving {
             len -= half;
         }
         at
+    }
+
+    fn share(&mut self, pool: &mut Pool) {
+        pool.keys.share(&mut self.0);
     }
 }
 

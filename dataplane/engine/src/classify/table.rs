@@ -1,5 +1,8 @@
 //! The rules of one direction and family, compiled.
 
+use std::sync::Arc;
+
+use super::pool::Pool;
 use super::ports::Ports;
 use super::rows::{Row, Rows, Sets, Shape, Span};
 use super::search::{Address, Search};
@@ -13,7 +16,7 @@ use crate::{GroupId, RuleId, VpcId};
 pub(super) struct Table<K: Address> {
     search: K::Search,
     /// By range of addresses.
-    places: Box<[u32]>,
+    places: Arc<[u32]>,
     sets: Sets,
     ports: Ports,
     rules: Rules,
@@ -72,7 +75,7 @@ impl<K: Address> Table<K> {
         Table { search, places, sets, ports, rules: Rules { shape, verdicts, groups } }
     }
 
-    fn compile_remotes(rules: &[&Rule], shape: Shape, always: &[u64]) -> (K::Search, Box<[u32]>, Sets) {
+    fn compile_remotes(rules: &[&Rule], shape: Shape, always: &[u64]) -> (K::Search, Arc<[u32]>, Sets) {
         let mut everywhere = set_of(rules, shape, |r| r.remote == Remote::Any);
         everywhere.iter_mut().zip(always).for_each(|(word, always)| *word |= always);
         let mut spans = Vec::with_capacity(rules.len());
@@ -85,6 +88,12 @@ impl<K: Address> Table<K> {
         let mut rows = Rows::new(shape, spans.len());
         let (ends, places) = rows.sweep(&everywhere, &spans);
         (K::Search::new(&ends), places.into(), rows.done())
+    }
+
+    /// Takes known parts in the place of equal ones.
+    pub fn share(&mut self, pool: &mut Pool) {
+        self.search.share(pool);
+        pool.places.share(&mut self.places);
     }
 
     #[inline(always)]
