@@ -30,7 +30,7 @@ impl Live {
     }
 
     /// The same, if nobody holds it.
-    fn inner_now(&self) -> Option<MutexGuard<'_, Inner>> {
+    pub(super) fn inner_now(&self) -> Option<MutexGuard<'_, Inner>> {
         match self.shared.inner.try_lock() {
             Ok(inner) => Some(inner),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
