@@ -238,3 +238,68 @@ fn every_reason_is_documented() {
         assert!(page.contains(&name), "docs/interfaces.md lacks {name}");
     }
 }
+
+#[test]
+fn every_fault_of_the_reliability_page_names_tests_that_are_there() {
+    let page = read(&root().join("docs/reliability.md"));
+    let script = read(&root().join("scripts/reliability"));
+    let sources: String = with_extension("rs").map(|path| read(&path)).collect();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| fault") && !line.starts_with("| ---"));
+    let mut seen = 0;
+    for row in rows {
+        let held_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let mut quoted = held_by.split('`');
+        let mut names = 0;
+        while let (Some(before), Some(name)) = (quoted.next(), quoted.next()) {
+            let (kind, known) = if before.trim_end().ends_with("case") {
+                ("case", script.contains(&format!("\ndef {name}(")))
+            } else {
+                ("test", sources.contains(&format!("fn {name}(")))
+            };
+            assert!(known, "docs/reliability.md: there is no {kind} {name}");
+            names += 1;
+        }
+        assert!(names > 0, "docs/reliability.md: nothing holds {row}");
+        seen += 1;
+    }
+    assert!(seen > 20, "only {seen} faults found");
+}
+
+#[test]
+fn every_option_and_command_of_the_documentation_is_one() {
+    let Some(program) = std::env::var_os("PORTCULLIS_BIN") else {
+        return eprintln!("skipped: PORTCULLIS_BIN names no program");
+    };
+    let help = |words: &[&str]| {
+        let output = Command::new(&program).args(words).arg("--help").output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let mut seen = 0;
+    for page in ["README.md", "docs/interfaces.md", "docs/profiles.md", "docs/reliability.md"] {
+        let text = read(&root().join(page));
+        let mut fenced = false;
+        let commands = text.lines().filter_map(|line| {
+            fenced ^= line.starts_with("```");
+            fenced.then(|| line.trim_start_matches("$ ").strip_prefix("portcullis ")).flatten()
+        });
+        for command in commands {
+            // What stands behind a sign of the shell's is none of it.
+            let words: Vec<&str> = command.split('#').next().unwrap().split_whitespace().collect();
+            let is_name = |word: &&&str| {
+                word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !word.starts_with('-')
+            };
+            let names: Vec<&str> = words.iter().take_while(is_name).copied().collect();
+            // The longest run of words that is a command.
+            let told = (1..=names.len().min(2)).rev().find_map(|count| help(&names[..count]));
+            let told = told.unwrap_or_else(|| panic!("{page}: portcullis {command}: no such command"));
+            for option in words.iter().filter(|word| word.trim_start_matches('[').starts_with("--")) {
+                let option = option.trim_matches(['[', ']', ',']).split('=').next().unwrap();
+                assert!(told.contains(option), "{page}: portcullis {command}: {option} is not in its help");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "only {seen} commands found");
+}

@@ -55,3 +55,42 @@ fn net_af_packet_that_does_not_send_stops_neither_changes_nor_the_end() {
     flood();
     appliance.end();
 }
+
+#[test]
+fn two_capabilities_are_enough_instead_of_root() {
+    if let Some(reason) = Lab::missing() {
+        return eprintln!("skipped: {reason}");
+    }
+    let lab = Lab::new().unwrap();
+    let setup = Setup::new(
+        &format!("net_af_packet0,iface={INSIDE},framecnt=512"),
+        &format!("net_af_packet1,iface={OUTSIDE},framecnt=512"),
+    );
+    let policy = setup.write("policy.yaml", POLICY);
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    // Where nobody's user gets to: the program, its files, a place for the socket.
+    let (program, run) = (setup.path("portcullis"), setup.path("run"));
+    std::fs::copy(PORTCULLIS, &program).unwrap();
+    std::fs::create_dir(&run).unwrap();
+    open(&run, 0o777);
+    open(program.parent().unwrap(), 0o755);
+    let with = |capabilities: &str| {
+        let mut command = lab.command(At::Appliance, "setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+        for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+            command.arg(format!("{set}=-all{capabilities}"));
+        }
+        command.arg(&program).args(setup.command(Some(&policy)).get_args());
+        testkit::lab::Process::start(command).unwrap()
+    };
+    let refused = with(",+net_raw").finish(READY).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    let process = with(",+net_raw,+net_admin");
+    process.wait_for("portcullis: ready", READY).unwrap();
+    let appliance = Appliance { process, setup };
+    assert_eq!(appliance.show("health")["status"], "ok");
+    assert!(lab.ping(At::Client, testkit::lab::SERVER_V4, 1).is_ok());
+    appliance.end();
+}

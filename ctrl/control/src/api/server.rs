@@ -208,6 +208,7 @@ pub(super) async fn serve_socket(listener: tokio::net::UnixListener, router: Rou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn an_address_has_its_limit_and_all_together_have_theirs() {
@@ -224,5 +225,26 @@ mod tests {
         drop((a, b, c));
         let held = gate.held.lock().unwrap();
         assert_eq!((held.all, held.by_address.len()), (0, 0), "nothing is kept of those who left");
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_of_an_answer_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (stream, client) = tokio::io::duplex(64);
+            let mut patient = Patient { stream, stalled: None };
+            let begin = tokio::time::Instant::now();
+            let error = patient.write_all(&[0; 65]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(begin.elapsed() >= STALLED && begin.elapsed() < STALLED * 2, "{:?}", begin.elapsed());
+            drop(client);
+        });
+    }
+
+    #[test]
+    fn strangers_leave_descriptors_for_everything_else() {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        assert!(within_descriptors(usize::MAX) as u64 <= limit.saturating_sub(384).max(1));
+        assert_eq!(within_descriptors(1), 1);
     }
 }
