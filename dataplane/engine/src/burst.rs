@@ -297,7 +297,8 @@ impl Firewall {
             }
             parse(bytes_of(frame, &mut self.scratch), wire_len, arrival, lane);
         } else {
-            *lane = Lane { what: What::LinkCut, ..Lane::of(arrival) };
+            let len = frame.wire_len() as u32;
+            *lane = Lane { what: What::LinkCut, len, ..Lane::of(arrival) };
         }
     }
 
@@ -499,7 +500,14 @@ impl Firewall {
                 self.cells.observe(verdict.nic, lane.side.direction(), 1);
             }
         }
-        self.cells.count(verdict.nic, lane.side.direction(), verdict.reason);
+        let direction = lane.side.direction();
+        self.cells.count(verdict.nic, direction, verdict.reason);
+        self.cells.count_bytes(verdict.nic, direction, verdict.passes(), lane.len);
+        match verdict.reason {
+            Reason::New => self.cells.rules.count_opened(verdict.rule),
+            Reason::Denied => self.cells.rules.count_denied(verdict.rule),
+            _ => {}
+        }
         verdict
     }
 

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use crate::reason::{REASONS, Reason};
+use crate::tally::{RuleCounts, Tally};
 use crate::{Direction, FlushEpoch, NicSlot, Side};
 
 /// NICs that one appliance holds at most, those deleted within the longest timeout included.
@@ -29,10 +30,25 @@ const DISPLACED: usize = 55;
 const RECEIVED: usize = 56;
 const HANDED_OVER: usize = 57;
 const TAKEN_OVER: usize = 58;
+/// Bytes of what passed, inbound and outbound, and of what dropped.
+const PASSED: usize = 59;
+const DROPPED: usize = 61;
 
 /// The cells of one worker.
 pub struct Cells {
     words: Box<[AtomicU64]>,
+    /// Of the worker as a whole.
+    pub tally: Tally,
+    /// Of each rule.
+    pub rules: RuleCounts,
+}
+
+/// So many zeros: memory that the kernel backs when it is touched.
+pub(crate) fn reserved(words: usize) -> Box<[AtomicU64]> {
+    // Of atomics `vec!` would write the zeros out.
+    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
+    // SAFETY: AtomicU64 has the size and bit validity of u64, and on this target (asserted below) its alignment.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
 }
 
 impl Default for Cells {
@@ -44,12 +60,7 @@ impl Default for Cells {
 impl Cells {
     /// All zero.
     pub fn new() -> Cells {
-        // `vec!` of zeros is memory that the kernel backs when it is touched; of atomics it would be written out.
-        let words = vec![0u64; MAX_NICS * WORDS].into_boxed_slice();
-        let words = Box::into_raw(words);
-        // SAFETY: AtomicU64 has the size and bit validity of u64, and on this target (asserted below) its alignment.
-        let words = unsafe { Box::from_raw(words as *mut [AtomicU64]) };
-        Cells { words }
+        Cells { words: reserved(MAX_NICS * WORDS), tally: Tally::default(), rules: RuleCounts::default() }
     }
 
     /// Has the memory of the first so many NICs backed. Others may count meanwhile.
@@ -65,11 +76,31 @@ impl Cells {
         &self.words[word * MAX_NICS + nic.0 as usize]
     }
 
-    /// The words that count one reason.
+    /// The words that count one reason to pass, and the bytes of what passes.
     #[inline]
     pub fn all_of(&self, reason: Reason) -> Option<Counts<'_>> {
         let words = self.words[reason as usize * 2 * MAX_NICS..].first_chunk()?;
-        Some(Counts { words })
+        let passed = self.words[PASSED * MAX_NICS..].first_chunk()?;
+        Some(Counts { words, passed })
+    }
+
+    /// Counts so many bytes of what passes or drops.
+    #[inline]
+    pub fn count_bytes(&self, nic: NicSlot, direction: Direction, passes: bool, bytes: u32) {
+        let word = self.word(nic, if passes { PASSED } else { DROPPED } + direction as usize);
+        word.store(word.load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
+    }
+
+    /// What was counted as passed was dropped after all.
+    pub fn drop_bytes(&self, nic: NicSlot, direction: Direction, bytes: u32) {
+        let word = self.word(nic, PASSED + direction as usize);
+        word.store(word.load(Relaxed).wrapping_sub(u64::from(bytes)), Relaxed);
+        self.count_bytes(nic, direction, false, bytes);
+    }
+
+    /// Bytes that passed or dropped: of whole frames, without the check sequence (FCS).
+    pub fn bytes(&self, nic: NicSlot, direction: Direction, passed: bool) -> u64 {
+        self.word(nic, if passed { PASSED } else { DROPPED } + direction as usize).load(Relaxed)
     }
 
     /// Counts one packet.
@@ -222,22 +253,26 @@ impl Cells {
 /// What counts one reason. Whoever counts many packets keeps it in registers.
 #[derive(Clone, Copy)]
 pub struct Counts<'c> {
-    /// Of one direction, then of the other.
+    /// Packets of one direction, then of the other.
     words: &'c [AtomicU64; 2 * MAX_NICS],
+    /// Bytes likewise, of whatever reason.
+    passed: &'c [AtomicU64; 2 * MAX_NICS],
 }
 
 impl Counts<'_> {
-    /// Counts one packet that came in by this side.
+    /// Counts one packet of so many bytes that came in by this side, and passes.
     #[inline(always)]
-    pub fn count(&self, nic: NicSlot, side: Side) {
+    pub fn count(&self, nic: NicSlot, side: Side, bytes: u32) {
         // Every NIC's number is below `MAX_NICS`; to say so costs less than to look.
-        let word = side.direction() as usize * MAX_NICS + nic.0 as usize % MAX_NICS;
-        let word = &self.words[word];
+        let at = side.direction() as usize * MAX_NICS + nic.0 as usize % MAX_NICS;
+        let (word, passed) = (&self.words[at], &self.passed[at]);
         word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+        passed.store(passed.load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
     }
 }
 
-const _: () = assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && TAKEN_OVER < WORDS);
+const _: () =
+    assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && TAKEN_OVER < PASSED && DROPPED + 2 <= WORDS);
 const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 /// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a

@@ -85,7 +85,7 @@ pub fn nd_is_sound(lane: &Lane, frame: &[u8]) -> bool {
     let kind = (lane.dport >> 8) as u8;
     let needed = ND_LENGTHS[usize::from(kind - 133)];
     let captured = (frame.len() as u32).min(lane.end);
-    lane.hops == 255 && !lane.fragment_header && lane.l4 + needed <= captured
+    lane.hops == 255 && !lane.fragment_header && u32::from(lane.l4) + needed <= captured
 }
 
 fn nd(claim: &Claim, lane: &Lane, frame: &[u8]) -> Verdict {

@@ -21,6 +21,7 @@ use crate::parse::icmp_kind;
 use crate::quote::{self, Quote};
 use crate::resolve::{resolve_plain, resolve_plain_v6};
 use crate::snapshot::{Binding, Guess, Snapshot, SoleHolders};
+use crate::tally::How;
 use crate::tcp::{self, Outcome};
 use crate::time::reached;
 use crate::verdict::Verdict;
@@ -259,7 +260,7 @@ impl Judge {
                 return place;
             }
             verdicts[place] = Verdict::of(Reason::Established, nic.nic);
-            counts.count(nic.nic, lane.side);
+            counts.count(nic.nic, lane.side, lane.len);
             packets.ask_ahead(place, |hint| table.prefetch(hint, packets.is_any_v6));
             meanwhile(place);
             place += 1;
@@ -287,7 +288,7 @@ impl Judge {
         }
         if let Some(flow) = self.shard.find(key) {
             if self.shard.is_expired(flow, lane.now) {
-                self.shard.end(flow, snapshot);
+                self.shard.end(flow, How::Expired, snapshot);
             } else {
                 return match self.settle(snapshot, nic, flow) {
                     Standing::Live => self.on_connection(snapshot, lane, nic, flow),
@@ -363,7 +364,7 @@ impl Judge {
             }
             Outcome::Invalid => Verdict::of(Reason::Invalid, nic.nic),
             Outcome::End => {
-                self.shard.end(flow, snapshot);
+                self.shard.end(flow, How::Reset, snapshot);
                 established
             }
             Outcome::Restart => self.restart(snapshot, lane, nic, flow, lane.side.direction()),

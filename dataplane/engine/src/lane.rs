@@ -130,9 +130,11 @@ pub struct Lane {
     /// When the packet is judged.
     pub now: Now,
     /// Where the IP or ARP header begins in the frame.
-    pub l3: u32,
-    /// Where the L4 header begins.
-    pub l4: u32,
+    pub l3: u16,
+    /// Where the L4 header begins: with every extension header that is walked below 2¹⁵.
+    pub l4: u16,
+    /// Bytes of the frame, as it was on the wire without the check sequence.
+    pub len: u32,
     /// The fragments' common identification.
     pub frag_id: u32,
     /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its

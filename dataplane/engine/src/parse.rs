@@ -49,6 +49,7 @@ pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
     if !is_read {
         at_length(data, wire_len, arrival, lane);
     }
+    lane.len = wire_len as u32;
 }
 
 /// [`parse`] with vectors for what is most common of all.
@@ -63,6 +64,7 @@ pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &m
         // SAFETY: as the caller says.
         unsafe { otherwise(data, wire_len, arrival, lane) }
     }
+    lane.len = wire_len as u32;
 }
 
 /// One call for all that is not untagged and plain, so that the loop around it saves as little as it can.
@@ -246,7 +248,7 @@ fn tag(data: &[u8], outer: u16, lane: &mut Lane) -> Result<u16, What> {
 
 #[inline]
 fn network(data: &[u8], at: usize, wire_len: usize, ethertype: u16, lane: &mut Lane) -> What {
-    lane.l3 = at as u32;
+    lane.l3 = at as u16;
     lane.end = wire_len as u32;
     match ethertype {
         IPV4 => ipv4(data, at, wire_len, lane),
@@ -366,7 +368,7 @@ fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What
             note_fragment(field >> 3, field & 1 != 0, lane);
             behind_fragment = Some(at + 8);
             if lane.fragment == Fragment::Later {
-                lane.l4 = (at + 8) as u32;
+                lane.l4 = (at + 8) as u16;
                 return What::LaterFragment;
             }
         }
@@ -383,7 +385,7 @@ fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What
 /// The L4 header at `at`; `reach_from` is where a reassembler puts the bytes of the fragments.
 #[inline]
 fn transport(data: &[u8], at: usize, reach_from: usize, protocol: u8, lane: &mut Lane) -> What {
-    lane.l4 = at as u32;
+    lane.l4 = at as u16;
     if lane.fragment == Fragment::Later {
         return if protocol == proto::IGMP && !lane.v6 { What::Multicast } else { What::LaterFragment };
     }

@@ -112,7 +112,7 @@ impl<F> Tap<F> for () {}
 const FEW: usize = 8;
 
 /// Where an L4 header begins at most that lies in a frame's first cache line, with what is read of it.
-const ONE_LINE: u32 = 64 - 20;
+const ONE_LINE: u16 = 64 - 20;
 
 /// What one poll did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -273,7 +273,9 @@ impl<P: Port> Worker<P> {
             self.process_handed_off(ns, tap);
             return received;
         };
-        self.firewall.cells().count_received(received);
+        let cells = self.firewall.cells();
+        cells.count_received(received);
+        cells.tally.count_burst(received);
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
@@ -464,6 +466,7 @@ impl<P: Port> Worker<P> {
                 cells.observe(verdict.nic, direction, -1);
             }
             cells.count(verdict.nic, direction, reason);
+            cells.drop_bytes(verdict.nic, direction, lane.len);
         }
     }
 
@@ -533,8 +536,10 @@ impl<F: Frame> Links<F> {
             return Some(handed.frame);
         };
         let direction: Direction = handed.hop.side.direction();
-        if ring.push(handed).is_err() {
-            firewall.cells().count(NicSlot::NONE, direction, Reason::HandoffFull);
+        if let Err(handed) = ring.push(handed) {
+            let (cells, bytes) = (firewall.cells(), handed.frame.wire_len() as u32);
+            cells.count(NicSlot::NONE, direction, Reason::HandoffFull);
+            cells.count_bytes(NicSlot::NONE, direction, false, bytes);
         }
         None
     }

@@ -7,11 +7,12 @@ use crossbeam::channel::{Receiver, bounded};
 use engine::cells::Cells;
 use engine::classify::Judgement;
 use engine::conntrack::opening_query;
-use engine::conntrack::{ShardConfig, Standing, standing};
+use engine::conntrack::{STATES, ShardConfig, Standing, standing};
+use engine::tally::How;
 use engine::time::TICK_NS;
 use engine::wheel::Class;
 use engine::worker::{Answer, Connection, Question, Task};
-use engine::{Direction, NicSlot, Reason, addr_from_bits};
+use engine::{Direction, NicSlot, Reason, RuleId, addr_from_bits};
 
 use super::world::{Seen, World};
 use super::{Failure, fail};
@@ -108,6 +109,29 @@ impl World<'_> {
         let in_share = unconfirmed <= config.unconfirmed || self.figures.get("rollbacks") > 0;
         if len > config.capacity || !in_share {
             return fail("size", format!("{len} entries, {unconfirmed} unconfirmed, of {config:?}"));
+        }
+        self.census(worker)
+    }
+
+    /// What the worker counts of its connections is what its table holds.
+    fn census(&mut self, worker: usize) -> Result<(), Failure> {
+        let shard = self.farm.workers()[worker].firewall().shard();
+        let (mut live, mut tombstones) = ([0; STATES.len()], 0);
+        shard.list(0, u32::MAX, |_, entry| match entry.class() {
+            Class::Ended => {}
+            Class::Tombstone => tombstones += 1,
+            Class::Confirmed | Class::Unconfirmed => live[entry.state() as usize] += 1,
+        });
+        let len = shard.len();
+        let tally = &self.farm.cells()[worker].tally;
+        let counted = (STATES.map(|state| tally.live(state)), tally.tombstones());
+        if counted != (live, tombstones) {
+            return fail("census", format!("{counted:?} are counted of {:?}", (live, tombstones)));
+        }
+        let ended: u64 = How::ALL.iter().map(|how| tally.ended(*how)).sum();
+        if tally.opened() != ended + u64::from(len) {
+            let opened = tally.opened();
+            return fail("census", format!("{opened} have opened, {ended} ended, and {len} are there"));
         }
         Ok(())
     }
@@ -266,6 +290,19 @@ impl World<'_> {
                     "counters",
                     format!("worker {worker}, NIC {nic}: {got} observed, not {expected}"),
                 );
+            }
+        }
+        for (&(worker, nic, direction, passed), &expected) in &self.bytes {
+            let got = self.farm.cells()[worker].bytes(NicSlot(nic), direction_of(direction), passed);
+            if got != expected && (nic != NicSlot::NONE.0 || self.handoff_full() == 0) {
+                return fail("counters", format!("worker {worker}, NIC {nic}: {got} bytes, not {expected}"));
+            }
+        }
+        for (&(worker, rule), &expected) in &self.ruled {
+            let counts = &self.farm.cells()[worker].rules;
+            let got = (counts.opened(RuleId(rule)), counts.denied(RuleId(rule)));
+            if got != expected && rule != RuleId::NONE.0 {
+                return fail("counters", format!("worker {worker}, rule {rule}: {got:?}, not {expected:?}"));
             }
         }
         let nics = self.farm.committer.registry().names.len() as u32;

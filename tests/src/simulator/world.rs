@@ -71,6 +71,10 @@ pub(super) struct World<'s> {
     /// By counter, what it must say.
     pub tally: BTreeMap<Cell, u64>,
     pub observed: BTreeMap<(usize, u32, u8), u64>,
+    /// Bytes of what passed (`true`) and dropped, by worker, NIC and direction.
+    pub bytes: BTreeMap<(usize, u32, u8, bool), u64>,
+    /// Connections that each rule opened, and packets that it denied, by worker.
+    pub ruled: BTreeMap<(usize, u32), (u64, u64)>,
     pub figures: Figures,
     /// What happened, if anybody is to read it.
     pub story: Option<Vec<String>>,
@@ -102,6 +106,8 @@ impl<'s> World<'s> {
             sent: Vec::new(),
             tally: BTreeMap::new(),
             observed: BTreeMap::new(),
+            bytes: BTreeMap::new(),
+            ruled: BTreeMap::new(),
             figures: Figures::default(),
             story: tell.then(Vec::new),
             acknowledged: 0,
@@ -400,6 +406,11 @@ impl<'s> World<'s> {
         let cell = (worker, verdict.nic.0, side.direction() as u8);
         *self.tally.entry((cell.0, cell.1, cell.2, verdict.reason as u8)).or_default() += 1;
         *self.observed.entry(cell).or_default() += u64::from(verdict.observed);
+        let bytes = self.bytes.entry((cell.0, cell.1, cell.2, verdict.passes())).or_default();
+        *bytes += self.sent[*id].original_len as u64;
+        let (opened, denied) = self.ruled.entry((worker, verdict.rule.0)).or_default();
+        *opened += u64::from(verdict.reason == Reason::New);
+        *denied += u64::from(verdict.reason == Reason::Denied);
         if got != expected {
             let hex: String = self.sent[*id].bytes.iter().take(160).map(|b| format!("{b:02x}")).collect();
             return fail(
@@ -477,6 +488,9 @@ impl<'s> World<'s> {
                 let (direction, nic) = (sent.side.direction() as u8, verdict.nic.0);
                 *self.tally.entry((worker, nic, direction, verdict.reason as u8)).or_default() -= 1;
                 *self.observed.entry((worker, nic, direction)).or_default() -= u64::from(verdict.observed);
+                let (len, cell) = (sent.original_len as u64, (worker, nic, direction));
+                *self.bytes.entry((cell.0, cell.1, cell.2, true)).or_default() -= len;
+                *self.bytes.entry((cell.0, cell.1, cell.2, false)).or_default() += len;
                 let full = engine::Reason::TxFull as u8;
                 *self.tally.entry((worker, nic, direction, full)).or_default() += 1;
                 self.figures.count("tx-full");

@@ -3,6 +3,7 @@
 use super::{Entry, FREE, FlowIndex, Shard};
 use crate::classify::{Judgement, Query};
 use crate::snapshot::{Binding, Snapshot};
+use crate::tally::How;
 use crate::time::Now;
 use crate::wheel::Class;
 use crate::worker::Connection;
@@ -133,7 +134,9 @@ impl Shard {
         let entry = *self.entry(flow);
         match standing(&entry, snapshot.binding(entry.addr), snapshot) {
             Standing::Ended | Standing::Tombstone => return false,
-            Standing::Live | Standing::Rejudge if !entry.is_inbound() => self.end(flow, snapshot),
+            Standing::Live | Standing::Rejudge if !entry.is_inbound() => {
+                self.end(flow, How::Flushed, snapshot);
+            }
             Standing::Live | Standing::Rejudge => {
                 self.count_live(flow, snapshot, -1);
                 let entry = &mut self.entries[flow.0 as usize];

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::cells::{Cells, Population};
 use crate::snapshot::Snapshot;
+use crate::tally::{Census, How};
 use crate::time::{Now, reached};
 use crate::wheel::{Class, Wheels};
 use crate::{AddrId, FlowIndex, NicSlot};
@@ -266,9 +267,11 @@ impl Shard {
     #[inline]
     pub fn moved_on(&mut self, flow: FlowIndex, before: State, nic: NicSlot, now: Now) {
         self.refresh(flow, now);
-        let state = self.entry(flow).state();
+        let (state, class) = (self.entry(flow).state(), self.entry(flow).class());
         // Another state may have a shorter time than the one it is filed under.
         if state != before {
+            self.cells.tally.count(census(class, before), -1);
+            self.cells.tally.count(census(class, state), 1);
             self.refile(flow, state.class(), nic);
         }
     }
@@ -294,6 +297,9 @@ impl Shard {
             self.unconfirmed -= u32::from(old == Class::Unconfirmed);
             self.unconfirmed += u32::from(class == Class::Unconfirmed);
             self.rosters.move_on(nic, [old, class], flow.0);
+            let state = self.entry(flow).state();
+            self.cells.tally.count(census(old, state), -1);
+            self.cells.tally.count(census(class, state), 1);
         }
         self.wheels.unlink(flow.0);
         self.wheels.file(flow.0, class, deadline);
@@ -328,6 +334,8 @@ impl Shard {
         self.rosters.add(binding.nic, class, place);
         self.len += 1;
         self.unconfirmed += u32::from(class == Class::Unconfirmed);
+        self.cells.tally.count_opened();
+        self.cells.tally.count(census(class, entry.state()), 1);
         if entry.is_inbound() {
             self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
         }
@@ -345,18 +353,29 @@ impl Shard {
         }
         self.count_live(flow, snapshot, -1);
         let place = &mut self.entries[flow.0 as usize];
-        let old_class = place.class();
+        let (old_class, old_state) = (place.class(), place.state());
         *place = entry;
         place.set_class(old_class);
+        self.cells.tally.count_ended(if old_state == State::Closing { How::Closed } else { How::Expired });
+        self.cells.tally.count_opened();
+        self.cells.tally.count(census(old_class, old_state), -1);
+        self.cells.tally.count(census(old_class, entry.state()), 1);
         self.refresh(flow, now);
         self.refile(flow, entry.state().class(), nic);
         self.count_live(flow, snapshot, 1);
     }
 
-    /// Ends an entry: its place is free.
-    pub fn end(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
+    /// Ends an entry: its place is free. `how` is why its packets end it; a change that has ended it before comes first.
+    pub fn end(&mut self, flow: FlowIndex, how: How, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         let entry = *self.entry(flow);
+        let how = match (entry.class(), how) {
+            (Class::Tombstone | Class::Ended, _) => How::Flushed,
+            (_, How::Expired) if entry.state() == State::Closing => How::Closed,
+            _ => how,
+        };
+        self.cells.tally.count_ended(how);
+        self.cells.tally.count(census(entry.class(), entry.state()), -1);
         let nic = self.nic_of(&entry, snapshot);
         if entry.class() != Class::Ended {
             self.population.leave(nic);
@@ -382,7 +401,7 @@ impl Shard {
             let Some((place, class)) = self.wheels.due(now.tick) else { return };
             let flow = FlowIndex(place);
             if self.is_expired(flow, now) {
-                self.end(flow, snapshot);
+                self.end(flow, How::Expired, snapshot);
             } else {
                 // Its class stays: whose it is does not matter.
                 self.refile(flow, class, NicSlot::NONE);
@@ -413,6 +432,16 @@ impl Shard {
             }
         }
         ((end as usize) < self.entries.len()).then_some(end)
+    }
+}
+
+/// What an entry of this class and state counts as.
+#[inline]
+fn census(class: Class, state: State) -> Census {
+    match class {
+        Class::Ended => Census::Ended,
+        Class::Tombstone => Census::Tombstone,
+        Class::Unconfirmed | Class::Confirmed => Census::Live(state),
     }
 }
 

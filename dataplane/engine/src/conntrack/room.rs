@@ -7,6 +7,7 @@
 use super::{FlowIndex, Shard};
 use crate::NicSlot;
 use crate::snapshot::Snapshot;
+use crate::tally::How;
 use crate::time::{Now, reached};
 use crate::wheel::Class;
 
@@ -114,7 +115,7 @@ impl Shard {
                 let Some(place) = next else { break };
                 next = self.rosters.after(place);
                 if self.is_expired(FlowIndex(place), now) {
-                    self.end(FlowIndex(place), snapshot);
+                    self.end(FlowIndex(place), How::Expired, snapshot);
                 } else {
                     last = Some(place);
                 }
@@ -165,7 +166,7 @@ impl Shard {
         let victim = (0..2).find_map(|_| self.longest_idle(hog, Class::Confirmed, snapshot));
         let Some(flow) = victim else { return false };
         self.cells.count_displaced(hog);
-        self.end(flow, snapshot);
+        self.end(flow, How::Evicted, snapshot);
         true
     }
 
@@ -240,7 +241,7 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.longest_idle(nic, Class::Unconfirmed, snapshot) else { return false };
-        self.end(flow, snapshot);
+        self.end(flow, How::Evicted, snapshot);
         true
     }
 
@@ -267,7 +268,7 @@ impl Shard {
         let goes = self.reclassify(flow, snapshot) == Class::Unconfirmed
             && may(self, self.nic_of(self.entry(flow), snapshot));
         if goes {
-            self.end(flow, snapshot);
+            self.end(flow, How::Evicted, snapshot);
         }
         goes
     }
@@ -278,7 +279,7 @@ impl Shard {
             let Some(place) = self.wheels.oldest(class) else { return false };
             let next = self.wheels.following(place);
             if self.reclassify(FlowIndex(place), snapshot) == class {
-                self.end(FlowIndex(place), snapshot);
+                self.end(FlowIndex(place), How::Evicted, snapshot);
                 self.prefetch_victims(next);
                 return true;
             }

@@ -56,6 +56,7 @@ const fn plain(side: Side, what: What, proto: u8, flags: u8) -> Lane {
         now: Now { tick: 0, up: 0 },
         l3: 14,
         l4: 34,
+        len: 0,
         frag_id: 0,
         reach: 0,
         wscale: NO_SCALE,
@@ -190,7 +191,7 @@ unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, la
     }
     lane.end = end as u32;
     if at != 0 {
-        (lane.l3, lane.l4) = (at as u32 + 14, at as u32 + 34);
+        (lane.l3, lane.l4) = (at as u16 + 14, at as u16 + 34);
         (lane.segment, lane.tunnels) = (segment, arrival.tunnels);
     }
     true
@@ -234,7 +235,7 @@ unsafe fn read_v6_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival,
     }
     lane.end = end as u32;
     if at != 0 {
-        (lane.l3, lane.l4) = (at as u32 + 14, at as u32 + 54);
+        (lane.l3, lane.l4) = (at as u16 + 14, at as u16 + 54);
         (lane.segment, lane.tunnels) = (segment, arrival.tunnels);
     }
     true

@@ -1,0 +1,213 @@
+//! What a worker counts of itself, and of each rule: one writer, plain stores, read by anybody, as [`crate::cells`].
+//!
+//! None of it is written per packet of an established connection: connections that open, end or change their state, packets that a
+//! rule denies, and each turn of a worker.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::RuleId;
+use crate::conntrack::{STATES, State};
+
+/// Why an entry has left the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum How {
+    /// Both ends had said FIN, and the time for stragglers ran out; or a new connection of the same ends took its place.
+    Closed,
+    /// A reset, or the refusal of a SYN.
+    Reset,
+    /// Its time ran out.
+    Expired,
+    /// A change of the policy, or an operator, ended it; its tombstone, if it left one, has ended, too.
+    Flushed,
+    /// It gave way to another at a full table or share.
+    Evicted,
+}
+
+impl How {
+    /// All of them.
+    pub const ALL: [How; 5] = [How::Closed, How::Reset, How::Expired, How::Flushed, How::Evicted];
+
+    /// As metrics and records call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            How::Closed => "closed",
+            How::Reset => "reset",
+            How::Expired => "expired",
+            How::Flushed => "flushed",
+            How::Evicted => "evicted",
+        }
+    }
+}
+
+/// What an entry counts as: its state, or what a change has made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Census {
+    /// Live, in this state.
+    Live(State),
+    /// Disconnected.
+    Tombstone,
+    /// Its NIC or address is gone: it is counted nowhere.
+    Ended,
+}
+
+/// Sizes of bursts that are told apart: 1, 2, 3–4, 5–8, …, 33–64 frames.
+pub const BURST_SIZES: usize = 7;
+
+/// States, and behind them tombstones.
+const KINDS: usize = STATES.len() + 1;
+
+/// Of one worker.
+#[derive(Default)]
+pub struct Tally {
+    opened: AtomicU64,
+    ended: [AtomicU64; How::ALL.len()],
+    census: [AtomicU64; KINDS],
+    busy: AtomicU64,
+    idle: AtomicU64,
+    bursts: [AtomicU64; BURST_SIZES],
+    frames: AtomicU64,
+}
+
+fn add(word: &AtomicU64, n: u64) {
+    word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+impl Tally {
+    /// A connection has opened.
+    #[inline]
+    pub fn count_opened(&self) {
+        add(&self.opened, 1);
+    }
+
+    /// Connections that have opened.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// A connection has ended.
+    #[inline]
+    pub fn count_ended(&self, how: How) {
+        add(&self.ended[how as usize], 1);
+    }
+
+    /// Connections that have ended so.
+    pub fn ended(&self, how: How) -> u64 {
+        self.ended[how as usize].load(Relaxed)
+    }
+
+    /// There is one more (`1`) or less (`-1`) that counts as this.
+    #[inline]
+    pub fn count(&self, what: Census, by: i64) {
+        let kind = match what {
+            Census::Live(state) => state as usize,
+            Census::Tombstone => KINDS - 1,
+            Census::Ended => return,
+        };
+        add(&self.census[kind], by as u64);
+    }
+
+    /// Entries that are live and in this state. Those that have expired count until that is found, those that a change has disconnected
+    /// until the sweep has come by.
+    pub fn live(&self, state: State) -> u64 {
+        self.census[state as usize].load(Relaxed)
+    }
+
+    /// Entries that are tombstones.
+    pub fn tombstones(&self) -> u64 {
+        self.census[KINDS - 1].load(Relaxed)
+    }
+
+    /// The worker's last turn took so many cycles of the time stamp counter.
+    #[inline]
+    pub fn count_cycles(&self, cycles: u64, is_busy: bool) {
+        add(if is_busy { &self.busy } else { &self.idle }, cycles);
+    }
+
+    /// Cycles of turns with frames, and of those without.
+    pub fn cycles(&self) -> (u64, u64) {
+        (self.busy.load(Relaxed), self.idle.load(Relaxed))
+    }
+
+    /// A burst of so many frames, at least one, was received.
+    #[inline]
+    pub fn count_burst(&self, frames: usize) {
+        let size = (usize::BITS - (frames.max(1) - 1).leading_zeros()) as usize;
+        add(&self.bursts[size.min(BURST_SIZES - 1)], 1);
+        add(&self.frames, frames as u64);
+    }
+
+    /// Bursts of up to 1, 2, 4, … frames, each without those before it; and their frames together.
+    pub fn bursts(&self) -> ([u64; BURST_SIZES], u64) {
+        (std::array::from_fn(|size| self.bursts[size].load(Relaxed)), self.frames.load(Relaxed))
+    }
+}
+
+/// Rules that are counted; of those with higher numbers nothing is.
+pub const MAX_RULES: usize = 1 << 20;
+
+/// What each rule did, on one worker. Reserved for the most rules there may be, and unbacked until touched, as cells are.
+pub struct RuleCounts {
+    words: Box<[AtomicU64]>,
+}
+
+impl Default for RuleCounts {
+    fn default() -> RuleCounts {
+        RuleCounts { words: crate::cells::reserved(2 * MAX_RULES) }
+    }
+}
+
+impl RuleCounts {
+    #[inline]
+    fn word(&self, rule: RuleId, which: usize) -> Option<&AtomicU64> {
+        let at = rule.0 as usize;
+        if at < MAX_RULES { self.words.get(2 * at + which) } else { None }
+    }
+
+    /// The rule has let a connection open.
+    #[inline]
+    pub fn count_opened(&self, rule: RuleId) {
+        self.word(rule, 0).into_iter().for_each(|word| add(word, 1));
+    }
+
+    /// Connections that it has let open.
+    pub fn opened(&self, rule: RuleId) -> u64 {
+        self.word(rule, 0).map_or(0, |word| word.load(Relaxed))
+    }
+
+    /// The rule has denied a packet, or would have.
+    #[inline]
+    pub fn count_denied(&self, rule: RuleId) {
+        self.word(rule, 1).into_iter().for_each(|word| add(word, 1));
+    }
+
+    /// Packets that it has denied.
+    pub fn denied(&self, rule: RuleId) -> u64 {
+        self.word(rule, 1).map_or(0, |word| word.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_fall_into_powers_of_two() {
+        let tally = Tally::default();
+        for frames in [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64] {
+            tally.count_burst(frames);
+        }
+        assert_eq!(tally.bursts(), ([1, 1, 2, 2, 2, 2, 2], 194));
+    }
+
+    #[test]
+    fn rules_beyond_the_last_counted_one_disturb_no_other() {
+        let counts = RuleCounts::default();
+        counts.count_opened(RuleId(7));
+        counts.count_denied(RuleId(7));
+        counts.count_denied(RuleId(7));
+        counts.count_opened(RuleId::NONE);
+        assert_eq!((counts.opened(RuleId(7)), counts.denied(RuleId(7))), (1, 2));
+        assert_eq!((counts.opened(RuleId::NONE), counts.denied(RuleId(6))), (0, 0));
+    }
+}
