@@ -436,6 +436,41 @@ fn addresses_2_5_two_vpcs_may_overlap_unless_they_are_peered() {
 }
 
 #[test]
+fn addresses_2_5_each_of_many_vpcs_finds_its_own_holder_of_one_address() {
+    let (mut vpcs, mut nics) = (String::new(), String::new());
+    for n in 1..=96 {
+        vpcs += &format!("  - {{name: vpc{n}, segment: {{vlan: {n}}}}}\n");
+        nics += &format!(
+            "  - {{name: nic{n}, vpc: vpc{n}, addresses: [10.0.0.1, \"2001:db8::1\"], security_groups: [all]}}\n"
+        );
+    }
+    let rules = "  - {name: all, rules: [{direction: inbound}]}";
+    let mut s = Scenario::new(&format!("vpcs:\n{vpcs}security_groups:\n{rules}\nnics:\n{nics}"));
+    for n in 1..=96 {
+        for (remote, local) in
+            [("198.51.100.9:5000", "10.0.0.1:53"), ("[2001:db8:9::1]:5000", "[2001:db8::1]:53")]
+        {
+            // Long enough for the short way.
+            assert_eq!(s.outside(udp(remote, local).payload([0; 40]).vlan(n)), "new by all#0");
+            assert_eq!(s.nic(), Some(format!("nic{n}")));
+        }
+    }
+}
+
+#[test]
+fn addresses_2_5_a_shared_ipv6_address_is_the_nics_whose_mac_the_frame_bears() {
+    let shared = policy("untagged: true", "")
+        .replace("allowed_addresses: [10.0.0.100", "allowed_addresses: [\"2001:db8::100\", 10.0.0.100");
+    let mut s = Scenario::new(&shared);
+    for (mac, nic) in [(MAC2, "b"), (MAC1, "a"), (MAC2, "b")] {
+        // Long enough for the short way.
+        let long = udp("[2001:db8:9::1]:5000", "[2001:db8::100]:53").payload([0; 40]).dst_mac(mac);
+        s.outside(long);
+        assert_eq!(s.nic().as_deref(), Some(nic));
+    }
+}
+
+#[test]
 fn addresses_2_5_a_shared_address_is_the_nics_whose_mac_the_frame_bears() {
     let mut s = untagged();
     assert_eq!(s.inside(from("10.0.0.100", MAC2)), "new by web#2");
