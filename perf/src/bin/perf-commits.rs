@@ -124,7 +124,6 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             report.ms("rolled back: all are who they were", outcome.rollback);
             report.ms("each gets another address", outcome.readdress);
             report.ms("rolled back: each has its address", outcome.rollback_addresses);
-            report.ms("rolled back to none", outcome.rollback_to_none);
             true
         }
         What::Preview { connections, rounds } => {
