@@ -147,9 +147,14 @@ impl SimQueue {
         self.refusals.store(n, Ordering::Relaxed);
     }
 
-    /// What it refuses from now on, it refuses since nobody is at its other end.
-    pub fn go_down(&self) {
-        self.is_down.store(true, Ordering::Relaxed);
+    /// Whether what it refuses from now on it refuses since nobody is at its other end.
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Why it refuses.
+    pub fn refusal(&self) -> Refusal {
+        if self.is_down.load(Ordering::Relaxed) { Refusal::Down } else { Refusal::Full }
     }
 
     /// Receive calls yield at most `n` frames each.
@@ -179,7 +184,7 @@ impl Port for SimQueue {
     }
 
     fn give_up(&mut self, _: usize) -> Refusal {
-        if self.is_down.load(Ordering::Relaxed) { Refusal::Down } else { Refusal::Full }
+        self.refusal()
     }
 }
 

@@ -369,7 +369,7 @@ fn counting_6_4_what_a_port_refuses_is_tx_full_and_not_passed() {
 #[test]
 fn counting_6_4_what_finds_nobody_behind_a_port_is_tx_down_and_neither_passed_nor_tx_full() {
     let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
-    farm.queues(Side::Inside)[0].go_down();
+    farm.queues(Side::Inside)[0].set_down(true);
     farm.queues(Side::Inside)[0].refuse(3);
     for n in 1..=10u16 {
         farm.arrive(Side::Outside, &query(n).frame());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
 use control::compile::RuleNames;
+use engine::io::Refusal;
 use engine::lane::{Fragment, Lane, Stage};
 use engine::verdict::Verdict as Judged;
 use engine::worker::Tap;
@@ -134,7 +135,11 @@ impl<'s> World<'s> {
             Op::Rollback(back) => self.rollback(*back)?,
             Op::Acknowledge => self.acknowledge()?,
             Op::Burst(worker, side, most) => self.farm.queues(*side)[*worker].at_most(*most),
-            Op::Refuse(worker, side, n) => self.farm.queues(*side)[*worker].refuse(*n),
+            Op::Refuse(worker, side, n) => {
+                let queue = &self.farm.queues(*side)[*worker];
+                queue.refuse(*n);
+                queue.set_down(!n.is_multiple_of(2));
+            }
             Op::Park(worker) => self.park(*worker),
             Op::Wake(worker) => self.wake(*worker),
             Op::Check => self.check()?,
@@ -491,9 +496,12 @@ impl<'s> World<'s> {
                 let (len, cell) = (sent.original_len as u64, (worker, nic, direction));
                 *self.bytes.entry((cell.0, cell.1, cell.2, true)).or_default() -= len;
                 *self.bytes.entry((cell.0, cell.1, cell.2, false)).or_default() += len;
-                let full = engine::Reason::TxFull as u8;
-                *self.tally.entry((worker, nic, direction, full)).or_default() += 1;
-                self.figures.count("tx-full");
+                let reason = match self.farm.queues(leaves)[worker].refusal() {
+                    Refusal::Full => Reason::TxFull,
+                    Refusal::Down => Reason::TxDown,
+                };
+                *self.tally.entry((worker, nic, direction, reason as u8)).or_default() += 1;
+                self.figures.count(reason.name());
             }
             if let Some(frame) = left.next() {
                 return fail("left", format!("frame {} leaves out of turn, or should not", frame.id));
