@@ -12,7 +12,7 @@
 //!
 //! What is refused is not in the store. Where it may be there all the same (a commit that fails at its very end, a file that is
 //! moved away meanwhile), it is [undone](doubt) before anything else is written, and at the next start at the latest. A
-//! [witness](witness) beside the store knows which store it is and the last generation that somebody was told of.
+//! witness beside the store knows which store it is and the last generation that somebody was told of.
 //!
 //! A store is read in a copy first: opening one may repair it, and what cannot be repaired must stay as it was found. It is then
 //! set aside under another name, and the appliance does not start. Only one process has a store at a time.

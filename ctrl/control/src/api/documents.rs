@@ -94,7 +94,14 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Match, Failed> {
             break;
         }
         let (is_weak, tag) = rest.strip_prefix("W/").map_or((false, rest), |tag| (true, tag));
-        let (tag, behind) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')).ok_or_else(bad)?;
+        let (tag, behind) = match tag.strip_prefix('"') {
+            Some(tag) => tag.split_once('"').ok_or_else(bad)?,
+            // A number without its quotes can mean nothing else.
+            None if !is_weak && tag.starts_with(|c: char| c.is_ascii_digit()) => {
+                tag.split_at(tag.find(|c: char| !c.is_ascii_digit()).unwrap_or(tag.len()))
+            }
+            None => return Err(bad()),
+        };
         let behind = behind.trim_start_matches([' ', '\t']);
         if !behind.is_empty() && !behind.starts_with(',') {
             return Err(bad());
@@ -150,7 +157,8 @@ mod tests {
         // Weak tags, and tags of something else, match nothing.
         assert_eq!(of(&["W/\"3\""]), generations(&[]));
         assert_eq!(of(&["\"abc\", \"03\", \"7\""]), generations(&[7]));
-        for bad in ["3", "\"3", "*, \"3\"", "\"3\" \"4\"", ",", "w/\"3\"", ""] {
+        assert_eq!(of(&["3, \"4\""]), generations(&[3, 4]), "without quotes it can mean nothing else");
+        for bad in ["3x", "\"3", "*, \"3\"", "\"3\" \"4\"", ",", "w/\"3\"", ""] {
             assert_eq!(of(&[bad]), None, "{bad}");
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct PageQuery {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
     limit: Option<u32>,
     /// Those behind this name, in the order of projects and names, whether or not it is there: the last of the page before.
-    #[param(value_type = String, required = false, example = "web-1")]
+    #[param(value_type = String, required = false, example = "web-1", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+(/[^/#\x00-\x1f\x7f-\x9f]+)?$", min_length = 1, max_length = 255)]
     after: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct HistoryQuery {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
     limit: Option<u32>,
     /// Those before this generation: the last of the page before.
-    #[param(value_type = u32, required = false)]
+    #[param(value_type = u32, required = false, maximum = 999_999_999)]
     after: Option<u32>,
 }
 
