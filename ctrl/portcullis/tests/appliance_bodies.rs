@@ -141,7 +141,7 @@ fn changes_are_made_on_the_conditions_of_the_rfc() {
         ("\"2\"", 412),
         ("W/\"1\"", 412),
         ("\"somebody's\"", 412),
-        ("1", 400),
+        ("1", 200),
         ("\"1", 400),
     ] {
         assert_eq!(put(condition, "web-1", nic), expected, "{condition}");

@@ -34,7 +34,7 @@ pub(super) struct HistoryQuery {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
     limit: Option<u32>,
     /// Those before this generation: the last of the page before.
-    #[param(value_type = u32, required = false, maximum = 999_999_999)]
+    #[param(value_type = u32, required = false, maximum = 4_294_967_295u32)]
     after: Option<u32>,
 }
 
