@@ -11,7 +11,7 @@
 //! that we wrote.
 //!
 //! What is refused is not in the store. Where it may be there all the same (a commit that fails at its very end, a file that is
-//! moved away meanwhile), it is [undone](doubt) before anything else is written, and at the next start at the latest. A
+//! moved away meanwhile), it is undone before anything else is written, and at the next start at the latest. A
 //! witness beside the store knows which store it is and the last generation that somebody was told of.
 //!
 //! A store is read in a copy first: opening one may repair it, and what cannot be repaired must stay as it was found. It is then
