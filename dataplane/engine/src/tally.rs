@@ -1,7 +1,7 @@
 //! What a worker counts of itself, and of each rule: one writer, plain stores, read by anybody, as [`crate::cells`].
 //!
 //! None of it is written per packet of an established connection: connections that open, end or change their state, packets that a
-//! rule denies, and each turn of a worker.
+//! rule denies, and each burst.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -63,8 +63,6 @@ pub struct Tally {
     opened: AtomicU64,
     ended: [AtomicU64; How::ALL.len()],
     census: [AtomicU64; KINDS],
-    busy: AtomicU64,
-    idle: AtomicU64,
     bursts: [AtomicU64; BURST_SIZES],
     frames: AtomicU64,
 }
@@ -116,17 +114,6 @@ impl Tally {
     /// Entries that are tombstones.
     pub fn tombstones(&self) -> u64 {
         self.census[KINDS - 1].load(Relaxed)
-    }
-
-    /// The worker's last turn took so many cycles of the time stamp counter.
-    #[inline]
-    pub fn count_cycles(&self, cycles: u64, is_busy: bool) {
-        add(if is_busy { &self.busy } else { &self.idle }, cycles);
-    }
-
-    /// Cycles of turns with frames, and of those without.
-    pub fn cycles(&self) -> (u64, u64) {
-        (self.busy.load(Relaxed), self.idle.load(Relaxed))
     }
 
     /// A burst of so many frames, at least one, was received.
