@@ -237,6 +237,29 @@ fn share_6_1_a_flood_of_a_nic_that_has_little_of_the_table_is_found_too() {
     assert_eq!(clients(&mut s, "n50").len(), 100);
 }
 
+/// A sample of 256 places finds 24 of 48,000 once in eight times.
+#[test]
+fn share_6_1_who_came_to_a_full_table_above_its_part_is_remembered() {
+    const NICS: u32 = 3_000;
+    let address = |nic: u32| format!("10.0.{}.{}", nic / 250, nic % 250 + 1);
+    let names: Vec<String> = (0..NICS).map(|nic| format!("n{nic}")).collect();
+    let addresses: Vec<String> = (0..NICS).map(address).collect();
+    let nics: Vec<(&str, &str, &[&str])> =
+        names.iter().zip(&addresses).map(|(n, a)| (n.as_str(), a.as_str(), &["web"][..])).collect();
+    let mut s =
+        Scenario::with(&settings((NICS - 2) * 16 + 24, 1.0), &policy(&[("web", &[DNS])], &nics));
+    for nic in 2..NICS {
+        let server = format!("{}:53", address(nic));
+        (0..16).for_each(|n| drop(answered(&mut s, n, &server)));
+    }
+    (0..24).for_each(|n| drop(answered(&mut s, n, A)));
+    assert_eq!(s.outside(query(24, A)), "table-full");
+    for n in 0..8 {
+        assert_eq!(answered(&mut s, n, B), "new by web#0", "{n}");
+    }
+    assert_eq!(clients(&mut s, "n0").len(), 16);
+}
+
 #[test]
 fn share_6_1_is_of_all_workers_tables_together() {
     for capacity in [64, 1000, 100_000] {

@@ -122,8 +122,8 @@ struct Inner {
     governing_file: Option<String>,
     journal: Journal,
     baselines: Baselines,
-    /// NICs whose counters' memory is backed.
-    touched: u32,
+    /// NICs, and rules, whose counters' memory is backed.
+    touched: [u32; 2],
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
     /// What is in force and not in the store yet, in its order.
@@ -188,7 +188,7 @@ impl Live {
             governing_file,
             journal,
             baselines: Baselines::default(),
-            touched: 0,
+            touched: [0; 2],
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
             unwritten: Vec::new(),
@@ -366,7 +366,7 @@ impl Inner {
         let back_to = prepared.back_to;
         let commit = self.committer.carry_out(prepared, now_ns);
         self.baselines.begin(self.committer.take_reused(), &self.workers);
-        self.touch_counters(commit.snapshot.nic_count());
+        self.touch_counters(commit.snapshot.nic_count(), self.committer.compiler().rules().len() as u32);
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);
@@ -386,12 +386,17 @@ impl Inner {
         Published { receipt, epoch, at, ended_epochs }
     }
 
-    /// Has the memory of counters backed for as many NICs, before a packet needs it.
-    fn touch_counters(&mut self, nics: u32) {
-        if self.touched < nics {
-            // With room for more, so that not each change does it.
-            self.touched = nics.next_power_of_two();
-            self.workers.iter().for_each(|worker| worker.cells.touch(self.touched));
+    /// Has the memory of counters backed for as many NICs and rules, before a packet needs it.
+    fn touch_counters(&mut self, nics: u32, rules: u32) {
+        let [touched_nics, touched_rules] = &mut self.touched;
+        // With room for more, so that not each change does it.
+        if *touched_nics < nics {
+            *touched_nics = nics.next_power_of_two();
+            self.workers.iter().for_each(|worker| worker.cells.touch(*touched_nics));
+        }
+        if *touched_rules < rules {
+            *touched_rules = rules.next_power_of_two();
+            self.workers.iter().for_each(|worker| worker.cells.rules.touch(*touched_rules));
         }
     }
 

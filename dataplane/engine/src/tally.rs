@@ -145,6 +145,11 @@ impl Default for RuleCounts {
 }
 
 impl RuleCounts {
+    /// Has the memory of the first so many rules backed. Others may count meanwhile.
+    pub fn touch(&self, rules: u32) {
+        crate::pages::touch_shared(&self.words[..2 * (rules as usize).min(MAX_RULES)]);
+    }
+
     #[inline]
     fn word(&self, rule: RuleId, which: usize) -> Option<&AtomicU64> {
         let at = rule.0 as usize;
