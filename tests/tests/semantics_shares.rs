@@ -246,8 +246,7 @@ fn share_6_1_who_came_to_a_full_table_above_its_part_is_remembered() {
     let addresses: Vec<String> = (0..NICS).map(address).collect();
     let nics: Vec<(&str, &str, &[&str])> =
         names.iter().zip(&addresses).map(|(n, a)| (n.as_str(), a.as_str(), &["web"][..])).collect();
-    let mut s =
-        Scenario::with(&settings((NICS - 2) * 16 + 24, 1.0), &policy(&[("web", &[DNS])], &nics));
+    let mut s = Scenario::with(&settings((NICS - 2) * 16 + 24, 1.0), &policy(&[("web", &[DNS])], &nics));
     for nic in 2..NICS {
         let server = format!("{}:53", address(nic));
         (0..16).for_each(|n| drop(answered(&mut s, n, &server)));
