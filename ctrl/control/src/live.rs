@@ -50,7 +50,7 @@ pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
 pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
-pub(crate) use connections::{describe, is_live};
+pub(crate) use connections::{Page, describe, is_live};
 use journal::Journal;
 use turns::{Pulse, give_way};
 pub use views::{Unanswered, lenient_settings, notice};

@@ -268,7 +268,17 @@ pub struct Connections {
 #[derive(Debug, Subcommand)]
 pub enum ConnectionsCommand {
     /// List them
-    List(Selection),
+    List {
+        /// Which
+        #[command(flatten)]
+        selection: Selection,
+        /// So many at most
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: Option<u32>,
+        /// Those behind the one with this `id` (-o json), the last of the page before
+        #[arg(long, value_name = "WORKER-PLACE")]
+        after: Option<String>,
+    },
     /// Count them
     Count(Selection),
     /// Disconnect live ones: inbound ones stay shut until their timeout, outbound ones are gone

@@ -54,6 +54,43 @@ fn connections_are_listed_and_counted_by_what_they_have_in_common() {
 }
 
 #[test]
+fn pages_of_connections_hold_each_once() {
+    let appliance = with_connections();
+    let page = |words: &[&str]| -> Vec<Value> {
+        let words = [&["connections", "list", "-o", "json"], words].concat();
+        serde_json::from_str(&appliance.text(words)).unwrap()
+    };
+    let id = |connection: &Value| connection["id"].as_str().unwrap().to_owned();
+    let mut all: Vec<String> = page(&[]).iter().map(id).collect();
+    all.sort();
+    for limit in ["1", "5", "11", "12", "100"] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let more: Vec<&str> = after.iter().flat_map(|after: &String| ["--after", after]).collect();
+            let ids: Vec<String> = page(&[&["--limit", limit], &more[..]].concat()).iter().map(id).collect();
+            assert!(ids.len() <= limit.parse().unwrap());
+            let Some(last) = ids.last() else { break };
+            after = Some(last.clone());
+            seen.extend(ids);
+        }
+        seen.sort();
+        assert_eq!(seen, all, "by {limit}");
+    }
+    // The condition and the page together: of those that fit, so many.
+    let tcp = page(&["--protocol", "tcp", "--limit", "7"]);
+    assert_eq!((tcp.len(), tcp.iter().all(|c| c["protocol"] == "tcp")), (7, true));
+    assert_eq!(page(&["--after", "7-0"]), Vec::<Value>::new(), "no such worker");
+    for (option, value, said) in
+        [("--after", "x", "--after: \"x\" is no connection's id"), ("--limit", "0", "1..=100000")]
+    {
+        let refused = appliance.client(["connections", "list", option, value]);
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!((refused.status.code(), error.contains(said)), (Some(2), true), "{error}");
+    }
+    appliance.end();
+}
+
+#[test]
 fn a_name_that_nothing_has_is_refused_with_those_near_it_and_a_rule_that_is_gone_is_known() {
     let appliance = with_connections();
     for (filter, expected) in [

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::change::{bad_request, internal};
 use super::refusals::{Absent, Senseless, Unanswered};
 use super::shape::{Connection, Count};
-use super::{Failed, Peer};
+use super::{Failed, Peer, page};
 use crate::live::{Filter, Live, NoAnswer, WrittenFilter};
 
 /// Pieces of a listing that wait for their reader.
@@ -22,25 +22,35 @@ const WAITING: usize = 4;
 
 type Asked = Result<Query<WrittenFilter>, QueryRejection>;
 
+/// What is asked of all that fit.
 async fn filter(live: &Live, asked: Asked) -> Result<Filter, Failed> {
     let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
-    let filter = Filter::read(&written)?;
+    if written.limit.is_some() || written.after.is_some() {
+        return Err(bad_request("limit, after: a listing alone has pages; allowed: the other parameters"));
+    }
+    checked(live, &written).await
+}
+
+async fn checked(live: &Live, written: &WrittenFilter) -> Result<Filter, Failed> {
+    let filter = Filter::read(written)?;
     let known = live.known();
     // Among many names it takes a while: not on the thread that everybody else waits for.
     let checked = tokio::task::spawn_blocking(move || filter.check(&known).map(|()| filter)).await;
     Ok(checked.map_err(internal)??)
 }
 
-/// Connections and tombstones that fit
+/// Connections and tombstones that fit, in the order in which they lie
 #[utoipa::path(
     get, path = "/v1/connections", tag = "connections", params(WrittenFilter),
     responses((status = 200, description = "Those that fit", body = Vec<Connection>), Senseless, Absent, Unanswered)
 )]
 pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, Failed> {
-    let filter = filter(&live, asked).await?;
+    let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
+    let page = page::of_connections(written.limit, written.after.as_deref())?;
+    let filter = checked(&live, &written).await?;
     let (send, mut receive) = mpsc::channel(WAITING);
     tokio::spawn(async move {
-        if let Err(error) = live.list(&filter, &send).await {
+        if let Err(error) = live.list(&filter, page, &send).await {
             let _ = send.send(Err(error)).await;
         }
     });

@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 
 use super::Failed;
 use super::change::bad_request;
+use crate::live::Page;
 use crate::model::Key;
 
 /// Elements of a page at most.
@@ -64,6 +65,23 @@ pub(super) fn by_name(
         })
         .transpose()?;
     Ok((after, limit(asked)?))
+}
+
+/// Which connections of all that fit.
+pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> Result<Page, Failed> {
+    let place = |id: &str| {
+        let (worker, place) = id.split_once('-')?;
+        Some((worker.parse::<usize>().ok()?, place.parse::<u32>().ok()?.checked_add(1)?))
+    };
+    let (worker, place) = match after {
+        None => (0, 0),
+        Some(id) => place(id).ok_or_else(|| {
+            bad_request(format!(
+                "after: {id:?} is no connection's id; allowed: WORKER-PLACE, as in a listing"
+            ))
+        })?,
+    };
+    Ok(Page { worker, place, limit: limit(limit_asked)? })
 }
 
 /// Before which generation, and how many.

@@ -257,6 +257,9 @@ pub struct Connection {
     pub rule_id: Option<String>,
     /// Who has it.
     pub worker: usize,
+    /// Worker-place: where it lies as long as it is there. A page of a listing goes on behind the last of the page before.
+    #[serde(default)]
+    pub id: String,
     /// ICMP: what request and reply have in common.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub icmp: Option<Icmp>,

@@ -35,6 +35,14 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Where pieces of a listing go.
 pub(crate) type Sending = tokio::sync::mpsc::Sender<Result<hyper::body::Bytes, NoAnswer>>;
 
+/// A part of a listing: so many connections, from a place of a worker's table on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub worker: usize,
+    pub place: u32,
+    pub limit: usize,
+}
+
 /// A worker that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAnswer {
@@ -130,8 +138,13 @@ impl Slices<'_> {
 
 impl Live {
     fn slices(&self) -> Slices<'_> {
+        self.slices_from(0, 0)
+    }
+
+    /// From a place of a worker's table on.
+    fn slices_from(&self, worker: usize, place: u32) -> Slices<'_> {
         let workers = self.inner().workers.len();
-        Slices { interview: self.interview(0), workers, from: Some(0), due: Instant::now() }
+        Slices { interview: self.interview(worker), workers, from: Some(place), due: Instant::now() }
     }
 
     fn interview(&self, worker: usize) -> Interview<'_> {
@@ -156,17 +169,20 @@ impl Live {
         Ok(())
     }
 
-    /// Sends every connection that the filter lets through, as JSON in pieces of some size, to whoever takes them in his own time. Ends
-    /// early if nobody does any more.
-    pub(crate) async fn list(&self, filter: &Filter, pieces: &Sending) -> Result<(), NoAnswer> {
-        let (mut slices, mut slice) = (self.slices(), None);
-        let (mut text, mut is_first) = (vec![b'['], true);
-        while let Some(found) = slices.next(slice).await? {
+    /// Sends a page of the connections that the filter lets through, as JSON in pieces of some size, to whoever takes them in his own
+    /// time. Ends early if nobody does any more.
+    pub(crate) async fn list(&self, filter: &Filter, page: Page, pieces: &Sending) -> Result<(), NoAnswer> {
+        let (mut slices, mut slice) = (self.slices_from(page.worker, page.place), None);
+        let (mut text, mut is_first, mut left) = (vec![b'['], true, page.limit);
+        while left > 0
+            && let Some(found) = slices.next(slice).await?
+        {
             {
                 let inner = self.inner();
                 let shown =
                     found.connections.iter().filter_map(|c| inner.connection(c, found.now, found.worker));
-                for shown in shown.filter(|shown| filter.holds(&inner, shown)) {
+                for shown in shown.filter(|shown| filter.holds(&inner, shown)).take(left) {
+                    left -= 1;
                     if !std::mem::take(&mut is_first) {
                         text.push(b',');
                     }
@@ -294,6 +310,7 @@ pub(crate) fn describe(
         rule: rule.map(|rule| rule.name.to_string()),
         rule_id: rule.map(|rule| rule.identity.to_string()),
         worker,
+        id: format!("{worker}-{}", connection.flow.0),
         icmp: is_icmp.then_some(shape::Icmp {
             identifier: (entry.ports >> 16) as u16,
             kind: (entry.syn_seq >> 8) as u8,

@@ -14,7 +14,11 @@ use crate::failure::{Failure, print};
 /// `connections`
 pub fn connections(args: &cli::Connections) -> Result<ExitCode, Failure> {
     match &args.command {
-        ConnectionsCommand::List(selection) => list(selection),
+        ConnectionsCommand::List { selection, limit, after } => {
+            let limit = limit.map(|limit| format!("&limit={limit}"));
+            let after = after.as_ref().map(|after| format!("&after={}", encoded(after)));
+            list(selection, &[limit, after].into_iter().flatten().collect::<String>())
+        }
         ConnectionsCommand::Count(selection) => {
             let body = ask(selection, Method::GET, "/count", "")?;
             print_answer(&body, selection.output, |body| Ok(format!("{}\n", parsed::<Count>(body)?.count)))
@@ -36,9 +40,12 @@ pub fn connections(args: &cli::Connections) -> Result<ExitCode, Failure> {
     }
 }
 
-fn list(selection: &Selection) -> Result<ExitCode, Failure> {
-    let body = ask(selection, Method::GET, "", "")?;
-    listing::connections(&body, selection.output)
+fn list(selection: &Selection, page: &str) -> Result<ExitCode, Failure> {
+    let body = ask(selection, Method::GET, "", page)?;
+    match page {
+        "" => listing::connections(&body, selection.output),
+        _ => listing::page_of_connections(&body, selection.output),
+    }
 }
 
 /// Again and again, until it is interrupted or the appliance is gone.
@@ -48,7 +55,7 @@ fn watch(selection: &Selection, interval: Duration) -> Result<ExitCode, Failure>
             // Home, and what was there is gone.
             print("\x1b[H\x1b[2J", false);
         }
-        list(selection)?;
+        list(selection, "")?;
         std::thread::sleep(interval);
     }
 }
@@ -61,7 +68,7 @@ fn ask(selection: &Selection, method: Method, path: &str, more: &str) -> Result<
 
 /// A refusal that begins with a parameter's name, with the option's in its place: `local_port: …` is `--local-port: …` here.
 fn as_option(refusal: String) -> String {
-    const PARAMETERS: [&str; 13] = [
+    const PARAMETERS: [&str; 15] = [
         "nic",
         "vpc",
         "local",
@@ -75,6 +82,8 @@ fn as_option(refusal: String) -> String {
         "rule",
         "since",
         "worker",
+        "limit",
+        "after",
     ];
     match refusal.split_once(':') {
         Some((name, rest)) if PARAMETERS.contains(&name) => format!("--{}:{rest}", name.replace('_', "-")),

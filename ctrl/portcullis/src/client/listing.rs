@@ -33,6 +33,11 @@ pub fn connections(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
     show(body, output, by_nic, table::connections)
 }
 
+/// A page of connections in the order in which they lie: the next goes on behind the last.
+pub fn page_of_connections(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
+    show(body, output, |_: &Connection, _| Ordering::Equal, table::connections)
+}
+
 /// The order of connections.
 pub fn by_nic(a: &Connection, b: &Connection) -> Ordering {
     let ports = |c: &Connection| (c.local_port, c.remote_port, c.worker);

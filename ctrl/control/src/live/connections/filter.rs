@@ -74,6 +74,12 @@ pub struct Written {
     /// A worker's number.
     #[param(value_type = u32, required = false, maximum = 4_294_967_295_u32)]
     pub worker: Option<u32>,
+    /// A listing: so many connections at most; all, if left out.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100_000)]
+    pub limit: Option<u32>,
+    /// A listing: those behind the one with this `id`, whether or not it is still there: the last of the page before.
+    #[param(value_type = String, required = false, example = "0-41", pattern = "^[0-9]{1,9}-[0-9]{1,9}$")]
+    pub after: Option<String>,
     /// Every connection is meant; a flush without any other condition wants it said.
     pub all: bool,
 }
