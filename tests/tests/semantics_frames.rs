@@ -1,5 +1,6 @@
 //! Semantics §2.1–2.5: the order of the checks, segments, NICs, sides, addresses.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control::commit::Committer;
@@ -438,15 +439,17 @@ fn addresses_2_5_two_vpcs_may_overlap_unless_they_are_peered() {
 #[test]
 fn addresses_2_5_each_of_many_vpcs_finds_its_own_holder_of_one_address() {
     let (mut vpcs, mut nics) = (String::new(), String::new());
-    for n in 1..=96 {
-        vpcs += &format!("  - {{name: vpc{n}, segment: {{vlan: {n}}}}}\n");
+    (1..=2_000).for_each(|n| vpcs += &format!("  - {{name: vpc{n}, segment: {{vlan: {n}}}}}\n"));
+    // Neighbouring numbers are spread evenly over the index; these meet in it.
+    let chosen: BTreeSet<u16> = (1..=400u32).map(|n| (n * n * 7 % 1_999 + 1) as u16).collect();
+    for n in &chosen {
         nics += &format!(
             "  - {{name: nic{n}, vpc: vpc{n}, addresses: [10.0.0.1, \"2001:db8::1\"], security_groups: [all]}}\n"
         );
     }
     let rules = "  - {name: all, rules: [{direction: inbound}]}";
     let mut s = Scenario::new(&format!("vpcs:\n{vpcs}security_groups:\n{rules}\nnics:\n{nics}"));
-    for n in 1..=96 {
+    for n in chosen {
         for (remote, local) in
             [("198.51.100.9:5000", "10.0.0.1:53"), ("[2001:db8:9::1]:5000", "[2001:db8::1]:53")]
         {
