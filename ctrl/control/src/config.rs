@@ -39,6 +39,8 @@ pub struct Config {
     pub store: Store,
     /// `[log]`
     pub log: Log,
+    /// `[trace]`
+    pub trace: Trace,
 }
 
 /// DPDK's environment.
@@ -338,6 +340,19 @@ pub struct Log {
     pub level: LevelFilter,
     /// How.
     pub format: LogFormat,
+}
+
+/// What is remembered of single packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Decisions that `why` finds; 0: none are told.
+    pub history: usize,
+}
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace { history: 1 << 16 }
+    }
 }
 
 /// How log lines are written.

@@ -24,3 +24,4 @@ pub mod plan;
 pub mod registry;
 pub mod source;
 pub mod store;
+pub mod trace;

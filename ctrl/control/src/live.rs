@@ -22,6 +22,7 @@ mod faults;
 mod journal;
 mod preview;
 mod spread;
+mod trace;
 mod turns;
 mod views;
 
@@ -43,6 +44,7 @@ use crate::health::Board;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::store::{Contents, Store};
+use crate::trace::{Names, Trace};
 
 use baselines::Baselines;
 pub use begin::{Beginning, PolicyFile, begin};
@@ -50,8 +52,9 @@ pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
 pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
-pub(crate) use connections::{Page, describe, is_live};
+pub(crate) use connections::{Page, check_rule, describe, is_live};
 use journal::Journal;
+pub use trace::Unwatched;
 use turns::{Pulse, give_way};
 pub use views::{Unanswered, lenient_settings, notice};
 
@@ -109,6 +112,8 @@ struct Shared {
     settled: tokio::sync::Notify,
     /// What is wrong.
     board: Board,
+    /// What workers tell of packets.
+    trace: Arc<Trace>,
     start: Instant,
 }
 
@@ -128,6 +133,7 @@ struct Inner {
     store: Option<Arc<Store>>,
     /// What is in force and not in the store yet, in its order.
     unwritten: Vec<Arc<durable::Written>>,
+    trace: Arc<Trace>,
 }
 
 /// A change that has passed its guards.
@@ -179,6 +185,7 @@ impl Live {
         let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
         let contents = contents.flatten().unwrap_or_default();
         let journal = Journal::new(&committer, &contents);
+        let trace = Arc::new(Trace::new(Names::of(&committer), start));
         let inner = Inner {
             committer,
             publisher,
@@ -192,6 +199,7 @@ impl Live {
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
             unwritten: Vec::new(),
+            trace: trace.clone(),
         };
         Live {
             shared: Arc::new(Shared {
@@ -200,6 +208,7 @@ impl Live {
                 inner: Mutex::new(inner),
                 settled: tokio::sync::Notify::new(),
                 board,
+                trace,
                 start,
             }),
         }
@@ -367,6 +376,7 @@ impl Inner {
         let commit = self.committer.carry_out(prepared, now_ns);
         self.baselines.begin(self.committer.take_reused(), &self.workers);
         self.touch_counters(commit.snapshot.nic_count(), self.committer.compiler().rules().len() as u32);
+        self.tell_trace(&receipt, back_to, &ended_epochs);
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);

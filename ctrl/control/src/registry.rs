@@ -38,6 +38,9 @@ struct Ended {
     since_ns: u64,
 }
 
+/// NICs' names by [`NicSlot`]: a copy costs nothing.
+pub type NicNames = imbl::Vector<Option<Arc<str>>>;
+
 /// All of them.
 #[derive(Clone)]
 pub struct Registry {
@@ -49,7 +52,7 @@ pub struct Registry {
     /// NICs that were so at earlier generations, the newest last.
     moves: Moves,
     /// Names by place, of NICs there and gone.
-    pub names: Vec<Option<Arc<str>>>,
+    pub names: NicNames,
     /// Addresses by place, of those there and gone.
     pub addresses: Vec<IpAddr>,
     gone: Shelf<AddrId, Gone>,
@@ -70,7 +73,7 @@ impl Registry {
             nics: HashMap::new(),
             moved: BTreeSet::new(),
             moves: Moves::default(),
-            names: vec![None],
+            names: NicNames::unit(None),
             addresses: Vec::new(),
             gone: Shelf::new(),
             ended: Shelf::new(),

@@ -17,7 +17,7 @@ args = []",
     ),
     (
         "[el]",
-        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log"#,
+        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log, trace"#,
     ),
     (
         "[eal]
@@ -306,6 +306,11 @@ level = \"loud\"",
         "[log]
 format = \"xml\"",
         r#"2:10: log.format: "xml" is no format; allowed: text, json"#,
+    ),
+    (
+        "[trace]
+history = -1",
+        "2:11: trace.history: -1 is no history; allowed: 0-10000000",
     ),
     (
         "store = 3",

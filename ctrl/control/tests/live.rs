@@ -47,7 +47,7 @@ fn answer(questions: &Receiver<Question>, table: &Table) {
     while let Ok(Question { mut connections, answer, .. }) = questions.recv() {
         connections.extend_from_slice(&table.lock().unwrap());
         let (now, len) = (Now { tick: 0, up: 0 }, connections.len() as u32);
-        answer.send(Answer { connections, next: None, now, len, ended: 0 }).unwrap();
+        answer.send(Answer { connections, interest: None, next: None, now, len, ended: 0 }).unwrap();
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Batch<F> {
     pub verdicts: Verdicts,
     /// Once judged: every frame goes on.
     pub all_pass: bool,
+    /// Once judged: all of them are of established connections.
+    pub all_established: bool,
     /// Once judged: where those that are held wait, in their order.
     pub tickets: ArrayVec<Ticket, BURST>,
 }
@@ -122,6 +124,7 @@ impl<F> Default for Batch<F> {
             lanes: Lanes::default(),
             verdicts: Verdicts::default(),
             all_pass: false,
+            all_established: false,
             tickets: ArrayVec::new(),
         }
     }
@@ -230,6 +233,11 @@ impl Firewall {
     #[inline]
     pub fn now(&mut self, ns: u64) -> Now {
         self.clock.at(ns)
+    }
+
+    /// The last moment that it was told of.
+    pub fn now_ns(&self) -> u64 {
+        self.clock.last_ns()
     }
 
     /// Reads a frame of the first wire.
@@ -390,7 +398,7 @@ impl Firewall {
         done(Pass::Prefetch);
         self.answers.ask(snapshot, lanes, &aheads, &hints);
         let mut early = early.into_iter();
-        let (mut all_pass, mut more_refused) = (true, 0);
+        let (mut all_pass, mut all_established, mut more_refused) = (true, true, 0);
         verdicts.len = lanes.len();
         let packets = Packets { lanes, aheads: &aheads, hints: &hints, is_any_v6 };
         let mut place = 0;
@@ -435,10 +443,11 @@ impl Firewall {
                 _ => 0,
             };
             all_pass &= verdict.passes();
+            all_established &= verdict.reason == Reason::Established;
             place += 1;
         }
         self.answers.learn(more_refused);
-        batch.all_pass = all_pass;
+        (batch.all_pass, batch.all_established) = (all_pass, all_established);
         done(Pass::Judge);
     }
 

@@ -46,6 +46,11 @@ pub trait Frame: Send {
         None
     }
 
+    /// The frame's place in its capture, where it has one.
+    fn index(&self) -> Option<u64> {
+        None
+    }
+
     /// Hints that the head will be read soon: its first cache line, and with `deep` the second, too.
     fn prefetch(&self, _deep: bool) {}
 

@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod tally;
 pub mod tcp;
 pub mod time;
+pub mod trace;
 pub mod types;
 pub mod verdict;
 pub mod waits;

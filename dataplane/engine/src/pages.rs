@@ -64,6 +64,11 @@ pub fn touch_shared<T: Sync>(items: &[T]) {
     populate(items.as_ptr().cast::<u8>().cast_mut(), size_of_val(items));
 }
 
+/// The same of cells that others may use meanwhile.
+pub fn touch_shared_cells<T>(cells: &[std::cell::UnsafeCell<T>]) {
+    populate(cells.as_ptr().cast::<u8>().cast_mut(), size_of_val(cells));
+}
+
 /// False if the kernel does not know how. It changes no byte, so that others may use the memory meanwhile.
 #[cfg(target_os = "linux")]
 fn populate(start: *mut u8, len: usize) -> bool {

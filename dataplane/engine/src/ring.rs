@@ -74,6 +74,22 @@ impl<T> Producer<T> {
         Ok(())
     }
 
+    /// True if so many items more would go in now.
+    #[inline]
+    pub fn has_room(&mut self, items: usize) -> bool {
+        let size = self.shared.size;
+        if self.head - self.tail + items > size {
+            // Acquire: as in `push`.
+            self.tail = self.shared.tail.load(Acquire);
+        }
+        self.head - self.tail + items <= size
+    }
+
+    /// Has its memory backed, so that no item waits for a page. Whatever is in it stays.
+    pub fn touch(&mut self) {
+        crate::pages::touch_shared_cells(&self.shared.slots);
+    }
+
     /// Shows all items put in so far; true if there were new ones.
     #[inline]
     pub fn publish(&mut self) -> bool {
@@ -168,6 +184,20 @@ mod tests {
                 assert_eq!(seen, (lap * size..(lap + 1) * size).collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn room_for_several_is_what_the_consumer_has_left() {
+        let (mut tx, mut rx) = ring(5);
+        tx.touch();
+        assert!(tx.has_room(5) && !tx.has_room(6));
+        for i in 0..4 {
+            assert!(tx.push(i).is_ok());
+        }
+        assert!(tx.has_room(1) && !tx.has_room(2));
+        tx.publish();
+        rx.take(3, |_| ());
+        assert!(tx.has_room(4) && !tx.has_room(5));
     }
 
     #[test]

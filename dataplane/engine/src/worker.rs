@@ -19,6 +19,7 @@ use crate::lane::{Arrival, Lane, Stage};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
+use crate::trace::Recorder;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
 use question::answer;
@@ -142,6 +143,8 @@ pub struct Worker<P: Port> {
     /// By a source's number: its last burst had headers beyond the first cache line, so the next one is likely to.
     is_deep: Box<[bool]>,
     questions: Receiver<Question>,
+    /// Tells the control side what becomes of packets, where it wants to know.
+    recorder: Recorder,
     /// See [`crate::cpu`].
     has_v3: bool,
 }
@@ -179,8 +182,14 @@ impl<P: Port> Worker<P> {
             dropped: Burst::new(),
             is_deep,
             questions,
+            recorder: Recorder::default(),
             has_v3: crate::cpu::has_v3(),
         }
+    }
+
+    /// Has this record from now on.
+    pub fn record_by(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
     }
 
     /// One turn at the moment `ns` (nanoseconds; a frame's own stamp comes before it).
@@ -389,6 +398,9 @@ impl<P: Port> Worker<P> {
         unsafe { self.firewall.judge_in_passes::<V3, _>(snapshot, &mut self.batch, done, meanwhile) };
         self.next.asked_for = self.batch.frames.len();
         self.next.ask_for(HEADERS_AHEAD);
+        if self.recorder.is_on() {
+            self.recorder.note(&mut self.firewall, snapshot, &self.batch);
+        }
         let Batch { frames, lanes, verdicts, all_pass, .. } = &mut self.batch;
         for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
             if !verdict.held {
@@ -454,19 +466,23 @@ impl<P: Port> Worker<P> {
 
     /// The last `refused` frames of the batch that should have left here are drops, not passes.
     #[cold]
-    fn count_refused(&self, wire: usize, leaves: Side, refused: usize, reason: Reason) {
-        let Batch { lanes, verdicts, .. } = &self.batch;
+    fn count_refused(&mut self, wire: usize, leaves: Side, refused: usize, reason: Reason) {
+        let Worker { batch: Batch { lanes, verdicts, .. }, firewall, recorder, reader, .. } = self;
         let passed = lanes.iter().zip(verdicts.iter()).rev().filter(|(lane, verdict)| {
             verdict.passes() && usize::from(lane.wire) == wire && lane.side.other() == leaves
         });
         for (lane, verdict) in passed.take(refused) {
-            let (cells, direction) = (self.firewall.cells(), lane.side.direction());
+            let (cells, direction) = (firewall.cells(), lane.side.direction());
             cells.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
             if verdict.observed {
                 cells.observe(verdict.nic, direction, -1);
             }
             cells.count(verdict.nic, direction, reason);
             cells.drop_bytes(verdict.nic, direction, lane.len);
+            if recorder.is_on() {
+                let refused = Verdict::of(reason, verdict.nic);
+                recorder.note_refused(firewall, reader.read(), lane, &refused);
+            }
         }
     }
 
@@ -477,7 +493,7 @@ impl<P: Port> Worker<P> {
         let now = self.firewall.now(ns);
         self.firewall.upkeep(snapshot, now, is_idle);
         match self.questions.try_recv() {
-            Ok(question) => answer(&mut self.firewall, snapshot, question, now),
+            Ok(question) => answer(&mut self.firewall, &mut self.recorder, snapshot, question, now),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
     }

@@ -62,7 +62,13 @@ impl World<'_> {
         let capacity = self.shard_config(worker).capacity as usize;
         self.farm.ask(
             worker,
-            Question { task: Task::List, from: 0, connections: Vec::with_capacity(capacity), answer },
+            Question {
+                task: Task::List,
+                from: 0,
+                connections: Vec::with_capacity(capacity),
+                interest: None,
+                answer,
+            },
         );
         receiver
     }

@@ -61,9 +61,16 @@ pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Respo
 }
 
 /// The body of a listing, made while it is read: a million connections take no more room than a thousand.
-struct Pieces {
+pub(super) struct Pieces {
     first: Option<Bytes>,
     rest: mpsc::Receiver<Result<Bytes, NoAnswer>>,
+}
+
+impl Pieces {
+    /// All that come.
+    pub fn new(rest: mpsc::Receiver<Result<Bytes, NoAnswer>>) -> Pieces {
+        Pieces { first: None, rest }
+    }
 }
 
 impl HttpBody for Pieces {

@@ -15,6 +15,7 @@ use rustls::server::ParsedCertificate;
 use subtle::ConstantTimeEq;
 
 use super::tcp::{TcpError, fault};
+use super::trace::CAPTURE;
 use super::{Failed, Peer};
 use crate::config::Anonymous;
 
@@ -148,10 +149,11 @@ impl Guard {
         ))
     }
 
-    fn may(&self, method: &Method) -> bool {
+    /// What strangers may do. Whole frames are not theirs to look at: they are what tenants say to each other.
+    fn may(&self, method: &Method, path: &str) -> bool {
         match self.anonymous {
             Anonymous::None => false,
-            Anonymous::Read => matches!(*method, Method::GET | Method::HEAD),
+            Anonymous::Read => matches!(*method, Method::GET | Method::HEAD) && path != CAPTURE,
             Anonymous::Write => true,
         }
     }
@@ -180,7 +182,7 @@ pub(super) async fn demand(State(guard): State<Guard>, mut request: Request, nex
         return next.run(request).await;
     }
     // A token that is none is not taken for a stranger's silence.
-    if shown.is_none() && guard.may(request.method()) {
+    if shown.is_none() && guard.may(request.method(), request.uri().path()) {
         return next.run(request).await;
     }
     let refusal = Failed::new(
@@ -244,10 +246,12 @@ mod tests {
 
     #[test]
     fn strangers_may_what_the_configuration_says() {
-        let may = |anonymous, method: Method| guard("127.0.0.1", anonymous).may(&method);
+        let may = |anonymous, method: Method| guard("127.0.0.1", anonymous).may(&method, "/v1/nics");
         assert!(!may(Anonymous::None, Method::GET));
         assert!(may(Anonymous::Read, Method::GET) && !may(Anonymous::Read, Method::POST));
         assert!(!may(Anonymous::Read, Method::DELETE) && may(Anonymous::Write, Method::DELETE));
+        let captures = |anonymous| guard("127.0.0.1", anonymous).may(&Method::GET, CAPTURE);
+        assert!(!captures(Anonymous::None) && !captures(Anonymous::Read) && captures(Anonymous::Write));
     }
 
     #[test]

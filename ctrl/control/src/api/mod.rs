@@ -22,6 +22,9 @@
 //! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
 //! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
 //! | `POST /v1/explain` with [`shape::Question`] as its body | [`shape::Explanation`]: how a packet would be judged, and why |
+//! | `GET /v1/trace?nic=…` | verdicts as they happen, a JSON object a line: [`shape::Told`] |
+//! | `GET /v1/capture?nic=…` | frames with their verdicts, as pcapng |
+//! | `GET /v1/why?packet=…` | [`shape::Whys`]: what was decided about it |
 //! | `GET /healthz` | [`shape::Health`]; 503 if something has failed |
 //! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
 //!
@@ -48,6 +51,7 @@ mod server;
 pub mod shape;
 mod socket;
 mod tcp;
+mod trace;
 mod views;
 pub mod written;
 
@@ -154,6 +158,9 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(views::counters))
         .routes(routes!(views::workers))
         .routes(routes!(views::snapshot))
+        .routes(routes!(trace::trace))
+        .routes(routes!(trace::capture))
+        .routes(routes!(trace::why))
         .merge(objects::routes())
 }
 

@@ -74,6 +74,15 @@ refusals! {
         INTERNAL_SERVER_ERROR: "A fault of the control side",
         SERVICE_UNAVAILABLE: "A worker does not answer",
     }
+    /// Of whoever wants to watch packets.
+    Crowded {
+        TOO_MANY_REQUESTS: "As many watch as may",
+    }
+    /// Of questions about what was decided.
+    Unkept {
+        CONFLICT: "The configuration keeps no decisions",
+        INTERNAL_SERVER_ERROR: "A fault of the control side",
+    }
     /// Of all requests, over TCP with tokens.
     Stranger {
         UNAUTHORIZED: "No token, or an unknown one: only over TCP, where tokens are asked for",

@@ -2,6 +2,7 @@
 
 mod change;
 mod ports;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 
 pub use change::{ChangeLine, LineChange, ObjectKind};
 pub use ports::{LinkState, PortCounters};
+pub use told::{Disconnected, Told, Whys};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 use super::eal::chooses_cores;
 use super::{
     Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
-    OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Unknown, Wire, Workers,
+    OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Trace, Unknown, Wire, Workers,
 };
 use crate::document::{Limits, host_bits};
 use crate::model::{Mode, Prefix, ipv4_form};
@@ -59,7 +59,8 @@ pub fn check_config(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> 
 
 fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -> Config {
     let mut config = Config::default();
-    let tables = ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log"];
+    let tables =
+        ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log", "trace"];
     for (name, table) in root.keys(&tables, faults).iter().flat_map(Fields::in_order) {
         match name {
             "eal" => config.eal = eal(table, faults),
@@ -71,6 +72,7 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
             "api" => config.api = api(table, faults),
             "store" => config.store = store(table, faults),
             "log" => config.log = log(table, faults),
+            "trace" => config.trace = trace(table, faults),
             // Noted by now.
             _ => {}
         }
@@ -452,6 +454,16 @@ fn log(table: &Node, faults: &mut Faults) -> Log {
         node.one_of("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
     });
     log
+}
+
+/// Decisions that may be remembered: 1.8 GB of them.
+const MOST_HISTORY: usize = 10_000_000;
+
+fn trace(table: &Node, faults: &mut Faults) -> Trace {
+    let mut trace = Trace::default();
+    let Some(fields) = table.keys(&["history"], faults) else { return trace };
+    set(&mut trace.history, &fields, "history", faults, |node| node.int("history", 0..=MOST_HISTORY));
+    trace
 }
 
 fn path(node: &Node) -> Result<PathBuf, Fault> {

@@ -109,7 +109,7 @@ impl Described {
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:5`.
-fn endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
+pub(crate) fn endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(addr) = text.parse() {
         return Some((addr, None));
     }

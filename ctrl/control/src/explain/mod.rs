@@ -2,11 +2,11 @@
 //! every frame: read, resolved and judged by the firewall of the workers, here with an empty table of connections, or with copies
 //! of the NIC's connections that the workers have. Nothing of what follows decides anything.
 
-mod describe;
+pub(crate) mod describe;
 mod frame;
-mod nearest;
+pub(crate) mod nearest;
 pub mod owner;
-mod words;
+pub(crate) mod words;
 
 use std::fmt;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Bench {
             from: if side == Side::Inside { shape::Side::Inside } else { shape::Side::Outside },
             direction: nic.as_ref().map(|_| side.direction().name().to_owned()),
             nic: nic.map(|nic| nic.to_string()),
-            packet: words::packet(lane, subject),
+            packet: words::packet(lane, subject.captured(), subject.wire_len()),
             observed: verdict.observed,
             generation: snapshot.generation.0,
             connection,

@@ -1,15 +1,21 @@
 //! A packet and the reason of its verdict, in words. What they say was decided before: by the parser and the judge.
 
-use engine::io::Frame;
 use engine::lane::{Fragment, Lane, What, flags};
+use engine::trace::Record;
 use engine::verdict::Verdict;
 use engine::{Reason, SegmentKey, Side, addr_from_bits, tcp};
 
 use super::nearest::protocol_text;
 use crate::model::{Policy, Segment};
 
+/// The frame that a record is of.
+pub fn of_record(record: &Record) -> String {
+    let whole = record.len as usize;
+    packet(&record.lane(), whole, whole)
+}
+
 /// The frame, as far as it could be read, in one line.
-pub fn packet(lane: &Lane, frame: &impl Frame) -> String {
+pub fn packet(lane: &Lane, captured: usize, whole: usize) -> String {
     let mut parts = Vec::new();
     if lane.what != What::LinkCut && lane.what != What::BadSegment {
         parts.push(segment(lane.segment));
@@ -36,7 +42,6 @@ pub fn packet(lane: &Lane, frame: &impl Frame) -> String {
         Fragment::First => parts.push("first fragment".to_owned()),
         Fragment::Later => parts.push(format!("fragment from byte {} on", lane.reach)),
     }
-    let (captured, whole) = (frame.captured(), frame.wire_len());
     parts.push(if captured == whole {
         format!("{whole} bytes")
     } else {
@@ -85,8 +90,10 @@ fn segment(key: SegmentKey) -> String {
 pub fn why(policy: &Policy, lane: &Lane, verdict: &Verdict, nic: Option<&str>) -> String {
     let direction = lane.side.direction().name();
     let nic = nic.unwrap_or("no NIC");
-    let vpc = policy.vpcs.values().find(|vpc| segment_key(vpc.segment) == lane.segment);
-    let vpc = vpc.map_or("", |vpc| &*vpc.name);
+    let vpc = || {
+        let vpc = policy.vpcs.values().find(|vpc| segment_key(vpc.segment) == lane.segment);
+        vpc.map_or("", |vpc| &*vpc.name)
+    };
     let (src, dst) = (addr_from_bits(lane.src, lane.v6), addr_from_bits(lane.dst, lane.v6));
     match verdict.reason {
         Reason::New => "a rule allows it, and it opens a connection".to_owned(),
@@ -106,8 +113,8 @@ pub fn why(policy: &Policy, lane: &Lane, verdict: &Verdict, nic: Option<&str>) -
             "no VPC can have these tags, or carry what is no tunnel".to_owned()
         }
         Reason::UnknownSegment => format!("no VPC has the segment {}", segment(lane.segment)),
-        Reason::UnknownSource => format!("no NIC of VPC {vpc} has the source address {src}"),
-        Reason::UnknownDestination => format!("no NIC of VPC {vpc} has the destination address {dst}"),
+        Reason::UnknownSource => format!("no NIC of VPC {} has the source address {src}", vpc()),
+        Reason::UnknownDestination => format!("no NIC of VPC {} has the destination address {dst}", vpc()),
         Reason::Spoofed if lane.side == Side::Outside => {
             format!("it comes from outside, and its source address {src} is one of {nic}'s own")
         }
@@ -115,8 +122,16 @@ pub fn why(policy: &Policy, lane: &Lane, verdict: &Verdict, nic: Option<&str>) -
         Reason::Rogue => "only routers and servers of the network may send this".to_owned(),
         Reason::NotIp => format!("ethertype {:#06x} is not in pass_ethertypes", lane.dport),
         Reason::NicLimit => format!("{nic} may not have one connection more"),
-        // Of a live connection, a change, a full table or ring: none of them is here.
-        other => other.name().to_owned(),
+        Reason::Established => "it is of a live connection".to_owned(),
+        Reason::Related => "it is an ICMP error about a packet of a live connection".to_owned(),
+        Reason::Fragment => "the first fragment of its packet passed".to_owned(),
+        Reason::Tombstone => "a change disconnected its connection, whose time has not run out".to_owned(),
+        Reason::TableFull => "the table of connections has no room for one more".to_owned(),
+        Reason::HandoffFull => "the ring to the worker that owns its connection is full".to_owned(),
+        Reason::TxFull => {
+            "the port that it should leave by has no room, or it is longer than the MTU".to_owned()
+        }
+        Reason::TxDown => "the port that it should leave by has nobody behind it".to_owned(),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Inner, Live};
 use crate::api::shape;
 use crate::commit::Committer;
 use crate::model::protocol;
+pub(crate) use filter::check_rule;
 pub use filter::{BadFilter, Filter, Known, NoSuchName, Written};
 
 /// Places that a worker looks at between two bursts: some ten microseconds of its time.
@@ -57,18 +58,22 @@ impl std::fmt::Display for NoAnswer {
 }
 
 /// One worker, asked one question after the other. Both ends of the channel stay here, so that no worker frees it.
-struct Interview<'l> {
+pub(super) struct Interview<'l> {
     live: &'l Live,
     worker: usize,
-    answer: (Sender<Answer>, Receiver<Answer>),
+    pub(super) answer: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl Interview<'_> {
     /// Never blocks the worker, and wakes this thread by no system call of the worker's: it looks for the answer
     /// itself.
     async fn ask(&self, task: Task, from: u32, connections: Vec<Connection>) -> Result<Answer, NoAnswer> {
+        let answer = self.answer.0.clone();
+        self.put(Question { task, from, connections, interest: None, answer }).await
+    }
+
+    pub(super) async fn put(&self, question: Question) -> Result<Answer, NoAnswer> {
         let no_answer = NoAnswer { worker: self.worker };
-        let question = Question { task, from, connections, answer: self.answer.0.clone() };
         let waker = {
             let inner = self.live.inner();
             let worker = inner.workers.get(self.worker).ok_or(no_answer)?;
@@ -147,7 +152,7 @@ impl Live {
         Slices { interview: self.interview(worker), workers, from: Some(place), due: Instant::now() }
     }
 
-    fn interview(&self, worker: usize) -> Interview<'_> {
+    pub(super) fn interview(&self, worker: usize) -> Interview<'_> {
         Interview { live: self, worker, answer: bounded(1) }
     }
 

@@ -93,7 +93,7 @@ impl Registry {
             return slot;
         }
         assert!(self.names.len() < MAX_NICS, "whoever takes a place was admitted");
-        self.names.push(None);
+        self.names.push_back(None);
         NicSlot(self.names.len() as u32 - 1)
     }
 

@@ -8,12 +8,14 @@ use std::time::Instant;
 use control::config::Idle;
 use control::health::Board;
 use control::live::{Beginning, Parts, WorkerHandle};
+use control::trace;
 use crossbeam::channel::bounded;
 use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
 use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
 use engine::handoff::spreads;
+use engine::trace::{DecisionsRead, Recorder, decisions};
 use engine::worker::{mesh, ring_for};
 
 use super::cores::Cores;
@@ -24,7 +26,8 @@ use crate::failure::Failure;
 /// Questions that may wait for a worker.
 const QUESTIONS: usize = 16;
 
-/// For a worker with each of the `queues`, whose hashes `secret` keys. `start` is moment 0 of their clock.
+/// For a worker with each of the `queues`, whose hashes `secret` keys. `start` is moment 0 of their clock. What the workers tell of
+/// their decisions, where a history of them is kept, comes by the last.
 pub fn assemble(
     beginning: Beginning,
     queues: Vec<Wires>,
@@ -32,7 +35,7 @@ pub fn assemble(
     ports: &Ports,
     secret: Secret,
     start: Instant,
-) -> Result<(Parts, Vec<Job>), Failure> {
+) -> Result<(Parts, Vec<Job>, Vec<DecisionsRead>), Failure> {
     let Beginning { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
     let count = queues.len();
@@ -47,7 +50,8 @@ pub fn assemble(
     let (publisher, readers) = rcu::domain(snapshot, count);
     let population = Arc::new(if count == 1 { Population::of_one_worker() } else { Population::new() });
 
-    let (mut handles, mut jobs) = (Vec::new(), Vec::new());
+    let (mut handles, mut jobs, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let has_history = config.trace.history != 0;
     let rings = mesh(count, ring_for(config.wires.len()));
     let mine = queues.into_iter().zip(readers).zip(rings).zip(firewalls).zip(parkers);
     for (id, ((((wires, reader), mut rings), firewall), parker)) in mine.enumerate() {
@@ -64,6 +68,8 @@ pub fn assemble(
             polls: Box::new(move || shown.polls()),
         });
         let population = population.clone();
+        let (decisions, read) = has_history.then(|| decisions(trace::RING, trace::PER_SECOND)).unzip();
+        told.extend(read);
         jobs.push(Job {
             id,
             core,
@@ -76,6 +82,7 @@ pub fn assemble(
             questions,
             beat,
             parker,
+            recorder: Recorder::new(decisions),
         });
     }
     let (workers, ports) = (handles, ports.view());
@@ -90,7 +97,7 @@ pub fn assemble(
         board: Board::default(),
         store,
     };
-    Ok((parts, jobs))
+    Ok((parts, jobs, told))
 }
 
 /// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.

@@ -245,9 +245,10 @@ impl Dataplane {
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, secret, pool, eal, cores } = self;
         let start = Instant::now();
-        let (parts, jobs) = assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
+        let (parts, jobs, told) = assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
         let governing_file = policy_file.map(|(path, _)| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
+        live.trace().attach(told, live.config().trace.history);
         let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
         let means = Means {
             eal: eal.clone(),
@@ -350,6 +351,8 @@ async fn supervise(
             reload::serve(of_file.clone(), path.clone(), kept.clone())
         });
     }
+    let traced = live.clone();
+    health::supervised(live, "reading of what workers tell of packets", move || traced.clone().serve_trace());
     let serve = doors.serve(live);
     tokio::pin!(serve);
     let mut tick = interval(WATCH_EVERY);

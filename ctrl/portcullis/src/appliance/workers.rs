@@ -13,6 +13,7 @@ use crossbeam::utils::CachePadded;
 use engine::burst::{Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::snapshot::Snapshot;
+use engine::trace::Recorder;
 use engine::worker::{Question, Rings, Wire, Worker};
 use pmd::{Eal, Mbuf, Queue};
 use rcu::Parker;
@@ -111,6 +112,8 @@ pub struct Job {
     pub beat: Arc<CachePadded<Beat>>,
     /// Where it sleeps when there is nothing to do; `None` to poll on.
     pub parker: Option<Parker>,
+    /// What it tells of packets.
+    pub recorder: Recorder,
 }
 
 /// The running workers.
@@ -263,7 +266,20 @@ fn run(
     start: Instant,
     ready: mpsc::Sender<Result<(), String>>,
 ) {
-    let Job { id, core, firewall, cells, population, reader, wires, rings, questions, beat, parker } = job;
+    let Job {
+        id,
+        core,
+        firewall,
+        cells,
+        population,
+        reader,
+        wires,
+        rings,
+        questions,
+        beat,
+        parker,
+        recorder,
+    } = job;
     let registered = match (cores::pin(core), eal.register_thread()) {
         (true, Ok(guard)) => guard,
         (false, _) => return drop(ready.send(Err(format!("worker {id} can't be pinned to core {core}")))),
@@ -272,6 +288,7 @@ fn run(
     // On its own core, so that its memory is near.
     let firewall = Firewall::new(&firewall, cells, population);
     let mut worker = Worker::new(id as u32, firewall, reader, wires, rings, questions);
+    worker.record_by(recorder);
     worker.touch(EXPECTED_NICS);
     let now = || start.elapsed().as_nanos() as u64;
     worker.poll(now(), &mut ());

@@ -7,6 +7,7 @@ use crate::burst::Firewall;
 use crate::conntrack::{Entry, NotedSyn};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
+use crate::trace::{Interest, Recorder};
 
 /// What a [`Question`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Task {
     List,
     /// Ends the connections that it names, where they are still there.
     End,
+    /// Tells from now on of the packets that the question's interest wants, and of none without one.
+    Watch,
 }
 
 /// A question of the control side, answered between two bursts in bounded slices.
@@ -25,6 +28,8 @@ pub struct Question {
     pub from: u32,
     /// Filled up to its capacity, or what is to be ended.
     pub connections: Vec<Connection>,
+    /// Of [`Task::Watch`].
+    pub interest: Option<Box<Interest>>,
     /// Where the answer goes.
     pub answer: Sender<Answer>,
 }
@@ -33,6 +38,8 @@ pub struct Question {
 pub struct Answer {
     /// The question's vector.
     pub connections: Vec<Connection>,
+    /// Of [`Task::Watch`]: the interest that was before.
+    pub interest: Option<Box<Interest>>,
     /// Where to go on, if there is more.
     pub next: Option<u32>,
     /// When this was, in ticks.
@@ -58,12 +65,23 @@ pub struct Connection {
 
 /// Does what is asked, bounded by the room that the question brought.
 #[cold]
-pub(super) fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Question, now: Now) {
-    let Question { task, from, mut connections, answer } = question;
-    if task == Task::End {
-        let ended = connections.iter().filter(|c| firewall.disconnect(c, snapshot, now)).count() as u32;
+pub(super) fn answer(
+    firewall: &mut Firewall,
+    recorder: &mut Recorder,
+    snapshot: &Snapshot,
+    question: Question,
+    now: Now,
+) {
+    let Question { task, from, mut connections, mut interest, answer } = question;
+    if task != Task::List {
+        let mut ended = 0;
+        if task == Task::End {
+            ended = connections.iter().filter(|c| firewall.disconnect(c, snapshot, now)).count() as u32;
+        } else {
+            interest = recorder.watch(interest);
+        }
         let len = firewall.shard().len();
-        let _ = answer.try_send(Answer { connections, next: None, now, len, ended });
+        let _ = answer.try_send(Answer { connections, interest, next: None, now, len, ended });
         return;
     }
     let slice = (connections.capacity() - connections.len()) as u32;
@@ -75,5 +93,5 @@ pub(super) fn answer(firewall: &mut Firewall, snapshot: &Snapshot, question: Que
         }
     });
     // Nobody waiting any more is no failure of the worker's.
-    let _ = answer.try_send(Answer { connections, next, now, len: shard.len(), ended: 0 });
+    let _ = answer.try_send(Answer { connections, interest, next, now, len: shard.len(), ended: 0 });
 }

@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 use super::super::Inner;
 use crate::api::shape::Connection;
 use crate::model::{Key, Prefix, ipv4_form, protocol};
+pub(crate) use known::check_rule;
 pub use known::{Known, NoSuchName};
 
 /// Connections that fit everything it names; the default fits all.

@@ -51,7 +51,8 @@ impl Filter {
     }
 }
 
-fn check_rule(asked: &str, policy: &Policy, rules: &RuleNames) -> Result<(), NoSuchName> {
+/// Refuses a rule that is not there, and was not.
+pub(crate) fn check_rule(asked: &str, policy: &Policy, rules: &RuleNames) -> Result<(), NoSuchName> {
     let identity = asked.parse::<Identity>();
     let is_it = |name: &str, id: Identity| identity.map_or(name == asked, |identity| identity == id);
     if rules.iter().any(|rule| is_it(&rule.name, rule.identity)) {
