@@ -108,6 +108,7 @@ struct Shared {
     inner: Mutex<Inner>,
     /// What is known of it meanwhile.
     pulse: Mutex<Pulse>,
+    notice: Mutex<views::Notice>,
     /// Told when a change needs no confirmation any more.
     settled: tokio::sync::Notify,
     /// What is wrong.
@@ -205,6 +206,7 @@ impl Live {
             shared: Arc::new(Shared {
                 writer: tokio::sync::Mutex::new(()),
                 pulse: Mutex::new(inner.pulse()),
+                notice: Mutex::default(),
                 inner: Mutex::new(inner),
                 settled: tokio::sync::Notify::new(),
                 board,

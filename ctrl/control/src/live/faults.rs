@@ -39,8 +39,8 @@ nics: [{}]",
 }
 
 /// An appliance without workers, with a store.
-struct Rig {
-    live: Live,
+pub(super) struct Rig {
+    pub(super) live: Live,
     directory: TempDir,
 }
 
@@ -57,7 +57,7 @@ struct Force {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub(super) fn new() -> Rig {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store");
         let mut config = Config::default();

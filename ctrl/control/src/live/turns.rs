@@ -82,3 +82,33 @@ impl Inner {
         Pulse { generation: self.committer.generation().0, lagging }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use crate::live::faults::Rig;
+
+    /// Everything that every answer bears, included.
+    #[test]
+    fn health_and_signals_wait_for_no_change_that_is_worked_out() {
+        let rig = Rig::new();
+        let (live, worked_out) = (rig.live.clone(), rig.live.inner());
+        let (told, answer) = channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let asked = Request::get("/healthz").body(Body::empty()).unwrap();
+            let answered = runtime.block_on(crate::api::router(live.clone()).oneshot(asked)).unwrap();
+            live.reclaim();
+            told.send((answered.status(), live.connections_held().is_some())).unwrap();
+        });
+        let (status, is_counted) = answer.recv_timeout(Duration::from_secs(20)).expect("it waits");
+        drop(worked_out);
+        assert_eq!((status.as_u16(), is_counted), (200, false));
+    }
+}

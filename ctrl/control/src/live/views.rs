@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::PoisonError;
 
 use engine::cells::Cells;
 use engine::conntrack::fair_share;
-use engine::{Direction, NicSlot, Reason};
+use engine::{Direction, Generation, NicSlot, Reason};
 
 use super::turns::give_way;
 use super::{Inner, Live, NoAnswer, names, spread};
@@ -98,11 +99,24 @@ pub fn lenient_settings(config: &Config, policy: &Policy) -> Vec<String> {
     on
 }
 
-/// The same as one line; `None` if all is strict.
+/// The same as one line; `None` if all is strict. Every answer bears it: that of a moment ago, while a change is worked out.
 pub fn notice(live: &Live) -> Option<String> {
-    let inner = live.inner();
-    let on = lenient_settings(inner.committer.config(), inner.committer.policy());
-    (!on.is_empty()).then(|| on.join("; "))
+    let mut last = live.shared.notice.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(inner) = live.inner_now()
+        && last.generation != Some(inner.committer.generation())
+    {
+        let on = lenient_settings(inner.committer.config(), inner.committer.policy());
+        let text = (!on.is_empty()).then(|| on.join("; "));
+        *last = Notice { generation: Some(inner.committer.generation()), text };
+    }
+    last.text.clone()
+}
+
+/// What [`notice`] says of a generation.
+#[derive(Default)]
+pub(super) struct Notice {
+    generation: Option<Generation>,
+    text: Option<String>,
 }
 
 /// Why `explain` has no answer.
