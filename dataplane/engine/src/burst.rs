@@ -1,6 +1,7 @@
 //! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
 
 mod bench;
+mod fragments;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,11 +13,9 @@ use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
-use crate::fragments::{FragmentKey, Hashed};
-use crate::held::Held;
 use crate::io::{BURST, Burst, Frame};
 use crate::judge::{Judge, is_remembered};
-use crate::lane::{Arrival, Fragment, Lane, Lanes, Stage, What};
+use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
@@ -24,7 +23,7 @@ use crate::resolve::{Step, resolve};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
-use crate::waits::{Leave, Ticket, Waits};
+use crate::waits::Ticket;
 use crate::worker::Connection;
 use crate::{Generation, NicSlot, Reason, Side};
 
@@ -533,61 +532,6 @@ impl Firewall {
             snapshot.settings.observe
         } else {
             snapshot.nic(verdict.nic).observe
-        }
-    }
-
-    /// Fragments that wait for their first ones.
-    pub fn waits(&self) -> &Waits {
-        &self.judge.waits
-    }
-
-    /// The same, for who is to end their waiting.
-    pub fn waits_mut(&mut self) -> &mut Waits {
-        &mut self.judge.waits
-    }
-
-    /// Whose a first fragment is, and what it has in common with the others of its packet as that NIC sees it; the former alone, and
-    /// nobody, where there is no such NIC. `None` if it is not remembered.
-    pub fn first_fragment<F: Frame>(
-        &mut self,
-        snapshot: &Snapshot,
-        lane: &Lane,
-        frame: &F,
-    ) -> Option<(NicSlot, Option<Hashed<FragmentKey>>)> {
-        let nic = match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
-            Step::Nic(nic) => Some(nic),
-            Step::Done(verdict) if !is_remembered(&verdict) => return None,
-            Step::Done(verdict) => remembered_for(snapshot, lane, &verdict),
-        };
-        let key = nic.map(|nic| self.judge.fragment_key(lane, nic));
-        Some((nic.map_or(NicSlot::NONE, |nic| nic.nic), key))
-    }
-
-    /// A hash of what all fragments of a packet bear.
-    pub fn packet_hash(&self, lane: &Lane) -> u32 {
-        self.judge.packet_hash(lane)
-    }
-
-    /// The next frame that waits no more, read, to be judged at `now`; or to go to another worker, as its first did.
-    pub fn take_up<F: Frame>(
-        &mut self,
-        snapshot: &Snapshot,
-        held: &mut Held<F>,
-        now: Now,
-    ) -> Option<(F, Lane, Option<u32>)> {
-        loop {
-            let (ticket, how) = self.judge.waits.next_leaving()?;
-            let Some((mut frame, mut lane)) = held.take(ticket) else { continue };
-            (lane.now, lane.stage) = (now, if how == Leave::Over { Stage::Over } else { Stage::Released });
-            if lane.tunnels != snapshot.tunnels {
-                let Lane { side, wire, stage, .. } = lane;
-                let arrival = Arrival { side, wire, tunnels: snapshot.tunnels, now };
-                self.read_into(&mut frame, &arrival, &mut lane);
-                // Read otherwise it may be a whole packet, whose owner is another worker.
-                lane.stage = if lane.fragment == Fragment::Later { stage } else { Stage::Received };
-            }
-            let owner = if let Leave::Go(owner) = how { Some(owner) } else { None };
-            return Some((frame, lane, owner));
         }
     }
 
