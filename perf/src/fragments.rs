@@ -79,6 +79,7 @@ pub fn costs(runs: usize) -> Vec<Costs> {
             unconfirmed: 512,
             all_workers: 1024,
             timeouts: Timeouts::default(),
+            count: false,
         },
         secret: Secret::new([cycles() | 1, 0xD1B5_4A32_D192_ED03]),
         grace_end_ns: 0,

@@ -45,7 +45,13 @@ pub const SECRET: [u64; 2] = [0x1234_5678_9ABC_DEF1, 77];
 
 /// A shard's measure.
 pub fn shard_config(capacity: u32) -> ShardConfig {
-    ShardConfig { capacity, unconfirmed: capacity, all_workers: capacity, timeouts: Timeouts::default() }
+    ShardConfig {
+        capacity,
+        unconfirmed: capacity,
+        all_workers: capacity,
+        timeouts: Timeouts::default(),
+        count: false,
+    }
 }
 
 /// The worker and what it needs.

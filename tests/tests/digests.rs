@@ -12,7 +12,13 @@ use engine::{AddrId, Generation, NicSlot, proto};
 
 #[test]
 fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
-    let config = ShardConfig { capacity: 8, unconfirmed: 8, all_workers: 8, timeouts: Timeouts::default() };
+    let config = ShardConfig {
+        capacity: 8,
+        unconfirmed: 8,
+        all_workers: 8,
+        timeouts: Timeouts::default(),
+        count: false,
+    };
     let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
     let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
     let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, cells, population);

@@ -50,6 +50,7 @@ pub fn shard_config(config: &Config, worker: u32, workers: u32) -> ShardConfig {
         capacity,
         unconfirmed: unconfirmed.max(1),
         all_workers: all.max(workers),
+        count: config.counts_connections(),
         timeouts: Timeouts {
             tcp_syn: ticks(t.tcp_syn),
             tcp_established: ticks(t.tcp_established),

@@ -6,8 +6,10 @@
 //! loopback needs, and `workers.idle` (`"poll"`, or `"park"`: see [`Idle`]) is a key beside the specified ones.
 
 mod eal;
+mod flow_log;
 mod read;
 
+pub use flow_log::{FlowKind, FlowLog, FlowTarget, FlowWhat};
 pub use read::{Checked, check_config, parse_config};
 
 use crate::document::Limits;
@@ -41,6 +43,8 @@ pub struct Config {
     pub log: Log,
     /// `[trace]`
     pub trace: Trace,
+    /// `[[flow_log]]`, in the order of the file.
+    pub flow_logs: Vec<FlowLog>,
 }
 
 /// DPDK's environment.
@@ -109,6 +113,8 @@ pub struct Conntrack {
     pub tcp_pickup: TcpPickup,
     /// How long after a start without earlier state [`TcpPickup::Loose`] holds.
     pub pickup_grace: Duration,
+    /// Whether packets and bytes of each connection are counted, also where no flow log wants them.
+    pub count: bool,
 }
 
 impl Default for Conntrack {
@@ -119,6 +125,7 @@ impl Default for Conntrack {
             tcp_window_check: true,
             tcp_pickup: TcpPickup::Strict,
             pickup_grace: Duration::ZERO,
+            count: false,
         }
     }
 }
@@ -385,6 +392,11 @@ impl Config {
     pub fn source(&self) -> Source {
         let unsaid = if self.store.path.is_some() { Source::Api } else { Source::File };
         self.policy.source.unwrap_or(unsaid)
+    }
+
+    /// Packets and bytes of each connection are counted.
+    pub fn counts_connections(&self) -> bool {
+        self.conntrack.count || !self.flow_logs.is_empty()
     }
 
     /// The wires, of which `run` needs at least one; the error is a message about the configuration as a whole.

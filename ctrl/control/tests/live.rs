@@ -55,7 +55,7 @@ fn answer(questions: &Receiver<Question>, table: &Table) {
 fn connection(epoch: u32) -> Connection {
     let mut entry = Entry::new(AddrId::new(0, 0), 1, 0, key_meta(6, false), true);
     entry.stamp = Generation(epoch);
-    Connection { flow: FlowIndex(0), entry, remote: 1, noted: Default::default() }
+    Connection { flow: FlowIndex(0), entry, remote: 1, noted: Default::default(), carried: None }
 }
 
 impl Rig {

@@ -442,7 +442,23 @@ pub struct Replay {
     /// What leaves by the outside port
     #[arg(long, value_name = "PCAP")]
     pub pass_outside: Option<PathBuf>,
+    /// The flow log: a record of every connection and of everything that is refused
+    #[arg(long, value_name = "FILE")]
+    pub flow_log: Option<PathBuf>,
+    /// What its lines look like
+    #[arg(long, value_enum, default_value_t, requires = "flow_log")]
+    pub flow_log_kind: FlowLines,
     /// How to print the summary
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Lines of a flow log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlowLines {
+    /// Those of AWS VPC flow logs, version 2, with fields of ours behind.
+    #[default]
+    Aws,
+    /// JSON objects.
+    Json,
 }

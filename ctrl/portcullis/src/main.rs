@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod explain;
 mod failure;
+mod flow;
 mod input;
 mod replay;
 

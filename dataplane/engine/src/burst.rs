@@ -2,6 +2,7 @@
 
 mod bench;
 mod fragments;
+mod upkeep;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -31,12 +32,6 @@ use crate::{Generation, NicSlot, Reason, Side};
 const HEADERS: usize = 128;
 /// The most bytes of a segmented frame that are looked at: more than any chain of headers that passes takes.
 const SCRATCH: usize = 32 * 1024;
-/// Timers looked at per burst.
-const EXPIRY_BUDGET: u32 = 64;
-/// Entries looked at per turn after a change: few where frames wait: one took 16 to 50 ns, a packet 65.
-const SWEEP_BUDGET: u32 = 32;
-/// The same in a turn without frames.
-const IDLE_SWEEP_BUDGET: u32 = 256;
 
 /// What a firewall needs beside the policy.
 #[derive(Clone)]
@@ -218,6 +213,9 @@ impl Firewall {
             self.adopt(snapshot);
         }
         self.judge.loose_pickup = snapshot.settings.loose_pickup || self.clock.last_ns() < self.grace_end_ns;
+        if self.judge.shard.counts() {
+            self.judge.shard.set_anchor(self.clock.anchor());
+        }
     }
 
     #[cold]
@@ -486,7 +484,12 @@ impl Firewall {
                 let key = self.judge.key(lane, ahead);
                 let bytes = bytes_of(frame, &mut self.scratch);
                 let answer = self.answers.of(place);
-                (self.judge.judge(snapshot, lane, nic, &key, bytes, answer), nic.observes())
+                self.judge.forget_flow();
+                let verdict = self.judge.judge(snapshot, lane, nic, &key, bytes, answer);
+                if self.judge.shard.counts() {
+                    self.judge.count_flow(snapshot, lane, &verdict);
+                }
+                (verdict, nic.observes())
             }
             None => {
                 let verdict = known.unwrap_or(Verdict::nobody(Reason::Malformed));
@@ -533,18 +536,5 @@ impl Firewall {
         } else {
             snapshot.nic(verdict.nic).observe
         }
-    }
-
-    /// Bounded work between bursts: what has expired ends, what a change ended is filed as such. More of it where no frames wait.
-    #[inline]
-    pub fn upkeep(&mut self, snapshot: &Snapshot, now: Now, is_idle: bool) {
-        self.judge.shard.expire(snapshot, now, EXPIRY_BUDGET);
-        self.judge.shard.sweep(snapshot, if is_idle { IDLE_SWEEP_BUDGET } else { SWEEP_BUDGET });
-    }
-
-    /// Ends everything that is due by now: for those who look at the table from outside.
-    pub fn settle_timers(&mut self, snapshot: &Snapshot, now: Now) {
-        self.judge.shard.expire(snapshot, now, u32::MAX);
-        self.judge.shard.sweep(snapshot, u32::MAX);
     }
 }

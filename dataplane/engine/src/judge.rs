@@ -247,6 +247,27 @@ impl Judge {
         verdicts: &mut [Verdict; BURST],
         meanwhile: &impl Fn(usize),
     ) -> usize {
+        // Of its own where connections are counted, so that the other knows nothing of it.
+        if self.shard.counts() {
+            // SAFETY: as the caller says.
+            unsafe { self.established_run::<V3, true>(cells, first, packets, verdicts, meanwhile) }
+        } else {
+            // SAFETY: as the caller says.
+            unsafe { self.established_run::<V3, false>(cells, first, packets, verdicts, meanwhile) }
+        }
+    }
+
+    /// # Safety
+    /// With `V3` the processor has x86-64-v3.
+    #[inline(always)]
+    unsafe fn established_run<const V3: bool, const COUNT: bool>(
+        &mut self,
+        cells: &Cells,
+        first: usize,
+        packets: &Packets<'_, '_>,
+        verdicts: &mut [Verdict; BURST],
+        meanwhile: &impl Fn(usize),
+    ) -> usize {
         let mut table = self.shard.table();
         let Some(counts) = cells.established() else { return first };
         let count = packets.lanes.len().min(BURST);
@@ -261,11 +282,34 @@ impl Judge {
             }
             verdicts[place] = Verdict::of(Reason::Established, nic.nic);
             counts.count(nic.nic, lane.side, lane.len);
-            packets.ask_ahead(place, |hint| table.prefetch(hint, packets.is_any_v6));
+            if COUNT && let Some(carried) = table.carried.get_mut(packets.hints[place] as usize) {
+                carried.count(lane.side, lane.len, lane.now);
+            }
+            packets.ask_ahead(place, |hint| {
+                table.prefetch(hint, packets.is_any_v6);
+                if COUNT {
+                    table.prefetch_carried(hint);
+                }
+            });
             meanwhile(place);
             place += 1;
         }
         count
+    }
+
+    /// Forgets whose the packet judged last was.
+    #[inline]
+    pub fn forget_flow(&mut self) {
+        self.flow = None;
+    }
+
+    /// Counts a packet that has passed as part of a connection. One of an RST that ended it is counted by then; ICMP errors about it
+    /// are none of its packets.
+    pub fn count_flow(&mut self, snapshot: &Snapshot, lane: &Lane, verdict: &Verdict) {
+        let is_part = matches!(verdict.reason, Reason::Established | Reason::New | Reason::Fragment);
+        if let Some(flow) = self.flow.filter(|_| is_part) {
+            self.shard.count(flow, lane, snapshot);
+        }
     }
 
     /// The verdict; the connection that the packet passed as part of is left in `flow`.
@@ -364,6 +408,7 @@ impl Judge {
             }
             Outcome::Invalid => Verdict::of(Reason::Invalid, nic.nic),
             Outcome::End => {
+                self.shard.count(flow, lane, snapshot);
                 self.shard.end(flow, How::Reset, snapshot);
                 established
             }

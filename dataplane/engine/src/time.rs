@@ -32,13 +32,44 @@ pub struct Clock {
     tick_start_ns: u64,
     tick: u32,
     leap: u32,
+    /// The tick from which on ticks stand for their nanoseconds again, and the moment before the last leap.
+    leapt: (u32, Moment),
+}
+
+/// A tick, and the nanosecond at which it begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    tick: u32,
+    ns: u64,
+}
+
+/// What turns ticks back into nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Anchor {
+    /// The present tick.
+    pub tick: u32,
+    ns: u64,
+    leapt: (u32, Moment),
+}
+
+impl Anchor {
+    /// When a tick began that lies no further back than the longest timeout.
+    pub fn ns_of(&self, tick: u32) -> u64 {
+        let Anchor { leapt: (end, before), .. } = *self;
+        let is_before = !reached(tick, end);
+        let (from, ns) = if is_before { (before.tick, before.ns) } else { (self.tick, self.ns) };
+        let ticks = i64::from(tick.wrapping_sub(from) as i32);
+        ns.saturating_add_signed(ticks * TICK_NS as i64)
+    }
 }
 
 impl Clock {
     /// `longest` is the longest timeout, in ticks.
     pub fn new(longest: u32) -> Clock {
         // Ticks begin near the wrap, so that every test and every run crosses it.
-        Clock { last_ns: 0, tick_start_ns: 0, tick: 0u32.wrapping_sub(64), leap: longest.saturating_add(2) }
+        let tick = 0u32.wrapping_sub(64);
+        let leapt = (tick, Moment { tick, ns: 0 });
+        Clock { last_ns: 0, tick_start_ns: 0, tick, leap: longest.saturating_add(2), leapt }
     }
 
     /// The moment `ns`; an earlier one than the last counts as the last.
@@ -55,8 +86,18 @@ impl Clock {
     #[cold]
     fn advance(&mut self, ns: u64) {
         let ticks = (ns - self.tick_start_ns) / TICK_NS;
+        let before = Moment { tick: self.tick, ns: self.tick_start_ns };
         self.tick_start_ns += ticks * TICK_NS;
         self.tick = self.tick.wrapping_add(ticks.min(u64::from(self.leap)) as u32);
+        if ticks > u64::from(self.leap) {
+            self.leapt = (self.tick, before);
+        }
+    }
+
+    /// What turns its ticks back into nanoseconds.
+    #[inline]
+    pub fn anchor(&self) -> Anchor {
+        Anchor { tick: self.tick, ns: self.tick_start_ns, leapt: self.leapt }
     }
 
     /// The last moment asked for.
@@ -87,6 +128,19 @@ mod tests {
         let mut clock = Clock::new(80_000);
         let deadline = clock.at(5).up.wrapping_add(80_000);
         assert!(reached(clock.at(100 * 365 * 86_400_000_000_000).tick, deadline));
+    }
+
+    #[test]
+    fn ticks_turn_back_into_nanoseconds_across_leaps_too() {
+        let mut clock = Clock::new(80);
+        let mut seen = Vec::new();
+        for ns in [7, 3 * TICK_NS, 90 * TICK_NS + 5, 1_000_000 * TICK_NS, 1_000_003 * TICK_NS + 1] {
+            seen.push((clock.at(ns).tick, ns / TICK_NS * TICK_NS));
+        }
+        let anchor = clock.anchor();
+        for (tick, ns) in seen {
+            assert_eq!(anchor.ns_of(tick), ns);
+        }
     }
 
     #[test]

@@ -518,6 +518,11 @@ impl<P: Port> Worker<P> {
         self.links.router.touch();
     }
 
+    /// Tells of everything that connections have carried; false if there is no room for all of it: to be called again then.
+    pub fn tell_all(&mut self) -> bool {
+        self.firewall.tell_all(self.reader.read())
+    }
+
     /// Its firewall.
     pub fn firewall(&self) -> &Firewall {
         &self.firewall

@@ -267,6 +267,28 @@ pub struct Connection {
     pub icmp: Option<Icmp>,
     /// The generation at which it was last found live, or at which re-judging ended it.
     pub generation: u32,
+    /// Packets since it opened, where they are counted (`[conntrack] count`, or any flow log).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub packets: Option<Carried>,
+    /// Bytes of frames likewise, without the check sequence (FCS).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes: Option<Carried>,
+}
+
+/// What a connection has carried either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Carried {
+    /// Towards the NIC.
+    pub inbound: u64,
+    /// From it.
+    pub outbound: u64,
+}
+
+impl Carried {
+    /// As the data path has them: from inside, then from outside.
+    pub fn of([outbound, inbound]: [u64; 2]) -> Carried {
+        Carried { inbound, outbound }
+    }
 }
 
 /// How many connections fit a filter, or were disconnected.

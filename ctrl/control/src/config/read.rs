@@ -1,6 +1,7 @@
 //! TOML text into a [`Config`].
 
 use super::eal::chooses_cores;
+use super::flow_log::flow_logs;
 use super::{
     Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
     OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Trace, Unknown, Wire, Workers,
@@ -59,8 +60,19 @@ pub fn check_config(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> 
 
 fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -> Config {
     let mut config = Config::default();
-    let tables =
-        ["eal", "wire", "workers", "conntrack", "timeouts", "policy", "api", "store", "log", "trace"];
+    let tables = [
+        "eal",
+        "wire",
+        "workers",
+        "conntrack",
+        "timeouts",
+        "policy",
+        "api",
+        "store",
+        "log",
+        "trace",
+        "flow_log",
+    ];
     for (name, table) in root.keys(&tables, faults).iter().flat_map(Fields::in_order) {
         match name {
             "eal" => config.eal = eal(table, faults),
@@ -73,6 +85,7 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
             "store" => config.store = store(table, faults),
             "log" => config.log = log(table, faults),
             "trace" => config.trace = trace(table, faults),
+            "flow_log" => config.flow_logs = flow_logs(table, text, faults),
             // Noted by now.
             _ => {}
         }
@@ -81,7 +94,7 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
 }
 
 /// Puts the value of `key` into `slot`, where the key is given; one that cannot be read is noted.
-fn set<'t, T>(
+pub(super) fn set<'t, T>(
     slot: &mut T,
     fields: &Fields<'t>,
     key: &str,
@@ -202,8 +215,8 @@ fn workers(table: &Node, faults: &mut Faults) -> Workers {
 }
 
 fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
-    const KEYS: [&str; 5] =
-        ["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace"];
+    const KEYS: [&str; 6] =
+        ["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace", "count"];
     let mut conntrack = Conntrack::default();
     let Some(fields) = table.keys(&KEYS, faults) else { return conntrack };
     set(&mut conntrack.capacity, &fields, "capacity", faults, |node| node.int("capacity", 1..=1 << 28));
@@ -221,6 +234,7 @@ fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
         node.one_of("tcp_pickup", &[("strict", TcpPickup::Strict), ("loose", TcpPickup::Loose)])
     });
     set(&mut conntrack.pickup_grace, &fields, "pickup_grace", faults, |node| duration(node, text, 0));
+    set(&mut conntrack.count, &fields, "count", faults, Node::bool);
     conntrack
 }
 
@@ -259,7 +273,7 @@ fn timeouts(table: &Node, text: &str, faults: &mut Faults) -> Timeouts {
 }
 
 /// A number of seconds, of at least so many nanoseconds.
-fn duration(node: &Node, text: &str, least: u64) -> Result<Duration, Fault> {
+pub(super) fn duration(node: &Node, text: &str, least: u64) -> Result<Duration, Fault> {
     let nanos = match node.value {
         Value::Int(seconds) => u64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000_000_000)),
         Value::Float(_) => decimal_nanos(&node.at.slice(text).replace('_', "")),
@@ -466,7 +480,7 @@ fn trace(table: &Node, faults: &mut Faults) -> Trace {
     trace
 }
 
-fn path(node: &Node) -> Result<PathBuf, Fault> {
+pub(super) fn path(node: &Node) -> Result<PathBuf, Fault> {
     let text = node.text("path", "the path of a file")?;
     if text.is_empty() || text.contains('\0') {
         return Err(node.no("path", "the path of a file"));

@@ -295,7 +295,7 @@ pub(crate) fn describe(
     now: u32,
     worker: usize,
 ) -> Option<shape::Connection> {
-    let Connection { entry, remote, .. } = connection;
+    let Connection { entry, remote, carried, .. } = connection;
     let binding = snapshot.bindings().get(entry.addr.slot())?;
     let number = entry.protocol();
     let has_ports = proto::has_ports(number);
@@ -322,5 +322,7 @@ pub(crate) fn describe(
             code: entry.syn_seq as u8,
         }),
         generation: entry.stamp.0,
+        packets: carried.map(|sums| shape::Carried::of(sums.packets)),
+        bytes: carried.map(|sums| shape::Carried::of(sums.bytes)),
     })
 }

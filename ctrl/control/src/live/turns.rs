@@ -6,6 +6,7 @@ use engine::cells::Population;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Inner, Live};
+use crate::commit::Committer;
 
 /// What health says of the workers, as it was when it could last be looked at.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,16 @@ impl Live {
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner_now()
             .unwrap_or_else(|| give_way(|| self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Names of what workers tell by number, when a change that is worked out is done.
+    pub fn with_names<R>(&self, look: impl FnOnce(&Committer) -> R) -> R {
+        look(&self.inner().committer)
+    }
+
+    /// The same now, if no change is being worked out.
+    pub fn names_now<R>(&self, look: impl FnOnce(&Committer) -> R) -> Option<R> {
+        self.inner_now().map(|inner| look(&inner.committer))
     }
 
     /// The same, if nobody holds it.

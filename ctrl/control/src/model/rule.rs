@@ -190,6 +190,13 @@ const DIGITS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(u64);
 
+impl Identity {
+    /// Its digits as a number of 40 bits.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "r-{:0DIGITS$x}", self.0)

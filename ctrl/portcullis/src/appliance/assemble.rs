@@ -19,6 +19,7 @@ use engine::trace::{DecisionsRead, Recorder, decisions};
 use engine::worker::{mesh, ring_for};
 
 use super::cores::Cores;
+use super::flows::{Hears, lines_to};
 use super::ports::{Ports, Wires};
 use super::workers::{Beat, Job};
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ pub fn assemble(
     ports: &Ports,
     secret: Secret,
     start: Instant,
-) -> Result<(Parts, Vec<Job>, Vec<DecisionsRead>), Failure> {
+) -> Result<(Parts, Vec<Job>, Vec<DecisionsRead>, Vec<Hears>), Failure> {
     let Beginning { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
     let count = queues.len();
@@ -53,8 +54,9 @@ pub fn assemble(
     let (mut handles, mut jobs, mut told) = (Vec::new(), Vec::new(), Vec::new());
     let has_history = config.trace.history != 0;
     let rings = mesh(count, ring_for(config.wires.len()));
-    let mine = queues.into_iter().zip(readers).zip(rings).zip(firewalls).zip(parkers);
-    for (id, ((((wires, reader), mut rings), firewall), parker)) in mine.enumerate() {
+    let (tells, hears) = lines_to(config, count);
+    let mine = queues.into_iter().zip(readers).zip(rings).zip(firewalls).zip(parkers).zip(tells);
+    for (id, (((((wires, reader), mut rings), firewall), parker), tells)) in mine.enumerate() {
         rings.wakers.clone_from(&wakers);
         let (cells, beat) = (Arc::new(Cells::new()), Arc::new(CachePadded::new(Beat::default())));
         let (asked, questions) = bounded(QUESTIONS);
@@ -83,6 +85,7 @@ pub fn assemble(
             beat,
             parker,
             recorder: Recorder::new(decisions),
+            tells,
         });
     }
     let (workers, ports) = (handles, ports.view());
@@ -97,7 +100,7 @@ pub fn assemble(
         board: Board::default(),
         store,
     };
-    Ok((parts, jobs, told))
+    Ok((parts, jobs, told, hears))
 }
 
 /// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.

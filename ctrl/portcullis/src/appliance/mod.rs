@@ -3,6 +3,7 @@
 mod assemble;
 mod cores;
 mod environment;
+mod flows;
 mod health;
 mod log;
 mod mtu;
@@ -41,6 +42,7 @@ use crate::failure::{Failure, print_patiently};
 use crate::input;
 use cores::Cores;
 use environment::Environment;
+use flows::FlowLogs;
 use health::Watchman;
 use log::Lines;
 use ports::keeper::{Keeper, Means};
@@ -245,7 +247,8 @@ impl Dataplane {
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, secret, pool, eal, cores } = self;
         let start = Instant::now();
-        let (parts, jobs, told) = assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
+        let (parts, jobs, told, hears) =
+            assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
         let governing_file = policy_file.map(|(path, _)| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         live.trace().attach(told, live.config().trace.history);
@@ -257,6 +260,7 @@ impl Dataplane {
             board: live.board().clone(),
         };
         let keeper = Keeper::start(&ports, means).map_err(Failure::runtime)?;
+        let flow_logs = FlowLogs::start(&live, hears, start).map_err(Failure::runtime)?;
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);
@@ -265,6 +269,7 @@ impl Dataplane {
         tell_supervisor("STOPPING=1");
         keeper.stop();
         let stuck = workers.stop();
+        flow_logs.stop();
         print_patiently(format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())));
         runtime.shutdown_background();
         drop(live);

@@ -20,6 +20,7 @@ use rcu::Parker;
 use tracing::warn;
 
 use super::cores;
+use super::flows::Tells;
 use super::swap::{Exchange, Swap};
 
 /// Empty polls in a row after which a worker offers its core to others between two polls.
@@ -33,6 +34,8 @@ const NAPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_micros(80
 const STALL: Duration = Duration::from_millis(20);
 /// Until all workers have stopped receiving.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a worker that ends tells of what its connections have carried, if whoever hears that is slow: less than it may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(400);
 /// Until nothing is left in the rings.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 /// The signal that ends a wait in a driver; its handler does nothing.
@@ -114,6 +117,8 @@ pub struct Job {
     pub parker: Option<Parker>,
     /// What it tells of packets.
     pub recorder: Recorder,
+    /// Where it tells what connections carry, if anybody wants to know.
+    pub tells: Option<Tells>,
 }
 
 /// The running workers.
@@ -279,6 +284,7 @@ fn run(
         beat,
         parker,
         recorder,
+        tells,
     } = job;
     let registered = match (cores::pin(core), eal.register_thread()) {
         (true, Ok(guard)) => guard,
@@ -286,7 +292,10 @@ fn run(
         (_, Err(error)) => return drop(ready.send(Err(error.to_string()))),
     };
     // On its own core, so that its memory is near.
-    let firewall = Firewall::new(&firewall, cells, population);
+    let mut firewall = Firewall::new(&firewall, cells, population);
+    if let Some((ring, wishes)) = tells {
+        firewall.tell_by(ring, wishes);
+    }
     let mut worker = Worker::new(id as u32, firewall, reader, wires, rings, questions);
     worker.record_by(recorder);
     worker.touch(EXPECTED_NICS);
@@ -312,6 +321,10 @@ fn run(
         beat.turn(drained.frames);
         // Release: who sees this turn sees what it has taken.
         beat.drained.store(beat.drained.load(Relaxed) + 1, Release);
+        std::thread::yield_now();
+    }
+    let until = Instant::now() + LAST_WORDS;
+    while !worker.tell_all() && Instant::now() < until {
         std::thread::yield_now();
     }
     drop(worker);

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Affected, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, LinkState, Nic,
-    ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
+    Affected, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, LinkState,
+    Nic, ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
 };
 
 use super::listing::by_nic;
@@ -255,8 +255,17 @@ pub fn connections(connections: &[Connection]) -> String {
             c.worker.to_string(),
         ]
     };
-    let head = ["nic", "opened", "protocol", "local", "remote", "state", "expires", "rule", "worker"];
-    aligned(&head, &connections.iter().map(row).collect::<Vec<_>>())
+    let mut head = vec!["nic", "opened", "protocol", "local", "remote", "state", "expires", "rule", "worker"];
+    let mut rows: Vec<_> = connections.iter().map(row).collect();
+    if connections.iter().any(|c| c.packets.is_some()) {
+        head.extend(["packets in", "out", "bytes in", "out"]);
+        for (row, c) in rows.iter_mut().zip(connections) {
+            let both =
+                |carried: Option<Carried>| carried.map_or([None; 2], |c| [Some(c.inbound), Some(c.outbound)]);
+            row.extend([both(c.packets), both(c.bytes)].concat().into_iter().map(or_dash));
+        }
+    }
+    aligned(&head, &rows)
 }
 
 /// `show nics`

@@ -26,6 +26,7 @@ pub fn refuse_shared(args: &cli::Replay) -> Result<(), Failure> {
         ("--verdicts", &args.verdicts, false),
         ("--pass-inside", &args.pass_inside, false),
         ("--pass-outside", &args.pass_outside, false),
+        ("--flow-log", &args.flow_log, false),
     ];
     let mut seen: Vec<(&str, bool, Identity)> = Vec::new();
     for (role, path, is_read) in roles {

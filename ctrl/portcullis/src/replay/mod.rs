@@ -2,6 +2,7 @@
 
 pub mod capture;
 mod files;
+mod flows;
 pub mod frame;
 pub mod merge;
 mod order;
@@ -30,6 +31,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::input;
 use capture::CaptureFile;
+use flows::FlowFile;
 use frame::CapturedFrame;
 use merge::Merge;
 use order::{InOrder, Told};
@@ -54,8 +56,9 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
     let output =
         Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
             .map_err(Failure::runtime)?;
-    let mut replay = Replay::new(config, policy, &merge, output, args.both.is_some())?;
+    let mut replay = Replay::new(config, policy, &merge, output, args)?;
     replay.play(merge, events)?;
+    replay.end_flows()?;
     replay.output.finish().map_err(Failure::runtime)?;
     print_summary(&replay.output, args.output);
     Ok(ExitCode::SUCCESS)
@@ -82,18 +85,21 @@ struct Replay {
     /// Until then segments of older connections may open them: no batch goes beyond it.
     grace_end_ns: u64,
     output: Output,
+    /// The flow log, where one is wanted.
+    flows: Option<FlowFile>,
     /// Tells sides, where the capture is of both directions.
     sides: Option<Sides>,
 }
 
 impl Replay {
     fn new(
-        config: Config,
+        mut config: Config,
         policy: control::model::Policy,
         merge: &Merge,
         output: Output,
-        is_of_both: bool,
+        args: &cli::Replay,
     ) -> Result<Replay, Failure> {
+        config.conntrack.count = args.flow_log.is_some();
         let start_ns = merge.peek_ns().unwrap_or(0);
         let grace_end_ns = start_ns.saturating_add(config.conntrack.pickup_grace.as_nanos() as u64);
         let firewall = FirewallConfig {
@@ -102,12 +108,17 @@ impl Replay {
             secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
             grace_end_ns,
         };
-        let firewall =
+        let mut firewall =
             Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
+        let flows = args
+            .flow_log
+            .as_deref()
+            .map(|path| FlowFile::create(path, args.flow_log_kind, &config, start_ns, &mut firewall));
+        let flows = flows.transpose().map_err(unwritten)?;
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
-        let sides = is_of_both.then(Sides::default);
-        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output, sides };
+        let sides = args.both.is_some().then(Sides::default);
+        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output, flows, sides };
         replay.commit(policy, start_ns)?;
         Ok(replay)
     }
@@ -142,6 +153,10 @@ impl Replay {
                 self.commit(event.policy, event.at_ns)?;
             }
             self.end_waits(&mut hand, next_ns)?;
+            if self.flows.as_ref().is_some_and(|flows| flows.interval_end_ns() <= next_ns) {
+                self.judge(&mut hand)?;
+                self.end_interval(Some(next_ns))?;
+            }
             let Some(merged) = merge.next().map_err(Failure::input)? else { break };
             let mut frame = CapturedFrame::new(merged);
             if hand.batch.frames.is_empty() {
@@ -232,6 +247,9 @@ impl Replay {
             batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
         {
             if !verdict.held {
+                if let Some(flows) = &mut self.flows {
+                    flows.judged(lane, verdict, &self.snapshot, frame.merged.at_ns);
+                }
                 self.tell(frame, verdict, order)?;
             } else if let Some(ticket) = tickets.next() {
                 frame.number = Some(order.push(frame.merged, None));
@@ -241,7 +259,29 @@ impl Replay {
         let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
         batch.clear();
         self.firewall.upkeep(&self.snapshot, now, false);
-        Ok(())
+        match &mut self.flows {
+            Some(flows) => flows.take(&self.committer).map_err(unwritten),
+            None => Ok(()),
+        }
+    }
+
+    /// An interval of the flow log, or all of it, is over.
+    fn end_interval(&mut self, at_ns: Option<u64>) -> Result<(), Failure> {
+        let Replay { flows, firewall, snapshot, committer, .. } = self;
+        let Some(flows) = flows else { return Ok(()) };
+        flows.end_interval(at_ns, firewall, snapshot, committer).map_err(unwritten)
+    }
+
+    /// What lasts is told as it stands after the last packet and the last change.
+    fn end_flows(&mut self) -> Result<(), Failure> {
+        self.firewall.begin(&self.snapshot);
+        let now = self.firewall.now(0);
+        // In slices: what is told in each has room in the ring.
+        while !self.firewall.settle_some(&self.snapshot, now) {
+            self.end_interval(None)?;
+        }
+        self.end_interval(None)?;
+        self.flows.as_mut().map_or(Ok(()), FlowFile::finish).map_err(unwritten)
     }
 
     /// Writes a verdict in its place.

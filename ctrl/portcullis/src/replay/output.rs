@@ -16,11 +16,12 @@ use super::capture::{Link, Packet};
 pub struct Pending {
     /// Where it is written meanwhile, and where it belongs.
     temporary: Option<(PathBuf, PathBuf)>,
-    writer: BufWriter<Named>,
+    /// What is written by.
+    pub writer: BufWriter<Named>,
 }
 
 /// A file whose every error names the one that it becomes, however far into a replay it comes.
-struct Named {
+pub struct Named {
     path: PathBuf,
     file: File,
 }
@@ -56,7 +57,8 @@ impl Pending {
         Ok(Pending { temporary: Some((temporary, place)), writer: named(file) })
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    /// Puts it in its place.
+    pub fn finish(&mut self) -> io::Result<()> {
         self.writer.flush()?;
         let Some((temporary, place)) = &self.temporary else { return Ok(()) };
         std::fs::rename(temporary, place).map_err(|error| cannot_write(&self.writer.get_ref().path, &error))

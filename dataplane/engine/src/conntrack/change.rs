@@ -98,6 +98,7 @@ impl Shard {
         entry.stamp = snapshot.generation;
         let nic = self.nic_of(self.entry(flow), snapshot);
         self.refile(flow, Class::Tombstone, nic);
+        self.tell_flushed(flow, snapshot);
     }
 
     /// Takes in a copy of a connection that another shard has; false if there is no room.
@@ -145,6 +146,7 @@ impl Shard {
                 entry.stamp = Generation(0);
                 let nic = self.nic_of(self.entry(flow), snapshot);
                 self.refile(flow, Class::Tombstone, nic);
+                self.tell_flushed(flow, snapshot);
             }
         }
         true
@@ -160,6 +162,7 @@ impl Shard {
         if class != state.class() {
             let nic = self.nic_of(self.entry(flow), snapshot);
             self.refile(flow, state.class(), nic);
+            self.resume_flow(flow);
         }
         if !is_counted {
             self.count_live(flow, snapshot, 1);
@@ -182,6 +185,11 @@ impl Shard {
     pub fn sweep_for_room(&mut self, snapshot: &Snapshot) {
         let looked_at = self.sweep_on(snapshot, self.sweep.room);
         self.sweep.room -= looked_at;
+    }
+
+    /// True if something is due by now, or a change's traces are not all found.
+    pub fn is_behind(&self, now: Now) -> bool {
+        self.is_sweeping() || self.wheels.is_behind(now.tick)
     }
 
     /// True as long as some have not been looked at since the last change.
@@ -219,6 +227,11 @@ impl Shard {
                 (Class::Ended, _) => {
                     self.population.enter(binding.nic, u32::MAX);
                 }
+                _ => {}
+            }
+            match class {
+                Class::Tombstone | Class::Ended => self.tell_flushed(flow, snapshot),
+                _ if matches!(entry.class(), Class::Tombstone | Class::Ended) => self.resume_flow(flow),
                 _ => {}
             }
             self.refile(flow, class, binding.nic);

@@ -2,6 +2,7 @@
 
 mod change;
 pub mod entry;
+pub mod flows;
 pub mod hash;
 pub mod index;
 mod room;
@@ -20,6 +21,7 @@ pub use change::{Standing, opening_query, standing};
 pub use entry::{
     Entry, EntryKey, NOTED, NotedSyn, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
 };
+use flows::{Carried, Flows};
 pub use hash::{FlowHash, RawHash, Secret, purpose};
 use index::{Index, View};
 pub use room::fair_share;
@@ -37,6 +39,8 @@ pub struct ShardConfig {
     pub all_workers: u32,
     /// Idle timeouts.
     pub timeouts: Timeouts,
+    /// Packets and bytes of each connection are counted: see [`flows`].
+    pub count: bool,
 }
 
 /// A connection's key with its hash.
@@ -74,6 +78,8 @@ pub struct Shard {
     len: u32,
     unconfirmed: u32,
     sweep: change::Sweep,
+    /// Nothing, unless what connections carry is counted.
+    flows: Flows,
     cells: Arc<Cells>,
     population: Arc<Population>,
 }
@@ -103,6 +109,7 @@ impl Shard {
             len: 0,
             unconfirmed: 0,
             sweep: change::Sweep::DONE,
+            flows: if config.count { Flows::new(capacity) } else { Flows::default() },
             cells,
             population,
         }
@@ -116,6 +123,7 @@ impl Shard {
         self.index.touch();
         self.wheels.touch();
         self.rosters.touch();
+        self.flows.touch();
     }
 
     /// What keys its hashes.
@@ -197,7 +205,12 @@ impl Shard {
     /// The entries, to be changed in place.
     #[inline(always)]
     pub fn table(&mut self) -> Table<'_> {
-        Table { entries: &mut self.entries, remote6: &self.remote6, timeouts: self.timeouts }
+        Table {
+            entries: &mut self.entries,
+            remote6: &self.remote6,
+            timeouts: self.timeouts,
+            carried: &mut self.flows.carried,
+        }
     }
 
     /// An entry.
@@ -329,6 +342,7 @@ impl Shard {
         } else {
             self.entries[place as usize] = entry;
         }
+        self.begin_flow(place, now);
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);
         self.rosters.add(binding.nic, class, place);
@@ -352,10 +366,12 @@ impl Shard {
             self.keep_share(nic, snapshot, now);
         }
         self.count_live(flow, snapshot, -1);
+        self.tell_end(flow, How::Expired, snapshot);
         let place = &mut self.entries[flow.0 as usize];
         let (old_class, old_state) = (place.class(), place.state());
         *place = entry;
         place.set_class(old_class);
+        self.begin_flow(flow.0, now);
         self.cells.tally.count_ended(if old_state == State::Closing { How::Closed } else { How::Expired });
         self.cells.tally.count_opened();
         self.cells.tally.count(census(old_class, old_state), -1);
@@ -368,6 +384,7 @@ impl Shard {
     /// Ends an entry: its place is free. `how` is why its packets end it; a change that has ended it before comes first.
     pub fn end(&mut self, flow: FlowIndex, how: How, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
+        self.tell_end(flow, how, snapshot);
         let entry = *self.entry(flow);
         let how = match (entry.class(), how) {
             (Class::Tombstone | Class::Ended, _) => How::Flushed,
@@ -488,6 +505,8 @@ pub struct Table<'s> {
     remote6: &'s [u128],
     /// By state.
     pub timeouts: [u32; STATES.len()],
+    /// By place; nothing, where it is not counted.
+    pub carried: &'s mut [Carried],
 }
 
 impl Table<'_> {
@@ -495,6 +514,12 @@ impl Table<'_> {
     #[inline(always)]
     pub fn prefetch(&self, hint: u32, is_any_v6: bool) {
         prefetch_entry(self.entries, self.remote6, hint, is_any_v6);
+    }
+
+    /// Asks for the line that counts what it carries.
+    #[inline(always)]
+    pub fn prefetch_carried(&self, hint: u32) {
+        flows::prefetch_carried(self.carried, hint);
     }
 
     /// The entry at `hint`, if it has this key and stands as that demands ([`demand`]). `None` says nothing: the hint may be out of

@@ -82,6 +82,9 @@ impl Judge {
         if lane.reach < memory.reach {
             return verdict(Reason::Malformed);
         }
+        if self.shard.counts() {
+            self.flow = self.flow_of(&memory, nic, &hashed);
+        }
         verdict(Reason::Fragment)
     }
 
@@ -99,13 +102,17 @@ impl Judge {
         let memory = *self.fragments.recall(hashed, lane.now.tick)?;
         // A rollback lowers the flush epoch: what was remembered before it may be of rules that it took back.
         let is_flushed = memory.flushable && memory.stamp < snapshot.live_epoch(nic);
-        let is_of_tombstone = memory.flow.is_some_and(|(flow, ports)| {
-            let entry = self.shard.entry(flow);
-            entry.addr == nic.id
-                && entry.ports == ports
-                && self.shard.remote(flow) == hashed.key.remote
-                && entry.is_dead()
-        });
+        let flow = self.flow_of(&memory, nic, hashed);
+        let is_of_tombstone = flow.is_some_and(|flow| self.shard.entry(flow).is_dead());
         (!is_flushed && !is_of_tombstone).then_some(memory)
+    }
+
+    /// The connection that a first fragment was part of, if it is there still.
+    fn flow_of(&self, memory: &Memory, nic: &Binding, hashed: &Hashed<FragmentKey>) -> Option<FlowIndex> {
+        let (flow, ports) = memory.flow?;
+        let entry = self.shard.entry(flow);
+        let is_it =
+            entry.addr == nic.id && entry.ports == ports && self.shard.remote(flow) == hashed.key.remote;
+        is_it.then_some(flow)
     }
 }

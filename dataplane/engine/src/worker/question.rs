@@ -4,6 +4,7 @@ use crossbeam::channel::Sender;
 
 use crate::FlowIndex;
 use crate::burst::Firewall;
+use crate::conntrack::flows::Sums;
 use crate::conntrack::{Entry, NotedSyn};
 use crate::snapshot::Snapshot;
 use crate::time::Now;
@@ -61,6 +62,8 @@ pub struct Connection {
     pub remote: u128,
     /// A SYN that passed within it.
     pub noted: NotedSyn,
+    /// What it has carried, if that is counted.
+    pub carried: Option<Sums>,
 }
 
 /// Does what is asked, bounded by the room that the question brought.
@@ -89,7 +92,7 @@ pub(super) fn answer(
     let next = shard.list(from, slice, |flow, entry| {
         if !shard.is_expired(flow, now) {
             let (remote, noted) = (shard.remote(flow), *shard.noted_syn(flow));
-            connections.push(Connection { flow, entry: *entry, remote, noted });
+            connections.push(Connection { flow, entry: *entry, remote, noted, carried: shard.carried(flow) });
         }
     });
     // Nobody waiting any more is no failure of the worker's.
