@@ -70,7 +70,7 @@ fn question(args: &cli::Explain) -> Result<Question, Failure> {
 /// By the policy in a file.
 fn offline(args: &cli::Explain, path: &std::path::Path, question: &Question) -> Result<Explanation, Failure> {
     let config = input::config(args.config.as_deref())?;
-    let policy = input::policy(path, &config)?.policy;
+    let policy = input::policy(path, &config)?;
     let bench = Bench::new(&config, false);
     let mut committer = Committer::new(config);
     let snapshot = match committer.commit(policy, 0).map_err(Failure::runtime)? {

@@ -3,11 +3,13 @@
 mod appliance;
 
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use appliance::*;
 use serde_json::{Value, json};
+use testkit::lab::{Finished, Process};
 use testkit::rng::Rng;
 
 /// With the store, and the policy file to fill it with.
@@ -174,4 +176,30 @@ fn a_corrupt_store_stops_the_start_and_is_kept() {
     assert!(error.contains("the store is corrupt") && error.contains("set aside, untouched"), "{error}");
     assert!(std::fs::read(setup.path("store/policy.redb.corrupt-1")).unwrap() == bytes);
     assert_eq!(json!(store.exists()), json!(false));
+}
+
+#[test]
+fn a_start_that_is_told_to_end_ends_and_leaves_nothing_half_done() {
+    let mut setup = start(stored(&with_port(22))).end().1;
+    // From before the handler stands to after the ports do.
+    for milliseconds in [0, 5, 10, 20, 40, 80, 120, 160, 240, 320, 480] {
+        let process = Process::start(command(&setup)).unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let Finished { status, stderr, .. } = process.terminate(READY).unwrap();
+        let is_ended = status.success() || status.signal() == Some(15);
+        assert!(is_ended, "after {milliseconds} ms: {status}: {stderr}");
+        assert!(!setup.socket().exists(), "after {milliseconds} ms the socket is left behind");
+        let folder = setup.path("store");
+        let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["policy.redb", "policy.redb.lock", "policy.redb.witness"],
+            "after {milliseconds} ms"
+        );
+    }
+    let appliance = start(setup);
+    assert_eq!((port(&appliance), &appliance.show("snapshot")["generation"]), (22, &json!(1)));
+    setup = appliance.end().1;
+    drop(setup);
 }

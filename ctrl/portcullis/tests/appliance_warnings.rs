@@ -2,8 +2,11 @@
 
 mod appliance;
 
+use std::process::Command;
+
 use appliance::*;
 use serde_json::json;
+use testkit::pcap::{self, Format};
 
 const ODD: &str = "{ direction: inbound, protocol: udp, ports: 53, remote: 192.0.2.7/24 }";
 
@@ -53,4 +56,31 @@ fn a_start_warns_of_its_files() {
         let told = finished.stderr.lines().any(|line| line.contains(" WARN ") && line.contains(part));
         assert!(told, "{part:?} is not in:\n{}", finished.stderr);
     }
+}
+
+#[test]
+fn captures_and_packets_are_judged_with_a_word_about_odd_policies() {
+    let setup = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1");
+    let odd = POLICY.replace("{ direction: outbound }", ODD);
+    setup.write("odd.yaml", &odd);
+    setup.write("events.yaml", "- { at: 1, file: odd.yaml }\n- { at: 2, policy: { vpcs: [{ name: a, segment: { vlan: 7 } }], address_groups: [{ name: g, addresses: [10.0.0.1/8] }] } }\n");
+    pcap::write(&setup.path("in.pcap"), Format::MICRO, &pcap::records(0, Vec::new())).unwrap();
+    let run = |words: &str| {
+        let mut command = Command::new(PORTCULLIS);
+        command.args(words.split(' ').map(|word| word.replace('_', " "))).current_dir(setup.path("."));
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{words}: {told}");
+        told
+    };
+    let place = "odd.yaml:8:65: security_groups[0].rules[2].remote: \"192.0.2.7/24\" has host bits";
+    let told = run("explain --policy odd.yaml --nic web-1 inbound_udp_192.0.2.9:1_>_10.5.6.7:53");
+    assert_eq!(told.matches(place).count(), 1, "{told}");
+    let told = run("replay --policy odd.yaml --events events.yaml --inside in.pcap");
+    // Of the first policy, and of each event's.
+    assert_eq!(told.matches(place).count(), 2, "{told}");
+    assert!(
+        told.contains("warning: events.yaml:2:") && told.contains("\"10.0.0.1/8\" has host bits"),
+        "{told}"
+    );
 }

@@ -151,3 +151,16 @@ fn standard_input_is_read_once() {
         (2, "portcullis: standard input: is named twice; allowed: `-` for one file\n")
     );
 }
+
+#[test]
+fn a_level_of_the_environment_that_run_would_refuse_is_told() {
+    let files = Files::new();
+    for (level, status) in [("debug", 0), ("loud", 2)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["check", "--config", "portcullis.toml"]).env("PORTCULLIS_LOG", level);
+        let output = command.current_dir(files.0.path()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{told}");
+        assert_eq!(told.contains("PORTCULLIS_LOG: loud; allowed: "), status == 2, "{told}");
+    }
+}

@@ -14,6 +14,8 @@ pub struct Event {
     pub policy: Policy,
     /// See [`Parsed::empty`].
     pub empty: bool,
+    /// What is likely a mistake in it.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Parses and validates an events file and every document in it or named by it; `base_dir` is where relative paths
@@ -32,9 +34,11 @@ pub fn parse_events(
     let mut events: Vec<Event> = Vec::new();
     for item in root.list("events").map_err(told)? {
         let (at_ns, source) = event(item, text, events.last()).map_err(told)?;
-        let Parsed { policy, empty, .. } = match source {
+        let Parsed { policy, empty, warnings } = match source {
             Source::Embedded(node) => match policy_of(node, limits) {
-                Ok((policy, empty, _)) => Parsed { empty, ..policy.into() },
+                Ok((policy, empty, warnings)) => {
+                    Parsed { policy, empty, warnings: super::told(warnings, &root, file) }
+                }
                 Err(faults) => return Err(faults.told(&root, file).swap_remove(0)),
             },
             Source::File(node, path) => {
@@ -47,7 +51,7 @@ pub fn parse_events(
                 parse_policy(&read, &path.display().to_string(), limits)?
             }
         };
-        events.push(Event { at_ns, policy, empty });
+        events.push(Event { at_ns, policy, empty, warnings });
     }
     Ok(events)
 }

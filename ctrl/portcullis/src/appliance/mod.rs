@@ -164,7 +164,7 @@ struct Input {
 fn read_input(args: &cli::Run) -> Result<Input, Failure> {
     let checked = input::checked_config(&args.config).map_err(Failure::inputs)?;
     let mut config = checked.config.clone();
-    config.log.level = log_level(config.log.level)?;
+    config.log.level = log_level(config.log.level).map_err(Failure::input)?;
     let whole_file =
         |message: String| Failure::input(Diagnostic::whole_file(input_name(&args.config), message));
     config.require_wires().map_err(|message| whole_file(message.to_owned()))?;
@@ -184,12 +184,12 @@ fn read_input(args: &cli::Run) -> Result<Input, Failure> {
 }
 
 /// `PORTCULLIS_LOG` comes before the configuration.
-fn log_level(configured: LevelFilter) -> Result<LevelFilter, Failure> {
+fn log_level(configured: LevelFilter) -> Result<LevelFilter, String> {
     let Some(given) = std::env::var_os("PORTCULLIS_LOG") else { return Ok(configured) };
     let known = LOG_LEVELS.iter().find(|(name, _)| given == *name);
     known.map(|(_, level)| *level).ok_or_else(|| {
         let allowed = LOG_LEVELS.map(|(name, _)| name).join(", ");
-        Failure::input(format!("PORTCULLIS_LOG: {}; allowed: {allowed}", given.display()))
+        format!("PORTCULLIS_LOG: {}; allowed: {allowed}", given.display())
     })
 }
 

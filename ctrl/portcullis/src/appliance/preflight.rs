@@ -47,6 +47,10 @@ pub fn look(checked: &Checked) -> Found {
     for (key, message) in refused_files(&config.api) {
         found.faults.push(checked.fault(&format!("api.{key}"), message));
     }
+    // The environment of whoever checks is likely that of whoever runs.
+    if let Err(message) = super::log_level(config.log.level) {
+        found.faults.push(checked.fault("log.level", message));
+    }
     found
 }
 

@@ -41,7 +41,7 @@ use sides::Sides;
 /// The command.
 pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
     let config = input::config(args.config.as_deref())?;
-    let policy = input::policy(&args.policy, &config)?.policy;
+    let policy = input::policy(&args.policy, &config)?;
     let events = match &args.events {
         Some(path) => input::events(path, &config)?,
         None => Vec::new(),
