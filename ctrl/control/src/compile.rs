@@ -83,10 +83,24 @@ pub struct NamedRule {
 /// The names of all rules, by [`RuleId`].
 pub type RuleNames = imbl::Vector<NamedRule>;
 
+/// The numbers of rules, as they were.
+pub struct RuleNumbers {
+    groups: imbl::HashMap<Key, GroupId>,
+    rules: imbl::HashMap<(GroupId, Meaning), RuleId>,
+}
+
+impl RuleNumbers {
+    /// The number of a group's rule that means this; `None` if nobody was judged by it yet.
+    pub fn of(&self, group: &Key, meaning: &Meaning) -> Option<RuleId> {
+        let group = self.groups.get(group)?;
+        self.rules.get(&(*group, meaning.clone())).copied()
+    }
+}
+
 /// Numbers for names, which stay the same as long as the appliance runs, and the rules lowered so far.
 #[derive(Clone, Default)]
 pub struct Compiler {
-    groups: HashMap<Key, GroupId>,
+    groups: imbl::HashMap<Key, GroupId>,
     vpcs: HashMap<Arc<str>, VpcId>,
     /// By what a rule means, not by where it stands: a rule keeps its number, and so its connections
     /// their rule, when others of its group come and go.
@@ -120,6 +134,11 @@ impl Compiler {
     /// How a rule is called.
     pub fn rule(&self, rule: RuleId) -> Option<&NamedRule> {
         self.named.get(rule.0 as usize)
+    }
+
+    /// The numbers of all rules: a copy costs nothing.
+    pub fn numbers(&self) -> RuleNumbers {
+        RuleNumbers { groups: self.groups.clone(), rules: self.rules.clone() }
     }
 
     /// How all rules are called: a copy costs nothing.

@@ -45,6 +45,10 @@ pub struct Config {
     pub trace: Trace,
     /// `[[flow_log]]`, in the order of the file.
     pub flow_logs: Vec<FlowLog>,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[stats]`
+    pub stats: Stats,
 }
 
 /// DPDK's environment.
@@ -340,6 +344,26 @@ pub struct Store {
     pub must_exist: bool,
 }
 
+/// `/metrics`, and the same figures in the stats page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// NICs with series of their own, at most: those with the most traffic.
+    pub nics: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics { nics: 1000 }
+    }
+}
+
+/// The stats page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Its file; see [`Config::stats_page`].
+    pub page: Option<PathBuf>,
+}
+
 /// What is written to standard error while the appliance runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -397,6 +421,12 @@ impl Config {
     /// Packets and bytes of each connection are counted.
     pub fn counts_connections(&self) -> bool {
         self.conntrack.count || !self.flow_logs.is_empty()
+    }
+
+    /// The stats page's file: what the configuration says, else `stats` beside the socket, so that each of several appliances has its
+    /// own.
+    pub fn stats_page(&self) -> PathBuf {
+        self.stats.page.clone().unwrap_or_else(|| self.api.socket.with_file_name("stats"))
     }
 
     /// The wires, of which `run` needs at least one; the error is a message about the configuration as a whole.

@@ -19,6 +19,7 @@ mod connections;
 mod durable;
 #[cfg(test)]
 mod faults;
+mod figures;
 mod journal;
 mod preview;
 mod spread;
@@ -41,6 +42,7 @@ use crate::commit::{Committer, Prepared};
 use crate::config::Config;
 use crate::diff::lines;
 use crate::health::Board;
+use crate::metrics::Metrics;
 use crate::model::Policy;
 use crate::plan::Plan;
 use crate::store::{Contents, Store};
@@ -53,6 +55,7 @@ pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
 pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
 pub(crate) use connections::{Page, check_rule, describe, is_live};
+use figures::Gatherer;
 use journal::Journal;
 pub use trace::Unwatched;
 use turns::{Pulse, give_way};
@@ -90,6 +93,10 @@ pub struct Polls {
     pub busy: u64,
     /// Times that it slept between two turns.
     pub sleeps: u64,
+    /// Cycles of the time-stamp counter that went into busy turns...
+    pub busy_cycles: u64,
+    /// ... and into all others, with what lay between them.
+    pub idle_cycles: u64,
 }
 
 /// What the ports' devices count.
@@ -115,6 +122,11 @@ struct Shared {
     board: Board,
     /// What workers tell of packets.
     trace: Arc<Trace>,
+    /// What the control side counts of itself.
+    metrics: Arc<Metrics>,
+    /// What the ports count. Asked without holding up a change.
+    ports: Arc<Mutex<PortsView>>,
+    gatherer: Mutex<Gatherer>,
     start: Instant,
 }
 
@@ -123,7 +135,7 @@ struct Inner {
     publisher: Publisher<Snapshot>,
     workers: Vec<WorkerHandle>,
     population: Arc<Population>,
-    ports: PortsView,
+    ports: Arc<Mutex<PortsView>>,
     /// Set where a policy file governs: what is applied otherwise holds until that file changes.
     governing_file: Option<String>,
     journal: Journal,
@@ -187,12 +199,13 @@ impl Live {
         let contents = contents.flatten().unwrap_or_default();
         let journal = Journal::new(&committer, &contents);
         let trace = Arc::new(Trace::new(Names::of(&committer), start));
+        let ports = Arc::new(Mutex::new(ports));
         let inner = Inner {
             committer,
             publisher,
             workers,
             population,
-            ports,
+            ports: ports.clone(),
             governing_file,
             journal,
             baselines: Baselines::default(),
@@ -211,6 +224,9 @@ impl Live {
                 settled: tokio::sync::Notify::new(),
                 board,
                 trace,
+                metrics: Arc::default(),
+                ports,
+                gatherer: Mutex::default(),
                 start,
             }),
         }
@@ -219,6 +235,11 @@ impl Live {
     /// Where problems are told.
     pub fn board(&self) -> &Board {
         &self.shared.board
+    }
+
+    /// What the control side counts of itself, and where others count what leaves the appliance.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
     }
 
     /// The configuration that it works by.
@@ -245,6 +266,15 @@ impl Live {
     /// Applies a change, or tells what it would do. Changes take turns; a dropped future does not take back what is
     /// published.
     pub async fn apply(&self, change: Change) -> Result<Receipt, Refused> {
+        let is_tried = change.dry_run;
+        let result = self.apply_in_turn(change).await;
+        if !is_tried {
+            self.metrics().count_change(result.as_ref().ok().map(|receipt| receipt.state));
+        }
+        result
+    }
+
+    async fn apply_in_turn(&self, change: Change) -> Result<Receipt, Refused> {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
         let (dry_run, max_disconnect) = (change.dry_run, change.max_disconnect);
@@ -271,7 +301,14 @@ impl Live {
             published
         });
         self.watch_confirmation();
-        Ok(self.acknowledged(published).await)
+        self.metrics()
+            .observe_commit(Duration::from_micros(published.receipt.publish_us.unwrap_or_default()));
+        let receipt = self.acknowledged(published).await;
+        if let Some(micros) = receipt.acknowledged_us {
+            self.metrics().observe_acknowledgement(Duration::from_micros(micros));
+        }
+        self.metrics().count_disconnected(receipt.disconnected);
+        Ok(receipt)
     }
 
     /// Waits for the workers, and completes the receipt.
@@ -410,6 +447,11 @@ impl Inner {
             *touched_rules = rules.next_power_of_two();
             self.workers.iter().for_each(|worker| worker.cells.rules.touch(*touched_rules));
         }
+    }
+
+    /// What the ports count.
+    fn ports_now(&self) -> Vec<PortCounters> {
+        (self.ports.lock().unwrap_or_else(PoisonError::into_inner))()
     }
 
     /// Connections that re-judging has disconnected, since the start.

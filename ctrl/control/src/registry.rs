@@ -90,6 +90,11 @@ impl Registry {
         self.nics.get(key)
     }
 
+    /// NICs of the present generation, in no order.
+    pub fn nics(&self) -> impl Iterator<Item = (&Key, &Identity)> {
+        self.nics.iter()
+    }
+
     /// A NIC that is to become another: the engine will be told of it.
     pub fn nic_mut(&mut self, key: &Key) -> Option<&mut Identity> {
         let identity = self.nics.get_mut(key)?;

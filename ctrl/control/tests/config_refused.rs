@@ -17,7 +17,7 @@ args = []",
     ),
     (
         "[el]",
-        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log, trace"#,
+        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log, trace, flow_log, metrics, stats"#,
     ),
     (
         "[eal]
@@ -316,6 +316,11 @@ history = -1",
         "store = 3",
         "1:9: store: 3 is no mapping; allowed: a mapping with the keys path, witness, must_exist",
     ),
+    ("metrics.nics = -1", "1:16: metrics.nics: -1 is no number of NICs; allowed: 0-131071"),
+    ("metrics.nics = 131072", "1:16: metrics.nics: 131072 is no number of NICs; allowed: 0-131071"),
+    ("metrics.rules = 1", "1:9: metrics: \"rules\" is no key here; allowed: nics"),
+    ("stats.page = \"\"", "1:14: stats.page: \"\" is no path; allowed: the path of a file"),
+    ("stats.file = \"x\"", "1:7: stats: \"file\" is no key here; allowed: page"),
     (
         r#"conntrack.capacity = "many""#,
         r#"1:22: conntrack.capacity: "many" is no capacity; allowed: 1-268435456"#,

@@ -239,7 +239,7 @@ fn the_counters_of_a_nic_begin_at_0_though_its_place_was_anothers() {
     let count = |rig: &Rig, n| {
         rig.cells[0].add(slot, Direction::Inbound, Reason::New, n);
         rig.cells[1].add(slot, Direction::Outbound, Reason::NoRule, n);
-        rig.cells[1].observe(slot, Direction::Outbound, n as i64);
+        rig.cells[1].observe(slot, Direction::Outbound, Reason::NoRule, n as i64);
         (0..n).for_each(|_| rig.cells[0].count_displaced(slot));
     };
     count(&rig, 7);

@@ -508,7 +508,7 @@ impl Firewall {
         if !verdict.reason.passes() {
             verdict.observed = observes;
             if observes {
-                self.cells.observe(verdict.nic, lane.side.direction(), 1);
+                self.cells.observe(verdict.nic, lane.side.direction(), verdict.reason, 1);
             }
         }
         let direction = lane.side.direction();

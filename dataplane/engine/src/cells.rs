@@ -150,9 +150,10 @@ impl Cells {
     /// Counts a packet that went on although its reason is to drop; `-1` takes one back. It is counted under that reason
     /// too: packets dropped are those with such a reason, less these.
     #[inline]
-    pub fn observe(&self, nic: NicSlot, direction: Direction, by: i64) {
+    pub fn observe(&self, nic: NicSlot, direction: Direction, reason: Reason, by: i64) {
         let word = self.word(nic, OBSERVED + direction as usize);
         word.store(word.load(Relaxed).wrapping_add_signed(by), Relaxed);
+        self.tally.observe(direction, reason, by);
     }
 
     /// Packets that went on although their reason is to drop.
@@ -263,6 +264,26 @@ impl Cells {
     /// Frames from other workers.
     pub fn taken_over(&self) -> u64 {
         self.word(NicSlot::NONE, TAKEN_OVER).load(Relaxed)
+    }
+
+    /// The packets of one reason and direction of each NIC below `nics`, in order.
+    pub fn packets(&self, nics: u32, direction: Direction, reason: Reason) -> impl Iterator<Item = u64> + '_ {
+        self.column(nics, reason as usize * 2 + direction as usize)
+    }
+
+    /// The same of [`Cells::observed`].
+    pub fn all_observed(&self, nics: u32, direction: Direction) -> impl Iterator<Item = u64> + '_ {
+        self.column(nics, OBSERVED + direction as usize)
+    }
+
+    /// The same of [`Cells::bytes`].
+    pub fn all_bytes(&self, nics: u32, direction: Direction, passed: bool) -> impl Iterator<Item = u64> + '_ {
+        self.column(nics, if passed { PASSED } else { DROPPED } + direction as usize)
+    }
+
+    fn column(&self, nics: u32, word: usize) -> impl Iterator<Item = u64> + '_ {
+        let nics = nics.min(MAX_NICS as u32);
+        (0..nics).map(move |nic| self.word(NicSlot(nic), word).load(Relaxed))
     }
 
     /// Passed and dropped packets of a reason, over all NICs below `nics` and both directions.

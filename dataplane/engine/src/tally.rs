@@ -5,8 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::RuleId;
 use crate::conntrack::{STATES, State};
+use crate::reason::{REASONS, Reason};
+use crate::{Direction, RuleId};
 
 /// Why an entry has left the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub struct Tally {
     census: [AtomicU64; KINDS],
     bursts: [AtomicU64; BURST_SIZES],
     frames: AtomicU64,
+    observed: [[AtomicU64; REASONS]; 2],
 }
 
 fn add(word: &AtomicU64, n: u64) {
@@ -114,6 +116,17 @@ impl Tally {
     /// Entries that are tombstones.
     pub fn tombstones(&self) -> u64 {
         self.census[KINDS - 1].load(Relaxed)
+    }
+
+    /// A packet went on although this is a reason to drop it; `-1` takes one back.
+    #[inline]
+    pub fn observe(&self, direction: Direction, reason: Reason, by: i64) {
+        add(&self.observed[direction as usize][reason as usize], by as u64);
+    }
+
+    /// Packets that went on although this is a reason to drop them.
+    pub fn observed(&self, direction: Direction, reason: Reason) -> u64 {
+        self.observed[direction as usize][reason as usize].load(Relaxed)
     }
 
     /// A burst of so many frames, at least one, was received.

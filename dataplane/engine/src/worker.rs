@@ -475,7 +475,7 @@ impl<P: Port> Worker<P> {
             let (cells, direction) = (firewall.cells(), lane.side.direction());
             cells.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
             if verdict.observed {
-                cells.observe(verdict.nic, direction, -1);
+                cells.observe(verdict.nic, direction, verdict.reason, -1);
             }
             cells.count(verdict.nic, direction, reason);
             cells.drop_bytes(verdict.nic, direction, lane.len);

@@ -166,6 +166,17 @@ impl<T: Send + Sync> Publisher<T> {
         Shared::<T>::slot(&self.shared.slots[reader]) >= epoch.0
     }
 
+    /// The epoch of what `reader` holds; `None` while it is offline or about to come online, and will take the newest.
+    ///
+    /// # Panics
+    /// If there is no such reader.
+    pub fn held(&self, reader: usize) -> Option<Epoch> {
+        match Shared::<T>::slot(&self.shared.slots[reader]) {
+            PINNED | OFFLINE => None,
+            epoch => Some(Epoch(epoch)),
+        }
+    }
+
     /// Whether every reader has [acknowledged](Self::acknowledged) `epoch`.
     pub fn all_acknowledged(&self, epoch: Epoch) -> bool {
         self.shared.oldest_held() >= epoch.0

@@ -26,6 +26,7 @@
 //! | `GET /v1/capture?nic=…` | frames with their verdicts, as pcapng |
 //! | `GET /v1/why?packet=…` | [`shape::Whys`]: what was decided about it |
 //! | `GET /healthz` | [`shape::Health`]; 503 if something has failed |
+//! | `GET /metrics` | everything that is counted: OpenMetrics, or the classic text format where `Accept` prefers `text/plain` |
 //! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
 //!
 //! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.
@@ -43,6 +44,7 @@ mod connections;
 mod documents;
 mod explain;
 mod guard;
+mod metrics;
 mod objects;
 mod openapi;
 mod page;
@@ -58,7 +60,7 @@ pub mod written;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::map_response_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -161,6 +163,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(trace::trace))
         .routes(routes!(trace::capture))
         .routes(routes!(trace::why))
+        .routes(routes!(metrics::metrics))
         .merge(objects::routes())
 }
 
@@ -177,5 +180,6 @@ pub fn router(live: Live) -> Router {
 
 /// Serves the API until the future is dropped.
 pub async fn serve(socket: &Socket, live: Live) -> std::io::Result<()> {
-    server::serve_socket(socket.listener()?, router(live)).await
+    let routes = router(live.clone()).layer(from_fn_with_state(live, metrics::count));
+    server::serve_socket(socket.listener()?, routes).await
 }

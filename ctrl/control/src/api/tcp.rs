@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::guard::{Guard, Tokens, demand, refuse_readable};
 use super::server::{Gate, Limits, PAUSE, serve_client, within_descriptors};
 use super::socket::group_id;
-use super::{Peer, router};
+use super::{Peer, metrics, router};
 use crate::config::Api;
 use crate::live::Live;
 
@@ -121,7 +121,8 @@ impl Tcp {
     /// Serves the API until the future is dropped.
     pub async fn serve(&self, live: Live) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let routes = router(live).layer(from_fn_with_state(self.guard.clone(), demand));
+        let routes = router(live.clone()).layer(from_fn_with_state(self.guard.clone(), demand));
+        let routes = routes.layer(from_fn_with_state(live, metrics::count));
         let gate = Gate::new(Limits { all: within_descriptors(CLIENTS), of_one: CLIENTS_OF_ONE });
         loop {
             let Ok((stream, address)) = listener.accept().await else {

@@ -4,11 +4,13 @@ use super::eal::chooses_cores;
 use super::flow_log::flow_logs;
 use super::{
     Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
-    OnFlush, PolicySettings, Source, Store, TcpPickup, Timeouts, Trace, Unknown, Wire, Workers,
+    Metrics, OnFlush, PolicySettings, Source, Stats, Store, TcpPickup, Timeouts, Trace, Unknown, Wire,
+    Workers,
 };
 use crate::document::{Limits, host_bits};
 use crate::model::{Mode, Prefix, ipv4_form};
 use crate::name;
+use crate::registry::MOST_NICS;
 use crate::source::{Diagnostic, Fault, Faults, Fields, Node, Value, decimal_nanos, parse_toml};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -72,6 +74,8 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
         "log",
         "trace",
         "flow_log",
+        "metrics",
+        "stats",
     ];
     for (name, table) in root.keys(&tables, faults).iter().flat_map(Fields::in_order) {
         match name {
@@ -86,6 +90,8 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
             "log" => config.log = log(table, faults),
             "trace" => config.trace = trace(table, faults),
             "flow_log" => config.flow_logs = flow_logs(table, text, faults),
+            "metrics" => config.metrics = metrics(table, faults),
+            "stats" => config.stats = stats(table, faults),
             // Noted by now.
             _ => {}
         }
@@ -478,6 +484,20 @@ fn trace(table: &Node, faults: &mut Faults) -> Trace {
     let Some(fields) = table.keys(&["history"], faults) else { return trace };
     set(&mut trace.history, &fields, "history", faults, |node| node.int("history", 0..=MOST_HISTORY));
     trace
+}
+
+fn metrics(table: &Node, faults: &mut Faults) -> Metrics {
+    let mut metrics = Metrics::default();
+    let Some(fields) = table.keys(&["nics"], faults) else { return metrics };
+    set(&mut metrics.nics, &fields, "nics", faults, |node| node.int("number of NICs", 0..=MOST_NICS));
+    metrics
+}
+
+fn stats(table: &Node, faults: &mut Faults) -> Stats {
+    let mut stats = Stats::default();
+    let Some(fields) = table.keys(&["page"], faults) else { return stats };
+    set(&mut stats.page, &fields, "page", faults, |node| path(node).map(Some));
+    stats
 }
 
 pub(super) fn path(node: &Node) -> Result<PathBuf, Fault> {

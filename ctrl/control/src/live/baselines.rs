@@ -1,7 +1,7 @@
 //! Where a NIC's counters began. A place is used again when its NIC is long gone, and what workers count there goes on: a cell has one
 //! writer, which nobody stops for this. So what stood there as the place was given out again is taken off.
 
-use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use engine::{Direction, NicSlot};
 
@@ -13,18 +13,27 @@ use super::views::Tally;
 pub(super) struct Counted {
     /// Inbound, outbound.
     pub packets: [Tally; 2],
+    /// The same in bytes: passed, dropped.
+    pub bytes: [[u64; 2]; 2],
     /// Connections that gave way to those of NICs below their share.
     pub displaced: u64,
+    /// How often any place had been given out again: it tells the holders of one place apart.
+    pub holder: u64,
 }
 
+/// Inbound, outbound.
+const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+
 impl Counted {
-    fn read(workers: &[WorkerHandle], nic: NicSlot) -> Counted {
+    /// By now.
+    pub fn read(workers: &[WorkerHandle], nic: NicSlot) -> Counted {
         let mut all = Counted::default();
         for WorkerHandle { cells, .. } in workers {
-            for (direction, sum) in
-                [Direction::Inbound, Direction::Outbound].into_iter().zip(&mut all.packets)
-            {
-                sum.add(&Tally::read(cells, nic, direction));
+            for direction in DIRECTIONS {
+                all.packets[direction as usize].add(&Tally::read(cells, nic, direction));
+                for (sum, passed) in all.bytes[direction as usize].iter_mut().zip([true, false]) {
+                    *sum = sum.wrapping_add(cells.bytes(nic, direction, passed));
+                }
             }
             all.displaced += cells.displaced(nic);
         }
@@ -32,18 +41,27 @@ impl Counted {
     }
 }
 
-/// What stood in places that were given out again.
-#[derive(Default)]
-pub(super) struct Baselines(HashMap<NicSlot, Counted>);
+/// What stood in places that were given out again. A copy costs nothing.
+#[derive(Clone, Default)]
+pub(super) struct Baselines {
+    before: imbl::HashMap<NicSlot, Arc<Counted>>,
+    holders: u64,
+}
+
+static NOTHING: LazyLock<Counted> = LazyLock::new(Counted::default);
 
 impl Baselines {
     /// These places have new NICs, of which no worker knows yet. Nobody has counted there for longer than any connection lives.
     pub fn begin(&mut self, places: Vec<NicSlot>, workers: &[WorkerHandle]) {
-        self.0.extend(places.into_iter().map(|nic| (nic, Counted::read(workers, nic))));
+        for nic in places {
+            self.holders += 1;
+            let counted = Counted { holder: self.holders, ..Counted::read(workers, nic) };
+            self.before.insert(nic, Arc::new(counted));
+        }
     }
 
     /// What stood in the place before its NIC.
-    pub fn of(&self, nic: NicSlot) -> Counted {
-        self.0.get(&nic).copied().unwrap_or_default()
+    pub fn of(&self, nic: NicSlot) -> &Counted {
+        self.before.get(&nic).map_or(&NOTHING, |counted| counted)
     }
 }

@@ -253,7 +253,9 @@ impl Live {
         for (worker, chosen) in chosen.iter().enumerate() {
             let interview = self.interview(worker);
             for slice in chosen.chunks(SLICE) {
-                ended += u64::from(interview.ask(Task::End, 0, slice.to_vec()).await?.ended);
+                let of_slice = u64::from(interview.ask(Task::End, 0, slice.to_vec()).await?.ended);
+                self.metrics().count_disconnected(of_slice);
+                ended += of_slice;
                 tokio::task::yield_now().await;
             }
         }

@@ -54,7 +54,7 @@ impl super::Live {
     /// What an operator should know of how the work is spread: a worker and a sentence each. Nothing while a change is worked out.
     pub fn unevenness(&self) -> Vec<(usize, String)> {
         let Some(inner) = self.inner_now() else { return Vec::new() };
-        let (loads, ports) = (inner.loads(), (inner.ports)());
+        let (loads, ports) = (inner.loads(), inner.ports_now());
         let of = |id: usize| notes(&loads, id, &ports).into_iter().map(move |note| (id, note));
         (0..loads.len()).flat_map(of).collect()
     }

@@ -19,7 +19,7 @@ use crate::model::{self, Mode, Policy};
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tally {
     reasons: [u64; Reason::ALL.len()],
-    observed: u64,
+    pub observed: u64,
 }
 
 impl Tally {
@@ -52,7 +52,8 @@ impl Tally {
         rest
     }
 
-    fn sum(&self, which: impl Fn(Reason) -> bool) -> u64 {
+    /// Those of some reasons together.
+    pub fn sum(&self, which: impl Fn(Reason) -> bool) -> u64 {
         Reason::ALL.iter().zip(&self.reasons).filter(|(reason, _)| which(**reason)).map(|(_, n)| n).sum()
     }
 
@@ -226,7 +227,7 @@ impl Live {
         let (packets, epoch) = (inner.counters().workers, inner.publisher.epoch());
         let judged: Vec<u64> = packets.iter().map(|worker| worker.packets.received).collect();
         let all: u64 = judged.iter().sum();
-        let (loads, ports) = (inner.loads(), (inner.ports)());
+        let (loads, ports) = (inner.loads(), inner.ports_now());
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
             let (polls, cells) = ((handle.polls)(), &handle.cells);
             let received = cells.received();
@@ -294,7 +295,7 @@ impl Inner {
             reasons: total.reasons(),
             workers: self.workers.iter().zip(&by_worker).enumerate().map(worker).collect(),
             nics: by_nic.iter().enumerate().map(nic).filter(seen).collect(),
-            ports: (self.ports)(),
+            ports: self.ports_now(),
             settings: lenient_settings(self.committer.config(), self.committer.policy()),
         }
     }

@@ -63,6 +63,8 @@ pub struct Beat {
     polls: AtomicU64,
     busy: AtomicU64,
     sleeps: AtomicU64,
+    busy_cycles: AtomicU64,
+    idle_cycles: AtomicU64,
     /// Turns of the loop that receives no more; 0 until then. Its store releases `taken`.
     drained: AtomicU64,
     /// Frames taken from rings by these.
@@ -76,11 +78,19 @@ impl Beat {
             all: self.polls.load(Relaxed),
             busy: self.busy.load(Relaxed),
             sleeps: self.sleeps.load(Relaxed),
+            busy_cycles: self.busy_cycles.load(Relaxed),
+            idle_cycles: self.idle_cycles.load(Relaxed),
         }
     }
 
     fn sleep(&self) {
         self.sleeps.store(self.sleeps.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// A turn that found so many frames took so long, the pause behind it included: only a turn without any has one.
+    fn spend(&self, frames: usize, cycles: u64) {
+        let spent = if frames > 0 { &self.busy_cycles } else { &self.idle_cycles };
+        spent.store(spent.load(Relaxed).wrapping_add(cycles), Relaxed);
     }
 
     fn turn(&self, frames: usize) {
@@ -305,6 +315,7 @@ fn run(
     drop(ready);
 
     let mut pause = Pause { idle: 0, parker, nap: NAPS[0] };
+    let mut turn_began = cycles();
     loop {
         match order.load(Relaxed) {
             order::RUN => {}
@@ -314,6 +325,10 @@ fn run(
         let polled = worker.poll(now(), &mut ());
         beat.turn(polled.frames);
         pause.after(polled.frames, &mut worker, &beat);
+        // The one look at the counter in a turn: where one ends, the next begins.
+        let turn_ended = cycles();
+        beat.spend(polled.frames, turn_ended.wrapping_sub(turn_began));
+        turn_began = turn_ended;
     }
     while order.load(Relaxed) != order::END {
         let drained = worker.drain(now(), &mut ());
@@ -329,6 +344,22 @@ fn run(
     }
     drop(worker);
     drop(registered);
+}
+
+/// The time-stamp counter, the same on all cores of a machine with `constant_tsc`; elsewhere than on x86-64 the system's clock in
+/// nanoseconds.
+#[inline]
+fn cycles() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the counter, and user code may read it.
+    unsafe {
+        core::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        START.elapsed().as_nanos() as u64
+    }
 }
 
 /// What lies between two polls.

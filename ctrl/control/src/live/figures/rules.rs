@@ -1,0 +1,95 @@
+//! What rules did, rule by rule.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::RuleId;
+use stats::{Family, Kind};
+
+use super::Taken;
+use crate::compile::RuleNumbers;
+use crate::model::{Key, Meaning, Policy, SecurityGroup};
+
+/// A rule where it stands, with what its series are called.
+struct Rule {
+    meaning: Meaning,
+    id: Arc<str>,
+    position: Arc<str>,
+    description: Arc<str>,
+    number: Option<RuleId>,
+}
+
+/// A group as it was when its rules were listed.
+struct Group {
+    group: Arc<SecurityGroup>,
+    rules: Vec<Rule>,
+}
+
+/// The rules of all groups. A group that no change has touched is not listed again.
+#[derive(Default)]
+pub(super) struct Listed(BTreeMap<Key, Group>);
+
+impl Listed {
+    /// The policy is another one.
+    pub fn update(&mut self, policy: &Policy, numbers: &RuleNumbers) {
+        self.0.retain(|key, _| policy.security_groups.contains_key(key));
+        for (key, group) in &policy.security_groups {
+            let listed = self.0.entry(key.clone());
+            let listed = listed.or_insert_with(|| Group { group: group.clone(), rules: rules(group) });
+            if !Arc::ptr_eq(&listed.group, group) {
+                *listed = Group { group: group.clone(), rules: rules(group) };
+            }
+            // A group's rules get their numbers when the first NIC has it.
+            for rule in &mut listed.rules {
+                rule.number = numbers.of(key, &rule.meaning);
+            }
+        }
+    }
+
+    pub fn families(&self, taken: &Taken) -> [Family; 3] {
+        const RULE: &[&str] = &["project", "group", "rule_id"];
+        let mut connections =
+            Family::new("rule_connections", Kind::Counter, RULE, "Connections that the rule has let open.");
+        let mut denied = Family::new(
+            "rule_denied_packets",
+            Kind::Counter,
+            RULE,
+            "Packets that the rule has denied, or would have where drops are only observed.",
+        );
+        let mut info = Family::new(
+            "rule",
+            Kind::Info,
+            &["project", "group", "rule_id", "position", "description"],
+            "Where the rule stands in its group, and its description.",
+        );
+        for (key, group) in &self.0 {
+            for rule in &group.rules {
+                let labels = [key.project.clone(), key.name.clone(), rule.id.clone()];
+                let (mut opened, mut refused) = (0, 0);
+                for cells in taken.workers.iter().map(|met| &met.cells) {
+                    opened += rule.number.map_or(0, |number| cells.rules.opened(number));
+                    refused += rule.number.map_or(0, |number| cells.rules.denied(number));
+                }
+                connections.push(labels.clone(), opened);
+                denied.push(labels.clone(), refused);
+                let [project, group, id] = labels;
+                info.push([project, group, id, rule.position.clone(), rule.description.clone()], 1);
+            }
+        }
+        [connections, denied, info]
+    }
+}
+
+fn rules(group: &SecurityGroup) -> Vec<Rule> {
+    let rule = |(position, rule): (usize, &crate::model::Rule)| {
+        let meaning = rule.meaning();
+        Rule {
+            id: meaning.identity().to_string().into(),
+            meaning,
+            position: position.to_string().into(),
+            description: rule.description.as_str().into(),
+            number: None,
+        }
+    };
+    group.rules.iter().enumerate().map(rule).collect()
+}

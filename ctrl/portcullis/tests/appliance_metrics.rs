@@ -1,0 +1,216 @@
+//! `/metrics` of the running appliance, held to the truth of frames that a test wrote.
+
+mod appliance;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use appliance::*;
+use testkit::frame::*;
+use testkit::pcap::{self, Format};
+
+/// Two NICs, a rule that denies, and one that is never met.
+const POLICY: &str = r#"
+vpcs: [{ name: prod, segment: { untagged: true } }]
+security_groups:
+  - name: web
+    project: shop
+    rules:
+      - { direction: inbound, protocol: tcp, ports: 22 }
+      - { direction: inbound, protocol: udp, remote: 198.51.100.66/32, action: deny, priority: 1, description: "a \"pest\"" }
+      - { direction: inbound, protocol: udp, ports: 53 }
+      - { direction: outbound, protocol: gre }
+nics:
+  - { name: web-1, project: shop, vpc: prod, addresses: [10.5.6.7], security_groups: [web] }
+  - { name: web-2, project: shop, vpc: prod, addresses: [10.5.6.8, "2001:db8::8"], security_groups: [web] }
+"#;
+
+/// An answer's head and body, read at once.
+fn get(socket: &Path, path: &str, accept: &str) -> (String, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // HTTP/1.0: the body as it is, up to its end.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// Samples with their labels as they are written.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.strip_prefix("portcullis_").unwrap().to_owned(), value.parse().unwrap())
+    };
+    let samples: Vec<_> = lines.map(sample).collect();
+    let count = samples.len();
+    let samples: BTreeMap<_, _> = samples.into_iter().collect();
+    assert_eq!(samples.len(), count, "no series twice");
+    samples
+}
+
+fn scrape(appliance: &Appliance) -> BTreeMap<String, f64> {
+    let (head, body) = get(&appliance.setup.socket(), "/metrics", "*/*");
+    assert!(head.starts_with("HTTP/1.0 200") || head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.contains("application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+    assert!(body.ends_with("# EOF\n"));
+    samples(&body)
+}
+
+/// The sum of all samples of a name whose labels have all of these among them.
+fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
+    let fits = |sample: &&String| {
+        sample.split('{').next() == Some(name) && labels.iter().all(|label| sample.contains(label))
+    };
+    samples.iter().filter(|(sample, _)| fits(sample)).map(|(_, value)| value).sum()
+}
+
+#[test]
+fn packets_bytes_and_connections_equal_what_was_sent_to_the_unit() {
+    let setup = Setup::new("net_pcap0,rx_pcap=IN,tx_pcap=OUT", "net_pcap1,rx_pcap=IN,tx_pcap=OUT");
+    let (mut to_one, mut to_two, mut denied, mut unruled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for n in 0..300u16 {
+        let from = |address: &str| format!("{address}:{}", 20_000 + n);
+        to_one.push(tcp(from("198.51.100.9").as_str(), "10.5.6.7:22").syn().seq(1).frame());
+        to_two.push(udp(from("198.51.100.9").as_str(), "10.5.6.8:53").payload(vec![1; n.into()]).frame());
+        denied.push(udp(from("198.51.100.66").as_str(), "10.5.6.8:53").payload("no").frame());
+        unruled.push(udp(from("198.51.100.9").as_str(), "10.5.6.7:99").payload("nobody asks").frame());
+    }
+    // Each again: the connection is there.
+    let outside = [&to_one[..], &to_two, &denied, &unruled, &to_two].concat();
+    pcap::write(setup.path("outside.pcap"), Format::MICRO, &pcap::records(0, outside.clone())).unwrap();
+    pcap::write(setup.path("inside.pcap"), Format::MICRO, &[]).unwrap();
+    let appliance = setup.fill("inside", "outside").start(POLICY);
+    let all = outside.len() as u64;
+    appliance.wait_for_counters("all frames", |c| c["packets"]["in"] == all);
+
+    let found = scrape(&appliance);
+    let bytes = |frames: &[Vec<u8>]| frames.iter().map(|frame| frame.len() as f64).sum::<f64>();
+    let packets = |reason: &str| {
+        let reason = format!("reason=\"{reason}\"");
+        sum(&found, "packets_total", &["worker=\"0\"", "direction=\"inbound\"", &reason])
+    };
+    assert_eq!(["new", "denied", "no-rule", "established"].map(packets), [600.0, 300.0, 300.0, 300.0]);
+    assert_eq!(sum(&found, "packets_total", &[]), all as f64);
+    assert_eq!(sum(&found, "packets_total", &["verdict=\"pass\""]), 900.0);
+    let (passed, dropped) = (bytes(&to_one) + 2.0 * bytes(&to_two), bytes(&denied) + bytes(&unruled));
+    assert_eq!(sum(&found, "bytes_total", &["direction=\"inbound\"", "verdict=\"pass\""]), passed);
+    assert_eq!(sum(&found, "bytes_total", &["verdict=\"drop\""]), dropped);
+    let (one, two) = ("project=\"shop\",nic=\"web-1\"", "project=\"shop\",nic=\"web-2\"");
+    for (nic, verdict, frames, size) in [
+        (one, "pass", 300.0, bytes(&to_one)),
+        (one, "drop", 300.0, bytes(&unruled)),
+        (two, "pass", 600.0, 2.0 * bytes(&to_two)),
+        (two, "drop", 300.0, bytes(&denied)),
+    ] {
+        let verdict = format!("direction=\"inbound\",verdict=\"{verdict}\"");
+        assert_eq!(sum(&found, "nic_packets_total", &[nic, &verdict]), frames, "{nic} {verdict}");
+        assert_eq!(sum(&found, "nic_bytes_total", &[nic, &verdict]), size, "{nic} {verdict}");
+    }
+    assert_eq!([one, two].map(|nic| sum(&found, "nic_connections", &[nic])), [300.0, 300.0]);
+    // By rule, whose identities `rule_info` and `show groups` agree upon.
+    let groups = appliance.show("groups");
+    let web = groups.as_array().unwrap().iter().find(|group| group["group"] == "shop/web").unwrap();
+    let ids: Vec<String> =
+        (0..4).map(|at| web["rules"][at]["rule_id"].as_str().unwrap().to_owned()).collect();
+    let of_rule = |name, at: usize| sum(&found, name, &["project=\"shop\",group=\"web\"", &ids[at]]);
+    assert_eq!([0, 1, 2, 3].map(|at| of_rule("rule_connections_total", at)), [300.0, 0.0, 300.0, 0.0]);
+    assert_eq!([0, 1, 2, 3].map(|at| of_rule("rule_denied_packets_total", at)), [0.0, 300.0, 0.0, 0.0]);
+    let info = format!(
+        "rule_info{{project=\"shop\",group=\"web\",rule_id=\"{}\",position=\"1\",description=\"a \\\"pest\\\"\"}}",
+        ids[1]
+    );
+    assert_eq!(found.get(&info), Some(&1.0), "{info}");
+    for (name, labels, value) in [
+        ("connections", "state=\"syn-sent\"", 300.0),
+        ("connections", "state=\"one-way\"", 300.0),
+        ("connections_opened_total", "worker=\"0\"", 600.0),
+        ("connections_capacity", "worker=\"0\"", f64::from(1 << 20)),
+        ("port_packets_total", "port=\"net_pcap1\",way=\"received\"", all as f64),
+        ("port_packets_total", "port=\"net_pcap0\",way=\"sent\"", 900.0),
+        ("port_up", "port=\"net_pcap0\"", 1.0),
+        ("worker_burst_packets_sum", "", all as f64),
+        ("worker_generation", "worker=\"0\"", 1.0),
+        ("generation", "", 1.0),
+    ] {
+        assert_eq!(sum(&found, name, &[labels]), value, "{name} {labels}");
+    }
+    for state in ["busy", "idle"] {
+        let labels = format!("state=\"{state}\"");
+        assert!(sum(&found, "worker_cycles_total", &[&labels]) > 0.0, "{state}");
+    }
+
+    // A flush: tombstones, a commit, and its disconnections.
+    let (_, receipt, _) = appliance.apply(&POLICY.replace("ports: 22", "ports: 23"), &[]);
+    assert_eq!(receipt["disconnected"], 600);
+    let found = scrape(&appliance);
+    for (name, labels, value) in [
+        ("disconnected_total", "", 600.0),
+        ("commits_total", "outcome=\"acknowledged\"", 1.0),
+        ("commit_seconds_count", "", 1.0),
+        ("acknowledge_seconds_count", "", 1.0),
+        ("generation", "", 2.0),
+        ("api_requests_total", "method=\"POST\",path=\"/v1/policy\",status=\"200\"", 1.0),
+    ] {
+        assert_eq!(sum(&found, name, &[labels]), value, "{name} {labels}");
+    }
+    assert_eq!(sum(&found, "rule_connections_total", &[&ids[2]]), 300.0, "it stands where it stood");
+    assert_eq!(sum(&found, "rule_connections_total", &[&ids[0]]), 0.0, "it is gone with its series");
+    appliance.end();
+}
+
+#[test]
+fn a_client_has_the_format_that_it_asks_for_and_strangers_paths_are_one_series() {
+    let appliance = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1").start(POLICY);
+    let socket = appliance.setup.socket();
+    let (head, body) = get(&socket, "/metrics", "text/plain");
+    assert!(head.contains("text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(body.contains("# TYPE portcullis_packets_total counter\n") && !body.contains("# EOF"));
+    (0..50).for_each(|n| drop(get(&socket, &format!("/nowhere/{n}"), "*/*")));
+    drop(get(&socket, "/v1/nics/default/nobody", "*/*"));
+    let found = scrape(&appliance);
+    let other = "api_requests_total{method=\"GET\",path=\"other\",status=\"404\"}";
+    assert_eq!(found.get(other), Some(&50.0), "{found:?}");
+    let route = "api_requests_total{method=\"GET\",path=\"/v1/nics/{project}/{name}\",status=\"404\"}";
+    assert_eq!(found.get(route), Some(&1.0), "{found:?}");
+    appliance.end();
+}
+
+/// Thousands of NICs, and a scraper that takes nothing of its answer.
+#[test]
+fn a_scraper_that_does_not_read_holds_nobody_up() {
+    let nics: String = (0..10_000)
+        .map(|n| {
+            format!(
+                "  - {{ name: n{n}, vpc: prod, addresses: [10.{}.{}.{}] }}\n",
+                n >> 16,
+                n >> 8 & 255,
+                n & 255
+            )
+        })
+        .collect();
+    let policy = format!("vpcs: [{{ name: prod, segment: {{ vlan: 7 }} }}]\nnics:\n{nics}");
+    let setup = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1").more("[metrics]\nnics = 10000\n");
+    let appliance = setup.start(&policy);
+    let socket = appliance.setup.socket();
+    let slow: Vec<UnixStream> = (0..8)
+        .map(|_| {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let begin = Instant::now();
+    let found = scrape(&appliance);
+    assert_eq!(found.keys().filter(|sample| sample.starts_with("nic_connections{")).count(), 10_000);
+    let (status, ..) = appliance.apply(&policy.replace("n77,", "m77,"), &[]);
+    assert_eq!(status, 0);
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    drop(slow);
+    appliance.end();
+}
