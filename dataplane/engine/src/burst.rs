@@ -444,6 +444,9 @@ impl Firewall {
             place += 1;
         }
         self.answers.learn(more_refused);
+        if !all_established && self.judge.shard.counts_refusals() {
+            self.count_refusals(snapshot, lanes, verdicts);
+        }
         (batch.all_pass, batch.all_established) = (all_pass, all_established);
         done(Pass::Judge);
     }

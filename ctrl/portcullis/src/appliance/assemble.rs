@@ -27,6 +27,9 @@ use crate::failure::Failure;
 /// Questions that may wait for a worker.
 const QUESTIONS: usize = 16;
 
+/// What the control side has, what each worker has, and what workers tell: of packets, and of connections.
+pub type Assembled = (Parts, Vec<Job>, Vec<DecisionsRead>, Vec<Hears>);
+
 /// For a worker with each of the `queues`, whose hashes `secret` keys. `start` is moment 0 of their clock. What the workers tell of
 /// their decisions, where a history of them is kept, comes by the last.
 pub fn assemble(
@@ -36,7 +39,7 @@ pub fn assemble(
     ports: &Ports,
     secret: Secret,
     start: Instant,
-) -> Result<(Parts, Vec<Job>, Vec<DecisionsRead>, Vec<Hears>), Failure> {
+) -> Result<Assembled, Failure> {
     let Beginning { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
     let count = queues.len();

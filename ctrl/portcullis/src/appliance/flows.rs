@@ -12,18 +12,20 @@ use control::compile::{NamedRule, RuleNames};
 use control::config::{Config, FlowLog};
 use control::health::{Board, Severity};
 use control::live::Live;
-use engine::conntrack::flows::{Telling, Wishes};
+use engine::conntrack::flows::{Told, Wishes};
 use engine::ring::{Consumer, Producer, ring};
 use engine::{NicSlot, RuleId};
 
 use crate::flow::gather::Gatherer;
-use crate::flow::record::{Names, Record};
+use crate::flow::record::Names;
 use crate::flow::sink::{Sink, State, unix_ns};
 
 /// Tellings of one worker that wait: at a million connections a second that end, the thread may be 30 ms late.
 const RING: usize = 1 << 15;
 /// Tellings taken from one worker at a time.
 const AT_A_TIME: usize = 4096;
+/// So long after the end of an interval workers have told what belongs to it.
+const LAG_NS: u64 = 250_000_000;
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often what is wrong is told.
@@ -31,12 +33,12 @@ const TELL: Duration = Duration::from_secs(1);
 /// How long after a record was lost that stays a problem.
 const LOST_SHOWN: Duration = Duration::from_secs(60);
 /// How long sinks may take to write what they have when the appliance ends.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_millis(600);
 
 /// One worker's end: where it tells, and what it is asked.
-pub type Tells = (Producer<Telling>, Arc<Wishes>);
+pub type Tells = (Producer<Told>, Arc<Wishes>);
 /// The other end.
-pub type Hears = (Consumer<Telling>, Arc<Wishes>);
+pub type Hears = (Consumer<Told>, Arc<Wishes>);
 
 /// Both ends for so many workers; nothing where nobody wants to know.
 pub fn lines_to(config: &Config, workers: usize) -> (Vec<Option<Tells>>, Vec<Hears>) {
@@ -157,7 +159,9 @@ struct Round {
     /// By the place of their interval.
     sinks: Vec<(Reported, Vec<Sink>)>,
     known: Known,
-    told: Vec<Telling>,
+    told: Vec<Told>,
+    /// The end of an interval at which workers were asked last.
+    asked: u64,
     /// Tellings that workers have lost, as far as that was counted.
     lost: u64,
     reported: Instant,
@@ -191,6 +195,7 @@ impl Round {
             sinks,
             known: Known::default(),
             told: Vec::new(),
+            asked: 0,
             lost: 0,
             reported: Instant::now(),
         })
@@ -198,14 +203,15 @@ impl Round {
 
     fn look(&mut self) {
         while self.take() {}
+        let end_ns = self.gatherer.next_end_ns();
         let now_ns = unix_ns();
-        if now_ns >= self.gatherer.next_end_ns() {
+        if now_ns >= end_ns && self.asked != end_ns {
+            self.asked = end_ns;
+            self.hears.iter().for_each(|(_, wishes)| wishes.ask());
+        }
+        if now_ns >= end_ns.saturating_add(LAG_NS) {
             let Round { live, known, gatherer, .. } = self;
-            let mut is_shortest = false;
-            known.by(live, |names| is_shortest = gatherer.end_intervals(now_ns, names));
-            if is_shortest {
-                self.hears.iter().for_each(|(_, wishes)| wishes.ask());
-            }
+            known.by(live, |names| gatherer.end_intervals(now_ns - LAG_NS, names));
             self.hand_out();
         }
         if self.reported.elapsed() > TELL {
@@ -227,7 +233,7 @@ impl Round {
         let origin_ns = unix_ns().saturating_sub(self.start.elapsed().as_nanos() as u64);
         let Round { live, known, gatherer, told, .. } = self;
         known.by(live, |names| {
-            told.iter().for_each(|telling| gatherer.connection(&Record::of(telling, origin_ns, names)));
+            told.iter().for_each(|told| gatherer.take_up(told, origin_ns, names));
         });
         self.hand_out();
         is_full

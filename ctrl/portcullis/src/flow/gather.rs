@@ -3,84 +3,41 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use engine::lane::{Fragment, Lane, What};
-use engine::verdict::Verdict;
-use engine::{Direction, NicSlot, Reason, RuleId, addr_from_bits, proto};
+use engine::conntrack::flows::Told;
+use engine::conntrack::refusals::{Refusal, Tuple};
+use engine::{Direction, addr_from_bits};
 
 use super::record::{Cause, Names, Record};
 
-/// Tuples that were refused within one interval at most: of more, each packet is a lost record.
+/// Tuples that were refused within one interval at most: records of more are lost.
 const MOST_REFUSED: usize = 1 << 16;
 /// Connections that are gathered from shorter intervals at most: more are told by the shorter interval.
 const MOST_ACTIVE: usize = 1 << 18;
 
-/// One packet that was refused, or would have been.
+/// Packets of one tuple that were refused, or would have been, as a worker tells them.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused {
-    /// What it is gathered by.
+    /// Which.
     pub tuple: Tuple,
-    /// Its frame's bytes.
-    pub bytes: u32,
-    /// The generation that refused it.
+    /// How many.
+    pub packets: u64,
+    /// Their frames' bytes.
+    pub bytes: u64,
+    /// When the first of them came, in nanoseconds since 1970.
+    pub first_ns: u64,
+    /// And the last.
+    pub last_ns: u64,
+    /// The generation that refused the last of them.
     pub generation: u32,
-    /// Nanoseconds since 1970.
-    pub at_ns: u64,
 }
 
-/// What refused packets are gathered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tuple {
-    /// Whose it was.
-    pub nic: NicSlot,
-    /// Which way it was going.
-    pub direction: Direction,
-    /// IP protocol; `None` of what is not IP.
-    pub protocol: Option<u8>,
-    /// From where to where.
-    pub ends: Option<[IpAddr; 2]>,
-    /// Its ports, or of ICMP 0 and type × 256 + code.
-    pub ports: [u16; 2],
-    /// Why it was refused.
-    pub reason: Reason,
-    /// It passed all the same, as its NIC is only observed.
-    pub observed: bool,
-    /// The rule that denied it.
-    pub rule: RuleId,
-}
-
-impl Tuple {
-    /// Of a packet that was refused, or would have been.
-    pub fn of(lane: &Lane, verdict: &Verdict) -> Tuple {
-        let (is_ip, has_headers) = match lane.what {
-            What::LinkCut | What::BadSegment | What::Underlay | What::NotIp | What::Arp => (false, false),
-            What::Malformed => (lane.src | lane.dst != 0, false),
-            _ => (true, lane.fragment != Fragment::Later),
-        };
-        let ports = match lane.proto {
-            proto::ICMP | proto::ICMPV6 => [0, lane.dport],
-            _ => [lane.sport, lane.dport],
-        };
-        Tuple {
-            nic: verdict.nic,
-            direction: lane.side.direction(),
-            protocol: is_ip.then_some(lane.proto),
-            ends: is_ip.then(|| [lane.src, lane.dst].map(|bits| addr_from_bits(bits, lane.v6))),
-            ports: if has_headers { ports } else { [0, 0] },
-            reason: verdict.reason,
-            observed: verdict.observed,
-            rule: verdict.rule,
-        }
+impl Refused {
+    /// Of what a worker told; its clock's moment 0 is `origin_ns`.
+    pub fn of(told: &Refusal, ns: [u64; 2], origin_ns: u64) -> Refused {
+        let [first_ns, last_ns] = ns.map(|ns| origin_ns.saturating_add(ns));
+        let Refusal { tuple, packets, bytes, generation, .. } = *told;
+        Refused { tuple, packets, bytes, first_ns, last_ns, generation: generation.0 }
     }
-}
-
-/// Packets of one tuple, refused within one interval.
-#[derive(Clone, Copy, Debug)]
-struct Sum {
-    packets: u64,
-    bytes: u64,
-    first_ns: u64,
-    last_ns: u64,
-    generation: u32,
 }
 
 /// What tells one connection from another while it lasts.
@@ -102,7 +59,7 @@ struct Stream {
     /// Workers tell of connections once a shorter interval: they are gathered.
     gathers: bool,
     active: HashMap<Which, Record>,
-    refused: HashMap<Tuple, Sum>,
+    refused: HashMap<Tuple, Refused>,
     lost: u64,
     due: Vec<Record>,
 }
@@ -128,31 +85,33 @@ impl Gatherer {
         Gatherer { streams: intervals_ns.iter().map(stream).collect() }
     }
 
-    /// A connection was told.
-    pub fn connection(&mut self, record: &Record) {
+    /// Takes what a worker told whose clock's moment 0 is `origin_ns`.
+    pub fn take_up(&mut self, told: &Told, origin_ns: u64, names: &mut impl Names) {
+        match told {
+            Told::Connection(told) => self.connection(&Record::of(told, origin_ns, names)),
+            Told::Refusal(told, ns) => self.refused(&Refused::of(told, *ns, origin_ns)),
+        }
+    }
+
+    fn connection(&mut self, record: &Record) {
         self.streams.iter_mut().for_each(|stream| stream.connection(record.clone()));
     }
 
-    /// A packet was refused.
-    pub fn refused(&mut self, refused: &Refused) {
+    fn refused(&mut self, refused: &Refused) {
         self.streams.iter_mut().for_each(|stream| stream.refused(refused));
     }
 
-    /// The time is `now_ns`: refusals of intervals that have ended are due. True if the shortest one is among them: the workers are to be
-    /// asked what lasts.
-    pub fn end_intervals(&mut self, now_ns: u64, names: &mut impl Names) -> bool {
-        let mut is_shortest = false;
+    /// The time is `now_ns`: what was gathered in intervals that have ended is due.
+    pub fn end_intervals(&mut self, now_ns: u64, names: &mut impl Names) {
         for stream in &mut self.streams {
             if now_ns < stream.ends_ns {
                 continue;
             }
-            is_shortest |= !stream.gathers;
             stream.end(names);
             // Intervals in which nobody came by are over, too.
             let over = (now_ns - stream.ends_ns) / stream.interval_ns + 1;
             stream.ends_ns = stream.ends_ns.saturating_add(over.saturating_mul(stream.interval_ns));
         }
-        is_shortest
     }
 
     /// When the first of the present intervals ends.
@@ -209,19 +168,16 @@ impl Stream {
         self.due.push(record);
     }
 
-    fn refused(&mut self, refused: &Refused) {
-        let Refused { tuple, bytes, generation, at_ns } = *refused;
+    fn refused(&mut self, more: &Refused) {
         let is_full = self.refused.len() >= MOST_REFUSED;
-        if let Some(sum) = self.refused.get_mut(&tuple) {
-            (sum.packets, sum.bytes) = (sum.packets + 1, sum.bytes + u64::from(bytes));
-            (sum.first_ns, sum.last_ns) = (sum.first_ns.min(at_ns), sum.last_ns.max(at_ns));
-            sum.generation = generation;
+        if let Some(sum) = self.refused.get_mut(&more.tuple) {
+            (sum.packets, sum.bytes) = (sum.packets + more.packets, sum.bytes + more.bytes);
+            (sum.first_ns, sum.last_ns) = (sum.first_ns.min(more.first_ns), sum.last_ns.max(more.last_ns));
+            sum.generation = sum.generation.max(more.generation);
         } else if is_full {
             self.lost += 1;
         } else {
-            let bytes = u64::from(bytes);
-            self.refused
-                .insert(tuple, Sum { packets: 1, bytes, first_ns: at_ns, last_ns: at_ns, generation });
+            self.refused.insert(more.tuple, *more);
         }
     }
 
@@ -230,8 +186,8 @@ impl Stream {
         let refused = self.refused.drain().map(|(tuple, sum)| Record {
             nic: names.nic(tuple.nic),
             direction: tuple.direction,
-            protocol: tuple.protocol,
-            ends: tuple.ends,
+            protocol: tuple.is_ip.then_some(tuple.protocol),
+            ends: tuple.is_ip.then(|| tuple.ends.map(|bits| addr_from_bits(bits, tuple.v6))),
             ports: tuple.ports,
             packets: [sum.packets, 0],
             bytes: [sum.bytes, 0],

@@ -21,6 +21,10 @@ const QUEUE: usize = 128;
 pub const BATCH: usize = 512;
 /// How often a sink looks after itself where nothing comes.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Datagrams that go at once before a pause of [`BREATH`]: a collector's buffer holds less than a hundred, and whoever reads it has to get
+/// the processor first. More of them where the queue is filling.
+const AT_ONCE: [u32; 2] = [4, 32];
+const BREATH: Duration = Duration::from_millis(1);
 /// How long a datagram must go unanswered to count as sent: a host without a collector answers at once.
 const REFUSAL: Duration = Duration::from_millis(50);
 
@@ -127,7 +131,8 @@ fn run(log: &FlowLog, domain: u32, batches: &Receiver<Vec<Record>>, state: &Stat
         FlowTarget::Collector(address) => {
             let protocol = if log.kind == FlowKind::Ipfix { Protocol::Ipfix } else { Protocol::NetFlow9 };
             let exporter = Exporter::new(protocol, domain, unix_ns());
-            let mut to = ToCollector { address: *address, socket: None, exporter, pending: None, state };
+            let (address, queue) = (*address, batches.clone());
+            let mut to = ToCollector { address, socket: None, exporter, pending: None, state, queue };
             serve(batches, &mut to);
         }
     }
@@ -201,6 +206,8 @@ struct ToCollector<'s> {
     /// Records of the last datagrams, which may yet be refused, and when the first of them went.
     pending: Option<(u64, Instant)>,
     state: &'s State,
+    /// Where records come from.
+    queue: Receiver<Vec<Record>>,
 }
 
 impl ToCollector<'_> {
@@ -261,8 +268,12 @@ impl ToCollector<'_> {
 
 impl Outlet for ToCollector<'_> {
     fn put(&mut self, records: &[Record]) {
-        for datagram in self.exporter.datagrams(records, unix_ns()) {
+        let at_once = AT_ONCE[usize::from(self.queue.len() > QUEUE / 4)];
+        for (number, datagram) in (1..).zip(self.exporter.datagrams(records, unix_ns())) {
             self.send(&datagram);
+            if number % at_once == 0 {
+                std::thread::sleep(BREATH);
+            }
         }
         // An answer comes within this much, where it comes from a host so near that it can be told from silence.
         if self.pending.is_some_and(|(_, at)| at.elapsed() > REFUSAL) {

@@ -9,16 +9,14 @@ use control::commit::Committer;
 use control::compile::NamedRule;
 use control::config::Config;
 use engine::burst::Firewall;
-use engine::conntrack::flows::{Telling, Wishes};
-use engine::lane::Lane;
+use engine::conntrack::flows::{Told, Wishes};
 use engine::ring::{Consumer, ring};
 use engine::snapshot::Snapshot;
-use engine::verdict::Verdict;
 use engine::{NicSlot, RuleId};
 
 use super::output::Pending;
 use crate::cli::FlowLines;
-use crate::flow::gather::{Gatherer, Refused, Tuple};
+use crate::flow::gather::Gatherer;
 use crate::flow::lines;
 use crate::flow::record::{Names, Record};
 
@@ -45,7 +43,7 @@ pub struct FlowFile {
     pending: Pending,
     put: fn(&Record, &mut String),
     gatherer: Gatherer,
-    ring: Consumer<Telling>,
+    ring: Consumer<Told>,
     text: String,
 }
 
@@ -75,19 +73,10 @@ impl FlowFile {
         self.gatherer.next_end_ns()
     }
 
-    /// A packet was judged.
-    pub fn judged(&mut self, lane: &Lane, verdict: &Verdict, snapshot: &Snapshot, at_ns: u64) {
-        if !verdict.reason.passes() {
-            let tuple = Tuple::of(lane, verdict);
-            let (bytes, generation) = (lane.len, snapshot.generation.0);
-            self.gatherer.refused(&Refused { tuple, bytes, generation, at_ns });
-        }
-    }
-
     /// Takes what the firewall has told, and writes what is due.
     pub fn take(&mut self, committer: &Committer) -> io::Result<()> {
         let (gatherer, names) = (&mut self.gatherer, &mut OfPolicy(committer));
-        self.ring.take(usize::MAX, |told| gatherer.connection(&Record::of(&told, 0, names)));
+        self.ring.take(usize::MAX, |told| gatherer.take_up(&told, 0, names));
         self.text.clear();
         let (text, put) = (&mut self.text, self.put);
         gatherer.take(|_, records, _| records.iter().for_each(|record| put(record, text)));
@@ -107,7 +96,7 @@ impl FlowFile {
         }
         self.take(committer)?;
         match at_ns {
-            Some(at_ns) => drop(self.gatherer.end_intervals(at_ns, &mut OfPolicy(committer))),
+            Some(at_ns) => self.gatherer.end_intervals(at_ns, &mut OfPolicy(committer)),
             None => self.gatherer.end(&mut OfPolicy(committer)),
         }
         self.take(committer)

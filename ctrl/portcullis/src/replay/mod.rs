@@ -247,9 +247,6 @@ impl Replay {
             batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
         {
             if !verdict.held {
-                if let Some(flows) = &mut self.flows {
-                    flows.judged(lane, verdict, &self.snapshot, frame.merged.at_ns);
-                }
                 self.tell(frame, verdict, order)?;
             } else if let Some(ticket) = tickets.next() {
                 frame.number = Some(order.push(frame.merged, None));

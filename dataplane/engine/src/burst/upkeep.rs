@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Firewall;
-use crate::conntrack::flows::{Telling, Wishes};
+use super::Verdicts;
+use crate::conntrack::flows::{Told, Wishes};
+use crate::lane::Lane;
 use crate::ring::Producer;
 use crate::snapshot::Snapshot;
 use crate::time::Now;
@@ -43,8 +45,18 @@ impl Firewall {
     }
 
     /// From here on what connections carry is told by this ring. For a firewall that counts it.
-    pub fn tell_by(&mut self, ring: Producer<Telling>, wishes: Arc<Wishes>) {
+    pub fn tell_by(&mut self, ring: Producer<Told>, wishes: Arc<Wishes>) {
         self.judge.shard.tell_by(ring, wishes);
+    }
+
+    /// Counts those of a burst that were refused, or would have been.
+    #[inline(never)]
+    pub(super) fn count_refusals(&mut self, snapshot: &Snapshot, lanes: &[Lane], verdicts: &Verdicts) {
+        for (lane, verdict) in lanes.iter().zip(verdicts.iter()) {
+            if !verdict.reason.passes() && !verdict.held {
+                self.judge.shard.count_refusal(lane, verdict, snapshot.generation);
+            }
+        }
     }
 
     /// Tells of everything that has carried something; false if the ring is too full for all of it: to be called again then.

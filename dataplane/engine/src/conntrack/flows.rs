@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::refusals::{Refusal, Refusals, Tuple};
 use super::{Entry, FREE, OPENER, RESPONDER, Shard, Standing, State, prefetch, standing};
 use crate::lane::Lane;
 use crate::ring::Producer;
 use crate::snapshot::Snapshot;
 use crate::tally::How;
 use crate::time::{Anchor, Now};
+use crate::verdict::Verdict;
 use crate::wheel::Class;
 use crate::{FlowIndex, Generation, NicSlot, RuleId, Side, proto};
 
@@ -138,6 +140,15 @@ pub struct Telling {
     pub last_ns: u64,
 }
 
+/// What is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Told {
+    /// A connection.
+    Connection(Telling),
+    /// Refused packets of one tuple, with the nanoseconds of the first and the last.
+    Refusal(Refusal, [u64; 2]),
+}
+
 /// What the control side and one worker tell each other about tellings.
 #[derive(Debug, Default)]
 pub struct Wishes {
@@ -161,12 +172,37 @@ impl Wishes {
 
 /// Where tellings go.
 struct Teller {
-    ring: Producer<Telling>,
+    ring: Producer<Told>,
     wishes: Arc<Wishes>,
+    refusals: Refusals,
     /// The round that was begun last.
     round: u32,
-    /// Where its walk goes on; `None` once it is over.
-    at: Option<u32>,
+    /// Where its walk goes on, over the entries and over the refusals; `None` once it is over.
+    at: Option<[u32; 2]>,
+}
+
+impl Teller {
+    /// Tells of refusals at some of the places from one on, as far as there is room; the place to go on from.
+    fn tell_refusals(&mut self, from: u32, slice: u32, anchor: &Anchor) -> u32 {
+        let end = from.saturating_add(slice).min(self.refusals.len());
+        for place in from..end {
+            let Some(refusal) = self.refusals.take(place) else { continue };
+            if self.ring.push(Told::Refusal(refusal, refusal.ticks.map(|tick| anchor.ns_of(tick)))).is_err() {
+                self.refusals.put_back(place, refusal);
+                return place;
+            }
+        }
+        end
+    }
+
+    /// One that finds the ring full is lost.
+    fn tell_or_lose(&mut self, told: Told) -> bool {
+        let is_told = self.ring.push(told).is_ok();
+        if !is_told {
+            self.wishes.lost.store(self.wishes.lost.load(Relaxed) + 1, Relaxed);
+        }
+        is_told
+    }
 }
 
 /// A shard's part of all this.
@@ -209,8 +245,25 @@ impl Shard {
     }
 
     /// From here on connections are told by this ring, as they end and as they are asked for. For a shard that counts.
-    pub fn tell_by(&mut self, ring: Producer<Telling>, wishes: Arc<Wishes>) {
-        self.flows.teller = Some(Teller { ring, wishes, round: 0, at: None });
+    pub fn tell_by(&mut self, ring: Producer<Told>, wishes: Arc<Wishes>) {
+        let refusals = Refusals::new(&self.secret);
+        self.flows.teller = Some(Teller { ring, wishes, refusals, round: 0, at: None });
+    }
+
+    /// True if refused packets are to be counted.
+    #[inline]
+    pub fn counts_refusals(&self) -> bool {
+        self.flows.teller.is_some()
+    }
+
+    /// Counts a packet that was refused.
+    pub fn count_refusal(&mut self, lane: &Lane, verdict: &Verdict, generation: Generation) {
+        let Flows { teller, anchor, .. } = &mut self.flows;
+        let Some(teller) = teller else { return };
+        let tuple = Tuple::of(lane, verdict);
+        if let Some(driven_out) = teller.refusals.count(&tuple, lane.len, generation, lane.now) {
+            teller.tell_or_lose(Told::Refusal(driven_out, driven_out.ticks.map(|tick| anchor.ns_of(tick))));
+        }
     }
 
     /// The worker's clock, for whoever is told of ticks.
@@ -304,13 +357,11 @@ impl Shard {
             since_ns: anchor.ns_of(known.since),
             last_ns: anchor.ns_of(carried.last),
         };
-        let is_told = teller.ring.push(telling).is_ok();
-        if !is_told {
-            if why == Why::Active {
-                return false;
-            }
-            teller.wishes.lost.store(teller.wishes.lost.load(Relaxed) + 1, Relaxed);
+        let told = Told::Connection(telling);
+        if why == Why::Active && !teller.ring.has_room(1) {
+            return false;
         }
+        let is_told = teller.tell_or_lose(told);
         known.sums = sums;
         known.since = anchor.tick;
         known.is_over |= why != Why::Active;
@@ -322,7 +373,7 @@ impl Shard {
         let Some(teller) = &mut self.flows.teller else { return };
         let round = teller.wishes.round.load(Relaxed);
         if round != teller.round && teller.at.is_none() {
-            (teller.round, teller.at) = (round, Some(0));
+            (teller.round, teller.at) = (round, Some([0; 2]));
         }
         if teller.at.is_some() {
             self.walk(snapshot, slice);
@@ -335,7 +386,7 @@ impl Shard {
     /// Tells of everything that has carried something; false if the ring is too full for all of it: to be called again then.
     pub fn tell_all(&mut self, snapshot: &Snapshot) -> bool {
         let Some(teller) = &mut self.flows.teller else { return true };
-        teller.at.get_or_insert(0);
+        teller.at.get_or_insert([0; 2]);
         self.walk(snapshot, u32::MAX);
         let Some(teller) = &mut self.flows.teller else { return true };
         teller.ring.publish();
@@ -344,18 +395,16 @@ impl Shard {
 
     /// Goes on with the walk; it rests where the ring is full.
     fn walk(&mut self, snapshot: &Snapshot, slice: u32) {
-        let Some(from) = self.flows.teller.as_ref().and_then(|teller| teller.at) else { return };
+        let Some([from, refused]) = self.flows.teller.as_ref().and_then(|teller| teller.at) else { return };
         let end = from.saturating_add(slice).min(self.entries.len() as u32);
         let mut at = from;
-        while at < end {
-            if !self.tell_active(FlowIndex(at), snapshot) {
-                break;
-            }
+        while at < end && self.tell_active(FlowIndex(at), snapshot) {
             at += 1;
         }
-        if let Some(teller) = &mut self.flows.teller {
-            teller.at = ((at as usize) < self.entries.len()).then_some(at);
-        }
+        let all = self.entries.len() as u32;
+        let Flows { teller: Some(teller), anchor, .. } = &mut self.flows else { return };
+        let refused = teller.tell_refusals(refused, slice, anchor);
+        teller.at = (at < all || refused < teller.refusals.len()).then_some([at, refused]);
     }
 
     fn tell_active(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> bool {

@@ -117,6 +117,8 @@ pub mod purpose {
     pub const SAMPLES: u64 = 1;
     /// The pattern of the hash that spreads connections over the workers.
     pub const SPREAD: u64 = 2;
+    /// Where refused packets are counted.
+    pub const REFUSALS: u64 = 3;
 }
 
 /// A hash of nothing.

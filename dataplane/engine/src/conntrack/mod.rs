@@ -5,6 +5,7 @@ pub mod entry;
 pub mod flows;
 pub mod hash;
 pub mod index;
+pub mod refusals;
 mod room;
 pub mod roster;
 mod timeouts;
