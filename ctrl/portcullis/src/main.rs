@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Rule { command } => client::rule(&command),
         Command::Nic { command } => client::nic(&command),
         Command::Completion { shell } => cli::completion(shell),
+        Command::Man { dir } => cli::man(&dir),
         Command::Explain(args) => explain::run(&args),
         Command::Replay(args) => replay::run(&args),
     };
