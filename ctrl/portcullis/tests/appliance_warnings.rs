@@ -64,7 +64,7 @@ fn captures_and_packets_are_judged_with_a_word_about_odd_policies() {
     let odd = POLICY.replace("{ direction: outbound }", ODD);
     setup.write("odd.yaml", &odd);
     setup.write("events.yaml", "- { at: 1, file: odd.yaml }\n- { at: 2, policy: { vpcs: [{ name: a, segment: { vlan: 7 } }], address_groups: [{ name: g, addresses: [10.0.0.1/8] }] } }\n");
-    pcap::write(&setup.path("in.pcap"), Format::MICRO, &pcap::records(0, Vec::new())).unwrap();
+    pcap::write(setup.path("in.pcap"), Format::MICRO, &pcap::records(0, Vec::new())).unwrap();
     let run = |words: &str| {
         let mut command = Command::new(PORTCULLIS);
         command.args(words.split(' ').map(|word| word.replace('_', " "))).current_dir(setup.path("."));
