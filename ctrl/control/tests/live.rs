@@ -293,3 +293,33 @@ fn listings_come_in_pages_behind_a_name_that_need_not_be_there() {
     };
     assert_eq!((history(None, 1), history(Some(2), 5), history(Some(1), 5)), (vec![2], vec![1], vec![]));
 }
+
+/// The guard of files that are watched. A few NICs may go whatever their share; more only up to it.
+#[test]
+fn a_document_that_takes_away_more_than_its_share_is_refused() {
+    let with = |nics: u32| {
+        let one = |n| format!("{{ name: n{n}, vpc: prod, addresses: [10.0.0.{n}], security_groups: [a] }}");
+        let nics: Vec<_> = (1..=nics).map(one).collect();
+        let of_one = "{ name: one, vpc: prod, addresses: [10.0.0.1], security_groups: [a] }";
+        document(&POLICY.replace(of_one, &nics.join(", ")))
+    };
+    for (before, after, is_refused) in [
+        (11, 6, false),
+        (11, 5, true),
+        (11, 4, true),
+        (10, 5, false),
+        (9, 4, true),
+        (7, 3, false),
+        (5, 1, false),
+    ] {
+        let mut rig = Rig::new();
+        rig.acknowledged(with(before));
+        let file = Change {
+            max_removed_share: Some(0.5),
+            dry_run: true,
+            ..Change::to(with(after), Author::client("test"))
+        };
+        let done = rig.apply(file);
+        assert_eq!(matches!(done, Err(Refused::TakesAway { .. })), is_refused, "{before} to {after}");
+    }
+}
