@@ -101,6 +101,10 @@ impl Frame for SimFrame {
         true
     }
 
+    fn index(&self) -> Option<u64> {
+        Some(self.id as u64)
+    }
+
     fn gather(&self, out: &mut [u8]) -> usize {
         let all = self.bytes();
         let len = all.len().min(out.len());

@@ -198,7 +198,8 @@ impl Live {
         let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
         let contents = contents.flatten().unwrap_or_default();
         let journal = Journal::new(&committer, &contents);
-        let trace = Arc::new(Trace::new(Names::of(&committer), start));
+        let metrics: Arc<Metrics> = Arc::default();
+        let trace = Arc::new(Trace::new(Names::of(&committer), start, metrics.trace().clone()));
         let ports = Arc::new(Mutex::new(ports));
         let inner = Inner {
             committer,
@@ -224,7 +225,7 @@ impl Live {
                 settled: tokio::sync::Notify::new(),
                 board,
                 trace,
-                metrics: Arc::default(),
+                metrics,
                 ports,
                 gatherer: Mutex::default(),
                 start,

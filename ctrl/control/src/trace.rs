@@ -1,10 +1,8 @@
 //! Why: what became of single packets, as the workers tell it ([`engine::trace`]), with the names of then.
 //!
 //! ```text
-//! worker ─ ring of decisions ──┐          ┌─ history ─ `why`
-//! worker ─ ring of decisions ──┼─ drain ──┼─ sinks (flow logs)
-//! worker ─ ring of what is     │          └─ readers: `trace`, `capture`
-//!          watched ────────────┘
+//! worker ─ ring of decisions ────────┐          ┌─ history ─ `why`
+//! worker ─ ring of what is watched ──┴─ drain ──┴─ readers: `trace`, `capture`
 //! ```
 //!
 //! [`Trace::drain`] empties the rings some hundred times a second. Nothing in here holds a worker up: a full ring loses what comes, and so
@@ -22,13 +20,13 @@ mod tuple;
 mod words;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
 use engine::trace::{DecisionsRead, Record};
 
+use crate::metrics::Records;
 pub use changes::{Change, Changes};
 pub use decision::{Decision, Ending};
 pub use filter::{Asked, Wish};
@@ -37,7 +35,7 @@ pub use names::Names;
 use readers::Readers;
 pub use readers::{Event, Reader};
 pub use tuple::Tuple;
-pub use words::{Line, why};
+pub use words::{Line, whys};
 
 /// Decisions that a worker's ring holds: 2 MiB.
 pub const RING: usize = 1 << 14;
@@ -48,19 +46,14 @@ const GENERATIONS: usize = 8;
 /// Records that are taken from one ring at once.
 const TURN: usize = RING;
 
-/// Who gets every decision, as it is drained: on the thread that drains, so that it must not wait.
-pub type Sink = Box<dyn FnMut(&Decision) + Send>;
-
 /// What workers tell, and who listens.
 pub struct Trace {
     inner: Mutex<Inner>,
     history: Mutex<History>,
     /// Those who watch, and what of it the workers know.
     pub(crate) readers: Readers,
-    /// Records that reached the history, a sink or a reader.
-    sent: AtomicU64,
-    /// Those that did not.
-    lost: AtomicU64,
+    /// Records that reached a reader, and those that did not.
+    records: Arc<Records>,
 }
 
 struct Inner {
@@ -68,7 +61,6 @@ struct Inner {
     decisions: Vec<(DecisionsRead, u64)>,
     names: VecDeque<Names>,
     changes: Changes,
-    sinks: Vec<Sink>,
     start: Instant,
 }
 
@@ -78,20 +70,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Trace {
     /// Of workers whose clock began at `start`, none of which tells anything yet.
-    pub fn new(names: Names, start: Instant) -> Trace {
-        let inner = Inner {
-            decisions: Vec::new(),
-            names: [names].into(),
-            changes: Changes::default(),
-            sinks: Vec::new(),
-            start,
-        };
+    pub fn new(names: Names, start: Instant, records: Arc<Records>) -> Trace {
+        let inner =
+            Inner { decisions: Vec::new(), names: [names].into(), changes: Changes::default(), start };
         Trace {
             inner: Mutex::new(inner),
             history: Mutex::new(History::new(0, wall_ns())),
             readers: Readers::default(),
-            sent: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            records,
         }
     }
 
@@ -99,16 +85,6 @@ impl Trace {
     pub fn attach(&self, decisions: Vec<DecisionsRead>, history: usize) {
         locked(&self.inner).decisions = decisions.into_iter().map(|read| (read, 0)).collect();
         *locked(&self.history) = History::new(history, wall_ns());
-    }
-
-    /// Hands every decision to this, too.
-    pub fn add_sink(&self, sink: Sink) {
-        locked(&self.inner).sinks.push(sink);
-    }
-
-    /// Records that reached somebody, and those that were lost on the way.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.sent.load(Relaxed), self.lost.load(Relaxed))
     }
 
     /// True if decisions are kept.
@@ -151,20 +127,17 @@ impl Trace {
             let mut history = locked(&self.history);
             for (worker, record) in told {
                 let decision = inner.decision(Record { at_ns: to_wall(record.at_ns), ..record }, worker);
-                inner.sinks.iter_mut().for_each(|sink| sink(&decision));
                 history.push(decision);
-                self.sent.fetch_add(1, Relaxed);
             }
         }
         if lost != 0 {
             locked(&self.history).lose(lost, wall_ns);
-            self.lost.fetch_add(lost, Relaxed);
         }
         let (sent, lost) = self.readers.drain(|record, worker| {
             inner.decision(Record { at_ns: to_wall(record.at_ns), ..*record }, worker)
         });
-        self.sent.fetch_add(sent, Relaxed);
-        self.lost.fetch_add(lost, Relaxed);
+        self.records.count_sent(sent);
+        self.records.count_lost(lost);
     }
 
     /// What was decided about a packet, from the history.
@@ -191,9 +164,8 @@ impl Inner {
     }
 }
 
-/// Of no worker: a reader of `replay`'s own.
 impl Decision {
-    /// A record with the names of now.
+    /// A record with the names of its generation.
     pub fn new(record: Record, worker: usize, names: &Names, changes: &Changes) -> Decision {
         let ending = record
             .disconnected

@@ -1,6 +1,7 @@
 //! The command line (interfaces page, "The program").
 
 mod edits;
+mod packets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::failure::{Failure, print};
 pub use edits::{Edit, GroupCommand, NicCommand, RuleCommand};
+pub use packets::{Capture, Extcap, PARAMETERS, Packets, Trace, Why, with_extcap};
 
 /// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
 #[derive(Debug, Parser)]
@@ -70,13 +72,16 @@ pub enum Command {
         /// Which
         shell: Shell,
     },
-    /// Write the manual pages, one a command, into a folder
-    Man {
-        /// Which; it is made if it is not there
-        dir: PathBuf,
-    },
     /// Say how a packet would be judged now, or under a policy file as the first of a connection, and why
     Explain(Explain),
+    /// Show verdicts as they happen
+    Trace(Trace),
+    /// Say what was decided about a packet, also under rules that are no more
+    Why(Why),
+    /// Write frames with their verdicts to a pcapng file
+    Capture(Capture),
+    /// Speak Wireshark's extcap, which lists this program once it is linked into the extcap folder
+    Extcap(Extcap),
     /// Run captures through the firewall, on the captures' own clock
     Replay(Replay),
 }
@@ -369,13 +374,6 @@ pub fn completion(shell: Shell) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `man`
-pub fn man(dir: &std::path::Path) -> Result<ExitCode, Failure> {
-    let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
-    written.map_err(|error| Failure::runtime(format!("{}: {error}", dir.display())))?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// The side of the wire that a frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum From {
@@ -460,6 +458,21 @@ pub struct Replay {
     /// What its lines look like
     #[arg(long, value_enum, default_value_t, requires = "flow_log")]
     pub flow_log_kind: FlowLines,
+    /// What `trace` would show of these packets, a JSON line each; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// What `capture` would write of these packets, as pcapng
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+    /// What was decided about a packet, such as `tcp 198.51.100.9:40000 > 10.5.6.7:22`, the summary goes to standard error then
+    #[arg(long, value_name = "TUPLE", conflicts_with = "trace")]
+    pub why: Option<String>,
+    /// … up to then: seconds since 1970, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", requires = "why")]
+    pub at: Option<String>,
+    /// Which packets
+    #[command(flatten)]
+    pub packets: Packets,
     /// How to print the summary
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

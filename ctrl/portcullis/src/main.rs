@@ -16,7 +16,8 @@ use clap::Parser;
 use cli::Command;
 
 fn main() -> ExitCode {
-    let result = match cli::Cli::parse().command {
+    let args = cli::with_extcap(std::env::args_os().collect());
+    let result = match cli::Cli::parse_from(args).command {
         Command::Init(args) => check::init(&args),
         Command::Run(args) => appliance::run(&args),
         Command::Check(args) => check::check(&args),
@@ -33,8 +34,11 @@ fn main() -> ExitCode {
         Command::Rule { command } => client::rule(&command),
         Command::Nic { command } => client::nic(&command),
         Command::Completion { shell } => cli::completion(shell),
-        Command::Man { dir } => cli::man(&dir),
         Command::Explain(args) => explain::run(&args),
+        Command::Trace(args) => client::trace(&args),
+        Command::Why(args) => client::why(&args),
+        Command::Capture(args) => client::capture(&args),
+        Command::Extcap(args) => client::extcap(&args),
         Command::Replay(args) => replay::run(&args),
     };
     result.unwrap_or_else(failure::Failure::report)

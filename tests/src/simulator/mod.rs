@@ -12,6 +12,7 @@
 //! - a connection lives with one worker, which alone judges its packets;
 //! - tables are the oracle's: states, tombstones, deadlines, which so move by what passed alone;
 //! - they stay within their size; what they give up or refuse is what semantics 6.1 lets them;
+//! - what workers tell of packets ([`engine::trace`]) is what they judged, record by record and byte by byte;
 //! - every counter says what was judged and sent; all of them, and what is still on its way, add up to what arrived;
 //! - what leaves the ports is what passed, byte for byte and in order;
 //! - every frame is given back.
@@ -19,6 +20,7 @@
 mod check;
 mod figures;
 mod plan;
+mod record;
 mod shrink;
 mod world;
 

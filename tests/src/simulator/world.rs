@@ -12,6 +12,7 @@ use engine::{Generation, NicSlot, Reason, RuleId, Side};
 
 use super::figures::Figures;
 use super::plan::{Arriving, Op, Setup};
+use super::record::{Recorded, recorder};
 use super::{Failure, fail};
 use crate::oracle::{GRACE_NS, Oracle, Sight, Verdict};
 use crate::sim::{Farm, SimFrame, Steering};
@@ -90,6 +91,8 @@ pub(super) struct World<'s> {
     adopted_ns: Vec<u64>,
     /// By queue and side the frames that wait to be received.
     waiting: Vec<[VecDeque<usize>; 2]>,
+    /// By worker, what it tells of packets.
+    recorded: Vec<Option<Recorded>>,
     /// When a frame was last judged that had waited long for its owner, or a forged first fragment.
     misled_ns: Option<u64>,
     /// By queue, worker and side the last whole frame judged.
@@ -99,9 +102,16 @@ pub(super) struct World<'s> {
 impl<'s> World<'s> {
     pub fn new(setup: &'s Setup, tell: bool) -> World<'s> {
         let Setup { config, workers, ring, steering, .. } = setup;
+        let mut farm = Farm::empty(config, START_NS, *workers as u32, *ring, *steering);
+        let recorded = farm.workers().iter_mut().enumerate().map(|(id, worker)| {
+            let (recorder, recorded) = recorder(id)?;
+            worker.record_by(recorder);
+            Some(recorded)
+        });
+        let recorded = recorded.collect();
         World {
             setup,
-            farm: Farm::empty(config, START_NS, *workers as u32, *ring, *steering),
+            farm,
             oracle: Oracle::new(config, START_NS, *workers),
             now_ns: START_NS,
             sent: Vec::new(),
@@ -118,6 +128,7 @@ impl<'s> World<'s> {
             polled_ns: vec![START_NS; *workers],
             adopted_ns: vec![0; *workers],
             waiting: vec![Default::default(); *workers],
+            recorded,
             misled_ns: None,
             order: BTreeMap::new(),
         }
@@ -352,6 +363,11 @@ impl<'s> World<'s> {
         self.received(worker);
         for seen in &notes.0 {
             self.judged(worker, seen)?;
+        }
+        if let Some(recorded) = &mut self.recorded[worker] {
+            let (told, refused) = recorded.compare(&notes.0, &self.sent, generation)?;
+            self.figures.add("packets told of", told);
+            self.figures.add("refused frames told of", refused);
         }
         self.oracle.polled(worker, self.now_ns);
         self.polled_ns[worker] = self.now_ns;

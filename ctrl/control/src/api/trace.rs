@@ -1,6 +1,5 @@
 //! Requests about single packets: `trace`, `capture` and `why`.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,10 +17,9 @@ use super::change::{bad_request, internal};
 use super::connections::Pieces;
 use super::refusals::{Absent, Crowded, Senseless, Unanswered, Unkept};
 use super::shape::{Told, Whys};
-use crate::explain::nearest::rule_text;
 use crate::live::{Live, NoAnswer, Unwatched};
 use crate::trace::pcapng::{self, Interface};
-use crate::trace::{Asked, Event, Line, Names, Reader, Recalled, Tuple, Wish};
+use crate::trace::{Asked, Event, Line, Names, Reader, Tuple, Wish, whys};
 
 /// Where frames are captured: what is in them is not for everybody who may look.
 pub(super) const CAPTURE: &str = "/v1/capture";
@@ -226,41 +224,9 @@ pub(super) async fn why(
     let told = tokio::task::spawn_blocking(move || {
         // What workers have told by now is in it.
         live.trace().drain();
-        whys(&live, &live.trace().recall(&tuple, at, limit))
+        let recalled = live.trace().recall(&tuple, at, limit);
+        whys(&recalled, live.trace().names(), |generation| live.policy_at(generation.0).ok())
     });
     let text = told.await.map_err(internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
-}
-
-/// The answer: [`Whys`].
-fn whys(live: &Live, recalled: &Recalled) -> String {
-    let seconds = |ns: u64| format!("{}.{:06}", ns / 1_000_000_000, ns / 1000 % 1_000_000);
-    let lost_at = if recalled.lost == 0 { "null".to_owned() } else { seconds(recalled.lost_ns) };
-    let mut text = format!(
-        "{{\"since\":{},\"kept\":{},\"most\":{},\"lost\":{},\"lost_at\":{lost_at},\"left_out\":{},\"decisions\":[",
-        seconds(recalled.since_ns),
-        recalled.kept,
-        recalled.most,
-        recalled.lost,
-        recalled.left_out,
-    );
-    let mut names = live.trace().names();
-    for (at, decision) in recalled.decisions.iter().enumerate() {
-        let generation = decision.record.generation;
-        // The rules as they were; of a generation that nobody remembers, those of now lend their words.
-        if names.generation != generation
-            && let Ok(policy) = live.policy_at(generation.0)
-        {
-            (names.generation, names.policy) = (generation, policy);
-        }
-        text.push_str(if at == 0 { "" } else { "," });
-        Line::new(decision, &names.policy).write_json(&mut text);
-        text.pop();
-        let says = decision.rule.as_ref().map(|rule| rule_text(&names.policy, &rule.name));
-        let says = says.filter(|says| !says.is_empty()).map_or(serde_json::Value::Null, Into::into);
-        // Writing to a text does not fail.
-        let _ = write!(text, ",\"rule_text\":{says}}}");
-    }
-    text.push_str("]}");
-    text
 }

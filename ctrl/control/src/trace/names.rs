@@ -31,6 +31,11 @@ impl Names {
         }
     }
 
+    /// The same with another policy's words.
+    pub fn with_policy(&self, policy: &Policy) -> Names {
+        Names { policy: policy.clone(), ..self.clone() }
+    }
+
     /// A NIC's name.
     pub fn nic(&self, slot: NicSlot) -> Option<Arc<str>> {
         self.nics.get(slot.0 as usize).cloned().flatten()

@@ -1,12 +1,13 @@
-//! A decision as it is told: a line of JSON with the keys of `replay`'s verdicts and more, or one for people.
+//! A decision as it is told: a line of JSON with the keys of `replay`'s verdicts and more, or the comment beside a frame.
 
 use std::fmt::Write;
 
 use engine::trace::Record;
-use engine::{RuleId, Side, addr_from_bits};
+use engine::{Generation, RuleId, Side, addr_from_bits};
 use serde_json::Value;
 
-use super::Decision;
+use super::{Decision, Names, Recalled};
+use crate::explain::nearest::rule_text;
 use crate::explain::words;
 use crate::model::{Policy, protocol};
 
@@ -17,7 +18,7 @@ pub struct Line<'d> {
 }
 
 /// Why, in words.
-pub fn why(policy: &Policy, decision: &Decision) -> String {
+fn why(policy: &Policy, decision: &Decision) -> String {
     let Decision { record, nic, rule, ending, .. } = decision;
     let mut text = words::why(policy, &record.lane(), &record.verdict(), nic.as_deref());
     if let (Some(ending), Some(of)) = (ending, record.disconnected) {
@@ -69,10 +70,13 @@ impl<'d> Line<'d> {
         let Decision { record, worker, nic, rule, ending } = self.decision;
         let text = |value: Option<&str>| value.map_or(Value::Null, Value::from);
         let (whole, nanos) = (record.at_ns / 1_000_000_000, record.at_ns % 1_000_000_000);
+        // Of a stamp in microseconds no more, as its capture has it.
+        let fraction =
+            if nanos.is_multiple_of(1000) { format!("{:06}", nanos / 1000) } else { format!("{nanos:09}") };
         // Writing to a text does not fail.
         let _ = write!(
             out,
-            "{{\"from\":\"{}\",\"index\":{},\"time\":{whole}.{nanos:09},\"nic\":{},\"direction\":{},\"verdict\":\"{}\",\
+            "{{\"from\":\"{}\",\"index\":{},\"time\":{whole}.{fraction},\"nic\":{},\"direction\":{},\"verdict\":\"{}\",\
              \"reason\":\"{}\",\"rule\":{},\"rule_id\":{},\"worker\":{worker},\"generation\":{},\"bytes\":{},\"packet\":{},\"why\":{}",
             side(record),
             record.index,
@@ -132,4 +136,40 @@ impl<'d> Line<'d> {
         }
         text
     }
+}
+
+/// What was found of a packet: [`crate::api::shape::Whys`], with the policies of then as far as they are known; those of now lend their
+/// words for the others.
+pub fn whys(
+    recalled: &Recalled,
+    mut names: Names,
+    policy_at: impl Fn(Generation) -> Option<Policy>,
+) -> String {
+    let seconds = |ns: u64| format!("{}.{:06}", ns / 1_000_000_000, ns / 1000 % 1_000_000);
+    let lost_at = if recalled.lost == 0 { "null".to_owned() } else { seconds(recalled.lost_ns) };
+    let mut text = format!(
+        "{{\"since\":{},\"kept\":{},\"most\":{},\"lost\":{},\"lost_at\":{lost_at},\"left_out\":{},\"decisions\":[",
+        seconds(recalled.since_ns),
+        recalled.kept,
+        recalled.most,
+        recalled.lost,
+        recalled.left_out,
+    );
+    for (at, decision) in recalled.decisions.iter().enumerate() {
+        let generation = decision.record.generation;
+        if names.generation != generation
+            && let Some(policy) = policy_at(generation)
+        {
+            (names.generation, names.policy) = (generation, policy);
+        }
+        text.push_str(if at == 0 { "" } else { "," });
+        Line::new(decision, &names.policy).write_json(&mut text);
+        text.pop();
+        let says = decision.rule.as_ref().map(|rule| rule_text(&names.policy, &rule.name));
+        let says = says.filter(|says| !says.is_empty()).map_or(Value::Null, Value::from);
+        // Writing to a text does not fail.
+        let _ = write!(text, ",\"rule_text\":{says}}}");
+    }
+    text.push_str("]}");
+    text
 }

@@ -8,15 +8,18 @@ use control::api::NOTICE;
 use control::api::shape::Refusal;
 use control::source::read_input;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::cli::Client;
@@ -72,50 +75,129 @@ pub fn request_if(
     body: Vec<u8>,
     generation: Option<u32>,
 ) -> Result<Answer, Failure> {
-    let remote = client.url.as_deref().map(|url| Remote::new(url, client)).transpose()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
-    let host = remote.as_ref().map_or("portcullis", |remote| &remote.authority);
-    let mut request = Request::builder().method(method).uri(target).header(header::HOST, host);
-    if let Some(generation) = generation {
-        request = request.header(header::IF_MATCH, format!("\"{generation}\""));
-    }
-    if let Some(token) = remote.as_ref().and_then(|remote| remote.token.as_ref()) {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(Failure::runtime)?;
-    let unreached = |by: String, reason: String| {
-        Failure::runtime(format!("the appliance can't be reached by {by}: {reason}"))
-    };
-    runtime.block_on(async {
-        match &remote {
-            None => {
-                let by = || client.socket.display().to_string();
-                let stream = UnixStream::connect(&client.socket).await;
-                let stream = stream.map_err(|error| unreached(by(), error.to_string()))?;
-                ask(stream, request).await.map_err(|reason| unreached(by(), reason))
-            }
-            Some(remote) => {
-                remote.ask(request).await.map_err(|reason| unreached(remote.authority.clone(), reason))
-            }
-        }
+    let door = Door::new(client)?;
+    let request = door.request(method, target, body, generation)?;
+    runtime()?.block_on(async {
+        let unreached = |reason| door.unreached(reason);
+        let (answer, connection) = door.ask(request).await.map_err(unreached)?;
+        let answer = whole(answer).await.map_err(unreached)?;
+        connection.abort();
+        Ok(answer)
     })
 }
+
+/// Asks for an answer that comes bit by bit: `begun` once it begins, `each` for every bit, until there are no more, `each` says that it
+/// is enough, or a signal ends it.
+pub fn stream(
+    client: &Client,
+    target: &str,
+    mut begun: impl FnMut(),
+    mut each: impl FnMut(&[u8]) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let door = Door::new(client)?;
+    let request = door.request(Method::GET, target, Vec::new(), None)?;
+    runtime()?.block_on(async {
+        let unreached = |reason| door.unreached(reason);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::runtime)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::runtime)?;
+        let (mut answer, connection) = door.ask(request).await.map_err(unreached)?;
+        if !answer.status().is_success() {
+            return whole(answer).await.map_err(unreached)?.success().map(drop);
+        }
+        begun();
+        loop {
+            let frame = tokio::select! {
+                frame = answer.frame() => frame,
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| {
+                Failure::runtime(format!("the appliance has ended it before its end: {error}"))
+            })?;
+            if let Ok(bytes) = frame.into_data()
+                && !each(&bytes)?
+            {
+                break;
+            }
+        }
+        connection.abort();
+        Ok(())
+    })
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Answer, String> {
+    let status = answer.status();
+    let notice = answer.headers().get(NOTICE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+    Ok(Answer { status, notice, body })
+}
+
+/// Where the appliance is reached.
+struct Door<'c> {
+    client: &'c Client,
+    remote: Option<Remote>,
+}
+
+impl<'c> Door<'c> {
+    fn new(client: &'c Client) -> Result<Door<'c>, Failure> {
+        let remote = client.url.as_deref().map(|url| Remote::new(url, client)).transpose()?;
+        Ok(Door { client, remote })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+        generation: Option<u32>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let host = self.remote.as_ref().map_or("portcullis", |remote| &remote.authority);
+        let mut request = Request::builder().method(method).uri(target).header(header::HOST, host);
+        if let Some(generation) = generation {
+            request = request.header(header::IF_MATCH, format!("\"{generation}\""));
+        }
+        if let Some(token) = self.remote.as_ref().and_then(|remote| remote.token.as_ref()) {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::new(Bytes::from(body))).map_err(Failure::runtime)
+    }
+
+    fn unreached(&self, reason: String) -> Failure {
+        let by = match &self.remote {
+            None => self.client.socket.display().to_string(),
+            Some(remote) => remote.authority.clone(),
+        };
+        Failure::runtime(format!("the appliance can't be reached by {by}: {reason}"))
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Asked, String> {
+        match &self.remote {
+            None => {
+                let stream = UnixStream::connect(&self.client.socket).await;
+                ask(stream.map_err(|error| error.to_string())?, request).await
+            }
+            Some(remote) => remote.ask(request).await,
+        }
+    }
+}
+
+/// An answer that has begun, and the connection that it comes by: it ends with the sender, and what goes wrong is told by the answer.
+type Asked = (Response<Incoming>, JoinHandle<Result<(), hyper::Error>>);
 
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<Asked, String> {
     let told = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
-    // Ends with the sender; what goes wrong is told by the request.
     let connection = tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(told)?;
-    let status = answer.status();
-    let notice = answer.headers().get(NOTICE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = answer.into_body().collect().await.map_err(told)?.to_bytes();
-    connection.abort();
-    Ok(Answer { status, notice, body })
+    Ok((answer, connection))
 }
 
 /// An appliance over TCP.
@@ -154,7 +236,7 @@ impl Remote {
         Ok(Remote { authority: authority.to_string(), host, port, tls, token })
     }
 
-    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Asked, String> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let Some(tls) = &self.tls else { return ask(stream, request).await };

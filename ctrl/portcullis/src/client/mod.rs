@@ -2,9 +2,12 @@
 
 mod connections;
 mod edits;
+mod extcap;
 mod http;
 mod listing;
+mod packets;
 pub mod table;
+pub mod told;
 mod watch;
 
 use std::path::Path;
@@ -21,7 +24,9 @@ use crate::cli::{self, Output, Subject};
 use crate::failure::{self, Failure, print};
 pub use connections::connections;
 pub use edits::{group, nic, rule};
+pub use extcap::extcap;
 use http::{Answer, encoded, request, request_if};
+pub use packets::{as_option, capture, moment, trace, why};
 
 /// Exit status of what was refused, and of `diff` where there are differences.
 pub const REFUSED: u8 = 2;

@@ -19,7 +19,7 @@ enum Identity {
 
 /// Refuses one file in two roles: replay would judge it twice, or write into what it reads.
 pub fn refuse_shared(args: &cli::Replay) -> Result<(), Failure> {
-    let roles = [
+    let roles: [(&str, &Option<PathBuf>, bool); 9] = [
         ("--inside", &args.inside, true),
         ("--outside", &args.outside, true),
         ("--both", &args.both, true),
@@ -27,6 +27,8 @@ pub fn refuse_shared(args: &cli::Replay) -> Result<(), Failure> {
         ("--pass-inside", &args.pass_inside, false),
         ("--pass-outside", &args.pass_outside, false),
         ("--flow-log", &args.flow_log, false),
+        ("--trace", &args.trace, false),
+        ("--capture", &args.capture, false),
     ];
     let mut seen: Vec<(&str, bool, Identity)> = Vec::new();
     for (role, path, is_read) in roles {

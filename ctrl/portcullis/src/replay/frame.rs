@@ -127,6 +127,14 @@ impl Frame for CapturedFrame<'_> {
         }
     }
 
+    fn stamp(&self) -> Option<u64> {
+        Some(self.merged.packet.stamp.nanos())
+    }
+
+    fn index(&self) -> Option<u64> {
+        Some(self.merged.packet.index)
+    }
+
     #[inline]
     fn is_odd(&self) -> bool {
         !matches!(self.form, Form::AsCaptured)

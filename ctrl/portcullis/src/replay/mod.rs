@@ -8,6 +8,7 @@ pub mod merge;
 mod order;
 mod output;
 mod sides;
+mod telling;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ use merge::Merge;
 use order::{InOrder, Told};
 use output::{Names, Output};
 use sides::Sides;
+use telling::Telling;
 
 /// The command.
 pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
@@ -56,11 +58,17 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
     let output =
         Output::new(args.verdicts.as_deref(), args.pass_inside.as_deref(), args.pass_outside.as_deref())
             .map_err(Failure::runtime)?;
+    let start_ns = merge.peek_ns().unwrap_or(0);
     let mut replay = Replay::new(config, policy, &merge, output, args)?;
+    replay.trace(args, &events, start_ns)?;
     replay.play(merge, events)?;
     replay.end_flows()?;
     replay.output.finish().map_err(Failure::runtime)?;
-    print_summary(&replay.output, args.output);
+    if let Some(telling) = &mut replay.telling {
+        telling.finish(&replay.committer)?;
+    }
+    let has_stdout = replay.telling.as_ref().is_some_and(Telling::has_stdout);
+    print_summary(&replay.output, args.output, has_stdout);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,6 +95,8 @@ struct Replay {
     output: Output,
     /// The flow log, where one is wanted.
     flows: Option<FlowFile>,
+    /// Tells of single packets, where that is asked for.
+    telling: Option<Telling>,
     /// Tells sides, where the capture is of both directions.
     sides: Option<Sides>,
 }
@@ -118,14 +128,28 @@ impl Replay {
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
         let sides = args.both.is_some().then(Sides::default);
-        let mut replay = Replay { committer, snapshot, firewall, grace_end_ns, output, flows, sides };
+        let telling = None;
+        let mut replay =
+            Replay { committer, snapshot, firewall, grace_end_ns, output, flows, telling, sides };
         replay.commit(policy, start_ns)?;
         Ok(replay)
+    }
+
+    /// Has single packets told of from now on, if that is asked for.
+    fn trace(&mut self, args: &cli::Replay, events: &[Event], start_ns: u64) -> Result<(), Failure> {
+        let Some(mut telling) = Telling::new(args, &self.committer, start_ns)? else { return Ok(()) };
+        telling.check(&self.committer, events.iter().map(|event| &event.policy))?;
+        telling.begin(&self.committer, None);
+        self.telling = Some(telling);
+        Ok(())
     }
 
     fn commit(&mut self, policy: control::model::Policy, now_ns: u64) -> Result<(), Failure> {
         if let Some(commit) = self.committer.commit(policy, now_ns).map_err(Failure::runtime)? {
             self.snapshot = commit.snapshot;
+            if let Some(telling) = &mut self.telling {
+                telling.begin(&self.committer, Some(&commit.plan));
+            }
         }
         if let Some(sides) = &mut self.sides {
             sides.know(self.committer.policy());
@@ -242,6 +266,9 @@ impl Replay {
     fn judge_batch<'a>(&mut self, hand: &mut InHand<'a>) -> Result<(), Failure> {
         let InHand { batch, held, order } = hand;
         self.firewall.judge(&self.snapshot, batch);
+        if let Some(telling) = &mut self.telling {
+            telling.note(&mut self.firewall, &self.snapshot, batch).map_err(unwritten)?;
+        }
         let mut tickets = batch.tickets.iter();
         for ((mut frame, lane), verdict) in
             batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
@@ -320,7 +347,7 @@ fn unwritten(error: std::io::Error) -> Failure {
     }
 }
 
-fn print_summary(output: &Output, format: cli::Output) {
+fn print_summary(output: &Output, format: cli::Output, has_stdout: bool) {
     let (passed, dropped) = (output.passed, output.dropped);
     let text = match format {
         cli::Output::Json => {
@@ -335,5 +362,5 @@ fn print_summary(output: &Output, format: cli::Output) {
             std::iter::once(head).chain(lines).collect()
         }
     };
-    crate::failure::print(&text, output.has_stdout());
+    crate::failure::print(&text, has_stdout || output.has_stdout());
 }

@@ -65,6 +65,16 @@ impl Pending {
     }
 }
 
+impl Write for Pending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 /// True for what cannot be replaced by another file: devices, pipes, and the links below /dev and /proc
 /// that stand for a process's open files.
 fn is_stream(path: &Path) -> bool {
@@ -94,6 +104,42 @@ pub enum Verdicts {
     File(Pending),
     /// To standard output.
     Stdout(BufWriter<io::Stdout>),
+}
+
+impl Verdicts {
+    /// To the file at `path`, or to standard output for `-`.
+    pub fn create(path: Option<&Path>) -> io::Result<Verdicts> {
+        Ok(match path {
+            None => Verdicts::None,
+            Some(path) if path == Path::new("-") => {
+                Verdicts::Stdout(BufWriter::with_capacity(1 << 16, io::stdout()))
+            }
+            Some(path) => Verdicts::File(Pending::create(path)?),
+        })
+    }
+
+    /// True if it takes standard output.
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Verdicts::Stdout(_))
+    }
+
+    /// Writes a line.
+    pub fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Verdicts::None => Ok(()),
+            Verdicts::File(pending) => pending.write_all(line),
+            Verdicts::Stdout(writer) => writer.write_all(line),
+        }
+    }
+
+    /// Puts it in its place.
+    pub fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Verdicts::None => Ok(()),
+            Verdicts::File(pending) => pending.finish(),
+            Verdicts::Stdout(writer) => writer.flush(),
+        }
+    }
 }
 
 /// The names that a verdict line bears.
@@ -176,13 +222,7 @@ impl Output {
         pass_inside: Option<&Path>,
         pass_outside: Option<&Path>,
     ) -> io::Result<Output> {
-        let verdicts = match verdicts {
-            None => Verdicts::None,
-            Some(path) if path == Path::new("-") => {
-                Verdicts::Stdout(BufWriter::with_capacity(1 << 16, io::stdout()))
-            }
-            Some(path) => Verdicts::File(Pending::create(path)?),
-        };
+        let verdicts = Verdicts::create(verdicts)?;
         let pass = |path: Option<&Path>| path.map(Passed::create).transpose();
         Ok(Output {
             verdicts,
@@ -200,7 +240,7 @@ impl Output {
 
     /// True if verdict lines take standard output, so that the summary goes to standard error.
     pub fn has_stdout(&self) -> bool {
-        matches!(self.verdicts, Verdicts::Stdout(_))
+        self.verdicts.is_stdout()
     }
 
     /// Counts a packet, and writes it where it goes.
@@ -229,11 +269,7 @@ impl Output {
         for passed in self.pass.iter_mut().flatten() {
             passed.finish()?;
         }
-        match &mut self.verdicts {
-            Verdicts::None => Ok(()),
-            Verdicts::File(pending) => pending.finish(),
-            Verdicts::Stdout(writer) => writer.flush(),
-        }
+        self.verdicts.finish()
     }
 
     /// The reasons that occurred, in the order of the specification, with their counts.

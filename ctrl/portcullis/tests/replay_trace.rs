@@ -1,0 +1,133 @@
+//! `replay --trace`, `--capture` and `--why`: the same verdicts as `--verdicts`, by what the running appliance tells.
+
+mod replay;
+
+use replay::*;
+use serde_json::{Value, json};
+use testkit::frame::*;
+use testkit::pcap::{self, Format};
+use testkit::rng::Rng;
+
+fn value(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// A hundred thousand packets of every kind: questions and answers, of few ends, so that all reasons come up.
+fn traffic(setup: &Setup) {
+    let mut rng = Rng::new(41);
+    let mut one = |side: usize| -> Vec<u8> {
+        let (port, other) = (4000 + rng.below(500) as u16, [53, 54, 80][rng.below(3)]);
+        let remote = format!("192.0.2.{}:{port}", 1 + rng.below(20));
+        let local = format!("10.5.6.{}:{other}", 7 + rng.below(10) / 9);
+        let (src, dst) = if side == 0 { (&local, &remote) } else { (&remote, &local) };
+        match rng.below(12) {
+            0 => tcp(src.as_str(), dst.as_str()).syn().frame(),
+            1 => echo_request("192.0.2.9", "10.5.6.7", 1, 1).frame(),
+            2 => arp_request("02:00:00:00:00:01", "10.5.6.7", "10.5.6.1").frame(),
+            3 => udp(src.as_str(), dst.as_str()).frame()[..30].to_vec(),
+            _ => udp(src.as_str(), dst.as_str()).payload([7; 20]).frame(),
+        }
+    };
+    for (side, name) in ["inside", "outside"].into_iter().enumerate() {
+        let frames: Vec<_> = (0..50_000).map(|_| one(side)).collect();
+        let mut records = pcap::records(1_700_000_000_000_000_000, frames);
+        for (record, n) in records.iter_mut().zip(0..) {
+            record.time = 1_700_000_000_000_000_000 + n * 1_000_000;
+        }
+        pcap::write(setup.path(&format!("{name}.pcap")), Format::MICRO, &records).unwrap();
+    }
+}
+
+const BOTH: [&str; 4] = ["--inside", "inside.pcap", "--outside", "outside.pcap"];
+
+#[test]
+fn trace_and_verdicts_agree_on_a_hundred_thousand_packets_and_a_capture_of_drops_is_what_they_dropped() {
+    let setup = Setup::new();
+    traffic(&setup);
+    let more = ["--verdicts", "verdicts", "--trace", "trace"];
+    setup.stdout(&[&BOTH[..], &more].concat());
+    let read = |name: &str| std::fs::read_to_string(setup.path(name)).unwrap();
+    let (verdicts, trace) = (read("verdicts"), read("trace"));
+    let (mut packets, mut reasons) = (0, std::collections::BTreeSet::new());
+    for (verdict, told) in verdicts.lines().zip(trace.lines()) {
+        let (verdict, told) = (value(verdict), value(told));
+        for (key, expected) in verdict.as_object().unwrap() {
+            assert_eq!(told[key], *expected, "{key}: {told}");
+        }
+        assert!(told["worker"] == 0 && told["generation"] == 1, "{told}");
+        assert!(told["bytes"].is_u64() && told["packet"].is_string() && told["why"].is_string(), "{told}");
+        reasons.insert(verdict["reason"].as_str().unwrap().to_owned());
+        packets += 1;
+    }
+    assert_eq!((packets, verdicts.lines().count(), trace.lines().count()), (100_000, 100_000, 100_000));
+    assert!(reasons.len() >= 7, "{reasons:?}");
+
+    setup.stdout(
+        &[&BOTH[..], &["--capture", "drops.pcapng", "--verdict", "drop", "--from", "outside"]].concat(),
+    );
+    let drops: Vec<Value> = verdicts.lines().map(value).collect();
+    let drops: Vec<&Value> =
+        drops.iter().filter(|line| line["verdict"] == "drop" && line["from"] == "outside").collect();
+    let again = setup.lines(&["--outside", "drops.pcapng"]);
+    assert_eq!(again.len(), drops.len());
+    for (line, expected) in again.iter().zip(drops) {
+        let line = value(line);
+        for key in ["nic", "direction", "verdict", "reason", "rule", "rule_id"] {
+            assert_eq!(line[key], expected[key], "{key}: {line} {expected}");
+        }
+        // Nanoseconds of today are more digits than a float has.
+        let apart = line["time"].as_f64().unwrap() - expected["time"].as_f64().unwrap();
+        assert!(apart.abs() < 1e-6, "{line} {expected}");
+    }
+}
+
+#[test]
+fn why_answers_by_the_rules_of_then_on_the_captures_clock() {
+    let setup = Setup::new();
+    let frames = [question(), question(), question()];
+    let mut records = pcap::records(1_700_000_000_000_000_000, frames);
+    for (record, seconds) in records.iter_mut().zip([0, 5, 20]) {
+        record.time = 1_700_000_000_000_000_000 + seconds * 1_000_000_000;
+    }
+    pcap::write(setup.path("outside.pcap"), Format::MICRO, &records).unwrap();
+    setup.write("next.yaml", POLICY.replace("ports: 53", "ports: 54"));
+    setup.write("last.yaml", POLICY.replace("ports: 53", "ports: 55"));
+    setup.write("events.yaml", "[{at: 1700000010, file: next.yaml}, {at: 1700000011, file: last.yaml}]");
+    let asked =
+        ["--outside", "outside.pcap", "--events", "events.yaml", "--why", "udp 192.0.2.9:4000 > 10.5.6.7:53"];
+    let whys = value(&setup.stdout(&[&asked[..], &["-o", "json"]].concat()));
+    let told = whys["decisions"].as_array().unwrap();
+    assert_eq!(told.len(), 2, "the second was of an established connection, or none: {whys}");
+    assert_eq!(
+        (&told[0]["reason"], &told[0]["rule_text"]),
+        (&json!("new"), &json!("allow inbound udp 53 from everyone"))
+    );
+    assert_eq!((&told[1]["reason"], &told[1]["generation"]), (&json!("tombstone"), &json!(3)));
+    let disconnected = &told[1]["disconnected"];
+    assert_eq!((&disconnected["generation"], &disconnected["by"]), (&json!(2), &json!("--events")));
+    let early = setup.stdout(&[&asked[..], &["--at", "1700000001"]].concat());
+    assert!(early.contains("pass: new") && !early.contains("tombstone"), "{early}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_written() {
+    let setup = Setup::new();
+    pcap::write(setup.path("outside.pcap"), Format::MICRO, &pcap::records(0, [question()])).unwrap();
+    for (arguments, told) in [
+        (&["--trace", "t", "--nic", "serve"][..], "--nic: no NIC \"serve\"; near names: server"),
+        (&["--trace", "t", "--reason", "no"], "--reason: no; allowed: "),
+        (&["--nic", "server"], "required beside: --trace or --capture"),
+        (&["--why", "udp 1.1.1.1"], "--why: "),
+        (&["--trace", "t", "--verdicts", "t"], "--verdicts and --trace name the same file"),
+        (&["--capture", "outside.pcap"], "--outside and --capture name the same file"),
+    ] {
+        let refusal = setup.refusal(&[&["--outside", "outside.pcap"], arguments].concat());
+        assert!(refusal.contains(told), "{arguments:?}: {refusal}");
+    }
+    assert!(setup.others(&["policy.yaml", "outside.pcap"]).is_empty());
+    // A NIC that only an event brings is one all the same.
+    setup.write("second.yaml", POLICY.replace("server", "second"));
+    setup.write("events.yaml", "[{at: 1, file: second.yaml}]");
+    let late = ["--outside", "outside.pcap", "--events", "events.yaml", "--trace", "-", "--nic", "second"];
+    assert_eq!(setup.stdout(&late), "");
+}
