@@ -9,9 +9,11 @@ use control::config::{Config, parse_config};
 use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
+use engine::conntrack::flows::Told;
 use engine::conntrack::{Secret, Standing, standing};
 use engine::held::Held;
 use engine::io::BURST;
+use engine::ring::{Consumer, ring};
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
@@ -47,6 +49,7 @@ pub struct Scenario {
     /// Verdicts on frames that were held, by their numbers, since somebody last asked.
     released: Vec<(usize, String)>,
     frames: usize,
+    told: Option<Consumer<Told>>,
 }
 
 /// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names, addresses and groups).
@@ -108,7 +111,13 @@ impl Scenario {
             held: Held::default(),
             released: Vec::new(),
             frames: 0,
+            told: None,
         };
+        if scenario.committer.config().conntrack.count {
+            let (tells, told) = ring(1 << 12);
+            scenario.firewall.tell_by(tells, Arc::default());
+            scenario.told = Some(told);
+        }
         scenario.apply(policy);
         scenario
     }
@@ -278,6 +287,28 @@ impl Scenario {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
         self.firewall.upkeep(&self.snapshot, now, true);
+    }
+
+    /// What it has told since somebody last asked, everything that lasts included, with `[conntrack] count`: of connections how they
+    /// ended, packets and bytes inbound, and outbound; of refusals the reason, packets and bytes.
+    pub fn told(&mut self) -> Vec<String> {
+        self.idle();
+        assert!(self.firewall.tell_all(&self.snapshot));
+        let mut lines = Vec::new();
+        if let Some(told) = &mut self.told {
+            told.take(usize::MAX, |told| {
+                lines.push(match told {
+                    Told::Connection(told) => {
+                        let ([out, inb], [out_bytes, in_bytes]) = (told.sums.packets, told.sums.bytes);
+                        format!("{} {inb}/{in_bytes} {out}/{out_bytes}", told.why.name())
+                    }
+                    Told::Refusal(told, _) => {
+                        format!("{} {}/{}", told.tuple.reason.name(), told.packets, told.bytes)
+                    }
+                });
+            });
+        }
+        lines
     }
 
     /// The NIC of the last verdict.

@@ -145,7 +145,9 @@ fn rule_ids(appliance: &Appliance) -> Vec<String> {
 fn truth(rule: impl Fn(usize) -> String) -> Sums {
     let each = u64::from(EACH);
     let mut sums = Sums::new();
-    let mut put = |event: &str, rule: String, sum: [u64; 3]| _ = sums.insert((event.to_owned(), rule), sum);
+    let mut put = |event: &str, rule: String, sum: [u64; 3]| {
+        sums.insert((event.to_owned(), rule), sum);
+    };
     put("accepted", rule(0), [2 * each, 2 * each, each * (54 + 74)]);
     put("accepted", rule(2), [1, 5, 5 * 52]);
     put("denied", rule(1), [each, 2 * each, 2 * each * 62]);

@@ -185,7 +185,11 @@ impl Round {
             let place = intervals.iter().position(|other| *other == interval).unwrap_or(0);
             let (reported, sinks) = &mut sinks[place];
             reported.sinks.push((log.name(), 0, None));
-            sinks.push(Sink::start(log, domain)?);
+            sinks.push(Sink::start(
+                log,
+                domain,
+                live.metrics().flow_sink(&label(logs, domain as usize - 1)),
+            )?);
         }
         Ok(Round {
             live: live.clone(),
@@ -273,6 +277,15 @@ impl Round {
         self.hand_out();
         let until = Instant::now() + LAST_WORDS;
         self.sinks.into_iter().flat_map(|(_, sinks)| sinks).for_each(|sink| sink.finish(until));
+    }
+}
+
+/// What metrics call the log at a place: its kind, with a number from the second of that kind on.
+fn label(logs: &[FlowLog], place: usize) -> String {
+    let kind = logs[place].kind;
+    match logs[..=place].iter().filter(|log| log.kind == kind).count() {
+        1 => kind.name().to_owned(),
+        number => format!("{}-{number}", kind.name()),
     }
 }
 

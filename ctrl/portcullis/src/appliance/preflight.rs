@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use control::api::refused_files;
-use control::config::Checked;
+use control::config::{Checked, FlowTarget};
 use control::near;
 use control::source::Diagnostic;
 
@@ -44,6 +44,7 @@ pub fn look(checked: &Checked) -> Found {
     if let Err(message) = sizes {
         found.faults.push(checked.fault("wire", message));
     }
+    flow_logs(checked, &mut found);
     for (key, message) in refused_files(&config.api) {
         found.faults.push(checked.fault(&format!("api.{key}"), message));
     }
@@ -52,6 +53,27 @@ pub fn look(checked: &Checked) -> Found {
         found.faults.push(checked.fault("log.level", message));
     }
     found
+}
+
+/// Whether flow logs can be where they should.
+fn flow_logs(checked: &Checked, found: &mut Found) {
+    for (place, log) in checked.config.flow_logs.iter().enumerate() {
+        let FlowTarget::File { path, .. } = &log.target else { continue };
+        let at = format!("flow_log[{place}].path");
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        if path.is_dir() {
+            found
+                .faults
+                .push(checked.fault(&at, format!("{} is a directory; allowed: a file", path.display())));
+        } else if !directory.exists() {
+            let message = format!("the directory {} is not there (yet)", directory.display());
+            found.absent.push(checked.fault(&at, message));
+        } else if !directory.is_dir() {
+            let message = format!("{} is no directory; allowed: a file in one", directory.display());
+            found.faults.push(checked.fault(&at, message));
+        }
+    }
 }
 
 /// Whether DPDK will have the wires' ports.
@@ -131,6 +153,24 @@ mod tests {
         assert_eq!(warnings, ["c:2:8: eal.args: the vdev net_null1 is on no wire"]);
         let (faults, _) = found("", "0000:01:00.0", "net_null1");
         assert_eq!(faults.len(), 1, "without --no-pci a PCI device may be there: {faults:?}");
+    }
+
+    #[test]
+    fn a_flow_log_is_a_file_in_a_directory() {
+        let look = |path: &str| {
+            let toml = format!("[[flow_log]]\nkind = \"json\"\npath = \"{path}\"\n[workers]\ncores = [0]\n");
+            let Found { faults, absent, .. } = look(&check_config(&toml, "c").unwrap());
+            let told = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (told(faults), told(absent))
+        };
+        assert_eq!(look("/tmp/flow.json"), (vec![], vec![]));
+        assert_eq!(look("flow.json"), (vec![], vec![]));
+        let is_directory = "c:3:8: flow_log[0].path: /tmp is a directory; allowed: a file";
+        assert_eq!(look("/tmp"), (vec![is_directory.to_owned()], vec![]));
+        let absent = "c:3:8: flow_log[0].path: the directory /no/such is not there (yet)";
+        assert_eq!(look("/no/such/flow.json"), (vec![], vec![absent.to_owned()]));
+        let (faults, _) = look("/dev/null/flow.json");
+        assert_eq!(faults, ["c:3:8: flow_log[0].path: /dev/null is no directory; allowed: a file in one"]);
     }
 
     #[test]

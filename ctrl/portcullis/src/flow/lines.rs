@@ -30,7 +30,7 @@ fn aws_way(record: &Record, is_back: bool, out: &mut String) {
     let way = usize::from(is_back);
     let other = 1 - way;
     let direction = if is_back { reverse(record.direction) } else { record.direction };
-    let (project, nic) = record.owner().unwrap_or(("-", "-"));
+    let (project, nic) = record.owner().unzip();
     // AWS has no ports for ICMP.
     let ports = if record.protocol.is_some_and(engine::proto::has_ports) { record.ports } else { [0, 0] };
     let address = |at: usize| OrDash(record.ends.map(|ends| ends[at]));
@@ -38,8 +38,8 @@ fn aws_way(record: &Record, is_back: bool, out: &mut String) {
     let _ = writeln!(
         out,
         "2 {} {} {} {} {} {} {} {} {} {} {} {} OK {} {} {} {}",
-        Word(project),
-        Word(nic),
+        OrDash(project.map(Word)),
+        OrDash(nic.map(Word)),
         address(way),
         address(other),
         ports[way],

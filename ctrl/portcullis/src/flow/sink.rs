@@ -2,12 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use control::config::{FlowKind, FlowLog, FlowTarget, FlowWhat};
+use control::metrics::Records;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::export::{Datagram, Exporter, Protocol};
@@ -29,22 +29,20 @@ const BREATH: Duration = Duration::from_millis(1);
 const REFUSAL: Duration = Duration::from_millis(50);
 
 /// What a sink tells of itself.
-#[derive(Debug, Default)]
 pub struct State {
-    sent: AtomicU64,
-    lost: AtomicU64,
+    records: Arc<Records>,
     problem: Mutex<Option<String>>,
 }
 
 impl State {
     /// Records written or sent.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
+        self.records.counts()[0].1
     }
 
     /// Records lost.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
+        self.records.counts()[1].1
     }
 
     /// What is wrong with it now.
@@ -53,12 +51,12 @@ impl State {
     }
 
     fn sends(&self, records: u64) {
-        self.sent.fetch_add(records, Relaxed);
+        self.records.count_sent(records);
     }
 
     /// Counts records as lost.
     pub fn loses(&self, records: u64) {
-        self.lost.fetch_add(records, Relaxed);
+        self.records.count_lost(records);
     }
 
     fn says(&self, problem: Option<String>) {
@@ -75,10 +73,10 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Begins. `domain` tells exporters of one appliance apart.
-    pub fn start(log: &FlowLog, domain: u32) -> io::Result<Sink> {
+    /// Begins. `domain` tells exporters of one appliance apart; what is sent and lost is counted by `records`.
+    pub fn start(log: &FlowLog, domain: u32, records: Arc<Records>) -> io::Result<Sink> {
         let (queue, batches) = bounded(QUEUE);
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { records, problem: Mutex::default() });
         let (log, told) = (log.clone(), state.clone());
         let what = log.what;
         let thread = std::thread::Builder::new()
