@@ -106,22 +106,25 @@ fn decisions_leave_out_established_packets_and_tell_the_rest_with_its_rule() {
         farm.arrive(Side::Inside, &back.clone().frame());
         farm.drain();
     }
-    // In one burst, the last of which is of an established connection.
+    // In one burst, the last of which is of a connection that nobody has answered yet.
+    let unanswered = udp("198.51.100.9:5001", "10.0.0.1:53").frame();
+    farm.arrive(Side::Outside, &unanswered);
+    farm.drain();
     farm.arrive(Side::Outside, &syn(7, "10.0.0.2:80"));
     farm.arrive(Side::Outside, &syn(7, "10.0.0.3:80"));
-    farm.arrive(Side::Outside, &there.clone().frame());
+    farm.arrive(Side::Outside, &unanswered);
     farm.drain();
     let told = taken(&mut read);
     let reasons: Vec<Reason> = told.iter().map(|record| record.reason).collect();
-    assert_eq!(reasons, [Reason::New, Reason::NoRule, Reason::UnknownDestination]);
+    assert_eq!(reasons, [Reason::New, Reason::New, Reason::NoRule, Reason::UnknownDestination]);
     let opened = &told[0];
     assert_eq!(
         (opened.generation, opened.side, opened.len),
         (Generation(1), Side::Outside, there.frame().len() as u32)
     );
-    assert!(opened.rule.get().is_some() && told[1].rule.get().is_none());
+    assert!(opened.rule.get().is_some() && told[2].rule.get().is_none());
     assert_eq!((opened.dport, opened.index), (53, 0));
-    assert!(told[2].direction().is_none());
+    assert!(told[3].direction().is_none());
 }
 
 #[test]

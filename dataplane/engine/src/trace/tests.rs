@@ -126,8 +126,8 @@ fn bytes_come_whole_up_to_the_snap_length_or_not_at_all() {
     let capture = |filter| Watch { captures: true, ..all(filter) };
     let no_bytes = Filter { port: Some(22), ..Filter::default() };
     let watches = vec![capture(Filter::default()), all(no_bytes)];
-    // Room for four pieces.
-    let (mut interest, mut read) = interest(watches, 100, 8, 256);
+    // Room for five pieces: two frames and a half.
+    let (mut interest, mut read) = interest(watches, 100, 8, 320);
     let verdict = drop_of(Reason::NoRule, 1);
     let frame: Vec<u8> = (0..200).collect();
     for port in [80, 80, 80, 22] {
