@@ -392,6 +392,9 @@ impl Firewall {
         for hint in &hints[..ENTRIES_AHEAD] {
             self.judge.shard.prefetch_entry(*hint, is_any_v6);
         }
+        if self.judge.shard.counts() {
+            hints[..ENTRIES_AHEAD].iter().for_each(|hint| self.judge.shard.prefetch_carried(*hint));
+        }
         done(Pass::Prefetch);
         self.answers.ask(snapshot, lanes, &aheads, &hints);
         let mut early = early.into_iter();

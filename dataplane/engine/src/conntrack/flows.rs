@@ -244,6 +244,12 @@ impl Shard {
         !self.flows.carried.is_empty()
     }
 
+    /// Asks for the line that counts what the entry carries that a hint means.
+    #[inline]
+    pub fn prefetch_carried(&self, hint: u32) {
+        prefetch_carried(&self.flows.carried, hint);
+    }
+
     /// From here on connections are told by this ring, as they end and as they are asked for. For a shard that counts.
     pub fn tell_by(&mut self, ring: Producer<Told>, wishes: Arc<Wishes>) {
         let refusals = Refusals::new(&self.secret);
