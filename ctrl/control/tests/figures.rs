@@ -357,8 +357,7 @@ fn changes_workers_and_problems_are_told() {
     board.clear(("port eth0", "losing"));
     assert_eq!(rig.value("health", &["port eth0"]), Some(0));
 
-    let sink = rig.live.metrics().flow_sink("aws");
-    sink.count_sent(3);
+    rig.live.metrics().flow_sink("aws").count_sent(3);
     rig.live.metrics().flow_sink("aws").count_lost(1);
     rig.live.metrics().trace().count_sent(2);
     assert_eq!(rig.value("flow_records", &["aws", "sent"]), Some(3));

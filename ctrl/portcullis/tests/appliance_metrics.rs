@@ -145,6 +145,30 @@ fn packets_bytes_and_connections_equal_what_was_sent_to_the_unit() {
         assert!(sum(&found, "worker_cycles_total", &[&labels]) > 0.0, "{state}");
     }
 
+    // What `show` says is the same.
+    let counters = appliance.show("counters");
+    assert_eq!(
+        (counters["bytes"]["pass"].as_f64(), counters["bytes"]["drop"].as_f64()),
+        (Some(passed), Some(dropped))
+    );
+    assert_eq!(counters["workers"][0]["bytes"]["pass"].as_f64(), Some(passed));
+    let nics = appliance.show("nics");
+    let web = nics.as_array().unwrap().iter().find(|nic| nic["nic"] == "shop/web-2").unwrap();
+    assert_eq!((&web["inbound"]["pass"], &web["inbound"]["drop"]), (&600.into(), &300.into()));
+    assert_eq!(web["inbound_bytes"]["drop"].as_f64(), Some(bytes(&denied)));
+    let workers = appliance.show("workers");
+    let bursts: u64 = workers[0]["bursts"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(workers[0]["burst_hundredths"].as_u64(), Some(all * 100 / bursts));
+    assert!(workers[0]["busy_cycles"].as_u64() > Some(0), "{workers}");
+
+    // The page is written each second, and once more at the end.
+    let page = appliance.setup.path("run/stats");
+    let mut reader = stats::Reader::open(&page).unwrap();
+    let labels = [("nic", "web-2"), ("verdict", "pass")];
+    wait_for("the page", || {
+        (reader.read().ok()?.sum("portcullis_nic_packets_total", &labels)? == 600).then_some(())
+    });
+
     // A flush: tombstones, a commit, and its disconnections.
     let (_, receipt, _) = appliance.apply(&POLICY.replace("ports: 22", "ports: 23"), &[]);
     assert_eq!(receipt["disconnected"], 600);
@@ -161,7 +185,9 @@ fn packets_bytes_and_connections_equal_what_was_sent_to_the_unit() {
     }
     assert_eq!(sum(&found, "rule_connections_total", &[&ids[2]]), 300.0, "it stands where it stood");
     assert_eq!(sum(&found, "rule_connections_total", &[&ids[0]]), 0.0, "it is gone with its series");
-    appliance.end();
+    let (_, setup) = appliance.end();
+    let page = stats::Reader::open(&setup.path("run/stats")).unwrap().read().unwrap();
+    assert_eq!((page.sum("portcullis_generation", &[]), page.ended.is_some()), (Some(2), true));
 }
 
 #[test]
@@ -213,4 +239,36 @@ fn a_scraper_that_does_not_read_holds_nobody_up() {
     assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
     drop(slow);
     appliance.end();
+}
+
+#[test]
+fn the_page_outlives_a_kill_and_is_where_the_configuration_says_or_nowhere() {
+    let setup = || Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().join("deep/stats");
+    let appliance = setup().more(&format!("[stats]\npage = {path:?}\n")).start(POLICY);
+    let mut reader = wait_for("the page", || stats::Reader::open(&path).ok());
+    wait_for("its first figures", || reader.read().ok());
+    let _setup = appliance.kill();
+    let page = reader.read().unwrap();
+    assert_eq!((page.sum("portcullis_generation", &[]), page.ended), (Some(1), None));
+    // Another start writes another one in its place; where there is no place, it goes without.
+    let appliance = setup().more(&format!("[stats]\npage = {path:?}\n")).start(POLICY);
+    wait_for("the new page", || (reader.read().ok()?.process != page.process).then_some(()));
+    let (finished, _) = setup().more(&format!("[stats]\npage = {path:?}\n")).start(POLICY).end();
+    assert!(
+        finished.stderr.contains("there is no stats page")
+            && finished.stderr.contains("another process writes it"),
+        "{}",
+        finished.stderr
+    );
+    appliance.end();
+    let file = elsewhere.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (finished, _) =
+        setup().more(&format!("[stats]\npage = {:?}\n", file.join("stats"))).start(POLICY).end();
+    assert!(finished.stderr.contains("there is no stats page"), "{}", finished.stderr);
+    // What is no file is refused before anything starts.
+    let (status, told) = setup().more(&format!("[stats]\npage = {:?}\n", elsewhere.path())).refused(None);
+    assert!(status == 2 && told.contains("is there and is no file"), "{told}");
 }

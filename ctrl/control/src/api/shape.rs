@@ -1,6 +1,7 @@
 //! What the API answers, as JSON: the shapes of the interfaces page with more keys beside them.
 
 mod change;
+mod counters;
 mod ports;
 mod told;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use change::{ChangeLine, LineChange, ObjectKind};
+pub use counters::{Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 pub use ports::{LinkState, PortCounters};
 pub use told::{Disconnected, Told, Whys};
 
@@ -162,72 +164,6 @@ pub struct Refusal {
     /// What would have happened, where a guard refused it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub preview: Option<Box<Receipt>>,
-}
-
-/// Packets. `in` is always `pass` and `drop` together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Packets {
-    /// Judged, or dropped on the way to the worker that would have.
-    #[serde(rename = "in")]
-    pub received: u64,
-    /// Sent on.
-    pub pass: u64,
-    /// Not sent on.
-    pub drop: u64,
-    /// Of those that passed: sent on in observe mode alone.
-    pub observed: u64,
-}
-
-/// Packets of one direction of a NIC.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Tallied {
-    /// How many.
-    #[serde(flatten)]
-    pub packets: Packets,
-    /// Why; reasons that occurred.
-    pub reasons: BTreeMap<String, u64>,
-}
-
-/// `show counters`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Counters {
-    /// The present generation.
-    pub generation: u32,
-    /// All packets since the start.
-    pub packets: Packets,
-    /// Why they passed or dropped; reasons that occurred. Under observe a would-be drop counts with its reason here.
-    pub reasons: BTreeMap<String, u64>,
-    /// By worker.
-    pub workers: Vec<WorkerCounters>,
-    /// By NIC; those that saw packets.
-    pub nics: Vec<NicCounters>,
-    /// By port: what the devices count.
-    pub ports: Vec<PortCounters>,
-    /// Settings that let pass what the defaults would not (semantics 2.8).
-    pub settings: Vec<String>,
-}
-
-/// One worker's packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WorkerCounters {
-    /// Which worker.
-    pub id: usize,
-    /// Its core.
-    pub core: usize,
-    /// Its packets.
-    #[serde(flatten)]
-    pub packets: Packets,
-}
-
-/// One NIC's packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NicCounters {
-    /// Which; null for packets of no NIC.
-    pub nic: Option<String>,
-    /// Towards the instance.
-    pub inbound: Tallied,
-    /// From the instance.
-    pub outbound: Tallied,
 }
 
 /// One of `show connections`.
@@ -383,6 +319,14 @@ pub struct Nic {
     pub live_inbound: u64,
     /// The generation of its last flush, or of its creation.
     pub flushed_at: u32,
+    /// Its packets towards the instance, from the start or its creation on.
+    pub inbound: Packets,
+    /// The same in bytes.
+    pub inbound_bytes: Bytes,
+    /// Its packets from the instance.
+    pub outbound: Packets,
+    /// The same in bytes.
+    pub outbound_bytes: Bytes,
 }
 
 /// One of `show groups`.
@@ -450,6 +394,16 @@ pub struct Worker {
     pub notes: Vec<String>,
     /// Packets that it has judged, in percent of an equal part for each worker: 100 where all are loaded alike.
     pub load_percent: u64,
+    /// The share of its time since the start that went into turns with frames, in percent.
+    pub busy_percent: u64,
+    /// Cycles of the time-stamp counter that went into such turns.
+    pub busy_cycles: u64,
+    /// Cycles of all others, with what lay between them.
+    pub idle_cycles: u64,
+    /// Bursts that its queues brought, by size: up to 1, 2, 4, … frames, each without those before it.
+    pub bursts: Vec<u64>,
+    /// Frames that a burst had on average, in hundredths.
+    pub burst_hundredths: u64,
     /// Its packets.
     #[serde(flatten)]
     pub packets: Packets,

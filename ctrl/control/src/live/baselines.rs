@@ -13,8 +13,6 @@ use super::views::Tally;
 pub(super) struct Counted {
     /// Inbound, outbound.
     pub packets: [Tally; 2],
-    /// The same in bytes: passed, dropped.
-    pub bytes: [[u64; 2]; 2],
     /// Connections that gave way to those of NICs below their share.
     pub displaced: u64,
     /// How often any place had been given out again: it tells the holders of one place apart.
@@ -31,9 +29,6 @@ impl Counted {
         for WorkerHandle { cells, .. } in workers {
             for direction in DIRECTIONS {
                 all.packets[direction as usize].add(&Tally::read(cells, nic, direction));
-                for (sum, passed) in all.bytes[direction as usize].iter_mut().zip([true, false]) {
-                    *sum = sum.wrapping_add(cells.bytes(nic, direction, passed));
-                }
             }
             all.displaced += cells.displaced(nic);
         }

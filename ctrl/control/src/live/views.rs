@@ -8,9 +8,10 @@ use engine::cells::Cells;
 use engine::conntrack::fair_share;
 use engine::{Direction, Generation, NicSlot, Reason};
 
+use super::baselines::Counted;
 use super::turns::give_way;
 use super::{Inner, Live, NoAnswer, names, spread};
-use crate::api::shape::{self, Counters, NicCounters, Packets, Tallied, WorkerCounters};
+use crate::api::shape::{self, Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
 use crate::explain::{Bench, Unexplained, in_words};
 use crate::model::{self, Mode, Policy};
@@ -20,6 +21,8 @@ use crate::model::{self, Mode, Policy};
 pub(super) struct Tally {
     reasons: [u64; Reason::ALL.len()],
     pub observed: u64,
+    /// Passed, dropped.
+    pub bytes: [u64; 2],
 }
 
 impl Tally {
@@ -27,7 +30,8 @@ impl Tally {
     /// passed seems dropped, and taken for no more than the drops that were read before.
     pub fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
         let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
-        let mut tally = Tally { reasons, observed: 0 };
+        let bytes = [true, false].map(|passed| cells.bytes(nic, direction, passed));
+        let mut tally = Tally { reasons, observed: 0, bytes };
         let observable = |reason: Reason| {
             !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull | Reason::TxDown)
         };
@@ -40,6 +44,7 @@ impl Tally {
             *sum = sum.wrapping_add(*n);
         }
         self.observed = self.observed.wrapping_add(other.observed);
+        self.bytes.iter_mut().zip(other.bytes).for_each(|(sum, n)| *sum = sum.wrapping_add(n));
     }
 
     /// Less what was counted before.
@@ -49,6 +54,7 @@ impl Tally {
             *n = n.wrapping_sub(*before);
         }
         rest.observed = rest.observed.saturating_sub(before.observed);
+        rest.bytes.iter_mut().zip(before.bytes).for_each(|(n, before)| *n = n.saturating_sub(before));
         rest
     }
 
@@ -63,13 +69,18 @@ impl Tally {
         Packets { received: pass + drop, pass: pass + observed, drop: drop - observed, observed }
     }
 
+    fn in_bytes(&self) -> Bytes {
+        let [pass, drop] = self.bytes;
+        Bytes { received: pass + drop, pass, drop }
+    }
+
     fn reasons(&self) -> BTreeMap<String, u64> {
         let all = Reason::ALL.iter().zip(self.reasons);
         all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.name().to_owned(), n)).collect()
     }
 
     fn tallied(&self) -> Tallied {
-        Tallied { packets: self.packets(), reasons: self.reasons() }
+        Tallied { packets: self.packets(), reasons: self.reasons(), bytes: self.in_bytes() }
     }
 }
 
@@ -231,6 +242,7 @@ impl Live {
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
             let (polls, cells) = ((handle.polls)(), &handle.cells);
             let received = cells.received();
+            let (bursts, frames) = cells.tally.bursts();
             shape::Worker {
                 id,
                 core: handle.core,
@@ -248,6 +260,11 @@ impl Live {
                 handed_over: cells.handed_over(),
                 taken_over: cells.taken_over(),
                 load_percent: judged[id] * count as u64 * 100 / all.max(1),
+                busy_percent: percent(polls.busy_cycles, polls.busy_cycles.saturating_add(polls.idle_cycles)),
+                busy_cycles: polls.busy_cycles,
+                idle_cycles: polls.idle_cycles,
+                burst_hundredths: percent(frames, bursts.iter().sum()),
+                bursts: bursts.to_vec(),
                 packets: packets[id].packets,
             }
         };
@@ -282,6 +299,7 @@ impl Inner {
             id,
             core: handle.core,
             packets: tally.packets(),
+            bytes: tally.in_bytes(),
         };
         let nic = |(slot, [inbound, outbound]): (usize, &[Tally; 2])| NicCounters {
             nic: self.committer.nic_name(NicSlot(slot as u32)).map(|name| name.to_string()),
@@ -292,6 +310,7 @@ impl Inner {
         Counters {
             generation: self.committer.generation().0,
             packets: total.packets(),
+            bytes: total.in_bytes(),
             reasons: total.reasons(),
             workers: self.workers.iter().zip(&by_worker).enumerate().map(worker).collect(),
             nics: by_nic.iter().enumerate().map(nic).filter(seen).collect(),
@@ -310,7 +329,9 @@ impl Inner {
         let identity = self.committer.registry().nic(&nic.key);
         let slot = identity.map_or(NicSlot::NONE, |identity| identity.slot);
         let (connections, fair_share) = (self.population.get(slot), self.fair_share());
-        let displaced: u64 = self.workers.iter().map(|worker| worker.cells.displaced(slot)).sum();
+        let before = self.baselines.of(slot);
+        let counted = identity.map(|_| Counted::read(&self.workers, slot)).unwrap_or(*before);
+        let [inbound, outbound] = [0, 1].map(|at| counted.packets[at].since(&before.packets[at]));
         let mode = nic.mode.unwrap_or(self.committer.config().policy.mode);
         shape::Nic {
             nic: nic.key.to_string(),
@@ -324,12 +345,21 @@ impl Inner {
             max_connections: nic.max_connections,
             fair_share,
             above_share: connections > fair_share,
-            displaced: displaced - self.baselines.of(slot).displaced,
+            displaced: counted.displaced - before.displaced,
             live_inbound: identity
                 .map_or(0, |identity| self.live_under(&[(identity.slot, identity.live_epoch())])),
             flushed_at: identity.map_or(0, |identity| identity.flush().0),
+            inbound: inbound.packets(),
+            inbound_bytes: inbound.in_bytes(),
+            outbound: outbound.packets(),
+            outbound_bytes: outbound.in_bytes(),
         }
     }
+}
+
+/// A hundred times one number by another; 0 where that is.
+fn percent(of: u64, all: u64) -> u64 {
+    (u128::from(of) * 100).checked_div(all.into()).unwrap_or_default() as u64
 }
 
 /// Of objects in the order of their names, so many behind one.

@@ -12,6 +12,7 @@ pub mod preflight;
 mod refusals;
 mod reload;
 mod service;
+mod stats;
 mod swap;
 mod watch;
 mod workers;
@@ -261,6 +262,10 @@ impl Dataplane {
         };
         let keeper = Keeper::start(&ports, means).map_err(Failure::runtime)?;
         let flow_logs = FlowLogs::start(&live, hears, start).map_err(Failure::runtime)?;
+        let page = {
+            let _within = runtime.enter();
+            stats::start(&live)
+        };
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);
@@ -270,6 +275,7 @@ impl Dataplane {
         keeper.stop();
         let stuck = workers.stop();
         flow_logs.stop();
+        page.iter().for_each(|page| stats::end(&live, page));
         print_patiently(format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())));
         runtime.shutdown_background();
         drop(live);

@@ -48,6 +48,12 @@ pub fn look(checked: &Checked) -> Found {
     for (key, message) in refused_files(&config.api) {
         found.faults.push(checked.fault(&format!("api.{key}"), message));
     }
+    let page = config.stats_page();
+    if std::fs::symlink_metadata(&page).is_ok_and(|there| !there.is_file()) {
+        let key = if config.stats.page.is_some() { "stats.page" } else { "api.socket" };
+        let message = format!("the stats page {} is there and is no file", page.display());
+        found.faults.push(checked.fault(key, message));
+    }
     // The environment of whoever checks is likely that of whoever runs.
     if let Err(message) = super::log_level(config.log.level) {
         found.faults.push(checked.fault("log.level", message));

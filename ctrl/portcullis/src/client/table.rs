@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Affected, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange, LinkState,
-    Nic, ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
+    Affected, Bytes, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange,
+    LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
 };
 
 use super::listing::by_nic;
@@ -196,9 +196,18 @@ fn packets(packets: &Packets) -> String {
     format!("packets: in {}, pass {}{observed}, drop {}", packets.received, packets.pass, packets.drop)
 }
 
+fn bytes(bytes: &Bytes) -> String {
+    format!("bytes: in {}, pass {}, drop {}", bytes.received, bytes.pass, bytes.drop)
+}
+
 /// `show counters`
 pub fn counters(counters: &Counters) -> String {
-    let mut text = format!("generation {}\n{}\n", counters.generation, packets(&counters.packets));
+    let mut text = format!(
+        "generation {}\n{}\n{}\n",
+        counters.generation,
+        packets(&counters.packets),
+        bytes(&counters.bytes)
+    );
     for setting in &counters.settings {
         let _ = writeln!(text, "not strict: {setting}");
     }
@@ -207,23 +216,25 @@ pub fn counters(counters: &Counters) -> String {
     let reasons: Vec<_> =
         reasons.into_iter().map(|(reason, count)| vec![reason.clone(), count.to_string()]).collect();
     text += &aligned(&["reason", "packets"], &reasons);
-    let row = |first: Vec<String>, p: &Packets| {
-        [first, [p.received, p.pass, p.drop].map(|n| n.to_string()).to_vec()].concat()
+    let row = |first: Vec<String>, p: &Packets, b: &Bytes| {
+        [first, [p.received, p.pass, p.drop, b.pass, b.drop].map(|n| n.to_string()).to_vec()].concat()
     };
     let workers: Vec<_> = counters
         .workers
         .iter()
-        .map(|w| row(vec![w.id.to_string(), w.core.to_string()], &w.packets))
+        .map(|w| row(vec![w.id.to_string(), w.core.to_string()], &w.packets, &w.bytes))
         .collect();
-    text += &aligned(&["worker", "core", "in", "pass", "drop"], &workers);
+    text += &aligned(&["worker", "core", "in", "pass", "drop", "bytes pass", "bytes drop"], &workers);
     let directions = counters
         .nics
         .iter()
         .flat_map(|nic| [(nic, "inbound", &nic.inbound), (nic, "outbound", &nic.outbound)]);
     let nics: Vec<_> = directions
-        .map(|(nic, name, tally)| row(vec![or_dash(nic.nic.as_ref()), name.to_owned()], &tally.packets))
+        .map(|(nic, name, tally)| {
+            row(vec![or_dash(nic.nic.as_ref()), name.to_owned()], &tally.packets, &tally.bytes)
+        })
         .collect();
-    text += &aligned(&["nic", "direction", "in", "pass", "drop"], &nics);
+    text += &aligned(&["nic", "direction", "in", "pass", "drop", "bytes pass", "bytes drop"], &nics);
     let ports: Vec<_> = counters
         .ports
         .iter()
@@ -282,10 +293,26 @@ pub fn nics(nics: &[Nic]) -> String {
             or_dash(nic.max_connections),
             format!("{}{}", nic.fair_share, if nic.above_share { " (above)" } else { "" }),
             nic.displaced.to_string(),
+            (nic.inbound.received + nic.outbound.received).to_string(),
+            (nic.inbound_bytes.received + nic.outbound_bytes.received).to_string(),
+            (nic.inbound.drop + nic.outbound.drop).to_string(),
         ]
     };
-    let head =
-        ["nic", "vpc", "mac", "addresses", "groups", "mode", "connections", "limit", "share", "displaced"];
+    let head = [
+        "nic",
+        "vpc",
+        "mac",
+        "addresses",
+        "groups",
+        "mode",
+        "connections",
+        "limit",
+        "share",
+        "displaced",
+        "packets",
+        "bytes",
+        "drop",
+    ];
     aligned(&head, &nics.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -321,8 +348,10 @@ pub fn workers(workers: &[Worker]) -> String {
         let first =
             [place.to_vec(), vec![worker.queues.to_string(), acknowledged.to_owned(), table]].concat();
         let rows = [worker.received, worker.handed_over, worker.taken_over].map(|n| n.to_string());
-        let shares = [worker.received_percent, worker.load_percent].map(|percent| format!("{percent} %"));
-        let last = [rows.to_vec(), shares.to_vec()].concat();
+        let shares = [worker.received_percent, worker.load_percent, worker.busy_percent];
+        let shares = shares.map(|percent| format!("{percent} %"));
+        let fill = format!("{}.{:02}", worker.burst_hundredths / 100, worker.burst_hundredths % 100);
+        let last = [rows.to_vec(), shares.to_vec(), vec![fill]].concat();
         [first, numbers.map(|n| n.to_string()).to_vec(), last].concat()
     };
     let head = [
@@ -342,6 +371,8 @@ pub fn workers(workers: &[Worker]) -> String {
         "taken over",
         "rss",
         "load",
+        "busy time",
+        "burst",
     ];
     let mut text = aligned(&head, &workers.iter().map(row).collect::<Vec<_>>());
     for worker in workers {

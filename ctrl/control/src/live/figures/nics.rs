@@ -45,7 +45,7 @@ impl Traffic {
             traffic.packets[d] = [passed + observed, dropped - observed];
             for verdict in [0, 1] {
                 traffic.bytes[d][verdict] =
-                    of(&columns.bytes[d][verdict]).saturating_sub(before.bytes[d][verdict]);
+                    of(&columns.bytes[d][verdict]).saturating_sub(before_it.bytes[verdict]);
             }
         }
         traffic
