@@ -72,6 +72,11 @@ pub enum Command {
         /// Which
         shell: Shell,
     },
+    /// Write the manual pages, one a command, into a folder
+    Man {
+        /// Which; it is made if it is not there
+        dir: PathBuf,
+    },
     /// Say how a packet would be judged now, or under a policy file as the first of a connection, and why
     Explain(Explain),
     /// Show verdicts as they happen
@@ -371,6 +376,13 @@ pub fn completion(shell: Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut script);
     print(&String::from_utf8_lossy(&script), false);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `man`
+pub fn man(dir: &std::path::Path) -> Result<ExitCode, Failure> {
+    let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    written.map_err(|error| Failure::runtime(format!("{}: {error}", dir.display())))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Rule { command } => client::rule(&command),
         Command::Nic { command } => client::nic(&command),
         Command::Completion { shell } => cli::completion(shell),
+        Command::Man { dir } => cli::man(&dir),
         Command::Explain(args) => explain::run(&args),
         Command::Trace(args) => client::trace(&args),
         Command::Why(args) => client::why(&args),

@@ -217,12 +217,24 @@ fn a_supervisor_is_told_of_start_reload_and_end() {
     };
     let policy = setup.write("policy.yaml", POLICY);
     let mut command = setup.command(Some(&policy));
-    command.env("NOTIFY_SOCKET", &path);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "10000000");
     let appliance = setup.spawn(command);
+    // As long as no worker stands still, once a second.
+    let calls = std::cell::Cell::new(0);
+    let told = || {
+        loop {
+            match told() {
+                call if call == "WATCHDOG=1" => calls.set(calls.get() + 1),
+                other => return other,
+            }
+        }
+    };
     assert_eq!(told(), "READY=1");
+    std::thread::sleep(Duration::from_millis(2500));
     appliance.process.signal(rustix::process::Signal::HUP).unwrap();
     assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert_eq!(told(), "READY=1");
     appliance.end();
     assert_eq!(told(), "STOPPING=1");
+    assert!(calls.get() > 0, "the watchdog was not fed");
 }

@@ -25,6 +25,9 @@ Exit status: 0 done, 1 loss above --max-loss or a failure, 2 bad arguments.";
 #[derive(Debug, Parser)]
 #[command(name = "portcullis-pktgen", version, after_help = EXAMPLES, max_term_width = 120)]
 pub struct Args {
+    /// Print the manual page, and nothing else
+    #[arg(long, hide = true, exclusive = true)]
+    pub man: bool,
     /// The port towards the instances. Without it, --outside is both sides
     #[arg(long, value_name = "PORT", help_heading = "Ports")]
     pub inside: Option<String>,

@@ -10,6 +10,7 @@ use control::live::Live;
 use tokio::task::JoinHandle;
 
 use super::log::Lines;
+use super::service::Watchdog;
 use super::workers::Workers;
 
 /// How often it looks.
@@ -52,6 +53,7 @@ pub struct Watchman {
     uneven: HashMap<usize, Instant>,
     capacity: u64,
     store: Option<JoinHandle<()>>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Watchman {
@@ -68,6 +70,7 @@ impl Watchman {
             uneven: HashMap::new(),
             capacity: u64::from(live.config().conntrack.capacity),
             store: None,
+            watchdog: Watchdog::of_environment(),
         }
     }
 
@@ -87,6 +90,9 @@ impl Watchman {
         if self.store.as_ref().is_none_or(JoinHandle::is_finished) {
             let live = live.clone();
             self.store = Some(tokio::spawn(async move { live.look_after_store().await }));
+        }
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.feed(workers.stalls().map(|(_, stalled)| stalled).max().unwrap_or_default());
         }
     }
 

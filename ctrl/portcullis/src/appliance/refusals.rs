@@ -182,14 +182,18 @@ fn about_driver(reason: &str, interface: &str) -> Option<String> {
             "there is no interface {interface} in this network namespace: `ip link` lists those that there are"
         ));
     }
-    if has(&["Operation not permitted", "Permission denied", "AF_PACKET socket", "EPERM"]) {
+    // What may not be locked is told by EAGAIN: see mmap(2).
+    let is_locked_out =
+        has(&["mmap"]) && has(&["Resource temporarily unavailable", "Cannot allocate memory"]);
+    if !is_locked_out && has(&["Operation not permitted", "Permission denied", "AF_PACKET socket", "EPERM"]) {
         return Some(
             "it takes root, or CAP_NET_RAW and CAP_NET_ADMIN (and CAP_IPC_LOCK for its rings)".to_owned(),
         );
     }
     if has(&["PACKET_RX_RING", "PACKET_TX_RING", "mmap", "Cannot allocate memory", "rx_ring", "tx_ring"]) {
         return Some(
-            "its rings take framecnt × framesz bytes of locked memory twice: make framecnt smaller, or raise `ulimit -l`"
+            "its rings take framecnt × framesz bytes of locked memory twice: make framecnt smaller, or raise `ulimit -l` \
+             (LimitMEMLOCK=infinity under systemd)"
                 .to_owned(),
         );
     }
@@ -319,6 +323,9 @@ mod tests {
         ));
         let refused = told("net_af_packet0", Some("could not open AF_PACKET socket:Operation not permitted"));
         assert!(refused.ends_with("CAP_IPC_LOCK for its rings)"), "{refused}");
+        let ring = "call to mmap failed on AF_PACKET socket for eth1:Resource temporarily unavailable";
+        let locked_out = told("net_af_packet0", Some(ring));
+        assert!(locked_out.ends_with("(LimitMEMLOCK=infinity under systemd)"), "{locked_out}");
         let unmade = told("net_af_packet1", None);
         assert!(
             unmade.ends_with("a virtual device is made by --vdev=net_af_packet1,… among eal.args"),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -74,4 +75,29 @@ pub fn tell_supervisor(state: &str) {
     };
     // A supervisor that is not there needs no answer.
     let _ = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+}
+
+/// A supervisor that starts anew whoever does not call in time (systemd's `WatchdogSec`). That the control side does is shown by its
+/// calling; for the workers it calls only as long as none stands still.
+pub struct Watchdog {
+    /// What it waits for a call.
+    patience: Duration,
+}
+
+impl Watchdog {
+    /// If one is set on this process.
+    pub fn of_environment() -> Option<Watchdog> {
+        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        let is_ours = std::env::var_os("WATCHDOG_PID").is_none()
+            || number("WATCHDOG_PID") == Some(u64::from(std::process::id()));
+        let patience = Duration::from_micros(number("WATCHDOG_USEC").filter(|micros| *micros > 0)?);
+        is_ours.then_some(Watchdog { patience })
+    }
+
+    /// Calls, unless a worker has stood still for half of its patience.
+    pub fn feed(&self, stalled: Duration) {
+        if stalled < self.patience / 2 {
+            tell_supervisor("WATCHDOG=1");
+        }
+    }
 }
