@@ -187,7 +187,7 @@ pub(super) struct WhyQuery {
     packet: String,
     /// Up to this moment: seconds since 1970.
     #[serde(default)]
-    #[param(value_type = f64, required = false, minimum = 0)]
+    #[param(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999u64)]
     at: Option<f64>,
     /// So many decisions at most, the last ones.
     #[serde(default)]
