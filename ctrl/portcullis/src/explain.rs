@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use control::api::shape::{Explanation, Question, Side};
 use control::commit::Committer;
+use control::document::Parsed;
 use control::explain::{Bench, Unexplained};
 use engine::io::Frame;
 
 use crate::cli;
 use crate::client;
-use crate::failure::{Failure, print};
+use crate::failure::{Failure, print, warn};
 use crate::input;
 use crate::replay::capture::CaptureFile;
 use crate::replay::frame::CapturedFrame;
@@ -70,14 +71,14 @@ fn question(args: &cli::Explain) -> Result<Question, Failure> {
 /// By the policy in a file.
 fn offline(args: &cli::Explain, path: &std::path::Path, question: &Question) -> Result<Explanation, Failure> {
     let config = input::config(args.config.as_deref())?;
-    let policy = input::policy(path, &config)?;
+    let Parsed { policy, warnings, .. } = input::policy(path, &config)?;
     let bench = Bench::new(&config, false);
     let mut committer = Committer::new(config);
     let snapshot = match committer.commit(policy, 0).map_err(Failure::runtime)? {
         Some(commit) => commit.snapshot,
         None => Box::new(committer.initial()),
     };
-    bench.explain(&committer, &snapshot, question).map_err(|error| {
+    let explanation = bench.explain(&committer, &snapshot, question).map_err(|error| {
         Failure::input(match &error {
             // As the command line names what is at fault.
             Unexplained::NoNic { .. } => format!("{}: {error}", path.display()),
@@ -87,7 +88,10 @@ fn offline(args: &cli::Explain, path: &std::path::Path, question: &Question) -> 
             Unexplained::OtherNic { .. } => format!("--{error}"),
             _ => error.to_string(),
         })
-    })
+    })?;
+    // What ends in a fault is told by that alone.
+    warnings.iter().for_each(warn);
+    Ok(explanation)
 }
 
 /// As people read it.

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use control::config::{Checked, Config, check_config, parse_config};
 use control::document::{Event, Parsed, check_policy, parse_events, parse_policy};
-use control::model::Policy;
 use control::source::{Diagnostic, input_name, read_input};
 
-use crate::failure::{Failure, warn};
+use crate::failure::Failure;
 
 /// The configuration in a file, or the defaults.
 pub fn config(path: Option<&Path>) -> Result<Config, Failure> {
@@ -22,12 +21,10 @@ pub fn checked_config(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
     check_config(&text, &input_name(path))
 }
 
-/// The policy in a file. What is likely a mistake in it is told.
-pub fn policy(path: &Path, config: &Config) -> Result<Policy, Failure> {
+/// The policy in a file.
+pub fn policy(path: &Path, config: &Config) -> Result<Parsed, Failure> {
     let text = read_input(path).map_err(Failure::input)?;
-    let parsed = parse_policy(&text, &input_name(path), &config.policy.limits).map_err(Failure::input)?;
-    parsed.warnings.iter().for_each(warn);
-    Ok(parsed.policy)
+    parse_policy(&text, &input_name(path), &config.policy.limits).map_err(Failure::input)
 }
 
 /// The policy in a file, or all that is wrong with it.
@@ -36,12 +33,9 @@ pub fn checked_policy(path: &Path, config: &Config) -> Result<Parsed, Vec<Diagno
     check_policy(&text, &input_name(path), &config.policy.limits)
 }
 
-/// The events in a file. What is likely a mistake in their policies is told.
+/// The events in a file.
 pub fn events(path: &Path, config: &Config) -> Result<Vec<Event>, Failure> {
     let text = read_input(path).map_err(Failure::input)?;
     let base = path.parent().unwrap_or(Path::new(""));
-    let events =
-        parse_events(&text, &input_name(path), base, &config.policy.limits).map_err(Failure::input)?;
-    events.iter().flat_map(|event| &event.warnings).for_each(warn);
-    Ok(events)
+    parse_events(&text, &input_name(path), base, &config.policy.limits).map_err(Failure::input)
 }

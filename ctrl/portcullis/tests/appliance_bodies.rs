@@ -199,7 +199,7 @@ fn counters_are_watched_with_their_rates() {
         .args(["show", "counters", "--watch", "0.1", "-o", "json", "--socket"])
         .arg(appliance.setup.socket());
     let watch = testkit::lab::Process::start(command).unwrap();
-    watch.wait_for("\"per_second\":{\"packets\":{\"drop\":0.0,\"in\":0.0,\"pass\":0.0}", READY).unwrap();
+    watch.wait_for("\"per_second\":{\"bytes\":{\"drop\":0.0,\"in\":0.0,\"pass\":0.0},\"nics\":[],\"packets\":{\"drop\":0.0,\"in\":0.0,\"pass\":0.0}", READY).unwrap();
     drop(watch);
     appliance.end();
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use control::commit::Committer;
 use control::config::Config;
-use control::document::Event;
+use control::document::{Event, Parsed};
 use control::explain::owner;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
@@ -29,7 +29,7 @@ use engine::time::{TICK_NS, reached};
 use engine::verdict::Verdict;
 
 use crate::cli;
-use crate::failure::Failure;
+use crate::failure::{Failure, warn};
 use crate::input;
 use capture::CaptureFile;
 use flows::FlowFile;
@@ -43,11 +43,12 @@ use telling::Telling;
 /// The command.
 pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
     let config = input::config(args.config.as_deref())?;
-    let policy = input::policy(&args.policy, &config)?;
+    let Parsed { policy, mut warnings, .. } = input::policy(&args.policy, &config)?;
     let events = match &args.events {
         Some(path) => input::events(path, &config)?,
         None => Vec::new(),
     };
+    warnings.extend(events.iter().flat_map(|event| event.warnings.clone()));
     files::refuse_shared(args)?;
     let open =
         |path: &Option<PathBuf>| path.as_deref().map(CaptureFile::open).transpose().map_err(Failure::input);
@@ -69,6 +70,8 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
     }
     let has_stdout = replay.telling.as_ref().is_some_and(Telling::has_stdout);
     print_summary(&replay.output, args.output, has_stdout);
+    // What ends in a fault is told by that alone.
+    warnings.iter().for_each(warn);
     Ok(ExitCode::SUCCESS)
 }
 
