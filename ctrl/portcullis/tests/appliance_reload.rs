@@ -167,6 +167,9 @@ fn a_reload_without_a_descriptor_to_spare_is_tried_again() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let appliance = quiet().start(POLICY);
     let process = Pid::from_raw(appliance.process.id() as i32).unwrap();
+    // Once the file is watched and clients are served: those take descriptors, too.
+    appliance.apply(&with_port(21), &[]);
+    wait_for("the API", || appliance.text(["export"]).contains("ports: 21").then_some(()));
     // No descriptor more than there are: not even for the file.
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let limit = |current| Rlimit { current, maximum };
