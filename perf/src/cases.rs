@@ -3,6 +3,7 @@
 mod count;
 mod named;
 mod pressure;
+pub mod watched;
 
 use engine::Reason;
 use engine::burst::Pass;

@@ -8,8 +8,11 @@ use control::document::{Limits, parse_policy};
 use engine::Reason;
 use engine::burst::{Firewall, FirewallConfig, Pass};
 use engine::cells::{Cells, Population};
+use engine::conntrack::flows::Told;
 use engine::conntrack::{Secret, Shard, ShardConfig, Timeouts};
+use engine::ring::Producer;
 use engine::snapshot::Snapshot;
+use engine::trace::Recorder;
 use engine::worker::{Tap, Wire, Worker, mesh};
 
 use crate::memory::{Load, MemoryPort, PoolFrame};
@@ -117,11 +120,19 @@ impl Rig {
 
     /// Under a compiled policy.
     pub fn with(snapshot: Box<Snapshot>, shard: ShardConfig) -> Rig {
+        Rig::telling(snapshot, shard, None)
+    }
+
+    /// The same, whose worker tells of connections by this ring.
+    pub fn telling(snapshot: Box<Snapshot>, shard: ShardConfig, tells: Option<Producer<Told>>) -> Rig {
         let nics = snapshot.nic_count();
         let (publisher, mut readers) = rcu::domain(snapshot, 1);
         let config = FirewallConfig { shard, secret: Secret::new(SECRET), grace_end_ns: 0 };
         let cells = Arc::new(Cells::new());
-        let firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::of_one_worker()));
+        let mut firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::of_one_worker()));
+        if let Some(ring) = tells {
+            firewall.tell_by(ring, Arc::default());
+        }
         let (_, questions) = crossbeam::channel::bounded(1);
         let wire = Wire { inside: MemoryPort::default(), outside: MemoryPort::default() };
         let rings = mesh(1, 8).remove(0);
@@ -172,6 +183,11 @@ impl Rig {
         wire.inside.unload();
         wire.outside.unload();
         watch.cycles
+    }
+
+    /// Has the worker record this from now on.
+    pub fn record_by(&mut self, recorder: Recorder) {
+        self.worker.record_by(recorder);
     }
 
     /// Lets time pass.

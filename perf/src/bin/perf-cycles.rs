@@ -3,7 +3,9 @@
 use std::error::Error;
 
 use clap::Parser;
-use perf::cases::{ALL, COUNTED, Runs, count, run_named};
+use perf::cases::watched::{self, Cost};
+use perf::cases::{ALL, COUNTED, Runs, count, round, run_named};
+use perf::world::World;
 use serde_json::{Map, Value, json};
 
 /// Cycles a packet on one core: established, denied and new connections, fragments, floods, a full table, a flush.
@@ -26,6 +28,10 @@ struct Options {
     /// `scripts/count-instructions`.
     #[arg(long, value_name = "CASE")]
     count: Option<String>,
+    /// What it costs to be seen, instead of the cases: established packets of 100,000 connections and packets that open some, with
+    /// nothing told, with the history of decisions, with connections counted, and with a flow log and a trace of one packet in 100.
+    #[arg(long, conflicts_with_all = ["case", "count", "table"])]
+    watched: bool,
     /// A table instead of JSON.
     #[arg(long)]
     table: bool,
@@ -45,6 +51,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
         println!("{}", count(&case, COUNTED_FRAMES)?);
+        return Ok(());
+    }
+    if options.watched {
+        println!("{}", watched_json(options.runs, options.frames));
         return Ok(());
     }
     let names: Vec<String> = match options.case.is_empty() {
@@ -71,4 +81,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", json!({ "cycles": Value::Object(figures) }));
     }
     Ok(())
+}
+
+/// Cycles at each level, and their ratio to those with nothing told.
+fn watched_json(runs: usize, frames: usize) -> Value {
+    let of = |costs: Vec<Cost>| -> Value {
+        let named = |cost: &Cost| {
+            let ratio = (cost.ratio * 1000.0).round() / 1000.0;
+            (cost.seen.name().to_owned(), json!({ "engine": round(cost.engine), "ratio": ratio }))
+        };
+        Value::Object(costs.iter().map(named).collect())
+    };
+    let world = World::USUAL;
+    json!({ "watched": {
+        "established:100000": of(watched::established(&world, 100_000, runs, frames)),
+        "new:1000000": of(watched::new_connections(&world, 1_000_000, runs)),
+    } })
 }
