@@ -7,6 +7,7 @@ use control::commit::Committer;
 use control::compile::shard_config;
 use control::config::{Config, parse_config};
 use control::document::parse_policy;
+use control::model::Key;
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::cells::{Cells, Population};
 use engine::conntrack::flows::Told;
@@ -225,7 +226,15 @@ impl Scenario {
         }
         let now = self.firewall.now(self.now_ns);
         self.firewall.upkeep(&self.snapshot, now, false);
-        batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect()
+        let mut verdicts: Vec<_> =
+            batch.verdicts.iter().map(|verdict| describe(verdict, &self.committer)).collect();
+        for (place, told) in &batch.staged {
+            let rule = self.committer.compiler().rule(told.rule).expect("a rule has a name");
+            let (would, differs) =
+                (if told.allows { "pass" } else { "drop" }, if told.differs { "" } else { ", too" });
+            verdicts[*place] += &format!(" (staged: {would} by {}{differs})", rule.name);
+        }
+        verdicts
     }
 
     fn end_waits(&mut self) {
@@ -275,6 +284,17 @@ impl Scenario {
         let frame = |bytes: &Vec<u8>| SimFrame::new(0, bytes.clone(), &self.alive);
         let frames = frames.iter().map(|(side, bytes)| (*side, frame(bytes))).collect();
         self.judge(frames)
+    }
+
+    /// What a staged rule has counted: packets that it would let open a connection, of them those that were refused, packets that it
+    /// would deny, and of them those that opened one.
+    pub fn staged(&self, group: &str, position: usize) -> [u64; 4] {
+        let key = Key::in_default(group);
+        let meaning = self.committer.policy().security_groups[&key].rules[position].meaning();
+        let rule = self.committer.compiler().numbers().of(&key, &meaning).expect("a NIC has the rule");
+        let rules = &self.firewall.cells().rules;
+        let [pass_dropped, drop_passed] = rules.differing(rule);
+        [rules.opened(rule), pass_dropped, rules.denied(rule), drop_passed]
     }
 
     /// The firewall.

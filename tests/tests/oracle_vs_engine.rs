@@ -18,7 +18,7 @@ use engine::held::Held;
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
 use engine::time::TICK_NS;
-use engine::{NicSlot, Side};
+use engine::{NicSlot, RuleId, Side};
 use testkit::oracle::{Oracle, Sight, Verdict};
 use testkit::rng::Rng;
 use testkit::traffic::{Arrival, Event, Traffic};
@@ -230,9 +230,15 @@ impl Pair {
         self.firewall.judge(&self.snapshot, batch);
         let mut tickets = batch.tickets.iter();
         let frames = std::mem::take(&mut *batch.frames);
-        for ((frame, lane), verdict) in frames.into_iter().zip(batch.lanes.iter()).zip(batch.verdicts.iter())
-        {
-            let (id, got) = (frame.id, self.named(lane.side, verdict));
+        let mut staged = batch.staged.iter().peekable();
+        let judged = frames.into_iter().zip(batch.lanes.iter()).zip(batch.verdicts.iter());
+        for (place, ((frame, lane), verdict)) in judged.enumerate() {
+            let (id, mut got) = (frame.id, self.named(lane.side, verdict));
+            got.staged = staged.next_if(|(at, _)| *at == place).map(|(_, told)| {
+                *self.reasons.entry("staged").or_default() += 1;
+                assert_eq!(told.differs, told.allows != (got.reason == "new"), "frame {id}");
+                (self.rule_name(told.rule), told.allows)
+            });
             if verdict.held {
                 let ticket = tickets.next().expect("a ticket for each that is held");
                 self.held.keep(*ticket, frame, lane.clone());
@@ -283,9 +289,7 @@ impl Pair {
         let nobody = got.nic == NicSlot::NONE;
         let nic =
             (!nobody).then(|| self.committer.nic_name(got.nic).map_or("?".to_owned(), |n| n.to_string()));
-        let rule = got.rule.get().map(|rule| {
-            self.committer.compiler().rule(rule).map_or("?".to_owned(), |named| named.name.to_string())
-        });
+        let rule = got.rule.get().map(|rule| self.rule_name(rule));
         Verdict {
             pass: got.passes(),
             observed: got.observed,
@@ -293,11 +297,16 @@ impl Pair {
             direction: nic.is_some().then(|| side.direction()),
             nic,
             rule,
+            staged: None,
             ambiguous: false,
             stray: false,
             forgotten: false,
             held: got.held,
         }
+    }
+
+    fn rule_name(&self, rule: RuleId) -> String {
+        self.committer.compiler().rule(rule).map_or("?".to_owned(), |named| named.name.to_string())
     }
 
     /// At the end both hold the same connections.
@@ -346,6 +355,9 @@ fn brief(verdict: &Verdict) -> String {
     }
     if verdict.observed {
         text.push_str(" (observed)");
+    }
+    if let Some((rule, allows)) = &verdict.staged {
+        let _ = write!(text, " (staged: {rule}, {})", if *allows { "pass" } else { "drop" });
     }
     if verdict.held {
         text.push_str(" (held)");
@@ -446,5 +458,6 @@ fn the_engine_says_what_the_oracle_says() {
             let never = matches!(reason, "table-full" | "handoff-full" | "tx-full" | "tx-down");
             assert!(never || reasons.contains_key(reason), "no packet was {reason}");
         }
+        assert!(reasons.contains_key("staged"), "no staged rule would decide");
     }
 }

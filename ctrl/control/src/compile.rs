@@ -291,6 +291,7 @@ impl Compiler {
             remote,
             deny: rule.action == Action::Deny,
             priority: rule.priority,
+            staged: rule.staged,
         }
     }
 }

@@ -166,6 +166,7 @@ impl Compare for SecurityGroup {
     fn compare(&self, new: &SecurityGroup) -> Likeness {
         let rules = self.rules.iter().zip(&new.rules);
         let same_text = self.description == new.description
+            && self.staged == new.staged
             && self.rules.len() == new.rules.len()
             && rules.into_iter().all(|(a, b)| a.meaning() == b.meaning() && a.description == b.description);
         likeness(same_text || self.meaning() == new.meaning(), same_text)

@@ -113,6 +113,8 @@ struct AddressGroupDoc<'p> {
 struct SecurityGroupDoc<'p> {
     #[serde(flatten)]
     head: Head<'p>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    staged: bool,
     rules: Vec<FlowMap<RuleDoc<'p>>>,
 }
 
@@ -141,6 +143,8 @@ struct RuleDoc<'p> {
     priority: Option<u8>,
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'p str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    staged: bool,
 }
 
 #[derive(Serialize)]
@@ -217,7 +221,13 @@ impl<'p> From<&'p SecurityGroup> for SecurityGroupDoc<'p> {
     fn from(group: &'p SecurityGroup) -> SecurityGroupDoc<'p> {
         SecurityGroupDoc {
             head: Head::new(&group.key, &group.description),
-            rules: group.rules.iter().map(|rule| FlowMap(RuleDoc::from(rule))).collect(),
+            staged: group.staged,
+            // What the group says of all of them is said once.
+            rules: group
+                .rules
+                .iter()
+                .map(|rule| FlowMap(RuleDoc { staged: rule.staged && !group.staged, ..RuleDoc::from(rule) }))
+                .collect(),
         }
     }
 }
@@ -254,6 +264,7 @@ impl<'p> From<&'p Rule> for RuleDoc<'p> {
             },
             priority: (rule.priority != MAX_PRIORITY).then_some(rule.priority),
             description: &rule.description,
+            staged: rule.staged,
         };
         match &rule.remote {
             Remote::Any => {}

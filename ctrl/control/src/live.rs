@@ -22,6 +22,7 @@ mod faults;
 mod figures;
 mod journal;
 mod preview;
+mod rules;
 mod spread;
 mod trace;
 mod turns;
@@ -142,6 +143,7 @@ struct Inner {
     baselines: Baselines,
     /// NICs, and rules, whose counters' memory is backed.
     touched: [u32; 2],
+    rules_since: rules::Since,
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
     /// What is in force and not in the store yet, in its order.
@@ -201,6 +203,8 @@ impl Live {
         let metrics: Arc<Metrics> = Arc::default();
         let trace = Arc::new(Trace::new(Names::of(&committer), start, metrics.trace().clone()));
         let ports = Arc::new(Mutex::new(ports));
+        let mut rules_since = rules::Since::default();
+        rules::begin_counting(&mut rules_since, &committer);
         let inner = Inner {
             committer,
             publisher,
@@ -211,6 +215,7 @@ impl Live {
             journal,
             baselines: Baselines::default(),
             touched: [0; 2],
+            rules_since,
             unconfirmed: contents.awaited.map(Unconfirmed::from),
             store,
             unwritten: Vec::new(),
@@ -414,6 +419,7 @@ impl Inner {
         let Admitted { prepared, mut receipt, ended_epochs, author, unconfirmed, begin } = admitted;
         let back_to = prepared.back_to;
         let commit = self.committer.carry_out(prepared, now_ns);
+        rules::begin_counting(&mut self.rules_since, &self.committer);
         self.baselines.begin(self.committer.take_reused(), &self.workers);
         self.touch_counters(commit.snapshot.nic_count(), self.committer.compiler().rules().len() as u32);
         self.tell_trace(&receipt, back_to, &ended_epochs);

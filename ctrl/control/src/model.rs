@@ -99,6 +99,9 @@ pub struct SecurityGroup {
     pub rules: Vec<Rule>,
     /// Whether this is a project's group `default` that no document defines (semantics 3.7).
     pub implied: bool,
+    /// On trial as a whole: all of its rules are staged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged: bool,
 }
 
 impl SecurityGroup {
@@ -115,6 +118,7 @@ impl SecurityGroup {
             action: Action::Allow,
             priority: MAX_PRIORITY,
             description: String::new(),
+            staged: false,
         };
         SecurityGroup {
             description: String::new(),
@@ -123,6 +127,7 @@ impl SecurityGroup {
                 any(Direction::Outbound, Remote::Any),
             ],
             implied: true,
+            staged: false,
             key,
         }
     }

@@ -8,7 +8,7 @@ use crate::config::{FlushScope, InboundFlush, OnFlush, PolicySettings};
 use crate::delta::Delta;
 use crate::diff::{Diff, diff_of};
 use crate::index::Index;
-use crate::model::{AddressGroup, Direction, Key, Nic, Policy, Remote, SecurityGroup};
+use crate::model::{AddressGroup, Direction, Key, Nic, Policy, Remote, Rule, SecurityGroup};
 
 /// The effect of a change.
 #[derive(Clone, Debug, Default)]
@@ -98,9 +98,15 @@ pub(crate) fn plan(
     for nic in &touched {
         moved.extend(nic.moves());
         moved.extend(nic.readdresses());
+        // Where a group is staged, before and after, nothing was let in because of it.
+        let enforced = |key: &&Key| {
+            let mut groups = [old, new].into_iter().filter_map(|policy| policy.security_groups.get(*key));
+            groups.any(|group| !group.staged)
+        };
+        let mut moves = nic.moves().filter(enforced).peekable();
         match settings.flush_scope {
-            FlushScope::Group => flushing.extend(nic.moves()),
-            FlushScope::Joined if nic.moves().next().is_some() && nic.new.is_some() => {
+            FlushScope::Group => flushing.extend(moves),
+            FlushScope::Joined if moves.peek().is_some() && nic.new.is_some() => {
                 plan.flushed.insert(nic.key.clone());
             }
             FlushScope::Joined => {}
@@ -132,6 +138,8 @@ fn rules_changed(
 ) -> bool {
     let relevant = |group: Option<&Arc<SecurityGroup>>| {
         let mut rules = group.map(|group| group.meaning()).unwrap_or_default();
+        // Nothing was let in by rules that are not enforced.
+        rules.retain(|rule| !rule.staged);
         if settings.inbound_flush == InboundFlush::InboundRules {
             rules.retain(|rule| rule.direction == Direction::Inbound);
         }
@@ -182,7 +190,8 @@ fn rejudged(
     let mut rests_on: BTreeMap<&Key, Rests> = BTreeMap::new();
     for (key, group) in groups.into_iter().filter_map(|key| new.security_groups.get_key_value(key)) {
         let mut rests = Rests::default();
-        for rule in group.rules.iter().filter(|rule| rule.direction == Direction::Inbound) {
+        let enforced = |rule: &&Rule| rule.direction == Direction::Inbound && !rule.staged;
+        for rule in group.rules.iter().filter(enforced) {
             match &rule.remote {
                 Remote::Group(key) => {
                     rests.on_groups = true;

@@ -173,6 +173,7 @@ impl Decision {
         Decision {
             nic: names.nic(record.nic),
             rule: record.rule.get().and_then(|rule| names.rule(rule)).cloned(),
+            staged: record.staged.and_then(|told| names.rule(told.rule)).cloned(),
             record,
             worker,
             ending,

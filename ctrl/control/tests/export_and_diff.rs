@@ -154,6 +154,7 @@ fn rule() -> impl Strategy<Value = (Rule, usize, usize)> {
                     action,
                     priority,
                     description,
+                    staged: which % 5 == 0,
                 };
                 (rule, kind, which)
             },
@@ -189,7 +190,9 @@ prop_compose! {
             };
             let mut meanings = HashSet::new();
             let mut rules = Vec::new();
+            let staged = drafts.first().is_some_and(|(_, _, which)| which % 4 == 0);
             for (mut rule, kind, which) in drafts {
+                rule.staged |= staged;
                 match kind {
                     2 => rule.remote = of_project(&keys, which).map_or(Remote::Any, Remote::Group),
                     3 => rule.remote = of_project(&address_keys, which).map_or(Remote::Any, Remote::AddressGroup),
@@ -199,7 +202,7 @@ prop_compose! {
                     rules.push(rule);
                 }
             }
-            policy.security_groups.insert(key.clone(), SecurityGroup { key, description, rules, implied: false }.into());
+            policy.security_groups.insert(key.clone(), SecurityGroup { key, description, rules, implied: false, staged }.into());
         }
         let mut next = 0x0a00_0000u32;
         for (key, (description, mac, addresses, allowed, groups, max_connections, mode)) in nics {

@@ -94,6 +94,7 @@ fn a_rule_left_bare_is_everything_of_its_direction() {
         action: Action::Allow,
         priority: 100,
         description: String::new(),
+        staged: false,
     };
     assert_eq!(rule("{ direction: inbound }"), expected);
     assert_eq!(rule("{ direction: inbound, protocol: any, action: allow, priority: 100 }"), expected);

@@ -242,6 +242,8 @@ pub enum Subject {
     Nics,
     /// Security groups with their rules and members.
     Groups,
+    /// Rules with what they did, and staged ones with what they would have done.
+    Rules,
     /// Connections and tombstones.
     Connections,
     /// Packets by reason.

@@ -115,6 +115,9 @@ fn text(explanation: &Explanation) -> String {
         format!("reason:    {reason}: {why}"),
         format!("rule:      {rule}"),
     ];
+    if let Some(staged) = &explanation.staged {
+        lines.push(format!("staged:    {}", staged.in_words()));
+    }
     if let Some(connection) = &explanation.connection {
         lines.push(format!("connection: {}", client::table::connection(connection)));
     }

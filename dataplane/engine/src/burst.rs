@@ -22,6 +22,7 @@ use crate::parse::parse;
 use crate::parse::parse_v3;
 use crate::resolve::{Step, resolve};
 use crate::snapshot::{Binding, Snapshot};
+use crate::staged::{WouldBe, would_be};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
 use crate::waits::Ticket;
@@ -109,6 +110,8 @@ pub struct Batch<F> {
     pub all_established: bool,
     /// Once judged: where those that are held wait, in their order.
     pub tickets: ArrayVec<Ticket, BURST>,
+    /// Once judged: what staged rules would decide, by the packets' places.
+    pub staged: ArrayVec<(usize, WouldBe), BURST>,
 }
 
 impl<F> Default for Batch<F> {
@@ -120,6 +123,7 @@ impl<F> Default for Batch<F> {
             all_pass: false,
             all_established: false,
             tickets: ArrayVec::new(),
+            staged: ArrayVec::new(),
         }
     }
 }
@@ -140,6 +144,7 @@ impl<F> Batch<F> {
         self.lanes.clear();
         self.verdicts.len = 0;
         self.tickets.clear();
+        self.staged.clear();
     }
 }
 
@@ -345,7 +350,8 @@ impl Firewall {
         mut done: impl FnMut(Pass),
         meanwhile: impl Fn(usize),
     ) {
-        let Batch { frames, lanes, verdicts, tickets, .. } = batch;
+        let Batch { frames, lanes, verdicts, tickets, staged, .. } = batch;
+        staged.clear();
         let mut aheads = [Ahead::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
@@ -437,6 +443,9 @@ impl Firewall {
                 verdict
             };
             verdicts.all[place] = verdict;
+            if snapshot.has_staged {
+                staged.extend(self.ask_staged(snapshot, lane, ahead, &verdict).map(|told| (place, told)));
+            }
             more_refused += match verdict.reason {
                 Reason::NoRule | Reason::Denied => 1,
                 Reason::New => -1,
@@ -526,6 +535,21 @@ impl Firewall {
             _ => {}
         }
         verdict
+    }
+
+    /// What a staged rule would decide about a packet that was judged, counted.
+    #[cold]
+    #[inline(never)]
+    fn ask_staged(
+        &self,
+        snapshot: &Snapshot,
+        lane: &Lane,
+        ahead: &Ahead<'_>,
+        verdict: &Verdict,
+    ) -> Option<WouldBe> {
+        let would_be = would_be(snapshot, lane, ahead.nic?, verdict)?;
+        self.cells.rules.count_would_be(&would_be);
+        Some(would_be)
     }
 
     /// Whether its NIC is observed; what no rule judged is remembered on the way, if fragments follow (semantics 4.6).

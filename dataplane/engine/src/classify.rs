@@ -12,6 +12,7 @@ mod ports;
 mod rows;
 mod search;
 mod simd;
+mod staged;
 mod table;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::cpu::{Simd, simd};
 use crate::snapshot::Snapshot;
 use crate::{Direction, GroupId, RuleId, VpcId};
 use simd::{Lanes, Plain};
+pub use staged::Staged;
 use table::{Found, Table};
 
 /// Whom a rule is about.
@@ -54,6 +56,8 @@ pub struct Rule {
     pub deny: bool,
     /// 1 the highest.
     pub priority: u8,
+    /// On trial: it decides nothing, and what it would decide is told.
+    pub staged: bool,
 }
 
 /// What the rules are asked: an opening packet.
@@ -118,11 +122,20 @@ pub struct Policy {
     v6: [Table<u128>; 2],
     /// The instructions to judge by, noted here so that who judges has nothing to look up.
     simd: Simd,
+    /// The same rules with the staged ones among them, where there are any.
+    staged: Option<Box<Staged>>,
 }
 
 impl Policy {
     /// From the rules in the order of groups and positions.
     pub fn compile<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Policy {
+        let rules: Vec<&Rule> = rules.into_iter().collect();
+        let live = rules.iter().copied().filter(|rule| !rule.staged);
+        Policy { staged: Staged::compile(&rules), ..Policy::enforcing(live) }
+    }
+
+    /// From rules that are all enforced, whatever they say of that.
+    fn enforcing<'r>(rules: impl Iterator<Item = &'r Rule>) -> Policy {
         let mut split: [[Vec<&Rule>; 2]; 2] = Default::default();
         for rule in rules {
             for (family, rules) in split.iter_mut().enumerate() {
@@ -132,13 +145,22 @@ impl Policy {
             }
         }
         let [v4, v6] = split;
-        Policy { v4: v4.map(Table::compile), v6: v6.map(Table::compile), simd: simd() }
+        Policy { v4: v4.map(Table::compile), v6: v6.map(Table::compile), simd: simd(), staged: None }
     }
 
     /// Takes parts that other policies have, too, from the pool.
     pub fn share(&mut self, pool: &mut Pool) {
         self.v4.iter_mut().for_each(|table| table.share(pool));
         self.v6.iter_mut().for_each(|table| table.share(pool));
+        if let Some(staged) = &mut self.staged {
+            staged.all.share(pool);
+        }
+    }
+
+    /// The same rules with the staged ones enforced; `None` where none is staged.
+    #[inline]
+    pub fn staged(&self) -> Option<&Staged> {
+        self.staged.as_deref()
     }
 
     /// The verdict for an opening packet of a NIC in VPC `own`.

@@ -25,6 +25,7 @@ pub mod reason;
 pub mod resolve;
 pub mod ring;
 pub mod snapshot;
+pub mod staged;
 pub mod tally;
 pub mod tcp;
 pub mod time;

@@ -243,6 +243,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// True if some VPC has a VNI: untagged frames are tunnels.
     pub tunnels: bool,
+    /// False if no rule of any policy is staged.
+    pub has_staged: bool,
     vlans: Box<[u32]>,
     vnis: HashMap<u32, VpcId, ahash::RandomState>,
     policy_nics: u32,

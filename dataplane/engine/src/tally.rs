@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::conntrack::{STATES, State};
 use crate::reason::{REASONS, Reason};
+use crate::staged::WouldBe;
 use crate::{Direction, RuleId};
 
 /// Why an entry has left the table.
@@ -147,20 +148,26 @@ impl Tally {
 pub const MAX_RULES: usize = 1 << 20;
 
 /// What each rule did, on one worker. Reserved for the most rules there may be, and unbacked until touched, as cells are.
+///
+/// A staged rule counts here what it would let open and what it would deny; and apart, of both, what is decided otherwise.
 pub struct RuleCounts {
     words: Box<[AtomicU64]>,
+    differing: Box<[AtomicU64]>,
 }
 
 impl Default for RuleCounts {
     fn default() -> RuleCounts {
-        RuleCounts { words: crate::cells::reserved(2 * MAX_RULES) }
+        let words = || crate::cells::reserved(2 * MAX_RULES);
+        RuleCounts { words: words(), differing: words() }
     }
 }
 
 impl RuleCounts {
     /// Has the memory of the first so many rules backed. Others may count meanwhile.
     pub fn touch(&self, rules: u32) {
-        crate::pages::touch_shared(&self.words[..2 * (rules as usize).min(MAX_RULES)]);
+        let touched = 2 * (rules as usize).min(MAX_RULES);
+        crate::pages::touch_shared(&self.words[..touched]);
+        crate::pages::touch_shared(&self.differing[..touched]);
     }
 
     #[inline]
@@ -190,6 +197,27 @@ impl RuleCounts {
     pub fn denied(&self, rule: RuleId) -> u64 {
         self.word(rule, 1).map_or(0, |word| word.load(Relaxed))
     }
+
+    /// A staged rule would decide a packet.
+    #[cold]
+    pub fn count_would_be(&self, would_be: &WouldBe) {
+        let WouldBe { rule, allows, differs } = *would_be;
+        if allows {
+            self.count_opened(rule)
+        } else {
+            self.count_denied(rule)
+        }
+        if differs {
+            let at = 2 * rule.0 as usize + usize::from(!allows);
+            self.differing.get(at).into_iter().for_each(|word| add(word, 1));
+        }
+    }
+
+    /// Packets that a staged rule would let open a connection and that dropped, and those that it would deny and that opened one.
+    pub fn differing(&self, rule: RuleId) -> [u64; 2] {
+        let at = 2 * rule.0 as usize;
+        [at, at + 1].map(|at| self.differing.get(at).map_or(0, |word| word.load(Relaxed)))
+    }
 }
 
 #[cfg(test)]
@@ -214,5 +242,7 @@ mod tests {
         counts.count_opened(RuleId::NONE);
         assert_eq!((counts.opened(RuleId(7)), counts.denied(RuleId(7))), (1, 2));
         assert_eq!((counts.opened(RuleId::NONE), counts.denied(RuleId(6))), (0, 0));
+        counts.count_would_be(&WouldBe { rule: RuleId::NONE, allows: false, differs: true });
+        assert_eq!(counts.differing(RuleId::NONE), [0, 0]);
     }
 }

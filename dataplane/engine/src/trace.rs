@@ -23,8 +23,9 @@ use crate::io::Frame;
 use crate::lane::Lane;
 use crate::ring::{Consumer, Producer, ring};
 use crate::snapshot::Snapshot;
+use crate::staged::WouldBe;
 use crate::verdict::Verdict;
-use crate::{NicSlot, Reason};
+use crate::{NicSlot, Reason, RuleId};
 pub use filter::{Addresses, Filter};
 pub use record::{Disconnected, Record};
 
@@ -170,10 +171,10 @@ pub fn interest(
 
 impl Interest {
     /// A bit for each watch that wants this packet.
-    fn wanted(&mut self, lane: &Lane, verdict: &Verdict) -> u16 {
+    fn wanted(&mut self, lane: &Lane, verdict: &Verdict, staged: Option<RuleId>) -> u16 {
         let mut wanted = 0;
         for (bit, (watch, skipped)) in self.watches.iter_mut().enumerate() {
-            if !watch.filter.fits(lane, verdict) {
+            if !watch.filter.fits(lane, verdict, staged) {
                 continue;
             }
             *skipped += 1;
@@ -265,9 +266,16 @@ impl Recorder {
             return;
         }
         let all = batch.frames.iter().zip(batch.lanes.iter().zip(batch.verdicts.iter()));
-        for (index, (frame, (lane, verdict))) in (first..).zip(all) {
+        let mut staged = batch.staged.iter();
+        for (place, (frame, (lane, verdict))) in all.enumerate() {
+            // In the packets' order.
+            let would_be = staged.as_slice().first().filter(|(at, _)| *at == place).map(|(_, told)| *told);
+            if would_be.is_some() {
+                staged.next();
+            }
             if !verdict.held {
-                self.note_one(firewall, snapshot, (frame, frame.index().unwrap_or(index)), lane, verdict);
+                let index = frame.index().unwrap_or(first + place as u64);
+                self.note_one(firewall, snapshot, (frame, index), (lane, verdict, would_be));
             }
         }
         self.publish();
@@ -284,7 +292,7 @@ impl Recorder {
     ) {
         let index = self.seen.saturating_sub(1);
         // Its bytes may be the device's by now.
-        self.note_one(firewall, snapshot, (&NoFrame, index), lane, verdict);
+        self.note_one(firewall, snapshot, (&NoFrame, index), (lane, verdict, None));
         self.publish();
     }
 
@@ -294,17 +302,20 @@ impl Recorder {
         firewall: &mut Firewall,
         snapshot: &Snapshot,
         (frame, index): (&F, u64),
-        lane: &Lane,
-        verdict: &Verdict,
+        (lane, verdict, staged): (&Lane, &Verdict, Option<WouldBe>),
     ) {
         let is_decision = verdict.reason != Reason::Established && self.decisions.is_some();
-        let wanted = self.interest.as_mut().map_or(0, |interest| interest.wanted(lane, verdict));
+        let wanted = self
+            .interest
+            .as_mut()
+            .map_or(0, |interest| interest.wanted(lane, verdict, staged.map(|told| told.rule)));
         if !is_decision && wanted == 0 {
             return;
         }
         let now_ns = firewall.now_ns();
         let mut record = Record::new(lane, verdict, snapshot.generation);
         (record.index, record.at_ns) = (index, frame.stamp().unwrap_or(now_ns));
+        record.staged = staged;
         if verdict.reason == Reason::Tombstone && verdict.nic != NicSlot::NONE {
             record.disconnected = firewall.disconnected(snapshot, lane);
         }

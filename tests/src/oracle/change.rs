@@ -50,7 +50,11 @@ pub(super) fn change(old: &Policy, new: &Policy, settings: &PolicySettings) -> C
             before.contains(*key) && after.contains(*key) && stays(&old.nics[*key], new).is_some()
         };
         let everyone: BTreeSet<&Key> = before.union(&after).copied().collect();
-        let moved: BTreeSet<&Key> = everyone.iter().copied().filter(|key| !stayed(key)).collect();
+        let mut moved: BTreeSet<&Key> = everyone.iter().copied().filter(|key| !stayed(key)).collect();
+        // "To join or leave a staged group disconnects nobody" (3.9).
+        if [old, new].iter().filter_map(|p| p.security_groups.get(group)).all(|group| group.staged) {
+            moved.clear();
+        }
         // "… every NIC that is in G before or after the change gets a new flush epoch."
         if rules || !moved.is_empty() && settings.flush_scope == FlushScope::Group {
             change.flushed.extend(everyone.into_iter().cloned());
@@ -76,7 +80,8 @@ fn rules_of(policy: &Policy, group: &Key, outbound_too: bool) -> BTreeSet<String
     let rules = policy.security_groups.get(group).map_or(&[][..], |group| &group.rules);
     rules
         .iter()
-        .filter(|rule| outbound_too || rule.direction == Direction::Inbound)
+        // Staged ones are none of these (3.9).
+        .filter(|rule| !rule.staged && (outbound_too || rule.direction == Direction::Inbound))
         .map(|rule| {
             let mut rule = spelled(rule.clone());
             rule.description = String::new();
@@ -120,7 +125,9 @@ pub(super) fn is_in_force(present: &Policy, policy: &Policy) -> bool {
 /// The remotes of a NIC's inbound rules.
 fn dependencies(policy: &Policy, nic: &Nic) -> Vec<Remote> {
     let groups = nic.security_groups.iter().filter_map(|key| policy.security_groups.get(key));
-    let inbound = groups.flat_map(|group| &group.rules).filter(|rule| rule.direction == Direction::Inbound);
+    let inbound = groups
+        .flat_map(|group| &group.rules)
+        .filter(|rule| rule.direction == Direction::Inbound && !rule.staged);
     inbound.map(|rule| rule.remote.clone()).collect()
 }
 

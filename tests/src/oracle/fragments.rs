@@ -156,7 +156,8 @@ impl Oracle {
             // The rule of a denied first is the one that denies what follows.
             first if !first.outcome.passes() => {
                 let rule = first.outcome.rule.as_ref().map(|rule| self.called_now(rule, first.era));
-                Outcome { rule, ..first.outcome }
+                // Staged rules are asked of what opens alone (3.9).
+                Outcome { rule, staged: None, ..first.outcome }
             }
             first if offset < first.headers => Outcome::of("malformed", Some(nic)),
             _ => Outcome::of("fragment", Some(nic)),

@@ -53,6 +53,8 @@ pub struct Verdict {
     pub direction: Option<Direction>,
     /// The rule of `new` and `denied`.
     pub rule: Option<String>,
+    /// The staged rule that would decide, and whether it would let the packet open a connection (3.9).
+    pub staged: Option<(String, bool)>,
     /// Something reached its deadline less than half a second ago: another verdict may be right too.
     pub ambiguous: bool,
     /// Its connection belongs to another worker than the one that judged it.
@@ -163,6 +165,8 @@ struct Outcome {
     reason: &'static str,
     nic: Option<Key>,
     rule: Option<String>,
+    /// See [`Verdict::staged`].
+    staged: Option<(String, bool)>,
     /// The connection that it belongs to, for the fragments behind it.
     of: Option<Tuple>,
     /// Whether that one is inbound.
@@ -175,7 +179,14 @@ impl Outcome {
     }
 
     fn of(reason: &'static str, nic: Option<&Nic>) -> Outcome {
-        Outcome { reason, nic: nic.map(|nic| nic.key.clone()), rule: None, of: None, inbound: false }
+        Outcome {
+            reason,
+            nic: nic.map(|nic| nic.key.clone()),
+            rule: None,
+            staged: None,
+            of: None,
+            inbound: false,
+        }
     }
 
     fn passes(&self) -> bool {
@@ -375,6 +386,7 @@ impl Oracle {
             }),
             nic: outcome.nic.map(|nic| nic.to_string()),
             rule: outcome.rule,
+            staged: outcome.staged,
             ambiguous,
             stray: self.stray,
             forgotten: self.forgotten,

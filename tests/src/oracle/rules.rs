@@ -82,28 +82,43 @@ pub(super) fn is_virtual_router(nic: &Nic, protocol: u8, mac: [u8; 6]) -> bool {
     protocol == 112 && nic.allowed_addresses.iter().any(|entry| entry.mac.is_some_and(|it| it.bytes() == mac))
 }
 
-/// What all rules of all groups of a NIC say (3.2, 3.3).
+/// What all rules of all groups of a NIC say (3.2, 3.3); staged ones have no say (3.9).
 pub(super) fn say(policy: &Policy, nic: &Nic, opening: &Opening) -> Say {
-    let mut best: Option<(u8, bool, String)> = None;
+    match winner(policy, nic, opening, |rule| !rule.staged) {
+        Some((_, true, name, _)) => Say::Allowed(name),
+        Some((_, false, name, _)) => Say::Denied(name),
+        None => Say::NoRule,
+    }
+}
+
+/// The rule that would win if staged ones had a say: its name, whether it allows, whether it is staged (3.9).
+pub(super) fn would_say(policy: &Policy, nic: &Nic, opening: &Opening) -> Option<(String, bool, bool)> {
+    winner(policy, nic, opening, |_| true).map(|(_, allows, name, staged)| (name, allows, staged))
+}
+
+/// Of the rules that are asked the one that wins: priority, whether it allows, name, whether it is staged.
+fn winner(
+    policy: &Policy,
+    nic: &Nic,
+    opening: &Opening,
+    is_asked: impl Fn(&Rule) -> bool,
+) -> Option<(u8, bool, String, bool)> {
+    let mut best: Option<(u8, bool, String, bool)> = None;
     // In order of the NIC's groups, then of position: the first of equals stays.
     for key in &nic.security_groups {
         let Some(group) = policy.security_groups.get(key) else { continue };
         for (position, rule) in group.rules.iter().enumerate() {
-            if !matches(policy, nic, rule, opening) {
+            if !is_asked(rule) || !matches(policy, nic, rule, opening) {
                 continue;
             }
             // "The lowest priority number wins, and deny beats allow at the same number."
             let allows = rule.action == Action::Allow;
-            if best.as_ref().is_none_or(|(priority, a, _)| (rule.priority, allows) < (*priority, *a)) {
-                best = Some((rule.priority, allows, format!("{key}#{position}")));
+            if best.as_ref().is_none_or(|(priority, a, ..)| (rule.priority, allows) < (*priority, *a)) {
+                best = Some((rule.priority, allows, format!("{key}#{position}"), rule.staged));
             }
         }
     }
-    match best {
-        Some((_, true, name)) => Say::Allowed(name),
-        Some((_, false, name)) => Say::Denied(name),
-        None => Say::NoRule,
-    }
+    best
 }
 
 fn matches(policy: &Policy, nic: &Nic, rule: &Rule, opening: &Opening) -> bool {

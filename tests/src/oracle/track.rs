@@ -127,12 +127,27 @@ impl Oracle {
         about("established")
     }
 
-    /// Rules, `max_connections`, and a new connection in whatever stood there.
+    /// The same as [`Oracle::open_as`], with what staged rules would decide: they are asked of what the rules have decided (3.9).
     fn open(&mut self, nic: &Nic, tuple: Tuple, opening: Opening, kind: Kind) -> Outcome {
+        let would_say = rules::would_say(&self.policy, nic, &opening);
+        let staged = would_say.filter(|(.., staged)| *staged).map(|(name, allows, _)| (name, allows));
+        self.open_as(nic, tuple, opening, kind, staged)
+    }
+
+    /// Rules, `max_connections`, and a new connection in whatever stood there.
+    fn open_as(
+        &mut self,
+        nic: &Nic,
+        tuple: Tuple,
+        opening: Opening,
+        kind: Kind,
+        staged: Option<(String, bool)>,
+    ) -> Outcome {
         let refused = |reason, rule| Outcome { rule, ..Outcome::of(reason, Some(nic)) };
+        let by_rules = |reason, rule| Outcome { staged: staged.clone(), ..refused(reason, rule) };
         let rule = match rules::say(&self.policy, nic, &opening) {
-            Say::NoRule => return refused("no-rule", None),
-            Say::Denied(rule) => return refused("denied", Some(rule)),
+            Say::NoRule => return by_rules("no-rule", None),
+            Say::Denied(rule) => return by_rules("denied", Some(rule)),
             Say::Allowed(rule) => rule,
         };
         if let Some(reason) = self.no_room(nic, &tuple) {
@@ -143,7 +158,7 @@ impl Oracle {
         let connection = Connection { opening, deadline, fate, worker: self.worker, kind };
         let inbound = connection.is_inbound();
         self.connections.insert(tuple.clone(), connection);
-        Outcome { rule: Some(rule), of: Some(tuple), inbound, ..Outcome::of("new", Some(nic)) }
+        Outcome { of: Some(tuple), inbound, ..by_rules("new", Some(rule)) }
     }
 
     /// "Counts live connections and tombstones, and is checked after the rules" (6.2); then table space. What opens "in the old
@@ -175,17 +190,35 @@ impl Oracle {
 
     /// `tcp_pickup = "loose"` (4.3).
     fn pick_up(&mut self, side: Side, nic: &Nic, ip: &Ip<'_>, tuple: Tuple, segment: &Segment) -> Outcome {
+        let opening = connection::opening(side, ip);
+        let staged = self.would_pick_up(side, nic, ip, &opening);
         if side == Side::Inside {
             // "As an inbound connection if the inbound rules allow its reverse."
             let reverse = connection::reverse(side, ip);
             if matches!(rules::say(&self.policy, nic, &reverse), Say::Allowed(_)) {
                 let kind = Kind::Tcp(Tcp::pick_up(Who::Responder, segment));
-                return self.open(nic, tuple, reverse, kind);
+                return self.open_as(nic, tuple, reverse, kind, staged);
             }
         }
         // "Else as an outbound one if the outbound rules do"; from outside by the inbound rules.
         let kind = Kind::Tcp(Tcp::pick_up(Who::Opener, segment));
-        self.open(nic, tuple, connection::opening(side, ip), kind)
+        self.open_as(nic, tuple, opening, kind, staged)
+    }
+
+    /// The staged rule that would decide whether a segment amid a stream opens a connection: of the direction that it would open in; or
+    /// the one that keeps it from opening the other way, where nothing lets it open at all.
+    fn would_pick_up(&self, side: Side, nic: &Nic, ip: &Ip<'_>, opening: &Opening) -> Option<(String, bool)> {
+        let own = rules::would_say(&self.policy, nic, opening);
+        let mut decides = own.clone();
+        if side == Side::Inside {
+            let other = rules::would_say(&self.policy, nic, &connection::reverse(side, ip));
+            let is_allowed = |say: &Option<(String, bool, bool)>| matches!(say, Some((_, true, _)));
+            let denies_staged = matches!(other, Some((_, false, true)));
+            if is_allowed(&other) || denies_staged && !is_allowed(&own) {
+                decides = other;
+            }
+        }
+        decides.filter(|(.., staged)| *staged).map(|(name, allows, _)| (name, allows))
     }
 
     /// An ICMP error (4.5).

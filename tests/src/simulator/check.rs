@@ -311,6 +311,17 @@ impl World<'_> {
                 return fail("counters", format!("worker {worker}, rule {rule}: {got:?}, not {expected:?}"));
             }
         }
+        let rules = self.farm.committer.compiler().rules().len() as u32;
+        for (worker, cells) in self.farm.cells().iter().enumerate() {
+            let got: u64 = (0..rules).flat_map(|rule| cells.rules.differing(RuleId(rule))).sum();
+            let expected = self.staged[worker];
+            if got != expected {
+                return fail(
+                    "counters",
+                    format!("worker {worker}: staged rules would change {got} verdicts, not {expected}"),
+                );
+            }
+        }
         let nics = self.farm.committer.registry().names.len() as u32;
         for (worker, cells) in self.farm.cells().iter().enumerate() {
             let all: u64 = Reason::ALL.iter().map(|reason| cells.total(nics, *reason)).sum();

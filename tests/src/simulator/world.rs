@@ -77,6 +77,8 @@ pub(super) struct World<'s> {
     pub bytes: BTreeMap<(usize, u32, u8, bool), u64>,
     /// Connections that each rule opened, and packets that it denied, by worker.
     pub ruled: BTreeMap<(usize, u32), (u64, u64)>,
+    /// By worker, packets about which staged rules would decide otherwise.
+    pub staged: Vec<u64>,
     pub figures: Figures,
     /// What happened, if anybody is to read it.
     pub story: Option<Vec<String>>,
@@ -119,6 +121,7 @@ impl<'s> World<'s> {
             observed: BTreeMap::new(),
             bytes: BTreeMap::new(),
             ruled: BTreeMap::new(),
+            staged: vec![0; *workers],
             figures: Figures::default(),
             story: tell.then(Vec::new),
             acknowledged: 0,
@@ -401,7 +404,7 @@ impl<'s> World<'s> {
             self.misled_ns = Some(self.now_ns);
         }
         let reason = verdict.reason.name();
-        let expected = self.oracle.judge(&Sight {
+        let mut expected = self.oracle.judge(&Sight {
             worker,
             time_ns: self.now_ns,
             side,
@@ -432,6 +435,11 @@ impl<'s> World<'s> {
         let (opened, denied) = self.ruled.entry((worker, verdict.rule.0)).or_default();
         *opened += u64::from(verdict.reason == Reason::New);
         *denied += u64::from(verdict.reason == Reason::Denied);
+        if let Some((_, allows)) = expected.staged.take()
+            && allows != (verdict.reason == Reason::New)
+        {
+            self.staged[worker] += 1;
+        }
         if got != expected {
             let hex: String = self.sent[*id].bytes.iter().take(160).map(|b| format!("{b:02x}")).collect();
             return fail(
@@ -541,6 +549,7 @@ impl<'s> World<'s> {
             direction: nic.is_some().then(|| side.direction()),
             nic,
             rule,
+            staged: None,
             ambiguous: false,
             stray: false,
             forgotten: false,

@@ -27,6 +27,7 @@ struct Group {
     project: usize,
     description: u8,
     rules: Vec<String>,
+    staged: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub(super) struct Draft {
 }
 
 const PROJECTS: [&str; 2] = ["default", "blue"];
+/// What a rule on trial says.
+const STAGED: &str = ", staged: true";
 /// Hosts that are nobody's NIC, IPv4 first.
 pub(super) const STRANGERS: [[&str; 4]; 2] = [
     ["198.51.100.7", "198.51.100.200", "203.0.113.9", "192.0.2.33"],
@@ -120,7 +123,7 @@ impl Draft {
             if rng.one_in(2) {
                 rules.push("{ direction: inbound, remote_address_group: a }".to_owned());
             }
-            return Group { project: 0, description: 0, rules };
+            return Group { project: 0, description: 0, rules, staged: false };
         }
         if !rng.one_in(3) {
             rules.push("{ direction: inbound, protocol: tcp, ports: 22-443 }".to_owned());
@@ -128,7 +131,7 @@ impl Draft {
         if rng.one_in(2) {
             rules.push("{ direction: inbound, priority: 99 }".to_owned());
         }
-        Group { project: usize::from(rng.one_in(4)), description: 0, rules }
+        Group { project: usize::from(rng.one_in(4)), description: 0, rules, staged: rng.one_in(12) }
     }
 
     fn nic(&self, rng: &mut Rng) -> Nic {
@@ -237,6 +240,9 @@ impl Draft {
         if rng.one_in(3) {
             let _ = write!(rule, ", priority: {}", rng.pick(&[1, 50, 99, 100]));
         }
+        if rng.one_in(6) {
+            rule.push_str(STAGED);
+        }
         rule + " }"
     }
 
@@ -267,7 +273,8 @@ impl Draft {
             let (project, note) = (PROJECTS[group.project], group.description);
             let _ = writeln!(
                 text,
-                "  - name: g{at}\n    project: {project}\n    description: n{note}\n    rules:"
+                "  - name: g{at}\n    project: {project}\n    description: n{note}\n    staged: {}\n    rules:",
+                group.staged
             );
             for rule in &group.rules {
                 let _ = writeln!(text, "      - {rule}");
@@ -327,8 +334,8 @@ impl Draft {
     fn edit_group(&mut self, rng: &mut Rng) -> &'static str {
         let at = rng.below(self.groups.len());
         let rule = self.rule(rng, self.groups[at].project);
-        let Group { rules, description, .. } = &mut self.groups[at];
-        match rng.below(8) {
+        let Group { rules, description, staged, .. } = &mut self.groups[at];
+        match rng.below(11) {
             0..=2 => {
                 rules.push(rule);
                 "add a rule"
@@ -347,6 +354,18 @@ impl Draft {
             6 => {
                 rules.reverse();
                 "reorder rules"
+            }
+            7 => {
+                *staged = !*staged;
+                "stage or promote a group"
+            }
+            8 | 9 if !rules.is_empty() => {
+                let at = rng.below(rules.len());
+                rules[at] = match rules[at].contains(STAGED) {
+                    true => rules[at].replace(STAGED, ""),
+                    false => rules[at].replace(" }", &format!("{STAGED} }}")),
+                };
+                "stage or promote a rule"
             }
             _ => {
                 *description = rng.u8();

@@ -152,6 +152,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(change::policy_at))
         .routes(routes!(views::nics))
         .routes(routes!(views::groups))
+        .routes(routes!(views::rules))
         .routes(routes!(connections::list))
         .routes(routes!(connections::count))
         .routes(routes!(connections::flush))

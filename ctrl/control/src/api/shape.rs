@@ -3,6 +3,7 @@
 mod change;
 mod counters;
 mod ports;
+mod rules;
 mod told;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use utoipa::ToSchema;
 pub use change::{ChangeLine, LineChange, ObjectKind};
 pub use counters::{Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 pub use ports::{LinkState, PortCounters};
-pub use told::{Disconnected, Told, Whys};
+pub use rules::{RuleFigures, Would};
+pub use told::{Disconnected, Staged, Told, Whys};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -338,6 +340,9 @@ pub struct Group {
     pub description: String,
     /// Whether it is there without any document's defining it.
     pub implied: bool,
+    /// Whether all of its rules are staged.
+    #[serde(default)]
+    pub staged: bool,
     /// Its rules, inbound ones.
     pub inbound_rules: usize,
     /// Its rules, outbound ones.
@@ -357,6 +362,9 @@ pub struct GroupRule {
     pub rule_id: String,
     /// What it says.
     pub rule_text: String,
+    /// It is judged beside the others and told, and not enforced.
+    #[serde(default)]
+    pub staged: bool,
 }
 
 /// One of `show workers`.
@@ -510,6 +518,10 @@ pub struct Explanation {
     /// It would drop, and observe mode lets it pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub observed: bool,
+    /// What a staged rule would decide; left out where none would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub staged: Option<Staged>,
     /// The generation that it was judged by.
     pub generation: u32,
     /// The connection or tombstone that it is of, as it was before the packet; left out where there is none.

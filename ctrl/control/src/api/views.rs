@@ -8,7 +8,7 @@ use axum::response::Json;
 use super::Failed;
 use super::page::{HistoryQuery, PageQuery, by_generation, by_name};
 use super::refusals::Senseless;
-use super::shape::{Counters, Group, Health, Nic, Record, Snapshot, Status, Worker};
+use super::shape::{Counters, Group, Health, Nic, Record, RuleFigures, Snapshot, Status, Worker};
 use crate::live::Live;
 
 /// The generations that are remembered
@@ -50,6 +50,21 @@ pub(super) async fn groups(
 ) -> Result<Json<Vec<Group>>, Failed> {
     let (after, limit) = by_name(query)?;
     Ok(Json(live.groups_after(after.as_ref(), limit)))
+}
+
+/// What each rule did, and of staged ones what they would have done
+///
+/// Whole groups by name: as many as it takes to list `limit` rules. `after` is the group of the last rule of the page before.
+#[utoipa::path(
+    get, path = "/v1/rules", tag = "state", params(PageQuery),
+    responses((status = 200, description = "Rules by group and position", body = Vec<RuleFigures>), Senseless)
+)]
+pub(super) async fn rules(
+    State(live): State<Live>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<Vec<RuleFigures>>, Failed> {
+    let (after, limit) = by_name(query)?;
+    Ok(Json(live.rules_after(after.as_ref(), limit)))
 }
 
 /// Packets by reason, worker, NIC and port

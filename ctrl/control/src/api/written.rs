@@ -92,6 +92,9 @@ pub struct SecurityGroup {
     /// Free text.
     #[serde(default)]
     pub description: String,
+    /// All of its rules are staged: judged beside the others and told, and not enforced.
+    #[serde(default)]
+    pub staged: bool,
     /// In this order they are numbered, from 0.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -136,6 +139,9 @@ pub struct Rule {
     /// Free text.
     #[serde(default)]
     pub description: String,
+    /// Judged beside the others and told, and not enforced.
+    #[serde(default)]
+    pub staged: bool,
 }
 
 /// A rule's direction.

@@ -172,7 +172,10 @@ fn vpc(vpc: &Vpc) -> Vec<(&'static str, String)> {
 }
 
 fn described(group: &SecurityGroup) -> Vec<(&'static str, String)> {
-    vec![("description", quoted(&group.description))]
+    vec![
+        ("staged", if group.staged { "true".to_owned() } else { String::new() }),
+        ("description", quoted(&group.description)),
+    ]
 }
 
 fn quoted(text: &str) -> String {

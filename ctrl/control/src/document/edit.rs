@@ -216,10 +216,10 @@ pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) 
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
     let (mut draft, mut faults) = (group_draft(group), Faults::default());
     match edit {
-        RuleEdit::Add(_) => draft.rules.extend(rule(&root, key, &mut faults)),
+        RuleEdit::Add(_) => draft.rules.extend(rule(&root, key, group.staged, &mut faults)),
         RuleEdit::Set(place, _) => {
             let place = place.find(group)?;
-            draft.rules.splice(place..=place, rule(&root, key, &mut faults));
+            draft.rules.splice(place..=place, rule(&root, key, group.staged, &mut faults));
         }
         RuleEdit::Delete(place) => drop(draft.rules.remove(place.find(group)?)),
     }
@@ -365,6 +365,7 @@ fn group_head(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
         at: &NOWHERE,
         key: group.key.clone(),
         description: group.description.clone(),
+        staged: group.staged,
         rules: Vec::new(),
     }
 }

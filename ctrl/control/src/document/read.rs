@@ -47,6 +47,7 @@ pub(super) struct DraftSecurityGroup<'t> {
     pub at: &'t Node,
     pub key: Key,
     pub description: String,
+    pub staged: bool,
     pub rules: Vec<DraftRule<'t>>,
 }
 
@@ -148,14 +149,15 @@ pub(super) fn address_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<D
 }
 
 pub(super) fn security_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftSecurityGroup<'t>> {
-    let fields = node.keys(&["name", "project", "description", "rules"], faults)?;
+    let fields = node.keys(&["name", "project", "description", "staged", "rules"], faults)?;
     let key = key_of(&fields, faults);
     let description = description_of(&fields, faults);
+    let staged = fields.optional("staged", faults, Node::bool).unwrap_or_default();
     let owner = owner(key.as_ref());
     let rules = faults.take(fields.items("rules", "rules")).unwrap_or_default();
-    let rules = rules.iter().filter_map(|node| rule(node, &owner, faults)).collect();
+    let rules = rules.iter().filter_map(|node| rule(node, &owner, staged, faults)).collect();
     let (at, key) = key?;
-    Some(DraftSecurityGroup { at, key, description, rules })
+    Some(DraftSecurityGroup { at, key, description, staged, rules })
 }
 
 pub(super) fn nic<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftNic<'t>> {

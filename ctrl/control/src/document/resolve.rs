@@ -140,6 +140,7 @@ fn security_groups(
             description: draft.description.clone(),
             rules: draft.rules.iter().map(|r| r.rule.clone()).collect(),
             implied: false,
+            staged: draft.staged,
         };
         groups.insert(draft.key.clone(), group);
     }

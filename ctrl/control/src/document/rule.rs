@@ -11,9 +11,14 @@ pub(super) struct DraftRule<'t> {
     pub reference: Option<&'t Node>,
 }
 
-/// Reads one rule of the group `owner`.
-pub(super) fn rule<'t>(node: &'t Node, owner: &Key, faults: &mut Faults) -> Option<DraftRule<'t>> {
-    const KEYS: [&str; 12] = [
+/// Reads one rule of the group `owner`, which may be staged as a whole.
+pub(super) fn rule<'t>(
+    node: &'t Node,
+    owner: &Key,
+    is_staged: bool,
+    faults: &mut Faults,
+) -> Option<DraftRule<'t>> {
+    const KEYS: [&str; 13] = [
         "direction",
         "ethertype",
         "protocol",
@@ -26,6 +31,7 @@ pub(super) fn rule<'t>(node: &'t Node, owner: &Key, faults: &mut Faults) -> Opti
         "action",
         "priority",
         "description",
+        "staged",
     ];
     let fields = node.keys(&KEYS, faults)?;
     let before = faults.len();
@@ -47,6 +53,7 @@ pub(super) fn rule<'t>(node: &'t Node, owner: &Key, faults: &mut Faults) -> Opti
     let action = fields.optional("action", faults, |node| node.one_of("action", &actions));
     let priority = fields.optional("priority", faults, |node| node.int("priority", 1..=MAX_PRIORITY));
     let description = description_of(&fields, faults);
+    let staged = fields.optional("staged", faults, |node| staged_of(node, is_staged));
     if faults.len() > before {
         return None;
     }
@@ -61,8 +68,20 @@ pub(super) fn rule<'t>(node: &'t Node, owner: &Key, faults: &mut Faults) -> Opti
         action: action.unwrap_or(Action::Allow),
         priority: priority.unwrap_or(MAX_PRIORITY),
         description,
+        staged: staged.unwrap_or(is_staged),
     };
     Some(DraftRule { at: node, rule, reference })
+}
+
+/// Whether a rule is staged; in a group that is, all are.
+fn staged_of(node: &Node, is_staged: bool) -> Result<bool, Fault> {
+    match node.bool()? {
+        false if is_staged => {
+            Err(node
+                .fault("false in a group that is staged; allowed: true, or left out: all of its rules are"))
+        }
+        staged => Ok(staged),
+    }
 }
 
 /// `None` is any. A number may stand in quotes, as clouds' APIs write it.

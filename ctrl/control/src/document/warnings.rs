@@ -148,8 +148,14 @@ fn deciders_of(
     // In this order rules are asked (semantics 3.3).
     let rank = |place: usize, rule: &Rule| (rule.priority, rule.action != Action::Deny, place);
     let rule = &group.rules[at].rule;
+    // A staged rule decides nothing about an enforced one; once it is promoted, both stand in its way.
+    let is_asked = |other: &Rule| !other.staged || rule.staged;
     let earlier = group.rules.iter().enumerate().map(|(place, draft)| (place, &draft.rule)).filter(
-        |&(place, other)| rank(place, other) < rank(at, rule) && covers_but_ports(other, rule, is_v4, policy),
+        |&(place, other)| {
+            is_asked(other)
+                && rank(place, other) < rank(at, rule)
+                && covers_but_ports(other, rule, is_v4, policy)
+        },
     );
     let mut ranges = Vec::new();
     for (place, other) in earlier {

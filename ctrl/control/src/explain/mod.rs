@@ -174,6 +174,10 @@ impl Bench {
         batch.push(subject, lane);
         self.firewall.judge(snapshot, &mut batch);
         let (subject, lane, verdict) = (&batch.frames[0], &batch.lanes[0], &batch.verdicts[0]);
+        let staged = batch.staged.first().and_then(|(_, would_be)| {
+            let rule = committer.compiler().rule(would_be.rule)?;
+            Some(shape::Staged::of(would_be, rule))
+        });
 
         let rules_refused = matches!(verdict.reason, Reason::NoRule | Reason::Denied);
         let nearest = match resolve(snapshot, lane, &subject.bytes) {
@@ -205,6 +209,7 @@ impl Bench {
             nic: nic.map(|nic| nic.to_string()),
             packet: words::packet(lane, subject.captured(), subject.wire_len()),
             observed: verdict.observed,
+            staged,
             generation: snapshot.generation.0,
             connection,
         }

@@ -101,7 +101,9 @@ pub fn in_words(rule: &Rule) -> String {
     let action = if rule.action == Action::Deny { "deny" } else { "allow" };
     let direction = if rule.direction == Direction::Inbound { "inbound" } else { "outbound" };
     let preposition = if rule.direction == Direction::Inbound { "from" } else { "to" };
-    let mut text = format!("{action} {direction} {}", rule.protocol.map_or("any".to_owned(), protocol_text));
+    let staged = if rule.staged { "staged: " } else { "" };
+    let mut text =
+        format!("{staged}{action} {direction} {}", rule.protocol.map_or("any".to_owned(), protocol_text));
     if let Some(ports) = rule.ports {
         text += &format!(" {}", ports_text(ports));
     }

@@ -363,7 +363,7 @@ fn percent(of: u64, all: u64) -> u64 {
 }
 
 /// Of objects in the order of their names, so many behind one.
-fn behind<'o, V>(
+pub(super) fn behind<'o, V>(
     objects: &'o model::Objects<model::Key, V>,
     after: Option<&model::Key>,
     limit: usize,
@@ -390,6 +390,7 @@ fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<s
             group: group.key.to_string(),
             description: group.description.clone(),
             implied: group.implied,
+            staged: group.staged,
             inbound_rules: inbound,
             outbound_rules: group.rules.len() - inbound,
             rules: group.rules.iter().enumerate().map(|(at, rule)| described(group, at, rule)).collect(),
@@ -405,5 +406,6 @@ fn described(group: &model::SecurityGroup, at: usize, rule: &model::Rule) -> sha
         rule: format!("{}#{at}", group.key),
         rule_id: rule.meaning().identity().to_string(),
         rule_text: in_words(rule),
+        staged: rule.staged,
     }
 }

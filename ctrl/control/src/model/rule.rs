@@ -134,6 +134,9 @@ pub struct Rule {
     pub priority: u8,
     /// Free text.
     pub description: String,
+    /// On trial: what it would decide is told, and it decides nothing (semantics 3.9). Of every rule of a staged group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged: bool,
 }
 
 /// What a rule matches and does, in one spelling: two rules mean the same exactly if these are equal.
@@ -159,6 +162,8 @@ pub struct Meaning {
     pub action: Action,
     /// See [`Rule::priority`].
     pub priority: u8,
+    /// See [`Rule::staged`]: a rule that is promoted is another one, with counters of its own.
+    pub staged: bool,
 }
 
 impl Rule {
@@ -178,6 +183,7 @@ impl Rule {
             remote,
             action: self.action,
             priority: self.priority,
+            staged: self.staged,
         }
     }
 }
@@ -247,7 +253,9 @@ impl Meaning {
             Action::Deny => "deny",
         };
         let priority = self.priority;
-        let text = format!("{direction}|{families}|{protocol}|{ports}|{icmp}|{remote}|{action}|{priority}");
+        let staged = if self.staged { "|staged" } else { "" };
+        let text =
+            format!("{direction}|{families}|{protocol}|{ports}|{icmp}|{remote}|{action}|{priority}{staged}");
         Identity(xxh3_64(text.as_bytes()) >> (u64::BITS as usize - 4 * DIGITS))
     }
 }
@@ -267,6 +275,7 @@ mod tests {
             action: Action::Allow,
             priority: MAX_PRIORITY,
             description: String::new(),
+            staged: false,
         }
     }
 
@@ -294,6 +303,7 @@ mod tests {
             Rule { remote: Remote::AddressGroup(key), ..rule() },
             Rule { action: Action::Deny, ..rule() },
             Rule { priority: 1, ..rule() },
+            Rule { staged: true, ..rule() },
         ];
         let mut seen: Vec<_> = others.iter().map(|rule| rule.meaning().identity()).collect();
         seen.push(plain);

@@ -26,6 +26,8 @@ pub struct Decision {
     pub nic: Option<Arc<str>>,
     /// The rule, where it stood then.
     pub rule: Option<NamedRule>,
+    /// The staged rule that would decide, where it stood then.
+    pub staged: Option<NamedRule>,
     /// Of a packet of a tombstone.
     pub ending: Option<Arc<Ending>>,
 }

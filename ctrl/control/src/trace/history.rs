@@ -93,7 +93,14 @@ mod tests {
         let (src, dst) = (1, 2);
         let lane = Lane { src, dst, sport, dport: 22, what: What::Tcp, proto: 6, ..Lane::default() };
         let record = Record::new(&lane, &Verdict::nobody(Reason::NoRule), Generation(1));
-        Decision { record: Record { at_ns, ..record }, worker: 0, nic: None, rule: None, ending: None }
+        Decision {
+            record: Record { at_ns, ..record },
+            worker: 0,
+            nic: None,
+            rule: None,
+            staged: None,
+            ending: None,
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use engine::{Generation, RuleId, Side, addr_from_bits};
 use serde_json::Value;
 
 use super::{Decision, Names, Recalled};
+use crate::api::shape::Staged;
 use crate::explain::nearest::rule_text;
 use crate::explain::words;
 use crate::model::{Policy, protocol};
@@ -33,7 +34,16 @@ fn why(policy: &Policy, decision: &Decision) -> String {
     if let Some(rule) = rule {
         text = format!("{}: {text}", rule.name);
     }
+    if let Some(staged) = staged(decision) {
+        text += &format!("; {}", staged.in_words());
+    }
     text
+}
+
+/// What a staged rule would decide.
+fn staged(decision: &Decision) -> Option<Staged> {
+    let told = decision.record.staged.zip(decision.staged.as_ref());
+    told.map(|(would_be, rule)| Staged::of(&would_be, rule))
 }
 
 /// Ticks as seconds.
@@ -67,7 +77,7 @@ impl<'d> Line<'d> {
 
     /// Appends it as a JSON object, without a newline.
     pub fn write_json(&self, out: &mut String) {
-        let Decision { record, worker, nic, rule, ending } = self.decision;
+        let Decision { record, worker, nic, rule, ending, .. } = self.decision;
         let text = |value: Option<&str>| value.map_or(Value::Null, Value::from);
         let (whole, nanos) = (record.at_ns / 1_000_000_000, record.at_ns % 1_000_000_000);
         // Of a stamp in microseconds no more, as its capture has it.
@@ -104,6 +114,13 @@ impl<'d> Line<'d> {
         if record.observed {
             out.push_str(",\"observed\":true");
         }
+        if let Some(Staged { rule, rule_id, verdict, differs }) = staged(self.decision) {
+            let rule = Value::from(rule);
+            let _ = write!(
+                out,
+                ",\"staged\":{{\"rule\":{rule},\"rule_id\":\"{rule_id}\",\"verdict\":\"{verdict}\",\"differs\":{differs}}}"
+            );
+        }
         if let (Some(ending), Some(of)) = (ending, record.disconnected) {
             let _ = write!(
                 out,
@@ -133,6 +150,9 @@ impl<'d> Line<'d> {
         );
         if record.observed {
             text.push_str(" observed=true");
+        }
+        if let Some(Staged { rule, rule_id, verdict, .. }) = staged(self.decision) {
+            text += &format!(" staged={rule} staged_id={rule_id} staged_verdict={verdict}");
         }
         text
     }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::process::ExitCode;
 
-use control::api::shape::{Connection, Group, Nic};
+use control::api::shape::{Connection, Group, Nic, RuleFigures};
 use control::name::natural;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +26,11 @@ pub struct Named {
 /// Groups by name.
 pub fn groups(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
     show(body, output, |a: &Group, b| natural(&a.group, &b.group), table::groups)
+}
+
+/// Rules by group and position.
+pub fn rules(body: &[u8], output: Output) -> Result<ExitCode, Failure> {
+    show(body, output, |a: &RuleFigures, b| natural(&a.rule, &b.rule), table::rules)
 }
 
 /// Connections by NIC, then by what tells them apart.

@@ -143,6 +143,7 @@ fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
     let (path, print): (&str, Printer) = match args.subject {
         Subject::Nics => return print_pages(args, "nics", listing::nics),
         Subject::Groups => return print_pages(args, "groups", listing::groups),
+        Subject::Rules => return print_pages(args, "rules", listing::rules),
         Subject::Connections => ("connections", listing::connections),
         Subject::Counters => ("counters", |body, output| {
             print_answer(body, output, |body| Ok(table::counters(&parsed(body)?)))
@@ -181,7 +182,8 @@ fn print_pages(args: &cli::Show, what: &str, print: Printer) -> Result<ExitCode,
         }
         all.extend_from_slice(text);
         match names.last() {
-            Some(listing::Named { name }) if names.len() == PAGE => {
+            // Of rules, groups are whole.
+            Some(listing::Named { name }) if names.len() >= PAGE => {
                 after = format!("&after={}", encoded(name))
             }
             _ => break,

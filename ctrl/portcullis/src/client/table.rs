@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use control::api::shape::{
     Affected, Bytes, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange,
-    LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, Snapshot, State, Status, Worker,
+    LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, RuleFigures, Snapshot, State, Status,
+    Worker,
 };
 
 use super::listing::by_nic;
@@ -381,6 +382,30 @@ pub fn workers(workers: &[Worker]) -> String {
         }
     }
     text
+}
+
+/// `show rules`
+pub fn rules(rules: &[RuleFigures]) -> String {
+    let head = ["rule", "id", "nics", "since", "connections", "denied", "would pass", "would drop", "text"];
+    let row = |rule: &RuleFigures| {
+        let would = |all: u64, other: u64, became: &str| match other {
+            0 => all.to_string(),
+            _ => format!("{all} ({other} {became})"),
+        };
+        let enforced = |count: u64| if rule.staged { "-".to_owned() } else { count.to_string() };
+        vec![
+            rule.rule.clone(),
+            rule.rule_id.clone(),
+            rule.nics.to_string(),
+            or_dash(rule.since.map(|since| moment(since as f64))),
+            enforced(rule.connections),
+            enforced(rule.denied),
+            or_dash(rule.would.map(|would_be| would(would_be.pass, would_be.pass_dropped, "dropped"))),
+            or_dash(rule.would.map(|would_be| would(would_be.drop, would_be.drop_passed, "passed"))),
+            rule.rule_text.clone(),
+        ]
+    };
+    aligned(&head, &rules.iter().map(row).collect::<Vec<_>>())
 }
 
 /// `show snapshot`

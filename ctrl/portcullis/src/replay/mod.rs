@@ -8,12 +8,14 @@ pub mod merge;
 mod order;
 mod output;
 mod sides;
+mod summary;
 mod telling;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use control::api::shape::Staged;
 use control::commit::Committer;
 use control::config::Config;
 use control::document::{Event, Parsed};
@@ -25,6 +27,7 @@ use engine::held::Held;
 use engine::io::BURST;
 use engine::lane::{Arrival, Lane};
 use engine::snapshot::Snapshot;
+use engine::staged::WouldBe;
 use engine::time::{TICK_NS, reached};
 use engine::verdict::Verdict;
 
@@ -69,7 +72,7 @@ pub fn run(args: &cli::Replay) -> Result<ExitCode, Failure> {
         telling.finish(&replay.committer)?;
     }
     let has_stdout = replay.telling.as_ref().is_some_and(Telling::has_stdout);
-    print_summary(&replay.output, args.output, has_stdout);
+    summary::print(&replay.output, &replay.committer, args.output, has_stdout);
     // What ends in a fault is told by that alone.
     warnings.iter().for_each(warn);
     Ok(ExitCode::SUCCESS)
@@ -273,11 +276,13 @@ impl Replay {
             telling.note(&mut self.firewall, &self.snapshot, batch).map_err(unwritten)?;
         }
         let mut tickets = batch.tickets.iter();
-        for ((mut frame, lane), verdict) in
-            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
+        let mut staged = batch.staged.iter().peekable();
+        for (place, ((mut frame, lane), verdict)) in
+            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter()).enumerate()
         {
+            let would_be = staged.next_if(|(at, _)| *at == place).map(|(_, would_be)| would_be);
             if !verdict.held {
-                self.tell(frame, verdict, order)?;
+                self.tell(frame, (verdict, would_be), order)?;
             } else if let Some(ticket) = tickets.next() {
                 frame.number = Some(order.push(frame.merged, None));
                 held.keep(*ticket, frame, lane.clone());
@@ -316,26 +321,31 @@ impl Replay {
     fn tell<'a>(
         &mut self,
         frame: CapturedFrame<'a>,
-        verdict: &Verdict,
+        (verdict, would_be): (&Verdict, Option<&WouldBe>),
         order: &mut InOrder<'a>,
     ) -> Result<(), Failure> {
-        let (mut nic, mut rule) = (None, None);
+        let (mut nic, mut rule, mut staged) = (None, None, None);
+        let compiler = self.committer.compiler();
+        if let Some(would_be) = would_be {
+            self.output.stage(would_be);
+            staged = compiler.rule(would_be.rule).map(|rule| Staged::of(would_be, rule));
+        }
         if self.output.wants_lines() {
             nic = self.committer.nic_name(verdict.nic);
-            rule = verdict.rule.get().and_then(|rule| self.committer.compiler().rule(rule));
+            rule = verdict.rule.get().and_then(|rule| compiler.rule(rule));
         }
         if order.is_empty() {
-            let names = Names { nic: nic.as_deref(), rule };
+            let names = Names { nic: nic.as_deref(), rule, staged: staged.as_ref() };
             let written = self.output.packet(&frame.merged.packet, frame.merged.side, verdict, &names);
             return written.map_err(unwritten);
         }
-        let told = Told { verdict: *verdict, nic, rule: rule.cloned() };
+        let told = Told { verdict: *verdict, nic, rule: rule.cloned(), staged };
         match frame.number {
             Some(number) => order.settle(number, frame.merged, told),
             None => drop(order.push(frame.merged, Some(told))),
         }
-        while let Some((merged, Told { verdict, nic, rule })) = order.next() {
-            let names = Names { nic: nic.as_deref(), rule: rule.as_ref() };
+        while let Some((merged, Told { verdict, nic, rule, staged })) = order.next() {
+            let names = Names { nic: nic.as_deref(), rule: rule.as_ref(), staged: staged.as_ref() };
             self.output.packet(&merged.packet, merged.side, &verdict, &names).map_err(unwritten)?;
         }
         Ok(())
@@ -348,22 +358,4 @@ fn unwritten(error: std::io::Error) -> Failure {
         std::io::ErrorKind::InvalidInput => Failure::input(error),
         _ => Failure::runtime(error),
     }
-}
-
-fn print_summary(output: &Output, format: cli::Output, has_stdout: bool) {
-    let (passed, dropped) = (output.passed, output.dropped);
-    let text = match format {
-        cli::Output::Json => {
-            let reasons: serde_json::Map<_, _> =
-                output.counts().map(|(reason, count)| (reason.name().to_owned(), count.into())).collect();
-            let packets = serde_json::json!({ "in": passed + dropped, "pass": passed, "drop": dropped });
-            format!("{}\n", serde_json::json!({ "packets": packets, "reasons": reasons }))
-        }
-        cli::Output::Table => {
-            let lines = output.counts().map(|(reason, count)| format!("{:<20} {count}\n", reason.name()));
-            let head = format!("packets: {} in, {passed} passed, {dropped} dropped\n", passed + dropped);
-            std::iter::once(head).chain(lines).collect()
-        }
-    };
-    crate::failure::print(&text, has_stdout || output.has_stdout());
 }

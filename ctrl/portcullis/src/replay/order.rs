@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use control::api::shape::Staged;
 use control::compile::NamedRule;
 use engine::verdict::Verdict;
 
@@ -16,6 +17,8 @@ pub struct Told {
     pub nic: Option<Arc<str>>,
     /// How the rule is called.
     pub rule: Option<NamedRule>,
+    /// What a staged rule would decide.
+    pub staged: Option<Staged>,
 }
 
 struct Line<'a> {

@@ -1,11 +1,14 @@
 //! What replay writes: verdict lines, the frames that passed, the summary.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use control::api::shape::{Staged, Would};
 use control::compile::NamedRule;
 use engine::reason::REASONS;
+use engine::staged::WouldBe;
 use engine::verdict::Verdict;
 use engine::{Reason, RuleId, Side};
 
@@ -148,6 +151,8 @@ pub struct Names<'n> {
     pub nic: Option<&'n str>,
     /// Of the rule.
     pub rule: Option<&'n NamedRule>,
+    /// What a staged rule would decide.
+    pub staged: Option<&'n Staged>,
 }
 
 /// All that replay writes.
@@ -160,6 +165,8 @@ pub struct Output {
     pub passed: u64,
     /// Packets that dropped.
     pub dropped: u64,
+    /// What staged rules would decide, by rule.
+    pub staged: BTreeMap<RuleId, Would>,
 }
 
 /// pcap's magic for nanosecond stamps, then version 2.4, no zone, no accuracy, snap length. The link type
@@ -230,6 +237,7 @@ impl Output {
             reasons: [0; REASONS],
             passed: 0,
             dropped: 0,
+            staged: BTreeMap::new(),
         })
     }
 
@@ -262,6 +270,17 @@ impl Output {
             Verdicts::File(pending) => write_line(&mut pending.writer, packet, side, verdict, names),
             Verdicts::Stdout(writer) => write_line(writer, packet, side, verdict, names),
         }
+    }
+
+    /// Counts what a staged rule would decide about a packet.
+    pub fn stage(&mut self, would_be: &WouldBe) {
+        let would = self.staged.entry(would_be.rule).or_default();
+        let (all, differing) = match would_be.allows {
+            true => (&mut would.pass, &mut would.pass_dropped),
+            false => (&mut would.drop, &mut would.drop_passed),
+        };
+        *all += 1;
+        *differing += u64::from(would_be.differs);
     }
 
     /// Puts the files in their places.
@@ -329,6 +348,10 @@ fn write_line(
     }
     if verdict.observed {
         writer.write_all(b",\"observed\":true")?;
+    }
+    if let Some(staged) = names.staged {
+        writer.write_all(b",\"staged\":")?;
+        serde_json::to_writer(&mut *writer, staged)?;
     }
     writer.write_all(b"}\n")
 }

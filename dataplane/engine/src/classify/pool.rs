@@ -88,6 +88,7 @@ mod tests {
             remote,
             deny: false,
             priority: 100,
+            staged: false,
         }
     }
 

@@ -85,7 +85,8 @@ impl Rng {
         let direction = self.pick(&[Direction::Inbound, Direction::Inbound, Direction::Outbound]);
         let priority = 1 + self.below(4) as u8;
         let id = RuleId(id);
-        Rule { id, direction, families, protocol, ports, remote, deny: self.one_in(4), priority }
+        let deny = self.one_in(4);
+        Rule { id, direction, families, protocol, ports, remote, deny, priority, staged: false }
     }
 
     fn query(&mut self) -> Query {

@@ -17,6 +17,8 @@ pub struct Draft {
     key: AddressKey,
     /// An address has come or gone since the index was made.
     is_index_stale: bool,
+    /// Policies with staged rules.
+    staged: usize,
 }
 
 impl Draft {
@@ -27,6 +29,7 @@ impl Draft {
             last_ending: Generation(0),
             settings,
             tunnels: false,
+            has_staged: false,
             policy_nics: 0,
             vlans: vec![NOWHERE; 4096].into_boxed_slice(),
             vnis: super::HashMap::default(),
@@ -37,7 +40,7 @@ impl Draft {
             policies: Vec::new(),
             members: Members::default(),
         };
-        Draft { snapshot, key, is_index_stale: false }
+        Draft { snapshot, key, is_index_stale: false, staged: 0 }
     }
 
     /// The key it was made with.
@@ -76,10 +79,15 @@ impl Draft {
     /// What stands under a policy's number. Numbers are dense.
     pub fn policy(&mut self, id: PolicyId, policy: Arc<Policy>) {
         let policies = &mut self.snapshot.policies;
+        self.staged += usize::from(policy.staged().is_some());
         match policies.get_mut(id.0 as usize) {
-            Some(place) => *place = policy,
+            Some(place) => {
+                self.staged -= usize::from(place.staged().is_some());
+                *place = policy;
+            }
             None => policies.push(policy),
         }
+        self.snapshot.has_staged = self.staged > 0;
     }
 
     /// A NIC's record.

@@ -32,7 +32,7 @@ pub struct Filter {
     pub passes: Option<bool>,
     /// A bit a reason, by its number.
     pub reasons: Option<u32>,
-    /// Decided by one of these, in ascending order.
+    /// Decided by one of these, in ascending order, or staged ones among them would decide.
     pub rules: Option<Box<[RuleId]>>,
     /// Of a NIC, this way.
     pub direction: Option<Direction>,
@@ -52,9 +52,9 @@ pub(super) fn has_ports(lane: &Lane) -> bool {
 }
 
 impl Filter {
-    /// True if a packet with this verdict fits.
+    /// True if a packet with this verdict, about which this staged rule would decide, fits.
     #[inline]
-    pub fn fits(&self, lane: &Lane, verdict: &Verdict) -> bool {
+    pub fn fits(&self, lane: &Lane, verdict: &Verdict, staged: Option<RuleId>) -> bool {
         let within = |range: &Addresses, addr: u128| {
             has_addresses(lane) && range.v6 == lane.v6 && range.first <= addr && addr <= range.last
         };
@@ -69,6 +69,9 @@ impl Filter {
             && self.port.is_none_or(|port| has_ports(lane) && (port == lane.sport || port == lane.dport))
             && self.local.as_ref().is_none_or(|local| within(local, lane.local()))
             && self.remote.as_ref().is_none_or(|remote| within(remote, lane.remote()))
-            && self.rules.as_ref().is_none_or(|rules| rules.binary_search(&verdict.rule).is_ok())
+            && self.rules.as_ref().is_none_or(|rules| {
+                let is_one = |rule: RuleId| rules.binary_search(&rule).is_ok();
+                is_one(verdict.rule) || staged.is_some_and(is_one)
+            })
     }
 }

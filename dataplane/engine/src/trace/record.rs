@@ -1,6 +1,7 @@
 //! One packet's verdict with what was read of the packet, in at most two cache lines.
 
 use crate::lane::{Fragment, Lane, What};
+use crate::staged::WouldBe;
 use crate::verdict::Verdict;
 use crate::{Direction, FlushEpoch, Generation, NicSlot, Reason, RuleId, SegmentKey, Side};
 
@@ -43,6 +44,8 @@ pub struct Record {
     pub captured: u32,
     /// Of a packet of a tombstone, what that is.
     pub disconnected: Option<Disconnected>,
+    /// What a staged rule would decide.
+    pub staged: Option<WouldBe>,
     /// Source port or ICMP identifier.
     pub sport: u16,
     /// Destination port, ICMP type and code, or ethertype.
@@ -91,6 +94,7 @@ impl Record {
             len: lane.len,
             captured: 0,
             disconnected: None,
+            staged: None,
             sport: lane.sport,
             dport: lane.dport,
             reach: lane.reach,

@@ -63,7 +63,7 @@ fn decisions_of_a_second_are_bounded_and_the_next_second_has_its_own() {
 fn each_condition_of_a_filter_is_one() {
     let (lane, verdict) = (tcp(40_000, 22), Verdict { rule: RuleId(7), ..drop_of(Reason::Denied, 5) });
     let host = |addr| Some(Addresses { v6: false, first: addr, last: addr });
-    let fits = |filter: Filter| filter.fits(&lane, &verdict);
+    let fits = |filter: Filter| filter.fits(&lane, &verdict, None);
     let one = |change: fn(&mut Filter)| {
         let mut filter = Filter::default();
         change(&mut filter);
@@ -91,16 +91,16 @@ fn each_condition_of_a_filter_is_one() {
     }
     // What passes because it is only observed passes.
     let observed = Verdict { observed: true, ..verdict };
-    assert!(one(|f| f.passes = Some(true)).fits(&lane, &observed));
+    assert!(one(|f| f.passes = Some(true)).fits(&lane, &observed, None));
     // Whose nobody's is has no direction; what is not IP has neither protocol nor address; a later fragment no port.
     let nobody = Verdict::nobody(Reason::UnknownDestination);
-    assert!(!one(|f| f.direction = Some(Direction::Inbound)).fits(&lane, &nobody));
+    assert!(!one(|f| f.direction = Some(Direction::Inbound)).fits(&lane, &nobody, None));
     let arp = Lane { what: What::Arp, ..Lane::default() };
     let anywhere = Addresses { v6: false, first: 0, last: u128::MAX };
-    assert!(!Filter { remote: Some(anywhere), ..Filter::default() }.fits(&arp, &nobody));
-    assert!(!one(|f| f.protocol = Some(0)).fits(&arp, &nobody));
+    assert!(!Filter { remote: Some(anywhere), ..Filter::default() }.fits(&arp, &nobody, None));
+    assert!(!one(|f| f.protocol = Some(0)).fits(&arp, &nobody, None));
     let later = Lane { fragment: Fragment::Later, what: What::LaterFragment, sport: 22, ..lane.clone() };
-    assert!(!one(|f| f.port = Some(22)).fits(&later, &verdict));
+    assert!(!one(|f| f.port = Some(22)).fits(&later, &verdict, None));
 }
 
 #[test]

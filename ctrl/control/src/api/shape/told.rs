@@ -1,9 +1,11 @@
 //! What is told of single packets.
 
+use engine::staged::WouldBe;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Side;
+use crate::compile::NamedRule;
 
 /// One packet's verdict as it happened: `replay`'s keys, and more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -59,6 +61,10 @@ pub struct Told {
     /// It would drop, and observe mode let it pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub observed: bool,
+    /// What a staged rule would decide; left out where none would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub staged: Option<Staged>,
     /// Of a packet of a disconnected connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
@@ -67,6 +73,38 @@ pub struct Told {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub rule_text: Option<String>,
+}
+
+/// What a staged rule would decide about a packet, if it were enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Staged {
+    /// The rule: group#position.
+    pub rule: String,
+    /// The same by its identity.
+    pub rule_id: String,
+    /// `pass` or `drop`.
+    pub verdict: String,
+    /// The packet's verdict is another.
+    pub differs: bool,
+}
+
+impl Staged {
+    /// What was found of a packet, by the rule's name.
+    pub fn of(would_be: &WouldBe, rule: &NamedRule) -> Staged {
+        Staged {
+            rule: rule.name.to_string(),
+            rule_id: rule.identity.to_string(),
+            verdict: if would_be.allows { "pass" } else { "drop" }.to_owned(),
+            differs: would_be.differs,
+        }
+    }
+
+    /// The same as one line.
+    pub fn in_words(&self) -> String {
+        let Staged { rule, rule_id, verdict, differs } = self;
+        let differs = if *differs { "another verdict" } else { "the same verdict" };
+        format!("{verdict} by {rule} ({rule_id}) if it were enforced: {differs}")
+    }
 }
 
 /// How a connection was disconnected.

@@ -19,6 +19,29 @@ struct Rule {
     number: Option<RuleId>,
 }
 
+impl Rule {
+    /// What it would do, and what was done: packets.
+    fn stage(&self, taken: &Taken, labels: &[Arc<str>; 3], family: &mut Family) {
+        let mut sums = [[0; 2]; 2];
+        for rules in taken.workers.iter().map(|met| &met.cells.rules) {
+            let Some(number) = self.number else { continue };
+            let differing = rules.differing(number);
+            let would = [rules.opened(number), rules.denied(number)];
+            for (sum, (all, differing)) in sums.iter_mut().zip(would.into_iter().zip(differing)) {
+                sum[0] += all.saturating_sub(differing);
+                sum[1] += differing;
+            }
+        }
+        for (would, sum) in ["pass", "drop"].into_iter().zip(sums) {
+            let other = if would == "pass" { "drop" } else { "pass" };
+            for (verdict, count) in [would, other].into_iter().zip(sum) {
+                let [project, group, id] = labels.clone();
+                family.push([project, group, id, would.into(), verdict.into()], count);
+            }
+        }
+    }
+}
+
 /// A group as it was when its rules were listed.
 struct Group {
     group: Arc<SecurityGroup>,
@@ -46,7 +69,7 @@ impl Listed {
         }
     }
 
-    pub fn families(&self, taken: &Taken) -> [Family; 3] {
+    pub fn families(&self, taken: &Taken) -> [Family; 4] {
         const RULE: &[&str] = &["project", "group", "rule_id"];
         let mut connections =
             Family::new("rule_connections", Kind::Counter, RULE, "Connections that the rule has let open.");
@@ -55,6 +78,12 @@ impl Listed {
             Kind::Counter,
             RULE,
             "Packets that the rule has denied, or would have where drops are only observed.",
+        );
+        let mut staged = Family::new(
+            "rule_staged_packets",
+            Kind::Counter,
+            &["project", "group", "rule_id", "would", "verdict"],
+            "Packets about which the staged rule would decide, by what it would do and what was done.",
         );
         let mut info = Family::new(
             "rule",
@@ -65,18 +94,23 @@ impl Listed {
         for (key, group) in &self.0 {
             for rule in &group.rules {
                 let labels = [key.project.clone(), key.name.clone(), rule.id.clone()];
+                if rule.meaning.staged {
+                    rule.stage(taken, &labels, &mut staged);
+                }
                 let (mut opened, mut refused) = (0, 0);
                 for cells in taken.workers.iter().map(|met| &met.cells) {
                     opened += rule.number.map_or(0, |number| cells.rules.opened(number));
                     refused += rule.number.map_or(0, |number| cells.rules.denied(number));
                 }
-                connections.push(labels.clone(), opened);
-                denied.push(labels.clone(), refused);
+                if !rule.meaning.staged {
+                    connections.push(labels.clone(), opened);
+                    denied.push(labels.clone(), refused);
+                }
                 let [project, group, id] = labels;
                 info.push([project, group, id, rule.position.clone(), rule.description.clone()], 1);
             }
         }
-        [connections, denied, info]
+        [connections, denied, staged, info]
     }
 }
 
