@@ -126,7 +126,7 @@ fn staged_3_9_only_what_the_rules_decide_is_asked_about() {
 fn staged_3_9_fragments_follow_their_first_which_alone_is_asked_about() {
     let mut s = Scenario::new(&one(&[STAGED_DNS]));
     let [first, later] = {
-        let mut fragments = udp(C, D).payload(&[7; 64]).fragments(24).into_iter();
+        let mut fragments = udp(C, D).payload([7; 64]).fragments(24).into_iter();
         [fragments.next().unwrap(), fragments.next().unwrap()]
     };
     assert_eq!(s.bytes(Side::Outside, first), "no-rule (staged: pass by web#0)");

@@ -130,6 +130,7 @@ fn every_family_of_the_interfaces_page_is_there_with_its_labels() {
         "disconnected_total ",
         "rule_connections_total project,group,rule_id",
         "rule_denied_packets_total project,group,rule_id",
+        "rule_staged_packets_total project,group,rule_id,would,verdict",
         "rule_info project,group,rule_id,position,description",
         "flow_records_total sink,outcome",
         "trace_records_total outcome",

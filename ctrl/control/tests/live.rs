@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use control::api::shape::{Receipt, State};
+use control::api::shape::{LineChange, Receipt, State, Would};
 use control::commit::Committer;
 use control::config::Config;
 use control::document::{Limits, Parsed, parse_policy};
@@ -13,9 +13,10 @@ use crossbeam::channel::{Receiver, bounded};
 use engine::cells::{Cells, Population};
 use engine::conntrack::{Entry, key_meta};
 use engine::snapshot::Snapshot;
+use engine::staged::WouldBe;
 use engine::time::Now;
 use engine::worker::{Answer, Connection, Question};
-use engine::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason};
+use engine::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason, RuleId};
 
 const POLICY: &str = "
 vpcs: [{ name: prod, segment: { untagged: true } }]
@@ -322,4 +323,34 @@ fn a_document_that_takes_away_more_than_its_share_is_refused() {
         let done = rig.apply(file);
         assert_eq!(matches!(done, Err(Refused::TakesAway { .. })), is_refused, "{before} to {after}");
     }
+}
+
+#[test]
+fn a_staged_rule_disconnects_nobody_until_it_is_promoted_and_is_listed_with_what_it_would_have_done() {
+    let mut rig = Rig::new();
+    let with =
+        |rule: &str| document(&POLICY.replace("22 }]", &format!("22 }}, {{ direction: inbound{rule} }}]")));
+    let staged = rig.acknowledged(with(", action: deny, priority: 1, staged: true"));
+    assert_eq!((staged.disconnected, staged.flushed.len(), staged.generation), (0, 0, 2));
+    assert_eq!(staged.changes[1].text, "staged: deny inbound any from everyone");
+    let rule = RuleId(1);
+    rig.cells[0].rules.count_opened(RuleId(0));
+    rig.cells[1].rules.count_would_be(&WouldBe { rule, allows: false, differs: true });
+    rig.cells[0].rules.count_would_be(&WouldBe { rule, allows: false, differs: false });
+    let rules = rig.live.rules_after(None, usize::MAX);
+    let would = Would { pass: 0, pass_dropped: 0, drop: 2, drop_passed: 1 };
+    assert_eq!([rules[0].would, rules[1].would], [None, Some(would)]);
+    assert_eq!([rules[0].connections, rules[1].connections, rules[1].denied], [1, 0, 0]);
+    assert!(!rules[0].staged && rules[1].staged && rules[..2].iter().all(|rule| rule.since.is_some()));
+    let text = rig.live.figures().iter().map(|family| format!("{family:?}")).collect::<String>();
+    assert!(text.contains("rule_staged_packets"), "{text}");
+    let promoted = rig.acknowledged(with(", action: deny, priority: 1"));
+    assert_eq!(promoted.flushed, ["one"]);
+    let lines: Vec<_> = promoted.changes[1..].iter().map(|line| (line.change, line.text.as_str())).collect();
+    let expected = [
+        (LineChange::Removed, "staged: deny inbound any from everyone"),
+        (LineChange::Added, "deny inbound any from everyone"),
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(rig.live.rules_after(None, usize::MAX)[1].denied, 0, "it counts from 0");
 }

@@ -189,7 +189,7 @@ const REFUSED: &[(&str, &str)] = &[
   - name: g
     rules:
       - { direction: inbound, port: 22 }",
-        r#"4:31: security_groups[0].rules[0]: "port" is no key here; allowed: direction, ethertype, protocol, ports, icmp_type, icmp_code, remote, remote_group, remote_address_group, action, priority, description"#,
+        r#"4:31: security_groups[0].rules[0]: "port" is no key here; allowed: direction, ethertype, protocol, ports, icmp_type, icmp_code, remote, remote_group, remote_address_group, action, priority, description, staged"#,
     ),
     (
         "security_groups:
@@ -215,6 +215,21 @@ security_groups:
       - &ssh { direction: inbound, protocol: tcp, ports: 22 }
       - *ssh",
         "5:9: security_groups[0].rules[1]: a rule of the same meaning stands in line 4 already; allowed: once",
+    ),
+    (
+        "
+security_groups:
+  - name: g
+    rules: [{ direction: inbound, staged: later }]",
+        "4:43: security_groups[0].rules[0].staged: \"later\" is no switch; allowed: true, false",
+    ),
+    (
+        "
+security_groups:
+  - name: g
+    staged: true
+    rules: [{ direction: inbound, staged: false }]",
+        "5:43: security_groups[0].rules[0].staged: false in a group that is staged; allowed: true, or left out: all of its rules are",
     ),
 ];
 

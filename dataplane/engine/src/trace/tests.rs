@@ -110,7 +110,7 @@ fn one_in_so_many_of_those_that_fit_is_told_and_each_watch_counts_its_own() {
     let verdict = drop_of(Reason::NoRule, 1);
     for n in 0..12u16 {
         let lane = tcp(1000 + n, if n % 2 == 0 { 22 } else { 80 });
-        let wanted = interest.wanted(&lane, &verdict);
+        let wanted = interest.wanted(&lane, &verdict, None);
         interest.tell(record(&lane, &verdict, wanted), &[]);
     }
     interest.records.publish();
@@ -132,7 +132,7 @@ fn bytes_come_whole_up_to_the_snap_length_or_not_at_all() {
     let frame: Vec<u8> = (0..200).collect();
     for port in [80, 80, 80, 22] {
         let lane = tcp(1000, port);
-        let wanted = interest.wanted(&lane, &verdict);
+        let wanted = interest.wanted(&lane, &verdict, None);
         interest.tell(record(&lane, &verdict, wanted), &frame);
     }
     interest.pieces.as_mut().unwrap().publish();
