@@ -131,3 +131,56 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     let late = ["--outside", "outside.pcap", "--events", "events.yaml", "--trace", "-", "--nic", "second"];
     assert_eq!(setup.stdout(&late), "");
 }
+
+#[test]
+fn staged_rules_are_told_alike_by_verdicts_trace_capture_and_summary_and_change_no_verdict() {
+    const STAGED: &str = r#"
+      - { direction: inbound, protocol: tcp, ports: 53-80, staged: true }
+      - { direction: inbound, protocol: udp, remote: 192.0.2.0/29, action: deny, priority: 1, staged: true }
+"#;
+    let setup = Setup::new();
+    traffic(&setup);
+    let reasons = |line: &str| [value(line)["reason"].clone(), value(line)["rule"].clone()];
+    let plain: Vec<_> = setup.lines(&BOTH).iter().map(|line| reasons(line)).collect();
+    let rule = "      - { direction: outbound, protocol: udp }\n";
+    setup.write("policy.yaml", POLICY.replace(rule, &format!("{rule}{}", STAGED.trim_start_matches('\n'))));
+    let more = ["--verdicts", "verdicts", "--trace", "trace", "-o", "json"];
+    let summary = value(&setup.stdout(&[&BOTH[..], &more].concat()));
+    let read = |name: &str| std::fs::read_to_string(setup.path(name)).unwrap();
+    let (verdicts, trace) = (read("verdicts"), read("trace"));
+    assert_eq!(verdicts.lines().map(reasons).collect::<Vec<_>>(), plain);
+    let mut counts = [[0u64; 2]; 2];
+    for (verdict, told) in verdicts.lines().zip(trace.lines()) {
+        let (verdict, told) = (value(verdict), value(told));
+        assert_eq!(verdict["staged"], told["staged"], "{told}");
+        let Some(staged) = verdict["staged"].as_object() else { continue };
+        let (rule, would) = (staged["rule"].as_str().unwrap(), staged["verdict"].as_str().unwrap());
+        assert_eq!(would, if rule == "open#2" { "pass" } else { "drop" });
+        assert_eq!(staged["differs"], (would == "pass") != (verdict["reason"] == "new"), "{verdict}");
+        assert!(told["why"].as_str().unwrap().contains("if it were enforced"), "{told}");
+        let count = &mut counts[usize::from(would == "drop")];
+        count[0] += 1;
+        count[1] += u64::from(staged["differs"] == true);
+    }
+    assert!(counts.iter().all(|count| count[0] > 100) && counts[1][1] > 10, "{counts:?}");
+    let [[pass, pass_dropped], [drop, drop_passed]] = counts;
+    assert_eq!(
+        [&summary["staged"][0]["would"], &summary["staged"][1]["would"]],
+        [
+            &json!({ "pass": pass, "pass_dropped": pass_dropped, "drop": 0, "drop_passed": 0 }),
+            &json!({ "pass": 0, "pass_dropped": 0, "drop": drop, "drop_passed": drop_passed }),
+        ]
+    );
+    let table = setup.stdout(&BOTH);
+    let line = format!("would pass 0 (0 of them dropped) and drop {drop} ({drop_passed} of them passed)\n");
+    assert!(table.contains("staged: open#3 (r-") && table.contains(&line), "{table}");
+    // A filter by a staged rule finds what it would decide.
+    setup.stdout(
+        &[&BOTH[..], &["--trace", "trace", "--rule", "open#3", "--capture", "staged.pcapng"]].concat(),
+    );
+    assert_eq!(read("trace").lines().count() as u64, drop);
+    let captured = std::fs::read(setup.path("staged.pcapng")).unwrap();
+    let comment = b" staged=open#3 staged_id=r-";
+    let comments = captured.windows(comment.len()).filter(|bytes| bytes == comment).count();
+    assert_eq!(comments as u64, drop);
+}
