@@ -2,9 +2,11 @@
 
 mod replay;
 
+use engine::Side;
 use replay::*;
 use serde_json::{Value, json};
 use testkit::frame::*;
+use testkit::oracle::{Oracle, Sight};
 use testkit::pcap::{self, Format};
 use testkit::rng::Rng;
 
@@ -13,10 +15,15 @@ fn value(line: &str) -> Value {
 }
 
 /// A hundred thousand packets of every kind: questions and answers, of few ends, so that all reasons come up.
-fn traffic(setup: &Setup) {
+fn traffic(setup: &Setup) -> [Vec<pcap::Record>; 2] {
+    traffic_of(setup, 500)
+}
+
+/// The same from so many ports of each end.
+fn traffic_of(setup: &Setup, ports: usize) -> [Vec<pcap::Record>; 2] {
     let mut rng = Rng::new(41);
     let mut one = |side: usize| -> Vec<u8> {
-        let (port, other) = (4000 + rng.below(500) as u16, [53, 54, 80][rng.below(3)]);
+        let (port, other) = (4000 + rng.below(ports) as u16, [53, 54, 80][rng.below(3)]);
         let remote = format!("192.0.2.{}:{port}", 1 + rng.below(20));
         let local = format!("10.5.6.{}:{other}", 7 + rng.below(10) / 9);
         let (src, dst) = if side == 0 { (&local, &remote) } else { (&remote, &local) };
@@ -28,14 +35,15 @@ fn traffic(setup: &Setup) {
             _ => udp(src.as_str(), dst.as_str()).payload([7; 20]).frame(),
         }
     };
-    for (side, name) in ["inside", "outside"].into_iter().enumerate() {
+    [(0, "inside"), (1, "outside")].map(|(side, name)| {
         let frames: Vec<_> = (0..50_000).map(|_| one(side)).collect();
         let mut records = pcap::records(1_700_000_000_000_000_000, frames);
         for (record, n) in records.iter_mut().zip(0..) {
             record.time = 1_700_000_000_000_000_000 + n * 1_000_000;
         }
         pcap::write(setup.path(&format!("{name}.pcap")), Format::MICRO, &records).unwrap();
-    }
+        records
+    })
 }
 
 const BOTH: [&str; 4] = ["--inside", "inside.pcap", "--outside", "outside.pcap"];
@@ -130,6 +138,60 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     setup.write("events.yaml", "[{at: 1, file: second.yaml}]");
     let late = ["--outside", "outside.pcap", "--events", "events.yaml", "--trace", "-", "--nic", "second"];
     assert_eq!(setup.stdout(&late), "");
+}
+
+#[test]
+fn trace_verdicts_and_oracle_agree_on_a_hundred_thousand_packets_and_a_capture_of_all_holds_them() {
+    // Nothing ends by itself, so that no verdict is a matter of moments.
+    const LASTING: &str = "[timeouts]\ntcp_syn = 3600\nicmp = 3600\none_way = 3600\ntwo_way = 3600\n";
+    let setup = Setup::new();
+    let sides = traffic_of(&setup, 20);
+    setup.write("config.toml", LASTING);
+    let more =
+        ["--config", "config.toml", "--verdicts", "verdicts", "--trace", "trace", "--capture", "all.pcapng"];
+    setup.stdout(&[&BOTH[..], &more].concat());
+    let read = |name: &str| std::fs::read_to_string(setup.path(name)).unwrap();
+    let (verdicts, trace) = (read("verdicts"), read("trace"));
+    let comments = std::fs::read(setup.path("all.pcapng")).unwrap();
+    let comments = String::from_utf8_lossy(&comments);
+    let mut comments = comments.split("verdict=").skip(1);
+    let config = control::config::parse_config(LASTING, "config").unwrap();
+    let policy = control::document::parse_policy(POLICY, "policy", &config.policy.limits).unwrap().policy;
+    let start_ns = sides[0][0].time;
+    let mut oracle = Oracle::new(&config, start_ns, 1);
+    let generation = oracle.commit(&policy, start_ns).unwrap();
+    oracle.adopt(0, generation);
+    let mut lines = verdicts.lines().zip(trace.lines());
+    for (inside, outside) in sides[0].iter().zip(&sides[1]) {
+        for (record, side) in [(inside, Side::Inside), (outside, Side::Outside)] {
+            let expected = oracle.judge(&Sight {
+                worker: 0,
+                time_ns: record.time,
+                side,
+                frame: &record.data,
+                original_len: record.data.len(),
+                refusal: None,
+                holds: None,
+                in_vain: false,
+            });
+            assert!(!expected.ambiguous);
+            let (verdict, told) = lines.next().unwrap();
+            let comment = comments.next().unwrap();
+            for line in [value(verdict), value(told)] {
+                let pass = if expected.pass { "pass" } else { "drop" };
+                assert_eq!([&line["verdict"], &line["reason"]], [pass, expected.reason], "{line}");
+                assert_eq!(
+                    [&line["nic"], &line["rule"]],
+                    [&json!(expected.nic), &json!(expected.rule)],
+                    "{line}"
+                );
+                let rule = expected.rule.as_deref().unwrap_or("-");
+                let said = format!("{pass} reason={} rule={rule} ", expected.reason);
+                assert!(comment.starts_with(&said), "{said}");
+            }
+        }
+    }
+    assert!(lines.next().is_none() && comments.next().is_none());
 }
 
 #[test]
