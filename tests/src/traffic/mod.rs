@@ -329,7 +329,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(edits.len(), 16, "{edits:?}");
+        assert_eq!(edits.len(), 18, "{edits:?}");
         assert!(valid * 4 > all * 3, "only {valid} of {all} documents are valid");
     }
 }
