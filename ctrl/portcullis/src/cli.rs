@@ -2,6 +2,7 @@
 
 mod edits;
 mod packets;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use crate::failure::{Failure, print};
 pub use edits::{Edit, GroupCommand, NicCommand, RuleCommand};
 pub use packets::{Capture, Extcap, PARAMETERS, Packets, Trace, Why, with_extcap};
+pub use top::Top;
 
 /// Bare-metal virtual firewall that enforces cloud security groups on DPDK ports.
 #[derive(Debug, Parser)]
@@ -47,6 +49,8 @@ pub enum Command {
     Export(Export),
     /// Show the running appliance's state
     Show(Show),
+    /// Show traffic, load, drops, rules and changes as they go by, from the stats page alone
+    Top(Top),
     /// Add, replace or delete a security group
     Group {
         /// What to do

@@ -40,6 +40,11 @@ impl Failure {
         Failure { message: word(self.message), ..self }
     }
 
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says so on standard error.
     pub fn report(self) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "portcullis: {}", self.message);

@@ -9,6 +9,7 @@ mod failure;
 mod flow;
 mod input;
 mod replay;
+mod top;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Wait(args) => client::wait(&args),
         Command::Export(args) => client::export(&args),
         Command::Show(args) => client::show(&args),
+        Command::Top(args) => top::run(&args),
         Command::Connections(args) => client::connections(&args),
         Command::Group { command } => client::group(&command),
         Command::Rule { command } => client::rule(&command),

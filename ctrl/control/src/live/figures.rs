@@ -1,9 +1,10 @@
-//! Everything that is counted, as one list of families: what `/metrics` and the stats page show.
+//! Everything that is counted, as one list of families: what `/metrics` and the stats page show, and [what only the page](page) does.
 //!
 //! The lock that changes hold is taken for as long as it takes to note who is there. Counters are read after it, from the cells that
 //! workers write and anybody reads.
 
 mod nics;
+mod page;
 mod rules;
 mod workers;
 
@@ -34,6 +35,7 @@ pub(super) struct Gatherer {
 
 /// One worker as it was met.
 struct Met {
+    core: usize,
     cells: Arc<Cells>,
     capacity: u32,
     polls: Polls,
@@ -60,10 +62,21 @@ impl Live {
     /// Everything that is counted, by now. Counters never run back from one call to the next, but where a NIC's or a rule's series has
     /// gone with it and has come back.
     pub fn figures(&self) -> Vec<Family> {
+        self.gathered(|_, _, _| Vec::new())
+    }
+
+    /// The same, and what the stats page shows beside.
+    pub fn page_figures(&self) -> Vec<Family> {
+        self.gathered(|taken, ports, nics| page::families(self, taken, ports, nics))
+    }
+
+    fn gathered(&self, beside: impl FnOnce(&Taken, &[PortCounters], usize) -> Vec<Family>) -> Vec<Family> {
         let mut gatherer = self.shared.gatherer.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = self.inner().taken(&mut gatherer);
         let ports = (self.shared.ports.lock().unwrap_or_else(PoisonError::into_inner))();
-        gatherer.families(&taken, &ports, self)
+        let mut all = gatherer.families(&taken, &ports, self);
+        all.extend(beside(&taken, &ports, gatherer.nics.len()));
+        all
     }
 }
 
@@ -79,6 +92,7 @@ impl Inner {
             // Each publication is one generation more. Who holds none takes the newest before it judges.
             let behind = self.publisher.held(id).map_or(0, |held| newest.saturating_sub(held.get()));
             Met {
+                core: worker.core,
                 cells: worker.cells.clone(),
                 capacity: worker.capacity,
                 polls: (worker.polls)(),

@@ -50,7 +50,7 @@ pub fn end(live: &Live, writer: &Mutex<Writer>) {
 }
 
 fn write(live: &Live, writer: &Mutex<Writer>) {
-    let figures = live.figures();
+    let figures = live.page_figures();
     if let Err(error) = writer.lock().unwrap_or_else(PoisonError::into_inner).write(&figures) {
         warn!("the stats page is not written: {error}");
     }
