@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::exit;
 
 /// The libraries whose symbols we call; drivers are plugins that EAL loads by itself.
-const LIBRARIES: [&str; 4] = ["rte_eal", "rte_mempool", "rte_mbuf", "rte_ethdev"];
+const LIBRARIES: [&str; 5] = ["rte_eal", "rte_mempool", "rte_mbuf", "rte_ethdev", "rte_telemetry"];
 
 /// Every function of DPDK that is called as it is; static inlines come as `shim_*`.
 const FUNCTIONS: &str = "shim_.*\
@@ -18,10 +18,12 @@ const FUNCTIONS: &str = "shim_.*\
         |start|stop|close|set_mtu|get_mtu|rss_hash_conf_get|rss_hash_update|rss_reta_update|rss_reta_query|socket_id)\
     |rte_eth_(rx|tx)_queue_setup\
     |rte_eth_(promiscuous|allmulticast)_(enable|get)\
-    |rte_eth_(stats_get|macaddr_get)";
+    |rte_eth_(stats_get|macaddr_get)\
+    |rte_telemetry_register_cmd\
+    |rte_tel_data_(alloc|free|start_dict|start_array|add_dict_u64|add_dict_string|add_dict_container|add_array_string)";
 
 const CONSTANTS: &str = "SHIM_.*|RTE_MAX_ETHPORTS|RTE_ETH_NAME_MAX_LEN|RTE_ETH_RETA_GROUP_SIZE\
-    |RTE_PKTMBUF_HEADROOM|RTE_MEMPOOL_NAMESIZE|RTE_ETH_MQ_RX_.*";
+    |RTE_PKTMBUF_HEADROOM|RTE_TEL_MAX_STRING_LEN|RTE_MEMPOOL_NAMESIZE|RTE_ETH_MQ_RX_.*";
 
 /// Types with bit fields, packing or unions that bindgen can't lay out, or whose inside is no business of ours.
 const OPAQUE: &str =

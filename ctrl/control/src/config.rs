@@ -52,10 +52,18 @@ pub struct Config {
 }
 
 /// DPDK's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eal {
     /// Arguments as DPDK takes them, none of which chooses cores.
     pub args: Vec<String>,
+    /// Whether DPDK's telemetry answers, with commands of the appliance's own.
+    pub telemetry: bool,
+}
+
+impl Default for Eal {
+    fn default() -> Self {
+        Eal { args: Vec::new(), telemetry: true }
+    }
 }
 
 /// A pair of ports.

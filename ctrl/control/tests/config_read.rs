@@ -45,6 +45,7 @@ fn every_key_is_read() {
         r#"
 [eal]
 args = ["--no-huge", "-n4"]
+telemetry = false
 [[wire]]
 name = "w"
 inside = "a"
@@ -91,6 +92,7 @@ path = "/s"
 "#,
     );
     assert_eq!(read.eal.args, ["--no-huge", "-n4"]);
+    assert!(!read.eal.telemetry && config("").eal.telemetry);
     assert_eq!(read.workers.cores, [2, 3]);
     let conntrack = &read.conntrack;
     assert_eq!((conntrack.capacity, conntrack.unconfirmed_share), (10, 1.0));

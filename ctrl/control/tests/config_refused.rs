@@ -22,7 +22,12 @@ args = []",
     (
         "[eal]
 arg = []",
-        r#"2:1: eal: "arg" is no key here; allowed: args"#,
+        r#"2:1: eal: "arg" is no key here; allowed: args, telemetry"#,
+    ),
+    (
+        r#"[eal]
+telemetry = "on""#,
+        r#"2:13: eal.telemetry: "on" is no switch; allowed: true, false"#,
     ),
     (
         r#"[eal]

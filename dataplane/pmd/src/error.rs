@@ -14,6 +14,13 @@ pub enum Error {
     Eal(String),
     /// A thread could not be registered with EAL.
     Thread(String),
+    /// A command of telemetry could not be registered.
+    Telemetry {
+        /// The command.
+        command: String,
+        /// What DPDK said.
+        reason: String,
+    },
     /// A pool of buffers could not be made.
     Mempool {
         /// The pool's name.
@@ -72,6 +79,7 @@ impl fmt::Display for Error {
             Self::Argument(arg) => write!(f, "an EAL argument holds a NUL byte: {arg:?}"),
             Self::Eal(reason) => write!(f, "EAL does not start: {reason}"),
             Self::Thread(reason) => write!(f, "a thread can't be registered with EAL: {reason}"),
+            Self::Telemetry { command, reason } => write!(f, "{command} is not registered: {reason}"),
             Self::Mempool { name, reason } => write!(f, "the buffer pool {name} can't be made: {reason}"),
             Self::NoSuchPort { name, reason: Some(reason), .. } => {
                 write!(f, "the port {name} did not come up: {reason}")

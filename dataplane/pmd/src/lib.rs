@@ -36,6 +36,7 @@ mod mempool;
 mod port;
 mod queue;
 mod rss;
+mod telemetry;
 
 pub use capture::{Level, listen};
 pub use eal::{Eal, ThreadGuard};
@@ -46,3 +47,4 @@ pub use mempool::{DEFAULT_DATA_ROOM, Mempool, data_room, megabytes_without_huge_
 pub use port::{Config, Configured, FRAME_OVERHEAD, Link, Place, Port, Started, Stats};
 pub use queue::{Queue, Receiving, Sending};
 pub use rss::Rss;
+pub use telemetry::{Answer, Field};

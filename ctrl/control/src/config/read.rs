@@ -131,7 +131,8 @@ fn distinct<'t, T: PartialEq>(
 
 fn eal(table: &Node, faults: &mut Faults) -> Eal {
     let mut eal = Eal::default();
-    let Some(fields) = table.keys(&["args"], faults) else { return eal };
+    let Some(fields) = table.keys(&["args", "telemetry"], faults) else { return eal };
+    set(&mut eal.telemetry, &fields, "telemetry", faults, Node::bool);
     let args = faults.take(fields.items("args", "arguments of DPDK")).unwrap_or_default();
     eal.args = args.iter().filter_map(|node| faults.take(eal_arg(node))).collect();
     eal

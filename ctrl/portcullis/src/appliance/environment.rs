@@ -1,7 +1,8 @@
 //! What DPDK is started with: the operator's arguments, and what they leave open.
 
-use std::fs;
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use control::config::Config;
 use engine::io::BURST;
@@ -13,6 +14,10 @@ use engine::worker::ring_for;
 pub const PORT_RING: u16 = 1024;
 /// Buffers that a thread's cache may hold, see `pmd::Mempool`.
 const THREAD_CACHE: usize = 384;
+const NO_TELEMETRY: &str = "--no-telemetry";
+
+/// What the names of our files and of telemetry's socket begin with.
+const PREFIX: &str = "portcullis";
 
 /// Options that say how much of which memory there should be, or that there are no huge pages.
 const WISHES: [&str; 6] =
@@ -65,16 +70,78 @@ impl Environment {
                 .any(|option| has(option));
         // Appliances side by side: nothing of one's memory has a name that another could meet.
         if no_huge && !shares_files {
-            args.extend(["--no-shconf", "--file-prefix=portcullis"].map(str::to_owned));
+            args.push("--no-shconf".to_owned());
         } else if !no_huge && !shares_files && !has("--legacy-mem") {
             args.push("--in-memory".to_owned());
         }
-        if !has("--telemetry") && !has("--no-telemetry") {
-            args.push("--no-telemetry".to_owned());
+        // Other programs over DPDK have "rte", and a secondary process its primary's.
+        if !has("--file-prefix") && !has("--proc-type") {
+            args.push(format!("--file-prefix={PREFIX}"));
+        }
+        if !config.eal.telemetry && !has("--telemetry") && !has("--no-telemetry") {
+            args.push(NO_TELEMETRY.to_owned());
         }
         args.extend(given.iter().cloned());
         Environment { args, buffers, data_room, warnings }
     }
+
+    /// Whether DPDK is to answer for itself.
+    pub fn has_telemetry(&self) -> bool {
+        let mut said = self.args.iter().rev().filter_map(|arg| match &**arg {
+            "--telemetry" => Some(true),
+            NO_TELEMETRY => Some(false),
+            _ => None,
+        });
+        said.next().unwrap_or(true)
+    }
+
+    /// Does without telemetry where its socket has no place: EAL would not start.
+    pub fn look_for_a_place(&mut self, runtime: &Path) {
+        if !self.has_telemetry() {
+            return;
+        }
+        let directory = runtime.join("dpdk").join(self.prefix());
+        if let Err(error) = can_hold_a_socket(&directory) {
+            self.warnings.push(format!(
+                "DPDK's telemetry is off: its socket has no place in {}: {error} (RUNTIME_DIRECTORY or XDG_RUNTIME_DIR names another \
+                 place, [eal] telemetry = false does without)",
+                directory.display()
+            ));
+            self.args.push(NO_TELEMETRY.to_owned());
+        }
+    }
+
+    /// What the operator's arguments or ours call the files; EAL's own name otherwise.
+    fn prefix(&self) -> &str {
+        let mut prefix = "rte";
+        for (at, arg) in self.args.iter().enumerate() {
+            match arg.strip_prefix("--file-prefix") {
+                Some("") => prefix = self.args.get(at + 1).map_or(prefix, String::as_str),
+                Some(rest) => prefix = rest.strip_prefix('=').unwrap_or(prefix),
+                None => {}
+            }
+        }
+        prefix
+    }
+}
+
+/// Where EAL keeps what belongs to a run, by its own rules.
+pub fn runtime_directory() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let directory = set("RUNTIME_DIRECTORY").or_else(|| {
+        let is_root = rustix::process::getuid().is_root();
+        if is_root { Some("/var/run".into()) } else { set("XDG_RUNTIME_DIR") }
+    });
+    directory.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+}
+
+/// Tries it, with the longest name that the socket may get.
+fn can_hold_a_socket(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let path = directory.join(format!("dpdk_telemetry.try.{}", std::process::id()));
+    let tried = UnixListener::bind(&path);
+    let _ = fs::remove_file(&path);
+    tried.map(drop)
 }
 
 /// Buffers that never run out: every ring full at once, every cache too, all fragments held that may be, and what devices keep for themselves.
@@ -158,6 +225,44 @@ mod tests {
         let started = environment(&["--no-huge", "-m", "512", "--file-prefix=mine"], false);
         assert_eq!(started.args[started.args.len() - 4..], ["--no-huge", "-m", "512", "--file-prefix=mine"]);
         assert_eq!(started.args.iter().filter(|arg| arg.contains("file-prefix") || *arg == "-m").count(), 2);
+    }
+
+    #[test]
+    fn telemetry_is_on_under_a_prefix_of_its_own_unless_somebody_wants_it_otherwise() {
+        for hugepages in [true, false] {
+            let started = environment(&[], hugepages);
+            assert!(started.has_telemetry() && started.prefix() == "portcullis", "{:?}", started.args);
+        }
+        assert!(!environment(&["--no-telemetry"], true).has_telemetry());
+        for args in [&["--file-prefix=mine"][..], &["--file-prefix", "mine"]] {
+            let started = environment(args, true);
+            assert_eq!(started.prefix(), "mine");
+            assert_eq!(started.args.iter().filter(|arg| arg.starts_with("--file-prefix")).count(), 1);
+        }
+        assert_eq!(environment(&["--proc-type=secondary"], true).prefix(), "rte");
+        let mut config = Config::default();
+        config.eal.telemetry = false;
+        let room =
+            |args: &[&str]| Room { args: args.iter().map(ToString::to_string).collect(), buffer: 1522 };
+        assert!(!Environment::new(&config, &room(&[]), 0, true).has_telemetry());
+        assert!(Environment::new(&config, &room(&["--telemetry"]), 0, true).has_telemetry());
+    }
+
+    #[test]
+    fn where_telemetry_has_no_place_it_is_off_with_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut started = environment(&[], true);
+        started.look_for_a_place(directory.path());
+        assert!(started.has_telemetry() && started.warnings.is_empty());
+        assert_eq!(fs::read_dir(directory.path().join("dpdk/portcullis")).unwrap().count(), 0);
+        fs::write(directory.path().join("file"), "").unwrap();
+        // No directory, and none whose name leaves room for a socket's.
+        for place in [directory.path().join("file"), directory.path().join("x".repeat(100))] {
+            let mut started = environment(&[], true);
+            started.look_for_a_place(&place);
+            assert!(!started.has_telemetry());
+            assert!(started.warnings[0].starts_with("DPDK's telemetry is off: "), "{:?}", started.warnings);
+        }
     }
 
     #[test]

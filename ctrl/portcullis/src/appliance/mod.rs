@@ -14,6 +14,7 @@ mod reload;
 mod service;
 mod stats;
 mod swap;
+mod telemetry;
 mod watch;
 mod workers;
 
@@ -218,6 +219,7 @@ struct Dataplane {
     secret: Secret,
     pool: Mempool,
     eal: Arc<Eal>,
+    has_telemetry: bool,
     cores: Cores,
 }
 
@@ -226,14 +228,16 @@ impl Dataplane {
         let secret = assemble::random_secret()?;
         let mtus = mtu::resolve(config).map_err(Failure::runtime)?;
         let room = mtu::make_room(config, &mtus).map_err(Failure::runtime)?;
-        let environment = Environment::new(config, &room, cores.control[0], Eal::has_hugepages());
+        let mut environment = Environment::new(config, &room, cores.control[0], Eal::has_hugepages());
+        environment.look_for_a_place(&environment::runtime_directory());
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
         let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, environment.data_room)
             .map_err(Failure::runtime)?;
         let (ports, queues) = ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
             .map_err(Failure::runtime)?;
-        Ok(Dataplane { queues, ports, secret, pool, eal, cores: cores.clone() })
+        let has_telemetry = environment.has_telemetry();
+        Ok(Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores: cores.clone() })
     }
 
     /// From the first frame to the last.
@@ -246,7 +250,7 @@ impl Dataplane {
         signals: Signals,
         lines: &Lines,
     ) -> Result<ExitCode, Failure> {
-        let Dataplane { queues, ports, secret, pool, eal, cores } = self;
+        let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores } = self;
         let start = Instant::now();
         let (parts, jobs, told, hears) =
             assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
@@ -266,6 +270,9 @@ impl Dataplane {
             let _within = runtime.enter();
             stats::start(&live)
         };
+        if has_telemetry {
+            telemetry::start(&eal, &live, page.is_some());
+        }
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);

@@ -3,7 +3,7 @@
 
 mod app;
 mod draw;
-mod figures;
+pub mod figures;
 mod once;
 mod source;
 mod table;
