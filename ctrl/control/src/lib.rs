@@ -17,6 +17,7 @@ pub mod health;
 mod index;
 pub mod init;
 pub mod live;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod name;

@@ -8,6 +8,7 @@ mod explain;
 mod failure;
 mod flow;
 mod input;
+mod memory;
 mod replay;
 mod top;
 

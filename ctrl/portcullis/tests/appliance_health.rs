@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use appliance::*;
 use serde_json::Value;
@@ -271,5 +272,58 @@ fn a_table_that_is_nearly_full_is_in_health_with_who_fills_it() {
     let appliance = setup.start(&(POLICY.to_owned() + other));
     let found = wait_for_problem(&appliance, "connections");
     assert!(found["problem"].as_str().unwrap().contains("above their fair share: web-1 ("), "{found}");
+    appliance.end();
+}
+
+/// Holds its memory to what it has now and `more` bytes, or lets it have all again.
+fn limit_memory(appliance: &Appliance, more: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let process = Pid::from_raw(appliance.process.id() as i32).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", appliance.process.id())).unwrap();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    let kilobytes: u64 = kilobytes.trim().trim_end_matches(" kB").parse().unwrap();
+    let Rlimit { current, maximum } = getrlimit(Resource::Data);
+    let current = more.map(|more| (kilobytes << 10) + more).or(current);
+    prlimit(Some(process), Resource::Data, Rlimit { current, maximum }).unwrap();
+}
+
+#[test]
+fn a_change_for_which_there_is_no_memory_waits_or_is_refused_while_packets_go_on() {
+    let appliance = Setup::new("net_null0", "net_null1,no-rx=1").start(POLICY);
+    // Once clients are served: that takes memory, too.
+    appliance.show("health");
+    let packets = || appliance.show("counters")["ports"].to_string();
+    let packets_go_on = || {
+        let before = packets();
+        wait_for("packets", || (packets() != before).then_some(()));
+    };
+    // A body that can't even be read.
+    limit_memory(&appliance, Some(0));
+    let padding = format!("# {}\n", "x".repeat(997)).repeat(60_000);
+    let (status, _, told) = appliance.apply(&(with_port(23) + &padding), &[]);
+    assert_eq!((status, told.contains("there is no memory for a body of this length")), (1, true), "{told}");
+    packets_go_on();
+    // One whose NICs are too many.
+    let nics = (0..40_000u32).map(|n| {
+        let address = std::net::Ipv4Addr::from_bits(0x0b00_0000 + n);
+        format!("  - {{ name: n{n}, vpc: prod, addresses: [{address}], security_groups: [sg-AB] }}\n")
+    });
+    let file = appliance.setup.write("large.yaml", with_port(23) + "\n" + &nics.collect::<String>());
+    // Wherever the memory ends: it waits, or is refused, and the same change does once there is enough.
+    let apply = || {
+        let mut client = Command::new(PORTCULLIS);
+        client.arg("apply").arg(&file).env("PORTCULLIS_SOCKET", appliance.setup.socket());
+        client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for more in [0, 4, 8, 16, 32] {
+        limit_memory(&appliance, Some(more << 20));
+        let mut client = apply();
+        std::thread::sleep(Duration::from_secs(1));
+        limit_memory(&appliance, None);
+        client.wait().unwrap();
+        packets_go_on();
+    }
+    assert!(apply().wait().unwrap().success());
+    assert_eq!(appliance.show("snapshot")["nics"], 40_001);
     appliance.end();
 }

@@ -208,3 +208,52 @@ fn left_of(setup: &Setup, without_copies: bool) -> Vec<String> {
     left.sort();
     left
 }
+
+/// `count` NICs, and the store by whose policy a file that governs is judged.
+fn governed(setup: Setup, count: u8) -> Setup {
+    let head =
+        "vpcs: [{ name: prod, segment: { vlan: 100 } }]\nsecurity_groups:\n  - name: g\n    rules: []\nnics:";
+    let nics = (1..=count)
+        .map(|n| format!("  - {{ name: n{n}, vpc: prod, addresses: [10.5.6.{n}], security_groups: [g] }}\n"));
+    let end = if count == 0 { " []\n" } else { "\n" };
+    setup.write("policy.yaml", head.to_owned() + end + &nics.collect::<String>());
+    setup
+}
+
+#[test]
+fn a_file_that_was_cut_short_while_nothing_ran_is_no_more_believed_than_later() {
+    let nics = |appliance: &Appliance| appliance.show("snapshot")["nics"].as_u64().unwrap();
+    let health = |appliance: &Appliance| appliance.text(["show", "health"]);
+    let setup = stored(POLICY).more("[policy]\nsource = \"file\"\n");
+    let appliance = start(governed(setup, 11));
+    assert_eq!(nics(&appliance), 11);
+    let (_, setup) = appliance.end();
+    // 7 of 11: the start goes by the store, says so, and a file that is mended counts at once.
+    let appliance = start(governed(setup, 4));
+    assert_eq!((generation(&appliance), nics(&appliance)), (1, 11));
+    wait_for("the refusal in health", || {
+        health(&appliance).contains("it would take away 7 of 11 NICs").then_some(())
+    });
+    let Appliance { setup, .. } = &appliance;
+    let file = setup.path("policy.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    setup.write(
+        "policy.yaml",
+        text.clone()
+            + "  - { name: n5, vpc: prod, addresses: [10.5.6.5], security_groups: [g] }\n  \
+         - { name: n6, vpc: prod, addresses: [10.5.6.6], security_groups: [g] }\n",
+    );
+    wait_for("6 NICs", || (nics(&appliance) == 6).then_some(()));
+    let (finished, setup) = appliance.end();
+    assert!(finished.stderr.contains("the run begins with the policy of the store"), "{}", finished.stderr);
+    // None at all is refused however few there were; a smaller change is a change.
+    let appliance = start(governed(setup, 0));
+    assert_eq!(nics(&appliance), 6);
+    wait_for("the refusal in health", || {
+        health(&appliance).contains("the document has no NICs").then_some(())
+    });
+    let (_, setup) = appliance.end();
+    let appliance = start(governed(setup, 3));
+    assert_eq!((generation(&appliance), nics(&appliance)), (3, 3));
+    appliance.end();
+}

@@ -132,7 +132,8 @@ fn with_tls_and_tokens_only_their_holders_are_answered() {
         appliance.text(["show", "health"]).contains("the tokens in force are older ones").then_some(())
     });
     assert!(remote(&other).status.success());
-    appliance.end();
+    let (finished, _) = appliance.end();
+    assert!(finished.stderr.contains("generation 2 by anna (api):"), "{}", finished.stderr);
 }
 
 /// A file that its owner alone can read.

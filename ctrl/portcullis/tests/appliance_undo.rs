@@ -79,7 +79,8 @@ fn a_change_that_is_not_confirmed_goes_back_by_itself() {
     let refused = appliance.client(["confirm"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8(refused.stderr).unwrap().contains("nothing awaits a confirmation"));
-    appliance.end();
+    let (finished, _) = appliance.end();
+    assert!(finished.stderr.contains("(timer): changed sg-AB;"), "{}", finished.stderr);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Failed, MAX_DOCUMENT, MAX_QUESTION, QUESTIONS};
 use crate::live::Live;
+use crate::memory;
 
 /// How long a client may send nothing in the middle of a body.
 const SILENT: Duration = Duration::from_secs(10);
@@ -93,6 +94,11 @@ async fn read(body: &mut Body, most: usize, length: u64) -> Result<Held, Failed>
             return Err(too_long());
         }
         take_room(&mut room, bytes.len() + chunk.len())?;
+        memory::reserve(&mut bytes, chunk.len()).map_err(|_| {
+            let what =
+                "there is no memory for a body of this length; try again, or raise the appliance's limit";
+            Failed::new(StatusCode::SERVICE_UNAVAILABLE, what)
+        })?;
         bytes.extend_from_slice(&chunk);
     }
     let text = String::from_utf8(bytes).map_err(|_| {

@@ -4,6 +4,7 @@
 use super::{Inner, Refused, Target};
 use crate::commit::{NoRollback, Prepared};
 use crate::document::Parsed;
+use crate::model::Policy;
 use engine::Generation;
 
 /// NICs of which fewer are few: where there are no more, each is a large share.
@@ -64,8 +65,8 @@ impl Inner {
             removed += 1;
             connections += held(key);
         }
-        if removed >= FEW_NICS && removed as f64 > share * nics as f64 {
-            return Err(Refused::TakesAway { what: "NICs", removed, there: nics, share });
+        if let Some(refused) = takes_away(removed, nics, share) {
+            return Err(refused);
         }
         let there: u64 = match connections >= FEW_CONNECTIONS {
             true => self.committer.policy().nics.keys().map(held).sum(),
@@ -85,4 +86,21 @@ impl Inner {
             self.committer.recycle_idle(all, |nic| population.get(nic) == 0);
         }
     }
+}
+
+/// The guards that a policy file meets at a start, where no connections are counted yet: as one that is read again, it may not
+/// take away all NICs or too large a share of them. There is nothing to compare with where nothing was stored.
+pub(super) fn refuse_to_empty(stored: &Policy, file: &Policy, share: f64) -> Option<Refused> {
+    let there = stored.nics.len();
+    if file.nics.is_empty() && there > 0 {
+        return Some(Refused::NoNics(there));
+    }
+    let removed = stored.nics.keys().filter(|key| !file.nics.contains_key(*key)).count();
+    takes_away(removed as u64, there as u64, share)
+}
+
+fn takes_away(removed: u64, there: u64, share: f64) -> Option<Refused> {
+    let what = "NICs";
+    let is_too_much = removed >= FEW_NICS && removed as f64 > share * there as f64;
+    is_too_much.then_some(Refused::TakesAway { what, removed, there, share })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::Generation;
 use engine::snapshot::{AddressKey, Snapshot};
 
+use super::admit::refuse_to_empty;
 use super::journal::{start_record, unix_seconds};
 use crate::api::shape::Record;
 use crate::commit::Committer;
@@ -32,6 +33,8 @@ pub struct Beginning {
     pub store: Option<(Store, Option<Contents>)>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// The file was not taken up, as it would take away too much: it is to be offered again, which is refused into health.
+    pub file_waits: bool,
 }
 
 /// Decides between store and file (interfaces, `[policy] source`), before any worker runs: frames are judged by it from the
@@ -42,6 +45,8 @@ pub fn begin(
     file: Option<PolicyFile>,
 ) -> Result<Beginning, String> {
     let file_governs = config.source() == Source::File;
+    let max_removed_share = config.policy.max_removed_share;
+    let mut file_waits = false;
     let mut committer = Committer::keyed(config, random_key());
     let mut snapshot = Box::new(committer.initial());
     let mut warnings = Vec::new();
@@ -60,6 +65,9 @@ pub fn begin(
             warnings.push(differences(&path, &differs));
         } else if is_awaiting {
             warnings.push(format!("{path} waits: the generation in the store awaits its confirmation"));
+        } else if let Some(refused) = refuse_to_empty(committer.policy(), &policy, max_removed_share) {
+            warnings.push(format!("{path}: {refused}; the run begins with the policy of the store"));
+            file_waits = true;
         } else if !differs.is_empty() {
             let past = adopt(&mut committer, &mut snapshot, store.as_ref(), path, policy)?;
             if store.is_some() {
@@ -69,7 +77,8 @@ pub fn begin(
             }
         }
     }
-    Ok(Beginning { committer, snapshot, store: store.map(|store| (store, contents)), warnings })
+    let store = store.map(|store| (store, contents));
+    Ok(Beginning { committer, snapshot, store, warnings, file_waits })
 }
 
 /// Drawn for this start. The standard library keys its hash tables by what the system has at random.

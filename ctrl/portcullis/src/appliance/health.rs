@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::log::Lines;
 use super::service::Watchdog;
 use super::workers::Workers;
+use crate::memory;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ const RESTART: Duration = Duration::from_secs(1);
 const CLOCK: (&str, &str) = ("clock", "step");
 const LOG: (&str, &str) = ("log", "lost");
 const MEMORY: (&str, &str) = ("memory", "full");
+const WANTED: (&str, &str) = ("memory", "wanted");
 const TABLE: (&str, &str) = ("connections", "full");
 
 /// Looks after what has no other watch.
@@ -85,6 +87,7 @@ impl Watchman {
         self.look_at_clock(live, now);
         self.look_at_log(live, now);
         look_at_memory(live);
+        look_at_allocations(live);
         self.look_at_spread(live, now);
         self.look_at_table(live);
         if self.store.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -203,7 +206,7 @@ fn who(above: &[(String, u32)]) -> String {
     }
 }
 
-/// By what the kernel says is left for everybody, as an allocation that fails ends a process.
+/// By what the kernel says is left for everybody: it ends a process when there is nothing more.
 fn look_at_memory(live: &Live) {
     let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return };
     let kilobytes = |name: &str| {
@@ -219,6 +222,17 @@ fn look_at_memory(live: &Live) {
         Severity::Degraded,
         format!("{} MB of {} MB of memory are left", left >> 10, total >> 10),
         "look who takes it; a process that the kernel ends for want of memory forwards nothing",
+    );
+}
+
+/// By those that wait for memory.
+fn look_at_allocations(live: &Live) {
+    let Some(bytes) = memory::wanted() else { return live.board().clear(WANTED) };
+    live.board().raise(
+        WANTED,
+        Severity::Degraded,
+        format!("there is no memory for an allocation of {bytes} bytes: what needs it waits, packets go on"),
+        "raise the limit of memory, or end what takes it; it goes on by itself",
     );
 }
 

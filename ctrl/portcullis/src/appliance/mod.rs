@@ -32,7 +32,7 @@ use control::source::{Diagnostic, input_name};
 use control::store::{Missing, Opening, Store};
 use engine::conntrack::Secret;
 use pmd::{Eal, Mempool};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::level_filters::LevelFilter;
@@ -41,7 +41,7 @@ use tracing::{error, warn};
 use crate::cli;
 use crate::client::table;
 use crate::failure::{Failure, print_patiently};
-use crate::input;
+use crate::{input, memory};
 use cores::Cores;
 use environment::Environment;
 use flows::FlowLogs;
@@ -50,7 +50,7 @@ use log::Lines;
 use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
 use service::{Signals, tell_reloading, tell_supervisor};
-use watch::Stamp;
+use watch::{Stamp, Watch};
 use workers::Workers;
 
 /// How often the workers are looked after.
@@ -87,8 +87,7 @@ fn run_with(
     lines: &Lines,
 ) -> Result<ExitCode, Failure> {
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
-    let runtime = Builder::new_multi_thread().worker_threads(CONTROL_THREADS).enable_all().build();
-    let runtime = runtime.map_err(Failure::runtime)?;
+    let runtime = service::runtime(CONTROL_THREADS).map_err(Failure::runtime)?;
     let mut signals = {
         let _within = runtime.enter();
         Signals::new().map_err(Failure::runtime)?
@@ -252,6 +251,7 @@ impl Dataplane {
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores } = self;
         let start = Instant::now();
+        let file_waits = beginning.file_waits;
         let (parts, jobs, told, hears) =
             assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
         let governing_file = policy_file.map(|(path, _)| path.display().to_string());
@@ -266,18 +266,19 @@ impl Dataplane {
         };
         let keeper = Keeper::start(&ports, means).map_err(Failure::runtime)?;
         let flow_logs = FlowLogs::start(&live, hears, start).map_err(Failure::runtime)?;
-        let page = {
+        let (page, again) = {
             let _within = runtime.enter();
-            stats::start(&live)
+            (stats::start(&live), begin_tasks(&live, policy_file, file_waits))
         };
         if has_telemetry {
             telemetry::start(&eal, &live, page.is_some());
         }
+        memory::wait_from_now_on();
         ready(&live, cores.workers.len());
 
         let looked_after = Watchman::new(&live, lines);
         let result =
-            runtime.block_on(supervise(&live, doors, &mut workers, signals, policy_file, looked_after));
+            runtime.block_on(supervise(&live, doors, &mut workers, signals, again.as_deref(), looked_after));
         tell_supervisor("STOPPING=1");
         keeper.stop();
         let stuck = workers.stop();
@@ -346,31 +347,38 @@ fn ready(live: &Live, workers: usize) {
     tell_supervisor("READY=1");
 }
 
-/// Serves clients and the policy file until a signal or a failure ends it.
+/// Starts what goes on beside the clients. The policy file is watched from here on: a change of it after "ready" is never missed.
+/// Answers with what makes its task read it again, where it governs. Within a runtime.
+fn begin_tasks(live: &Live, file: Option<(&Path, Stamp)>, file_waits: bool) -> Option<Arc<Notify>> {
+    let traced = live.clone();
+    health::supervised(live, "reading of what workers tell of packets", move || traced.clone().serve_trace());
+    if live.awaits_confirmation() {
+        live.watch_confirmation();
+    }
+    let (path, stamp) = file?;
+    let again = Arc::new(Notify::new());
+    if live.awaits_confirmation() || file_waits {
+        // What the file says counts after that, or is refused into health.
+        again.notify_one();
+    }
+    let watch = Watch::new(path, stamp);
+    let (of_file, kept, path) = (live.clone(), again.clone(), path.to_owned());
+    tokio::spawn(reload::watch(path.clone(), watch, stamp, again.clone(), live.board().clone()));
+    health::supervised(live, "reload of the policy file", move || {
+        reload::serve(of_file.clone(), path.clone(), kept.clone())
+    });
+    Some(again)
+}
+
+/// Serves clients until a signal or a failure ends it.
 async fn supervise(
     live: &Live,
     doors: &Doors,
     workers: &mut Workers,
     mut signals: Signals,
-    file: Option<(&Path, Stamp)>,
+    again: Option<&Notify>,
     mut watchman: Watchman,
 ) -> Result<(), Failure> {
-    let again = Arc::new(Notify::new());
-    let has_file = file.is_some();
-    if live.awaits_confirmation() {
-        live.watch_confirmation();
-        // What the file says counts after that.
-        again.notify_one();
-    }
-    if let Some((path, stamp)) = file {
-        let (of_file, kept, path) = (live.clone(), again.clone(), path.to_owned());
-        tokio::spawn(reload::watch(path.clone(), stamp, again.clone(), live.board().clone()));
-        health::supervised(live, "reload of the policy file", move || {
-            reload::serve(of_file.clone(), path.clone(), kept.clone())
-        });
-    }
-    let traced = live.clone();
-    health::supervised(live, "reading of what workers tell of packets", move || traced.clone().serve_trace());
     let serve = doors.serve(live);
     tokio::pin!(serve);
     let mut tick = interval(WATCH_EVERY);
@@ -383,10 +391,8 @@ async fn supervise(
                 }
                 tell_reloading();
                 doors.read_tokens_again(live);
-                if has_file {
-                    // It is applied, or refused into health, by a task of its own.
-                    again.notify_one();
-                }
+                // The file is applied, or refused into health, by a task of its own.
+                again.iter().for_each(|again| again.notify_one());
                 tell_supervisor("READY=1");
             }
             failed = &mut serve => {

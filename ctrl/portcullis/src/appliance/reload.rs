@@ -12,6 +12,7 @@ use control::api::shape::State;
 use control::document::parse_policy;
 use control::health::{Board, Severity};
 use control::live::{Author, Change, Live, Refused};
+use control::memory;
 use control::source::{MAX_DOCUMENT, text};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -120,19 +121,25 @@ fn read_regular(path: &Path) -> Result<Vec<u8>, Failed> {
         return Err(Failed::Wrong(at(&what)));
     }
     let mut bytes = Vec::new();
-    let room = bytes.try_reserve_exact(found.len() as usize);
+    let room = memory::reserve(&mut bytes, found.len() as usize);
     room.map_err(|error| Failed::NotNow(at(&error)))?;
     // It may grow meanwhile: then it is read again.
     file.take(MAX_DOCUMENT as u64).read_to_end(&mut bytes).map_err(not_now)?;
     Ok(bytes)
 }
 
-/// Says when the file has changed since it bore the stamp `read`. Without notifications (a kernel without inotify, too many watches,
+/// Says when the file has changed since it bore the stamp `read`, by a watch that began then. Without notifications (a kernel without inotify, too many watches,
 /// no descriptor to spare) it is looked at each second until they can be had.
-pub async fn watch(path: PathBuf, mut read: Stamp, again: Arc<Notify>, board: Board) {
+pub async fn watch(
+    path: PathBuf,
+    mut watch: io::Result<Watch>,
+    mut read: Stamp,
+    again: Arc<Notify>,
+    board: Board,
+) {
     let mut glances = Glances::new(&path, read);
     loop {
-        let failed = match Watch::new(&path, read) {
+        let failed = match watch {
             Ok(mut watch) => loop {
                 board.clear(UNWATCHED);
                 match watch.changed().await {
@@ -154,5 +161,6 @@ pub async fn watch(path: PathBuf, mut read: Stamp, again: Arc<Notify>, board: Bo
             read = Stamp::of(&path);
             again.notify_one();
         }
+        watch = Watch::new(&path, read);
     }
 }

@@ -4,11 +4,34 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::workers::KICK;
+
+/// Threads for what takes long, besides those that serve clients. What finds none free waits for one.
+const WORKING_THREADS: usize = 64;
+
+/// The runtime of the control side, on so many threads. All the threads that it will ever have are started here: one that starts later
+/// may find no memory for its stack, which ends the process.
+pub fn runtime(threads: usize) -> io::Result<Runtime> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(WORKING_THREADS)
+        .thread_keep_alive(Duration::MAX)
+        .enable_all()
+        .build()?;
+    let all_are_there = Arc::new(Barrier::new(WORKING_THREADS + 1));
+    for _ in 0..WORKING_THREADS {
+        let is_there = all_are_there.clone();
+        runtime.spawn_blocking(move || is_there.wait());
+    }
+    all_are_there.wait();
+    Ok(runtime)
+}
 
 /// The signals that the appliance minds. From when they are made on, none of them ends the process by itself.
 pub struct Signals {
