@@ -2,6 +2,7 @@
 
 mod appliance;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,17 +27,20 @@ nics:
 /// A terminal of some size in a server of its own, which ends with it.
 struct Terminal {
     server: PathBuf,
+    /// Of the server, to be ended with it.
+    process: i32,
 }
 
 impl Terminal {
     fn open(server: PathBuf, (columns, rows): (u16, u16), command: &[&str], colours: bool) -> Terminal {
-        let terminal = Terminal { server };
+        let mut terminal = Terminal { server, process: 0 };
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let no_colour = if colours { "NO_COLOR=" } else { "NO_COLOR=1" };
         // What has ended stays to be looked at.
         let begin = ["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, "-e", no_colour];
         let words = [&begin[..], command, &[";", "set-option", "remain-on-exit", "on"]].concat();
         terminal.tmux(&words);
+        terminal.process = terminal.tmux(&["display-message", "-p", "#{pid}"]).trim().parse().unwrap();
         terminal
     }
 
@@ -78,7 +82,9 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = Command::new("tmux").arg("-S").arg(&self.server).arg("kill-server").output();
+        // Its socket may be gone by now.
+        let process = rustix::process::Pid::from_raw(self.process);
+        process.map(|process| rustix::process::kill_process(process, rustix::process::Signal::TERM));
     }
 }
 
@@ -87,6 +93,19 @@ fn once(page: &Path, options: &[&str]) -> String {
     let output = command.args(["top", "--once", "--page"]).arg(page).args(options).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Both ends of a terminal.
+fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let path = std::path::PathBuf::from(name.into_string().unwrap());
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let theirs = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
+    (ours, theirs)
 }
 
 /// Twenty connections by a rule that would be denied, and what nobody lets in.
@@ -156,6 +175,17 @@ fn a_running_appliance_and_one_that_was_killed_are_shown_in_terminals_of_two_siz
     let text = once(&setup.path("run/stats"), &[]);
     assert!(text.contains("STALE: nothing was written for "), "{text}");
     assert!(text.contains("in -/s, pass -/s (- Mbit/s), drop -/s, 20 of "), "{text}");
+    // A terminal that goes away without a word to who reads from it.
+    let (ours, theirs) = pseudo_terminal();
+    let stdio = || std::process::Stdio::from(theirs.try_clone().unwrap());
+    let mut looks = Command::new(PORTCULLIS);
+    looks.args(&command[1..]).env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let mut looks = looks.spawn().unwrap();
+    drop(theirs);
+    std::thread::sleep(Duration::from_millis(500));
+    drop(ours);
+    let ended = wait_for("the end with the terminal", || looks.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
     for (terminal, key) in [(&small, "q"), (&large, "C-c")] {
         terminal.press(key);
         terminal.wait_for("Pane is dead (status 0");

@@ -13,6 +13,7 @@ mod views;
 mod words;
 
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::cli::{self, Output};
@@ -75,18 +77,19 @@ fn rated(source: &mut Source, interval: Duration) -> Result<Figures, Failure> {
 }
 
 /// The terminal, which is as it was once this is gone. (A panic gives it back before it is told.)
-struct Screen(ratatui::DefaultTerminal);
+/// What it is made of is never dropped: it would complain of a terminal that is gone, to that terminal.
+struct Screen(ManuallyDrop<ratatui::DefaultTerminal>);
 
 impl Screen {
     fn open() -> io::Result<Screen> {
-        ratatui::try_init().map(Screen)
+        ratatui::try_init().map(|terminal| Screen(ManuallyDrop::new(terminal)))
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         let _ = self.0.show_cursor();
-        ratatui::restore();
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -126,17 +129,30 @@ fn follow(
         let next = (Instant::now() + WRITTEN_EVERY).min(due);
         loop {
             let wait = next.saturating_duration_since(Instant::now()).min(SOON);
-            if event::poll(wait)? {
+            if ends.load(Relaxed) || !waits_for_a_key(wait) {
+                return Ok(());
+            }
+            if event::poll(Duration::ZERO)? {
                 match event::read()? {
                     Event::Key(key) if app.on_key(key) == Then::Quit => return Ok(()),
                     Event::Key(_) | Event::Resize(..) => break,
                     _ => {}
                 }
             }
-            if ends.load(Relaxed) || Instant::now() >= next {
+            if Instant::now() >= next {
                 break;
             }
         }
     }
     Ok(())
+}
+
+/// Waits for a key, a signal (a terminal that changes its size sends one), or so long. False once the terminal is gone: not everybody gets
+/// a signal then, and the library that reads keys would try to for ever.
+fn waits_for_a_key(wait: Duration) -> bool {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
+    let wait = Timespec::try_from(wait).unwrap_or_default();
+    let told = poll(&mut polled, Some(&wait));
+    told.is_err() || !polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
