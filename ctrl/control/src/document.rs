@@ -27,7 +27,7 @@ mod warnings;
 
 pub use edit::{EditError, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, put, remove};
 pub use events::{Event, parse_events};
-pub(crate) use warnings::host_bits;
+pub(crate) use warnings::{covers_but_ports, families, host_bits};
 
 use crate::model::Policy;
 use crate::source::{Diagnostic, Faults, Node, Value, parse_yaml};

@@ -61,6 +61,22 @@ pub fn export_object(policy: &Policy, object: &ObjectKey) -> Option<String> {
     Some(text.expect("texts, numbers, lists and mappings serialise"))
 }
 
+/// A rule as it stands in a list of rules, as JSON in one line, which a document takes, too.
+///
+/// # Panics
+/// Never, as [`export`].
+pub fn export_rule(rule: &Rule) -> String {
+    serde_json::to_string(&RuleDoc::from(rule)).expect("texts and numbers serialise")
+}
+
+/// A security group as it stands in its section, as JSON.
+///
+/// # Panics
+/// Never, as [`export`].
+pub fn export_group(group: &SecurityGroup) -> serde_json::Value {
+    serde_json::to_value(SecurityGroupDoc::from(group)).expect("texts, numbers, lists and mappings serialise")
+}
+
 #[derive(Serialize)]
 struct Document<'p> {
     vpcs: Vec<VpcDoc<'p>>,

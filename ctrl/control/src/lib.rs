@@ -3,6 +3,7 @@
 //! Documents and configurations come in as text and leave as types that cannot hold an invalid policy (parse, don't
 //! validate); [`live`] brings a policy to the workers and [`api`] lets clients in. Nothing here meets a packet.
 
+pub mod advise;
 pub mod api;
 pub mod commit;
 pub mod compile;

@@ -11,6 +11,7 @@
 //! write and anybody reads, and questions that they answer between two bursts.
 
 mod admit;
+mod advice;
 mod baselines;
 mod begin;
 mod change;
@@ -117,6 +118,8 @@ struct Shared {
     /// What is known of it meanwhile.
     pulse: Mutex<Pulse>,
     notice: Mutex<views::Notice>,
+    /// Whoever is told what could be tidied up holds it meanwhile.
+    advising: tokio::sync::Mutex<()>,
     /// Told when a change needs no confirmation any more.
     settled: tokio::sync::Notify,
     /// What is wrong.
@@ -226,6 +229,7 @@ impl Live {
                 writer: tokio::sync::Mutex::new(()),
                 pulse: Mutex::new(inner.pulse()),
                 notice: Mutex::default(),
+                advising: tokio::sync::Mutex::default(),
                 inner: Mutex::new(inner),
                 settled: tokio::sync::Notify::new(),
                 board,

@@ -30,7 +30,7 @@ use crate::metrics::Records;
 pub use changes::{Change, Changes};
 pub use decision::{Decision, Ending};
 pub use filter::{Asked, Wish};
-pub use history::{History, Recalled};
+pub use history::{History, Reach, Recalled};
 pub use names::Names;
 use readers::Readers;
 pub use readers::{Event, Reader};
@@ -138,6 +138,13 @@ impl Trace {
         });
         self.records.count_sent(sent);
         self.records.count_lost(lost);
+    }
+
+    /// Looks at every decision of the history, the oldest first. How far back it goes.
+    pub fn each_decision(&self, each: impl FnMut(&Decision)) -> Reach {
+        let history = locked(&self.history);
+        history.each(each);
+        history.reach()
     }
 
     /// What was decided about a packet, from the history.

@@ -1,5 +1,6 @@
 //! The command line (interfaces page, "The program").
 
+mod advise;
 mod edits;
 mod packets;
 mod top;
@@ -11,6 +12,7 @@ use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::failure::{Failure, print};
+pub use advise::Advise;
 pub use edits::{Edit, GroupCommand, NicCommand, RuleCommand};
 pub use packets::{Capture, Extcap, PARAMETERS, Packets, Trace, Why, with_extcap};
 pub use top::Top;
@@ -69,6 +71,8 @@ pub enum Command {
         #[command(subcommand)]
         command: NicCommand,
     },
+    /// Say which rules could go or let in less, each suggestion tried on what was seen of traffic
+    Advise(Advise),
     /// List, count, disconnect or watch connections
     Connections(Connections),
     /// Print a completion script for a shell

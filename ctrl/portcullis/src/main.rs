@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Export(args) => client::export(&args),
         Command::Show(args) => client::show(&args),
         Command::Top(args) => top::run(&args),
+        Command::Advise(args) => client::advise(&args),
         Command::Connections(args) => client::connections(&args),
         Command::Group { command } => client::group(&command),
         Command::Rule { command } => client::rule(&command),

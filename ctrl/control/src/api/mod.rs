@@ -18,6 +18,7 @@
 //! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it, `&timeout=SECONDS` no later |
 //! | `GET /v1/generations/N/policy` | the policy of a generation as a document |
 //! | `GET /v1/nics`, `groups`, `connections`, `counters`, `workers`, `snapshot` | what `show` shows |
+//! | `GET /v1/advice?groups=…` | [`shape::Advice`]: rules that could go, or could let in less |
 //! | `GET /v1/connections?nic=…` | those that fit: `nic`, `vpc`, `local`, `remote`, `local_port`, `remote_port`, `protocol`, `state`, `opened`, `tombstone`, `rule`, `since`, `worker` |
 //! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
 //! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
@@ -38,6 +39,7 @@
 //!
 //! Handlers run on the control side's thread and never make a worker wait.
 
+mod advice;
 mod body;
 mod change;
 mod connections;
@@ -153,6 +155,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(views::nics))
         .routes(routes!(views::groups))
         .routes(routes!(views::rules))
+        .routes(routes!(advice::advice))
         .routes(routes!(connections::list))
         .routes(routes!(connections::count))
         .routes(routes!(connections::flush))

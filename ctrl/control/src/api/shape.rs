@@ -1,5 +1,6 @@
 //! What the API answers, as JSON: the shapes of the interfaces page with more keys beside them.
 
+mod advice;
 mod change;
 mod counters;
 mod ports;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use advice::{Advice, Advised, Decider, Replayed, Seen, Suggestion};
 pub use change::{ChangeLine, LineChange, ObjectKind};
 pub use counters::{Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 pub use ports::{LinkState, PortCounters};

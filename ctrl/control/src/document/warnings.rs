@@ -55,7 +55,7 @@ pub(crate) fn host_bits(node: &Node, prefix: &Prefix, found: &mut Faults) {
 }
 
 /// The families in which the rule's remote has anybody.
-fn families(rule: &Rule, policy: &Policy) -> Ethertypes {
+pub(crate) fn families(rule: &Rule, policy: &Policy) -> Ethertypes {
     let Remote::AddressGroup(key) = &rule.remote else { return rule.ethertypes };
     let prefixes = policy.address_groups.get(key).map_or(&[][..], |list| &list.prefixes);
     let has = |is_v4: bool| prefixes.iter().any(|prefix| prefix.is_ipv4() == is_v4);
@@ -179,7 +179,7 @@ fn deciders_of(
 }
 
 /// Whether `rule` matches whatever `other` does in a family, ports aside.
-fn covers_but_ports(rule: &Rule, other: &Rule, is_v4: bool, policy: &Policy) -> bool {
+pub(crate) fn covers_but_ports(rule: &Rule, other: &Rule, is_v4: bool, policy: &Policy) -> bool {
     let has_family = if is_v4 { rule.ethertypes.v4 } else { rule.ethertypes.v6 };
     let has_icmp = match (rule.icmp, other.icmp) {
         (None, _) => true,

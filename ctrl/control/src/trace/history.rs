@@ -32,7 +32,33 @@ pub struct Recalled {
     pub lost_ns: u64,
 }
 
+/// How far back a history goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// Decisions that are kept.
+    pub kept: usize,
+    /// How many there may be.
+    pub most: usize,
+    /// Since then, but for what was lost, no decision is missing.
+    pub since_ns: u64,
+    /// Decisions that were lost on their way here.
+    pub lost: u64,
+    /// When that was last.
+    pub lost_ns: u64,
+}
+
 impl History {
+    /// How far back it goes.
+    pub fn reach(&self) -> Reach {
+        let History { kept, most, since_ns, lost, lost_ns } = self;
+        Reach { kept: kept.len(), most: *most, since_ns: *since_ns, lost: *lost, lost_ns: *lost_ns }
+    }
+
+    /// Shows all decisions, the oldest first.
+    pub fn each(&self, each: impl FnMut(&Decision)) {
+        self.kept.iter().for_each(each);
+    }
+
     /// Of at most so many decisions, from this moment on.
     pub fn new(most: usize, since_ns: u64) -> History {
         History { kept: VecDeque::new(), most, since_ns, lost: 0, lost_ns: 0 }

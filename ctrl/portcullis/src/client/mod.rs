@@ -1,5 +1,6 @@
 //! Commands that talk to the running appliance.
 
+mod advise;
 mod connections;
 mod edits;
 mod extcap;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{self, Output, Subject};
 use crate::failure::{self, Failure, print};
+pub use advise::advise;
 pub use connections::connections;
 pub use edits::{group, nic, rule};
 pub use extcap::extcap;

@@ -184,7 +184,7 @@ pub fn history(records: &[Record]) -> String {
 }
 
 /// Seconds since 1970 as date and time, UTC.
-fn moment(seconds: f64) -> String {
+pub fn moment(seconds: f64) -> String {
     let moment = jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
     moment.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }

@@ -1,0 +1,73 @@
+//! What is known of the traffic, gathered for advice about rules.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use engine::{NicSlot, Reason};
+
+use super::connections::is_live;
+use super::turns::give_way;
+use super::{Live, NoAnswer};
+use crate::advise::{Asked, Did, Evidence, Seen, advise};
+use crate::api::shape;
+use crate::model::Key;
+
+impl Live {
+    /// Suggestions about rules, each tried on what was seen. One at a time: each takes memory for what it looks at.
+    pub async fn advise(&self, asked: &Asked) -> Result<shape::Advice, NoAnswer> {
+        let _turn = self.shared.advising.lock().await;
+        let (mut seen, mut told, mut held_by) = (Seen::default(), shape::Seen::default(), HashSet::new());
+        self.scan(|inner, connections, _, _| {
+            let snapshot = inner.publisher.current();
+            for connection in connections.iter().filter(|c| is_live(c, snapshot) == Some(true)) {
+                let binding = snapshot.binding(connection.entry.addr);
+                seen.hold(binding.nic, connection);
+                held_by.extend(connection.entry.rule().get());
+                told.live += 1;
+            }
+        })
+        .await?;
+        // What workers have told by now is in the history.
+        give_way(|| self.trace().drain());
+        let advice = give_way(|| {
+            let (committer, cells, rules_since) = {
+                let inner = self.inner();
+                let cells: Vec<_> = inner.workers.iter().map(|worker| worker.cells.clone()).collect();
+                (inner.committer.clone(), cells, inner.rules_since.clone())
+            };
+            let mut told_by: HashMap<_, u64> = HashMap::new();
+            let mut places: HashMap<_, Option<NicSlot>> = HashMap::new();
+            let reach = self.trace().each_decision(|decision| {
+                let Some(name) = &decision.nic else { return };
+                let place = places.entry(name.clone());
+                let place = place.or_insert_with(|| committer.nic_slot(&Key::parse(name)?));
+                let Some(nic) = *place else { return };
+                match seen.tell(nic, &decision.record) {
+                    Some(true) => told.opened += 1,
+                    Some(false) => told.refused += 1,
+                    None => return,
+                }
+                if decision.record.reason == Reason::New
+                    && let Some(rule) = decision.record.rule.get()
+                {
+                    *told_by.entry(rule).or_default() += 1;
+                }
+            });
+            let seconds = |ns: u64| ns as f64 / 1e9;
+            told.since = seconds(reach.since_ns);
+            (told.kept, told.most, told.lost) = (reach.kept, reach.most, reach.lost);
+            told.lost_at = (reach.lost != 0).then(|| seconds(reach.lost_ns));
+            let numbers = committer.compiler().numbers();
+            let did = |rule: engine::RuleId| Did {
+                since: rules_since.get(rule.0 as usize).copied(),
+                opened: cells.iter().map(|cells| cells.rules.opened(rule)).sum(),
+                denied: cells.iter().map(|cells| cells.rules.denied(rule)).sum(),
+            };
+            let number = |key: &Key, meaning: &crate::model::Meaning| numbers.of(key, meaning);
+            let evidence = Evidence { seen, told, number: &number, did: &did, told_by, held_by };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            advise(&committer, evidence, asked, now)
+        });
+        Ok(advice)
+    }
+}
