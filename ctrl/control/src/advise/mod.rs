@@ -24,6 +24,7 @@ use engine::{NicSlot, RuleId};
 use crate::api::shape::{Advice, Advised, Decider, Replayed, Suggestion};
 use crate::commit::Committer;
 use crate::explain::in_words;
+use crate::export::export;
 use crate::model::{Action, Key, Meaning, Policy, Remote, Rule, SecurityGroup};
 use bench::{Bench, Candidate, candidate};
 use change::{Edit, document, trial};
@@ -40,6 +41,8 @@ pub struct Asked {
     pub watched_since: f64,
     /// So many suggestions at most.
     pub limit: usize,
+    /// The policy that the safe ones leave is wanted, as a document.
+    pub document: bool,
 }
 
 /// What a rule did.
@@ -82,6 +85,7 @@ pub fn advise(committer: &Committer, evidence: Evidence<'_>, asked: &Asked, now:
         suggestions: Vec::new(),
         more: false,
         together: Replayed::default(),
+        document: None,
     };
     advice.seen.left_out = evidence.seen.left_out;
     let Some(present) = candidate(committer, policy.clone()) else { return advice };
@@ -105,6 +109,7 @@ pub fn advise(committer: &Committer, evidence: Evidence<'_>, asked: &Asked, now:
     let left = candidate(committer, adviser.left.clone()).unwrap_or(present);
     adviser.look_at_what_was_seen(&left);
     let together = candidate(committer, adviser.left.clone());
+    adviser.advice.document = asked.document.then(|| export(&adviser.left));
     adviser.advice.together =
         together.map(|then| adviser.bench.replay(&then.snapshot, adviser.bench.nics())).unwrap_or_default();
     adviser.advice

@@ -85,7 +85,12 @@ nics:
     }
 
     fn advise(self) -> Advice {
-        self.advise_as(&Asked { groups: Vec::new(), watched_since: NOW - 3600.0, limit: 100 })
+        self.advise_as(&Asked {
+            groups: Vec::new(),
+            watched_since: NOW - 3600.0,
+            limit: 100,
+            document: false,
+        })
     }
 
     fn advise_as(self, asked: &Asked) -> Advice {
@@ -156,7 +161,7 @@ fn what_is_watched_for_too_short_is_counted_and_not_named() {
         "{ direction: inbound, protocol: tcp, ports: 22 }, { direction: inbound, protocol: tcp, ports: 23 }";
     let mut scene = Scene::new(rules, "");
     scene.opened("one", "192.0.2.7", 22, "a#0");
-    let asked = Asked { groups: Vec::new(), watched_since: 499_999.0, limit: 100 };
+    let asked = Asked { groups: Vec::new(), watched_since: 499_999.0, limit: 100, document: false };
     let advice = scene.advise_as(&asked);
     assert_eq!((kinds(&advice), advice.too_young, advice.too_briefly_seen), (vec![], 1, 1));
 }
@@ -164,7 +169,7 @@ fn what_is_watched_for_too_short_is_counted_and_not_named() {
 #[test]
 fn of_more_connections_than_the_history_has_what_it_goes_back_to_counts() {
     let rules = "{ direction: inbound, protocol: tcp, ports: 22 }";
-    let asked = Asked { groups: Vec::new(), watched_since: NOW - 3600.0, limit: 100 };
+    let asked = Asked { groups: Vec::new(), watched_since: NOW - 3600.0, limit: 100, document: false };
     for (since, named) in [(NOW - 3599.0, 0), (NOW - 3601.0, 1)] {
         let mut scene = Scene::new(rules, "");
         scene.opened("one", "192.0.2.7", 22, "a#0");
@@ -372,7 +377,7 @@ nics: [{ name: one, vpc: v, addresses: [10.0.0.1], security_groups: [a] }]",
 fn so_many_suggestions_are_made_and_of_the_groups_that_are_asked_about() {
     let rules =
         "{ direction: inbound, protocol: tcp, ports: 22 }, { direction: inbound, protocol: tcp, ports: 23 }";
-    let asked = |groups, limit| Asked { groups, watched_since: NOW, limit };
+    let asked = |groups, limit| Asked { groups, watched_since: NOW, limit, document: false };
     let advice = Scene::new(rules, rules).advise_as(&asked(vec![Key::in_default("b")], 100));
     assert!(!advice.more && advice.suggestions.iter().all(|s| s.group == "b"), "{advice:#?}");
     let advice = Scene::new(rules, rules).advise_as(&asked(Vec::new(), 1));

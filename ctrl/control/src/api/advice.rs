@@ -38,6 +38,8 @@ pub(super) struct AdviceQuery {
     /// So many suggestions at most.
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1000)]
     limit: Option<u32>,
+    /// Tell the whole policy as the safe suggestions together leave it, too, as a document.
+    document: bool,
 }
 
 /// Rules that could go, or could let in less
@@ -52,7 +54,7 @@ pub(super) async fn advice(
     State(live): State<Live>,
     query: Result<Query<AdviceQuery>, QueryRejection>,
 ) -> Result<Json<Advice>, Failed> {
-    let Query(AdviceQuery { groups, since, limit }) =
+    let Query(AdviceQuery { groups, since, limit, document }) =
         query.map_err(|error| bad_request(error.body_text()))?;
     let limit = match limit.unwrap_or(MADE.0) {
         limit if (1..=MADE.1).contains(&limit) => limit as usize,
@@ -76,5 +78,5 @@ pub(super) async fn advice(
         Err(Failed::new(StatusCode::NOT_FOUND, absent(&policy, &ObjectKey::SecurityGroup(key))))
     };
     let groups = groups.iter().flat_map(|groups| groups.split('#')).map(key).collect::<Result<_, _>>()?;
-    Ok(Json(live.advise(&Asked { groups, watched_since, limit }).await?))
+    Ok(Json(live.advise(&Asked { groups, watched_since, limit, document }).await?))
 }

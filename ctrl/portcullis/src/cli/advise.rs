@@ -17,6 +17,9 @@ pub struct Advise {
     /// So many suggestions at most
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
+    /// Print the whole policy as all safe suggestions together leave it instead, to be looked at by `diff` and put in force by `apply`
+    #[arg(long, conflicts_with = "output")]
+    pub document: bool,
     /// How to print them
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

@@ -11,7 +11,7 @@ use super::packets::moment;
 use super::table::moment as date;
 use super::{parsed, print_answer};
 use crate::cli;
-use crate::failure::Failure;
+use crate::failure::{Failure, print};
 
 /// `advise`
 pub fn advise(args: &cli::Advise) -> Result<ExitCode, Failure> {
@@ -25,7 +25,14 @@ pub fn advise(args: &cli::Advise) -> Result<ExitCode, Failure> {
         // No name has one.
         target += &format!("&groups={}", encoded(&args.groups.join("#")));
     }
+    if args.document {
+        target += "&document=true";
+    }
     let body = request(&args.client, Method::GET, &target, Vec::new())?.success()?;
+    if args.document {
+        print(&parsed::<Advice>(&body)?.document.unwrap_or_default(), false);
+        return Ok(ExitCode::SUCCESS);
+    }
     print_answer(&body, args.output, |body| Ok(text(&parsed::<Advice>(body)?)))
 }
 

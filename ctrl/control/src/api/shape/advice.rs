@@ -24,6 +24,8 @@ pub struct Advice {
     pub more: bool,
     /// All safe ones of these suggestions together.
     pub together: Replayed,
+    /// The whole policy as these would leave it, as a document; null unless it is asked for.
+    pub document: Option<String>,
 }
 
 /// What was seen of traffic.
