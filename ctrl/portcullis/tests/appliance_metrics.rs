@@ -207,9 +207,9 @@ fn a_client_has_the_format_that_it_asks_for_and_strangers_paths_are_one_series()
     appliance.end();
 }
 
-/// Thousands of NICs, and a scraper that takes nothing of its answer.
+/// Thousands of NICs, and scrapers that take nothing of their answers, or a byte a second.
 #[test]
-fn a_scraper_that_does_not_read_holds_nobody_up() {
+fn a_scraper_that_hardly_reads_holds_nobody_up() {
     let nics: String = (0..10_000)
         .map(|n| {
             format!(
@@ -224,13 +224,30 @@ fn a_scraper_that_does_not_read_holds_nobody_up() {
     let setup = Setup::new("net_null0,no-rx=1", "net_null1,no-rx=1").more("[metrics]\nnics = 10000\n");
     let appliance = setup.start(&policy);
     let socket = appliance.setup.socket();
-    let slow: Vec<UnixStream> = (0..8)
+    let mut slow: Vec<UnixStream> = (0..8)
         .map(|_| {
             let mut stream = UnixStream::connect(&socket).unwrap();
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             stream
         })
         .collect();
+    let page = appliance.setup.path("run/stats");
+    let mut quickest = Duration::MAX;
+    for _ in 0..4 {
+        for stream in slow.iter_mut().skip(4) {
+            stream.read_exact(&mut [0]).unwrap();
+        }
+        let begin = Instant::now();
+        assert!(get(&socket, "/metrics", "*/*").1.ends_with("# EOF\n"));
+        quickest = quickest.min(begin.elapsed());
+        // The page goes on, too.
+        let written = || stats::Reader::open(&page).unwrap().read().unwrap().written;
+        let before = written();
+        wait_for("the page to be written", || (written() > before).then_some(()));
+    }
+    // 250 ms is the aim; a busy machine has its other tests at the same time.
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     let begin = Instant::now();
     let found = scrape(&appliance);
     assert_eq!(found.keys().filter(|sample| sample.starts_with("nic_connections{")).count(), 10_000);

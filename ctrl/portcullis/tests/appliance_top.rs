@@ -32,13 +32,15 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(server: PathBuf, (columns, rows): (u16, u16), command: &[&str], colours: bool) -> Terminal {
+    fn open(server: PathBuf, (columns, rows): (u16, u16), command: &str, colours: bool) -> Terminal {
         let mut terminal = Terminal { server, process: 0 };
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let no_colour = if colours { "NO_COLOR=" } else { "NO_COLOR=1" };
-        // What has ended stays to be looked at.
         let begin = ["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, "-e", no_colour];
-        let words = [&begin[..], command, &[";", "set-option", "remain-on-exit", "on"]].concat();
+        // The status that it ends with stays in a file.
+        let told = format!("{command}; echo $? > {}", terminal.status().display());
+        // The server stays, so that its number is nobody else's when it is ended.
+        let words = [&begin[..], &["sh", "-c", &told, ";", "set-option", "remain-on-exit", "on"]].concat();
         terminal.tmux(&words);
         terminal.process = terminal.tmux(&["display-message", "-p", "#{pid}"]).trim().parse().unwrap();
         terminal
@@ -48,6 +50,10 @@ impl Terminal {
         let output = Command::new("tmux").arg("-S").arg(&self.server).args(words).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn status(&self) -> PathBuf {
+        self.server.with_extension("status")
     }
 
     fn screen(&self) -> String {
@@ -128,7 +134,7 @@ fn appliance() -> Appliance {
 fn a_running_appliance_and_one_that_was_killed_are_shown_in_terminals_of_two_sizes() {
     let appliance = appliance();
     let page = appliance.setup.path("run/stats");
-    let command = [PORTCULLIS, "top", "--interval", "0.2", "--page", page.to_str().unwrap()];
+    let command = format!("{PORTCULLIS} top --interval 0.2 --page {}", page.display());
     let small = Terminal::open(appliance.setup.path("small"), (80, 24), &command, true);
     let large = Terminal::open(appliance.setup.path("large"), (200, 50), &command, false);
 
@@ -188,7 +194,8 @@ fn a_running_appliance_and_one_that_was_killed_are_shown_in_terminals_of_two_siz
     assert!(ended.success(), "{ended}");
     for (terminal, key) in [(&small, "q"), (&large, "C-c")] {
         terminal.press(key);
-        terminal.wait_for("Pane is dead (status 0");
+        let status = || std::fs::read_to_string(terminal.status()).ok().filter(|text| text.ends_with('\n'));
+        assert_eq!(wait_for("its end", status), "0\n");
     }
 }
 
