@@ -185,7 +185,13 @@ fn a_running_appliance_and_one_that_was_killed_are_shown_in_terminals_of_two_siz
     let (ours, theirs) = pseudo_terminal();
     let stdio = || std::process::Stdio::from(theirs.try_clone().unwrap());
     let mut looks = Command::new(PORTCULLIS);
-    looks.args(&command[1..]).env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio());
+    looks
+        .args(["top", "--page"])
+        .arg(&page)
+        .env("TERM", "xterm")
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio());
     let mut looks = looks.spawn().unwrap();
     drop(theirs);
     std::thread::sleep(Duration::from_millis(500));
