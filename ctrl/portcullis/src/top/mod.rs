@@ -115,6 +115,8 @@ fn follow(
     (interval, ends): (Duration, &AtomicBool),
 ) -> io::Result<()> {
     let mut due = Instant::now();
+    // The library has read more than it has told.
+    let mut may_be_more = false;
     while !ends.load(Relaxed) {
         if due <= Instant::now() {
             match source.read() {
@@ -129,10 +131,11 @@ fn follow(
         let next = (Instant::now() + WRITTEN_EVERY).min(due);
         loop {
             let wait = next.saturating_duration_since(Instant::now()).min(SOON);
-            if ends.load(Relaxed) || !waits_for_a_key(wait) {
+            if ends.load(Relaxed) || !waits_for_a_key(if may_be_more { Duration::ZERO } else { wait }) {
                 return Ok(());
             }
-            if event::poll(Duration::ZERO)? {
+            may_be_more = event::poll(Duration::ZERO)?;
+            if may_be_more {
                 match event::read()? {
                     Event::Key(key) if app.on_key(key) == Then::Quit => return Ok(()),
                     Event::Key(_) | Event::Resize(..) => break,
