@@ -30,7 +30,7 @@ const WATCHED: f64 = 86_400.0;
 #[into_params(parameter_in = Query)]
 pub(super) struct AdviceQuery {
     /// About rules of these groups: names with `#` between them, which is in no name. Of all, if left out.
-    #[param(value_type = String, required = false, example = "web#customers/db")]
+    #[param(value_type = String, required = false, example = "web#customers/db", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+(/[^/#\x00-\x1f\x7f-\x9f]+)?(#[^/#\x00-\x1f\x7f-\x9f]+(/[^/#\x00-\x1f\x7f-\x9f]+)?)*$", min_length = 1, max_length = 255)]
     groups: Option<String>,
     /// What was not seen counts only if it was watched for since this moment, in seconds since 1970, or for longer. A day ago, if left out.
     #[param(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999u64)]
