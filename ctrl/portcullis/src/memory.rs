@@ -29,7 +29,7 @@ pub struct Patient {
     reserve: AtomicPtr<u8>,
     /// Threads that wait.
     waiting: AtomicUsize,
-    /// The most bytes that one of them asked for, since none waited.
+    /// Bytes that the last of them asked for.
     wanted: AtomicUsize,
 }
 
@@ -47,12 +47,11 @@ pub fn wait_from_now_on() {
     ALLOCATOR.waits.store(true, Relaxed);
 }
 
-/// The most bytes that an allocation waits for, if one does. Otherwise the reserve is filled again.
+/// The bytes that an allocation waits for, if one does; of several, the last that began to. Otherwise the reserve is filled again.
 pub fn wanted() -> Option<usize> {
     if ALLOCATOR.waiting.load(Acquire) > 0 {
         return Some(ALLOCATOR.wanted.load(Relaxed));
     }
-    ALLOCATOR.wanted.store(0, Relaxed);
     if ALLOCATOR.waits.load(Relaxed) {
         ALLOCATOR.keep_back();
     }
@@ -96,7 +95,7 @@ impl Patient {
                 return at;
             }
         }
-        self.wanted.fetch_max(size, Relaxed);
+        self.wanted.store(size, Relaxed);
         self.waiting.fetch_add(1, Release);
         loop {
             sleep(EVERY);

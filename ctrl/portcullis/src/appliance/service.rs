@@ -4,9 +4,9 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::bounded;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,8 +15,11 @@ use super::workers::KICK;
 /// Threads for what takes long, besides those that serve clients. What finds none free waits for one.
 const WORKING_THREADS: usize = 64;
 
+/// How long they are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The runtime of the control side, on so many threads. All the threads that it will ever have are started here: one that starts later
-/// may find no memory for its stack, which ends the process.
+/// may find no memory for its stack, which ends the process. An error where the system does not give as many.
 pub fn runtime(threads: usize) -> io::Result<Runtime> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(threads)
@@ -24,13 +27,28 @@ pub fn runtime(threads: usize) -> io::Result<Runtime> {
         .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()?;
-    let all_are_there = Arc::new(Barrier::new(WORKING_THREADS + 1));
+    // Each stays in its task until all are there, or nobody waits for them any more: so no thread takes two.
+    let (all_are_there, goes_on) = bounded::<()>(0);
+    let (is_there, there) = bounded(WORKING_THREADS);
     for _ in 0..WORKING_THREADS {
-        let is_there = all_are_there.clone();
-        runtime.spawn_blocking(move || is_there.wait());
+        let (is_there, goes_on) = (is_there.clone(), goes_on.clone());
+        runtime.spawn_blocking(move || {
+            let _ = is_there.send(());
+            let _ = goes_on.recv();
+        });
     }
-    all_are_there.wait();
-    Ok(runtime)
+    let until = Instant::now() + PATIENCE;
+    let missing = (0..WORKING_THREADS).find(|_| there.recv_deadline(until).is_err());
+    drop(all_are_there);
+    match missing {
+        None => Ok(runtime),
+        Some(started) => {
+            let what = "raise TasksMax of the unit, or the limit of processes";
+            Err(io::Error::other(format!(
+                "only {started} of {WORKING_THREADS} threads could be started; {what}"
+            )))
+        }
+    }
 }
 
 /// The signals that the appliance minds. From when they are made on, none of them ends the process by itself.
