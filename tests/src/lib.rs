@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod hostile;
+pub mod kept;
 pub mod lab;
 pub mod oracle;
 pub mod pcap;

@@ -1,6 +1,8 @@
 //! One worker's firewall under a policy, packet by packet on a clock of the test's own: tests that read like the
 //! sentence they hold.
 
+mod restart;
+
 use std::sync::Arc;
 
 use control::commit::Committer;
@@ -20,7 +22,9 @@ use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
 
 use crate::frame::{Build, tcp};
+use crate::kept::Region;
 use crate::sim::SimFrame;
+pub use restart::Came;
 
 /// A verdict as text: the reason, `by` the rule, `(observed)`; `held` while it waits for a first fragment.
 pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
@@ -51,6 +55,8 @@ pub struct Scenario {
     released: Vec<(usize, String)>,
     frames: usize,
     told: Option<Consumer<Told>>,
+    /// Where its connections lie, if they are to outlive it.
+    region: Option<Region>,
 }
 
 /// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names, addresses and groups).
@@ -96,9 +102,19 @@ impl Scenario {
 
     /// Under a configuration (TOML) and a policy document.
     pub fn with(config: &str, policy: &str) -> Scenario {
+        let mut scenario = Scenario::without_policy(config, false);
+        scenario.apply(policy);
+        scenario
+    }
+
+    /// Under the empty policy; with its connections where they outlive it, or not.
+    fn without_policy(config: &str, is_kept: bool) -> Scenario {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
         let population = Arc::new(Population::of_one_worker());
-        let firewall = Firewall::new(&firewall_config(&config), Arc::new(Cells::new()), population.clone());
+        let firewall = firewall_config(&config);
+        let region = is_kept.then(|| Region::new(firewall.shard.capacity));
+        let memory = region.map(|region| region.memory());
+        let firewall = Firewall::within(memory, &firewall, Arc::new(Cells::new()), population.clone());
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
         let mut scenario = Scenario {
@@ -113,13 +129,13 @@ impl Scenario {
             released: Vec::new(),
             frames: 0,
             told: None,
+            region,
         };
         if scenario.committer.config().conntrack.count {
             let (tells, told) = ring(1 << 12);
             scenario.firewall.tell_by(tells, Arc::default());
             scenario.told = Some(told);
         }
-        scenario.apply(policy);
         scenario
     }
 

@@ -15,6 +15,7 @@ use crate::delta::Delta;
 use crate::diff::diff_of;
 use crate::draft::{Change, Drafter};
 use crate::index::Index;
+use crate::kept::State;
 use crate::model::{Key, Nic, Policy};
 use crate::plan::{Plan, plan, same_nic};
 use crate::registry::{Exhausted, Places, Registry};
@@ -145,6 +146,44 @@ impl Committer {
             deltas: VecDeque::new(),
             weight: 0,
         }
+    }
+
+    /// As a former process left it, with the snapshot that its workers had.
+    pub fn restored(
+        config: Config,
+        key: AddressKey,
+        state: State,
+    ) -> Result<(Committer, Box<Snapshot>), String> {
+        let policy = state.policy();
+        let mut committer = Committer::keyed(config, key);
+        let longest_ns = committer.config.timeouts.longest().as_nanos() as u64;
+        (committer.generation, committer.last_ending) =
+            (Generation(state.generation), Generation(state.last_ending));
+        committer.registry = Registry::read(state.registry, longest_ns)?;
+        committer.compiler = Compiler::read(state.compiler)?;
+        let is_held = |(key, nic): (&Key, &Arc<Nic>)| {
+            let addresses: BTreeSet<_> = nic.all_addresses().collect();
+            committer.registry.nic(key).is_some_and(|held| held.addresses.keys().copied().eq(addresses))
+        };
+        if committer.registry.nics().count() != policy.nics.len() || !policy.nics.iter().all(is_held) {
+            return Err("its NICs are not those of its policy".to_owned());
+        }
+        committer.index = Index::of(&policy);
+        committer.policy = policy;
+        let change = Change {
+            policy: &committer.policy,
+            delta: &Delta::default(),
+            index: &committer.index,
+            generation: committer.generation,
+            last_ending: committer.last_ending,
+        };
+        let snapshot = committer.drafter.draw_all(&change, &mut committer.compiler, &committer.registry);
+        Ok((committer, Box::new(snapshot)))
+    }
+
+    /// The last generation that ended or disconnected anything.
+    pub fn last_ending(&self) -> Generation {
+        self.last_ending
     }
 
     /// Takes up a policy that has been in force before, as generation `generation`, with the way back from there: what

@@ -1,5 +1,7 @@
 //! From the model to what the engine runs: groups and rules get numbers, rules get ranges, lists of groups get policies.
 
+mod kept;
+
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use crate::config::{Config, Unknown};
 use crate::model::{
     Action, AddressGroup, Direction, Identity, Key, Meaning, Mode, Policy, Prefix, Remote, Rule,
 };
+
+pub use kept::Written;
 
 /// First and last address of a prefix, and whether it is IPv6.
 pub fn range_of(prefix: &Prefix) -> (u128, u128, bool) {

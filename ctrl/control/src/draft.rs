@@ -121,14 +121,23 @@ impl Drafter {
     #[cfg(debug_assertions)]
     fn afresh(&self, change: &Change<'_>, compiler: &Compiler, registry: &Registry) -> Snapshot {
         let mut drafter = Drafter::with(self.draft.settings().clone(), self.default_mode, self.draft.key());
-        let mut compiler = compiler.without_memory();
-        drafter.draw_vpcs(change.policy, &mut compiler);
+        drafter.draw_all(change, &mut compiler.without_memory(), registry)
+    }
+
+    /// Draws everything, into an empty draft.
+    pub fn draw_all(
+        &mut self,
+        change: &Change<'_>,
+        compiler: &mut Compiler,
+        registry: &Registry,
+    ) -> Snapshot {
+        self.draw_vpcs(change.policy, compiler);
         for gone in registry.gone() {
-            drafter.draft.unbind(gone.id, gone.nic);
+            self.draft.unbind(gone.id, gone.nic);
         }
         let keys: BTreeSet<Key> = change.policy.nics.keys().cloned().collect();
-        drafter.redraw(&keys, change.policy, &mut compiler, registry);
-        drafter.publish(change)
+        self.redraw(&keys, change.policy, compiler, registry);
+        self.publish(change)
     }
 
     fn publish(&mut self, change: &Change<'_>) -> Snapshot {

@@ -17,6 +17,7 @@ pub mod export;
 pub mod health;
 mod index;
 pub mod init;
+pub mod kept;
 pub mod live;
 pub mod memory;
 pub mod metrics;

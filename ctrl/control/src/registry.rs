@@ -12,11 +12,13 @@ use engine::{AddrId, Generation, NicSlot};
 use crate::model::Key;
 
 mod identity;
+mod kept;
 mod moves;
 mod places;
 mod shelf;
 
 pub use identity::{Address, Identity};
+pub use kept::Written;
 use moves::Moves;
 pub use places::{Exhausted, MOST_ADDRESSES, MOST_NICS, Places};
 use shelf::{Shelf, Spot};

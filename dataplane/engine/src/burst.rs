@@ -13,6 +13,8 @@ use crate::ahead::{Ahead, ENTRIES_AHEAD, Guesses, Packets};
 use crate::answers::{Answers, refused};
 use crate::cells::{Cells, Population};
 use crate::classify::Judgement;
+use crate::conntrack::keep::Memory;
+use crate::conntrack::kept::{Kept, Since, TakenUp};
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::io::{BURST, Burst, Frame};
 use crate::judge::{Judge, is_remembered};
@@ -172,9 +174,20 @@ fn remembered_for<'s>(snapshot: &'s Snapshot, lane: &Lane, verdict: &Verdict) ->
 impl Firewall {
     /// Without connections. `cells` are this worker's, `population` is everybody's.
     pub fn new(config: &FirewallConfig, cells: Arc<Cells>, population: Arc<Population>) -> Firewall {
+        Firewall::within(None, config, cells, population)
+    }
+
+    /// The same with its connections in memory that outlives the process, where some is given.
+    pub fn within(
+        memory: Option<Memory>,
+        config: &FirewallConfig,
+        cells: Arc<Cells>,
+        population: Arc<Population>,
+    ) -> Firewall {
         let mut clock = Clock::new(config.shard.timeouts.longest());
         let start = clock.at(0).tick;
-        let shard = Shard::new(config.shard, config.secret, start, cells.clone(), population.clone());
+        let (secret, counts) = (config.secret, cells.clone());
+        let shard = Shard::within(memory, config.shard, secret, start, counts, population.clone());
         Firewall {
             judge: Judge::new(shard, population),
             clock,
@@ -192,6 +205,13 @@ impl Firewall {
         self.judge.touch();
         self.cells.touch(nics);
         crate::pages::touch(&mut self.scratch);
+    }
+
+    /// Takes up connections that a former process left, at moment `ns` of this one's clock.
+    pub fn restore(&mut self, kept: Vec<Kept>, since: &Since, snapshot: &Snapshot, ns: u64) -> TakenUp {
+        let now = self.now(ns);
+        self.begin(snapshot);
+        self.judge.shard.take_up(kept, since, snapshot, ns, now)
     }
 
     /// Its connections.
@@ -217,6 +237,8 @@ impl Firewall {
         if snapshot.generation != self.generation {
             self.adopt(snapshot);
         }
+        // Before an entry bears a deadline that counts from it.
+        self.judge.shard.note_lag(self.clock.lag());
         self.judge.loose_pickup = snapshot.settings.loose_pickup || self.clock.last_ns() < self.grace_end_ns;
         if self.judge.shard.counts() {
             self.judge.shard.set_anchor(self.clock.anchor());

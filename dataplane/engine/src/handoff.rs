@@ -91,6 +91,14 @@ fn fold(addr: u128) -> u16 {
     a as u16 ^ (a >> 16) as u16
 }
 
+impl Spread {
+    /// The worker among so many to which a connection between these belongs; `ports` are what its key has of them.
+    pub fn owner(&self, a: u128, b: u128, ports: (u16, u16), protocol: u8, workers: u32) -> u32 {
+        let hash = self.hash(a, b, hashes_ports(protocol).then_some(ports));
+        hash % RETA_SIZE % workers.max(1)
+    }
+}
+
 /// The same with [`RSS_PATTERN`].
 pub fn rss_hash(src: u128, dst: u128, ports: Option<(u16, u16)>) -> u32 {
     static PUBLIC: Spread = Spread::new(RSS_PATTERN);

@@ -374,6 +374,10 @@ impl Judge {
     /// A packet whose connection is live.
     #[inline]
     fn on_connection(&mut self, snapshot: &Snapshot, lane: &Lane, nic: &Binding, flow: FlowIndex) -> Verdict {
+        let is_kept = lane.what == What::Tcp && self.shard.is_kept();
+        if is_kept {
+            self.shard.begin_change(flow);
+        }
         let (entry, noted) = self.shard.entry_and_noted(flow);
         let is_opener = (lane.side == Side::Outside) == entry.is_inbound();
         let before = entry.state();
@@ -390,6 +394,9 @@ impl Judge {
             }
             Outcome::Pass
         };
+        if is_kept {
+            self.shard.end_step();
+        }
         let established = Verdict::of(Reason::Established, nic.nic);
         match outcome {
             Outcome::Pass => {

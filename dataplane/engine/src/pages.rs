@@ -25,7 +25,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Asks for huge pages behind those parts of a range that can be some. A kernel without them says no, and nothing is lost. Smaller parts
 /// are left alone: advice that no page can follow splits the process's mappings for ever, of which it may have 65,530.
 #[cfg(target_os = "linux")]
-fn advise(start: *mut u8, len: usize) {
+pub(crate) fn advise(start: *mut u8, len: usize) {
     let skip = start.align_offset(HUGE_PAGE);
     if len < skip.saturating_add(HUGE_PAGE) {
         return;
@@ -38,22 +38,17 @@ fn advise(start: *mut u8, len: usize) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise(_: *mut u8, _: usize) {}
+pub(crate) fn advise(_: *mut u8, _: usize) {}
 
 const PAGE: usize = 4096;
 
 /// Has the kernel back the memory of a slice, so that no packet waits for a page. What lies in it stays.
 pub fn touch<T>(items: &mut [T]) {
-    let (start, len) = (items.as_mut_ptr().cast::<u8>(), size_of_val(items));
-    if !populate(start, len) {
-        touch_each_page(start, len);
-    }
+    touch_raw(items.as_mut_ptr().cast(), size_of_val(items));
 }
 
-/// The same of the room that a vector has left.
-pub fn touch_spare<T>(items: &mut Vec<T>) {
-    let spare = items.spare_capacity_mut();
-    let (start, len) = (spare.as_mut_ptr().cast::<u8>(), size_of_val(spare));
+/// The same of so many bytes that the caller has alone.
+pub(crate) fn touch_raw(start: *mut u8, len: usize) {
     if !populate(start, len) {
         touch_each_page(start, len);
     }
@@ -122,7 +117,7 @@ mod tests {
                 touch(&mut items);
             }
             let mut spare: Vec<u64> = on_huge_pages(1 << 20);
-            touch_spare(&mut spare);
+            touch_raw(spare.as_mut_ptr().cast(), size_of_val(spare.spare_capacity_mut()));
             let before = faults();
             for at in (8..items.len()).step_by(8) {
                 items[at] = 1;

@@ -3,6 +3,9 @@
 /// Nanoseconds of one tick.
 pub const TICK_NS: u64 = 125_000_000;
 
+/// The tick that a clock begins with: near the wrap, so that every test and every run crosses it.
+pub const FIRST_TICK: u32 = 0u32.wrapping_sub(64);
+
 /// Ticks of one second.
 pub const TICKS_PER_SECOND: u32 = 8;
 
@@ -34,6 +37,8 @@ pub struct Clock {
     leap: u32,
     /// The tick from which on ticks stand for their nanoseconds again, and the moment before the last leap.
     leapt: (u32, Moment),
+    /// Ticks left out by leaps.
+    lag: u64,
 }
 
 /// A tick, and the nanosecond at which it begins.
@@ -66,10 +71,9 @@ impl Anchor {
 impl Clock {
     /// `longest` is the longest timeout, in ticks.
     pub fn new(longest: u32) -> Clock {
-        // Ticks begin near the wrap, so that every test and every run crosses it.
-        let tick = 0u32.wrapping_sub(64);
+        let tick = FIRST_TICK;
         let leapt = (tick, Moment { tick, ns: 0 });
-        Clock { last_ns: 0, tick_start_ns: 0, tick, leap: longest.saturating_add(2), leapt }
+        Clock { last_ns: 0, tick_start_ns: 0, tick, leap: longest.saturating_add(2), leapt, lag: 0 }
     }
 
     /// The moment `ns`; an earlier one than the last counts as the last.
@@ -91,6 +95,7 @@ impl Clock {
         self.tick = self.tick.wrapping_add(ticks.min(u64::from(self.leap)) as u32);
         if ticks > u64::from(self.leap) {
             self.leapt = (self.tick, before);
+            self.lag += ticks - u64::from(self.leap);
         }
     }
 
@@ -98,6 +103,11 @@ impl Clock {
     #[inline]
     pub fn anchor(&self) -> Anchor {
         Anchor { tick: self.tick, ns: self.tick_start_ns, leapt: self.leapt }
+    }
+
+    /// Ticks that its leaps have left out in all.
+    pub fn lag(&self) -> u64 {
+        self.lag
     }
 
     /// The last moment asked for.

@@ -144,7 +144,7 @@ pub struct Rule {
 /// One rule for both families and two rules for one each are *not* the same meaning, though together they match the
 /// same packets: they are one rule and two, with places of their own in counters and verdicts. Telling them apart errs
 /// to the side of flushing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Meaning {
     /// See [`Rule::direction`].
     pub direction: Direction,
@@ -193,7 +193,7 @@ const DIGITS: usize = 10;
 
 /// What a rule is told by wherever it stands: a hash of its [`Meaning`]. Rules of one meaning in two
 /// groups have the same. Written `r-` and 10 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity(u64);
 
 impl Identity {

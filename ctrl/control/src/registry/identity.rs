@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use engine::snapshot::Undone;
 use engine::{AddrId, Generation, NicSlot};
+use serde::{Deserialize, Serialize};
 
 /// Flush epochs and former addresses of a NIC that are remembered. A rollback across more flushes than this brings back
 /// what the last of them disconnected, no more.
@@ -190,5 +191,66 @@ impl Identity {
         self.past.drain(..surplus(self.past.len()).min(older));
         self.undone.drain(..surplus(self.undone.len()));
         self.lives.drain(..surplus(self.lives.len()));
+    }
+}
+
+/// An identity as it is written down; generations and places as numbers.
+#[derive(Serialize, Deserialize)]
+pub struct Written {
+    slot: u32,
+    rejudge: u32,
+    /// After which generation, and by which.
+    undone: Vec<(u32, u32)>,
+    /// With their places and since when.
+    addresses: Vec<(IpAddr, u32, u32)>,
+    /// With from when until when.
+    past: Vec<(IpAddr, u32, u32, u32)>,
+    since: Option<u32>,
+    lives: Vec<(u32, u32)>,
+    /// When set, and what.
+    epochs: Vec<(u32, u32)>,
+    touched: u32,
+    moved: u32,
+}
+
+impl Identity {
+    pub(super) fn written(&self) -> Written {
+        Written {
+            slot: self.slot.0,
+            rejudge: self.rejudge.0,
+            undone: self.undone.iter().map(|(undone, _)| (undone.after.0, undone.by.0)).collect(),
+            addresses: self
+                .addresses
+                .iter()
+                .map(|(address, held)| (*address, held.id.0, held.since.0))
+                .collect(),
+            past: self.past.iter().map(|p| (p.address, p.id.0, p.span.from.0, p.span.until.0)).collect(),
+            since: self.since.map(|since| since.0),
+            lives: self.lives.iter().map(|life| (life.from.0, life.until.0)).collect(),
+            epochs: self.epochs.iter().map(|epoch| (epoch.set.0, epoch.flush.0)).collect(),
+            touched: self.touched.0,
+            moved: self.moved.0,
+        }
+    }
+
+    /// The moments of rollbacks are counted anew.
+    pub(super) fn read(written: Written) -> Identity {
+        let span = |(from, until)| Span { from: Generation(from), until: Generation(until) };
+        let undone = |(after, by)| (Undone { after: Generation(after), by: Generation(by) }, 0);
+        let held = |(address, id, since)| (address, Address { id: AddrId(id), since: Generation(since) });
+        let past = |(address, id, from, until)| Past { address, id: AddrId(id), span: span((from, until)) };
+        let epoch = |(set, flush)| Epoch { set: Generation(set), flush: Generation(flush) };
+        Identity {
+            slot: NicSlot(written.slot),
+            rejudge: Generation(written.rejudge),
+            undone: written.undone.into_iter().map(undone).collect(),
+            addresses: written.addresses.into_iter().map(held).collect(),
+            past: written.past.into_iter().map(past).collect(),
+            since: written.since.map(Generation),
+            lives: written.lives.into_iter().map(span).collect(),
+            epochs: written.epochs.into_iter().map(epoch).collect(),
+            touched: Generation(written.touched),
+            moved: Generation(written.moved),
+        }
     }
 }

@@ -69,6 +69,11 @@ impl<K: Eq + Hash + Clone, T> Shelf<K, T> {
         self.lying.iter().map(|(spot, (_, thing))| (*spot, thing))
     }
 
+    /// What they are called, with them, the oldest first.
+    pub fn called(&self) -> impl Iterator<Item = (&K, &T)> {
+        self.lying.values().map(|(key, thing)| (key, thing))
+    }
+
     /// The same, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.lying.values_mut().map(|(_, thing)| thing)

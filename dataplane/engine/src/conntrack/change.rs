@@ -90,12 +90,14 @@ impl Shard {
     /// Marks an inbound connection that today's rules refuse (semantics 5.4).
     pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
+        self.begin_change(flow);
         let entry = &mut self.entries[flow.0 as usize];
         if !entry.is_dead() {
             self.cells.count_killed();
         }
         entry.set_dead(true);
         entry.stamp = snapshot.generation;
+        self.end_change(flow);
         let nic = self.nic_of(self.entry(flow), snapshot);
         self.refile(flow, Class::Tombstone, nic);
         self.tell_flushed(flow, snapshot);
@@ -140,10 +142,12 @@ impl Shard {
             }
             Standing::Live | Standing::Rejudge => {
                 self.count_live(flow, snapshot, -1);
+                self.begin_change(flow);
                 let entry = &mut self.entries[flow.0 as usize];
                 entry.set_dead(true);
                 // Before any generation, so that no rollback reaches it.
                 entry.stamp = Generation(0);
+                self.end_change(flow);
                 let nic = self.nic_of(self.entry(flow), snapshot);
                 self.refile(flow, Class::Tombstone, nic);
                 self.tell_flushed(flow, snapshot);
@@ -155,10 +159,12 @@ impl Shard {
     /// Marks an inbound connection that today's rules allow again.
     pub fn revive(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         let is_counted = self.is_counted(self.entry(flow), snapshot);
+        self.begin_change(flow);
         let entry = &mut self.entries[flow.0 as usize];
         entry.set_dead(false);
         entry.stamp = snapshot.generation;
         let (state, class) = (entry.state(), entry.class());
+        self.end_change(flow);
         if class != state.class() {
             let nic = self.nic_of(self.entry(flow), snapshot);
             self.refile(flow, state.class(), nic);

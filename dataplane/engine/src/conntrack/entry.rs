@@ -23,6 +23,7 @@ pub struct Window {
 /// A SYN that passed within a connection, so that what answers it may be told (semantics 4.3): beside the entries, since few have
 /// one. Its scale and its sender are in the entry's flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct NotedSyn {
     /// Its sequence number.
     pub seq: u32,
@@ -37,6 +38,16 @@ impl NotedSyn {
     pub fn of(lane: &Lane) -> NotedSyn {
         let len = lane.seq_end.wrapping_sub(lane.seq).saturating_sub(1);
         NotedSyn { seq: lane.seq, len: u16::try_from(len).unwrap_or(u16::MAX), window: lane.win }
+    }
+
+    /// As it lies in memory.
+    pub(super) fn from_bytes(bytes: [u8; 8]) -> NotedSyn {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        NotedSyn {
+            seq: u32::from_ne_bytes([a, b, c, d]),
+            len: u16::from_ne_bytes([e, f]),
+            window: u16::from_ne_bytes([g, h]),
+        }
     }
 
     /// Sequence number behind it.
@@ -153,6 +164,8 @@ mod bit {
     pub const FIN_BY_RESPONDER: u32 = 1 << 18;
     pub const SYN_AGAIN: u32 = FIN_BY_RESPONDER;
     pub const CROSSED: u32 = 1 << 19;
+    /// What a permission rests on.
+    pub const SEALED: u32 = PROTO | V6 | INBOUND | DEAD;
     /// What a packet that goes the short way has in common with its entry: none of them is dead.
     pub const PLAINLY: u32 = PROTO | V6 | DEAD | 0xF << STATE;
     /// Window scales: opener's, responder's, and that of the noted SYN.
@@ -208,6 +221,10 @@ pub struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64 && size_of::<EntryKey>() == 16);
+// The order in which a kept table is read.
+const _: () = assert!(offset_of!(Entry, deadline) == 16 && offset_of!(Entry, stamp) == 20);
+const _: () = assert!(offset_of!(Entry, rule_class) == 24 && offset_of!(Entry, syn_seq) == 28);
+const _: () = assert!(offset_of!(Entry, windows) == 32);
 // The four words that are loaded as an `EntryKey` is.
 const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(Entry, remote) == 4);
 const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(Entry, meta) == 12);
@@ -316,6 +333,35 @@ impl Entry {
             syn_seq: 0,
             windows: [Window::default(); 2],
         }
+    }
+
+    /// As it lies in memory: its words one after the other.
+    pub(super) fn from_bytes(bytes: &[u8; 64]) -> Entry {
+        let mut words = [0; 16];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = bytes.try_into().map_or(0, u32::from_ne_bytes);
+        }
+        let [addr, remote, ports, meta, deadline, stamp, rule_class, syn_seq, windows @ ..] = words;
+        let [a, b, c, d, e, f, g, h] = windows;
+        let windows = [[a, b, c, d], [e, f, g, h]].map(|[end, maxend, maxwin, acked]| Window {
+            end,
+            maxend,
+            maxwin,
+            acked,
+        });
+        let (addr, stamp) = (AddrId(addr), Generation(stamp));
+        Entry { addr, remote, ports, meta, deadline, stamp, rule_class, syn_seq, windows }
+    }
+
+    /// The flags that a seal holds.
+    #[inline]
+    pub(super) fn sealed_meta(&self) -> u32 {
+        self.meta & bit::SEALED
+    }
+
+    /// True if its state is one of those that there are.
+    pub(super) fn has_known_state(&self) -> bool {
+        (self.meta >> bit::STATE & 0xF) as usize <= State::IcmpAnswered as usize
     }
 
     #[inline]

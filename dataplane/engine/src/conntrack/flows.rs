@@ -331,6 +331,13 @@ impl Shard {
         }
     }
 
+    /// The end of the entry at this place was told by a former process.
+    pub(super) fn end_was_told(&mut self, flow: FlowIndex) {
+        if let Some(known) = self.flows.known.get_mut(flow.0 as usize) {
+            known.is_over = true;
+        }
+    }
+
     /// A rollback has brought it back: it will end once more.
     pub(super) fn resume_flow(&mut self, flow: FlowIndex) {
         if let Some(known) = self.flows.known.get_mut(flow.0 as usize) {

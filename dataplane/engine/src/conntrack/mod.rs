@@ -5,9 +5,12 @@ pub mod entry;
 pub mod flows;
 pub mod hash;
 pub mod index;
+pub mod keep;
+pub mod kept;
 pub mod refusals;
 mod room;
 pub mod roster;
+mod slab;
 mod timeouts;
 
 use std::sync::Arc;
@@ -25,8 +28,10 @@ pub use entry::{
 use flows::{Carried, Flows};
 pub use hash::{FlowHash, RawHash, Secret, purpose};
 use index::{Index, View};
+use keep::{Keep, Memory};
 pub use room::fair_share;
 use roster::Rosters;
+use slab::Slab;
 pub use timeouts::Timeouts;
 
 /// What a shard is made for.
@@ -61,11 +66,13 @@ pub struct Key {
 
 /// The shard.
 pub struct Shard {
-    entries: Vec<Entry>,
+    entries: Slab<Entry>,
     /// Remote IPv6 addresses; memory that only IPv6 connections touch.
-    remote6: Box<[u128]>,
+    remote6: Slab<u128>,
     /// SYNs that passed within connections; memory that only those touch.
-    noted_syns: Box<[NotedSyn]>,
+    noted_syns: Slab<NotedSyn>,
+    /// Where the three outlive the process.
+    keep: Option<Keep>,
     index: Index,
     wheels: Wheels,
     rosters: Rosters,
@@ -94,11 +101,25 @@ impl Shard {
         cells: Arc<Cells>,
         population: Arc<Population>,
     ) -> Shard {
+        Shard::within(None, config, secret, now, cells, population)
+    }
+
+    /// The same in memory that outlives the process, where some is given: for exactly that capacity.
+    pub fn within(
+        memory: Option<Memory>,
+        config: ShardConfig,
+        secret: Secret,
+        now: u32,
+        cells: Arc<Cells>,
+        population: Arc<Population>,
+    ) -> Shard {
         let capacity = config.capacity;
+        let (entries, remote6, noted_syns, keep) = keep::parts(memory, capacity);
         Shard {
-            entries: crate::pages::on_huge_pages(capacity as usize),
-            remote6: vec![0; capacity as usize].into_boxed_slice(),
-            noted_syns: vec![NotedSyn::default(); capacity as usize].into_boxed_slice(),
+            entries,
+            remote6,
+            noted_syns,
+            keep,
             index: Index::new(capacity),
             wheels: Wheels::new(capacity, now),
             rosters: Rosters::new(capacity),
@@ -118,9 +139,10 @@ impl Shard {
 
     /// Has all of its memory backed, before packets come: else each page waits for the first that needs it.
     pub fn touch(&mut self) {
-        crate::pages::touch_spare(&mut self.entries);
-        crate::pages::touch(&mut self.remote6);
-        crate::pages::touch(&mut self.noted_syns);
+        self.entries.touch();
+        self.remote6.touch();
+        self.noted_syns.touch();
+        self.keep.iter_mut().for_each(Keep::touch);
         self.index.touch();
         self.wheels.touch();
         self.rosters.touch();
@@ -334,15 +356,7 @@ impl Shard {
         let place = self.wheels.take()?;
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
         entry.set_class(class);
-        if entry.is_v6() {
-            self.remote6[place as usize] = key.remote;
-        }
-        if place as usize == self.entries.len() {
-            self.entries.push(entry);
-            self.sweep.grow();
-        } else {
-            self.entries[place as usize] = entry;
-        }
+        self.put(place, entry, key.remote);
         self.begin_flow(place, now);
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);
@@ -368,16 +382,18 @@ impl Shard {
         }
         self.count_live(flow, snapshot, -1);
         self.tell_end(flow, How::Expired, snapshot);
+        self.begin_change(flow);
         let place = &mut self.entries[flow.0 as usize];
         let (old_class, old_state) = (place.class(), place.state());
         *place = entry;
         place.set_class(old_class);
+        place.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
+        self.end_change(flow);
         self.begin_flow(flow.0, now);
         self.cells.tally.count_ended(if old_state == State::Closing { How::Closed } else { How::Expired });
         self.cells.tally.count_opened();
         self.cells.tally.count(census(old_class, old_state), -1);
         self.cells.tally.count(census(old_class, entry.state()), 1);
-        self.refresh(flow, now);
         self.refile(flow, entry.state().class(), nic);
         self.count_live(flow, snapshot, 1);
     }
@@ -405,7 +421,7 @@ impl Shard {
         self.wheels.give_back(flow.0);
         self.rosters.remove(nic, entry.class(), flow.0);
         // A free place must not answer to a sweep or a listing.
-        self.entries[flow.0 as usize].addr = FREE;
+        keep::withdraw(&mut self.entries[flow.0 as usize]);
         self.len -= 1;
     }
 

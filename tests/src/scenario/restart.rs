@@ -1,0 +1,78 @@
+//! A restart in the middle of a scenario: the process is gone, what it kept is found.
+
+use control::commit::Committer;
+use control::config::parse_config;
+use control::kept::{State, Tables};
+use engine::Generation;
+use engine::conntrack::kept::{self, Belongs, Reading, Since, TakenUp};
+use engine::snapshot::AddressKey;
+
+use super::Scenario;
+
+/// What became of what was kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    /// Connections that were read, tombstones among them.
+    pub read: usize,
+    /// That had expired by then.
+    pub expired: u64,
+    /// Places that are no entry.
+    pub unverifiable: u64,
+    /// What became of those that were read.
+    pub taken_up: TakenUp,
+}
+
+impl Scenario {
+    /// Under a configuration and a policy document, with connections that outlive it.
+    pub fn kept(config: &str, policy: &str) -> Scenario {
+        let mut scenario = Scenario::without_policy(config, true);
+        scenario.apply(policy);
+        scenario
+    }
+
+    /// What it, or a fork of it, has kept so far, read as the next process would read it.
+    pub fn reading(&self) -> Reading {
+        self.read(&self.bytes_kept(), 0.0, Generation(u32::MAX))
+    }
+
+    /// What it has kept so far.
+    pub fn bytes_kept(&self) -> Vec<u8> {
+        self.region.expect("a scenario that keeps").bytes()
+    }
+
+    fn read(&self, bytes: &[u8], down: f64, generation: Generation) -> Reading {
+        let birth = *self.region.expect("a scenario that keeps").birth();
+        let belongs = Belongs { set: birth.set, boot: birth.boot, generation };
+        let now_ns = birth.epoch_ns + self.now_ns + (down * 1e9) as u64;
+        kept::read(bytes, &belongs, now_ns).unwrap_or_default()
+    }
+
+    /// Ends without a word, and begins again so many seconds later under a configuration and a policy document, after `damage` was
+    /// done to what was kept.
+    pub fn restart(
+        self,
+        down: f64,
+        (config, policy): (&str, &str),
+        damage: impl FnOnce(&mut Vec<u8>),
+    ) -> (Scenario, Came) {
+        let mut bytes = self.bytes_kept();
+        damage(&mut bytes);
+        let birth = *self.region.expect("a scenario that keeps").birth();
+        let tables = Tables { set: birth.set, files: Vec::new(), boot: birth.boot };
+        let state = State::decode(&State::of(&self.committer, &tables).encode());
+        let state = state.unwrap_or_else(|e| panic!("{e}"));
+        let since = Since { generation: state.last_generation(), zero_ns: birth.epoch_ns };
+        let reading = self.read(&bytes, down, since.generation);
+
+        let mut next = Scenario::without_policy(config, true);
+        next.now_ns = self.now_ns + (down * 1e9) as u64;
+        let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
+        (next.committer, next.snapshot) =
+            Committer::restored(config, AddressKey::PUBLIC, state).unwrap_or_else(|e| panic!("{e}"));
+        next.apply(policy);
+        let Reading { connections, expired, unverifiable } = reading;
+        let read = connections.len();
+        let taken_up = next.firewall.restore(connections, &since, &next.snapshot, next.now_ns);
+        (next, Came { read, expired, unverifiable, taken_up })
+    }
+}
