@@ -197,12 +197,17 @@ impl Committer {
         let prepared = self.prepare(policy)?;
         self.generation.0 = generation.0.saturating_sub(1);
         let commit = self.carry_out(prepared, 0);
+        self.remember(deltas);
+        Ok(commit.snapshot)
+    }
+
+    /// The way back from the present generation, the newest delta last.
+    pub fn remember(&mut self, deltas: impl IntoIterator<Item = Arc<Delta>>) {
         (self.deltas, self.weight) = (VecDeque::new(), 0);
         for delta in deltas {
             let weight = delta.weight();
             self.keep(delta, weight);
         }
-        Ok(commit.snapshot)
     }
 
     /// How many of the oldest deltas go when one of this weight comes.

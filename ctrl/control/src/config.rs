@@ -112,6 +112,18 @@ pub enum TcpPickup {
     Loose,
 }
 
+/// Where connections outlive the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// In a folder in `/dev/shm`, named after the API socket.
+    Auto,
+    /// In this folder.
+    At(PathBuf),
+}
+
 /// Connection tracking.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conntrack {
@@ -127,6 +139,8 @@ pub struct Conntrack {
     pub pickup_grace: Duration,
     /// Whether packets and bytes of each connection are counted, also where no flow log wants them.
     pub count: bool,
+    /// See [`Keep`].
+    pub keep: Keep,
 }
 
 impl Default for Conntrack {
@@ -138,6 +152,7 @@ impl Default for Conntrack {
             tcp_pickup: TcpPickup::Strict,
             pickup_grace: Duration::ZERO,
             count: false,
+            keep: Keep::Off,
         }
     }
 }

@@ -29,7 +29,7 @@ mod trace;
 mod turns;
 mod views;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
@@ -39,11 +39,12 @@ use engine::worker::Question;
 use engine::{Generation, NicSlot};
 use rcu::{Epoch, Publisher, Waker};
 
-use crate::api::shape::{Acknowledgement, PortCounters, Receipt, State};
+use crate::api::shape::{Acknowledgement, PortCounters, Receipt, Restart, State};
 use crate::commit::{Committer, Prepared};
 use crate::config::Config;
 use crate::diff::lines;
 use crate::health::Board;
+use crate::kept::Keeper;
 use crate::metrics::Metrics;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -51,7 +52,7 @@ use crate::store::{Contents, Store};
 use crate::trace::{Names, Trace};
 
 use baselines::Baselines;
-pub use begin::{Beginning, PolicyFile, begin};
+pub use begin::{Beginning, Former, PolicyFile, begin};
 pub use change::{Author, Change, Edit, Origin, Refused, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
@@ -132,6 +133,7 @@ struct Shared {
     ports: Arc<Mutex<PortsView>>,
     gatherer: Mutex<Gatherer>,
     start: Instant,
+    restart: OnceLock<Restart>,
 }
 
 struct Inner {
@@ -152,6 +154,8 @@ struct Inner {
     /// What is in force and not in the store yet, in its order.
     unwritten: Vec<Arc<durable::Written>>,
     trace: Arc<Trace>,
+    /// Where each generation goes before any worker hears of it, if connections are to outlive the process.
+    keeper: Option<Keeper>,
 }
 
 /// A change that has passed its guards.
@@ -223,6 +227,7 @@ impl Live {
             store,
             unwritten: Vec::new(),
             trace: trace.clone(),
+            keeper: None,
         };
         Live {
             shared: Arc::new(Shared {
@@ -238,8 +243,29 @@ impl Live {
                 ports,
                 gatherer: Mutex::default(),
                 start,
+                restart: OnceLock::new(),
             }),
         }
+    }
+
+    /// From here on each generation goes there before any worker hears of it. To be said before the first change.
+    pub fn keep_by(&self, keeper: Keeper) {
+        self.inner().keeper = Some(keeper);
+    }
+
+    /// Works with the committer while nobody changes anything.
+    pub fn with_committer<T>(&self, ask: impl FnOnce(&Committer) -> T) -> T {
+        ask(&self.inner().committer)
+    }
+
+    /// How this run began. To be said once.
+    pub fn began(&self, restart: Restart) {
+        let _ = self.shared.restart.set(restart);
+    }
+
+    /// How this run began.
+    pub fn restart(&self) -> Restart {
+        self.shared.restart.get().cloned().unwrap_or_default()
     }
 
     /// Where problems are told.
@@ -427,6 +453,10 @@ impl Inner {
         self.baselines.begin(self.committer.take_reused(), &self.workers);
         self.touch_counters(commit.snapshot.nic_count(), self.committer.compiler().rules().len() as u32);
         self.tell_trace(&receipt, back_to, &ended_epochs);
+        // Before any entry can bear its number.
+        if let Some(keeper) = &mut self.keeper {
+            keeper(&self.committer);
+        }
         let epoch = self.publisher.publish(commit.snapshot);
         let at = Instant::now();
         receipt.publish_us = Some((at - begin).as_micros() as u64);

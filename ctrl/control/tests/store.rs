@@ -8,8 +8,9 @@ use control::commit::Committer;
 use control::config::Config;
 use control::delta::Delta;
 use control::document::{Limits, parse_policy};
-use control::live::{PolicyFile, begin};
-use control::model::Policy;
+use control::kept::{State, Tables};
+use control::live::{Former, PolicyFile, begin};
+use control::model::{Key, Policy};
 use control::store::{Contents, Missing, Opening, Store, StoreError};
 use tempfile::TempDir;
 
@@ -54,7 +55,7 @@ impl Scratch {
     fn start_with(&self, policy: Policy) -> Contents {
         let config = control::config::parse_config("[policy]\nsource = \"file\"", "test").unwrap();
         let store = Store::open(&self.path()).unwrap();
-        begin(config, Some(store), file(policy)).unwrap().store.unwrap().1.unwrap()
+        begin(config, Some(store), file(policy), None).unwrap().store.unwrap().1.unwrap()
     }
 
     fn reopened(&self) -> Option<Contents> {
@@ -85,13 +86,71 @@ fn generations_are_there_again_with_the_way_back() {
     assert_eq!(contents.history[1].record.who, "policy.yaml");
 }
 
+/// What a process leaves that has come to the first of these policies, and so on, one a generation.
+fn state_after(policies: &[Policy]) -> State {
+    let mut committer = Committer::new(Config::default());
+    for policy in policies {
+        committer.commit(policy.clone(), 0).unwrap();
+    }
+    let tables = Tables { set: 1, files: Vec::new(), boot: [0; 2] };
+    State::decode(&State::of(&committer, &tables).encode()).unwrap()
+}
+
+#[test]
+fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
+    let scratch = Scratch::new();
+    let policies = [policy(22, ONE), policy(23, ONE), policy(22, ONE)];
+    for policy in &policies {
+        scratch.start_with(policy.clone());
+    }
+    let begin_with = |state: State| {
+        let store = Store::open(&scratch.path()).unwrap();
+        begin(Config::default(), Some(store), None, Some(state)).unwrap()
+    };
+    let flush = |committer: &Committer| committer.registry().nic(&Key::in_default("one")).unwrap().flush().0;
+    // The rules are again what they were: the flush on the way there stays.
+    let beginning = begin_with(state_after(&policies[..1]));
+    assert_eq!(beginning.former, Former::Taken(engine::Generation(1)));
+    assert_eq!((beginning.committer.generation().0, flush(&beginning.committer)), (3, 3));
+    assert_eq!(beginning.snapshot.generation.0, 3);
+    assert_eq!(beginning.committer.policy_at(engine::Generation(2)).unwrap(), policies[1]);
+    drop(beginning);
+    // Where the store is where it was left nothing is flushed again.
+    let state = state_after(&policies);
+    let beginning = begin_with(state);
+    assert_eq!(beginning.former, Former::Taken(engine::Generation(3)));
+    assert_eq!((beginning.committer.generation().0, flush(&beginning.committer)), (3, 3));
+    drop(beginning);
+    // Of another store, or of one that has been set back.
+    for (state, expected) in [
+        (state_after(&[policies[1].clone()]), "generation 1 is another than the one that was kept"),
+        (
+            state_after(&[&policies[..], &[policy(9, ONE)]].concat()),
+            "generation 3, and generation 4 was kept",
+        ),
+    ] {
+        let beginning = begin_with(state);
+        let Former::Unfit(reason) = &beginning.former else { panic!("{:?}", beginning.former) };
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!((beginning.committer.generation().0, beginning.committer.policy()), (3, &policies[2]));
+    }
+}
+
+#[test]
+fn without_store_and_file_what_was_kept_meets_no_policy() {
+    let kept = state_after(&[policy(22, ONE)]);
+    let beginning = begin(Config::default(), None, None, Some(kept)).unwrap();
+    assert_eq!(beginning.committer.policy(), &Policy::default());
+    assert_eq!(beginning.snapshot.generation.0, 2);
+}
+
 #[test]
 fn where_the_api_governs_a_file_fills_an_empty_store_only() {
     let scratch = Scratch::new();
     let start = |policy: Policy| {
         let mut config = Config::default();
         config.store.path = Some(scratch.path());
-        begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy)).unwrap()
+        begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy), None).unwrap()
     };
     let first = start(policy(22, ONE));
     assert!(first.warnings.len() == 1 && first.warnings[0].contains("made anew"), "{:?}", first.warnings);
@@ -186,7 +245,7 @@ fn mutated_stores_are_refused_or_hold_what_was_acknowledged() {
     let killed = {
         let config = control::config::parse_config("[policy]\nsource = \"file\"", "test").unwrap();
         let store = Store::open(&scratch.path()).unwrap();
-        let _held = begin(config, Some(store), file(policies[2].clone())).unwrap();
+        let _held = begin(config, Some(store), file(policies[2].clone()), None).unwrap();
         fs::read(scratch.path()).unwrap()
     };
     let ended = fs::read(scratch.path()).unwrap();

@@ -152,6 +152,9 @@ pub struct Run {
     /// Make the store, which must not be there yet
     #[arg(long)]
     pub new_store: bool,
+    /// Begin without the connections that were kept
+    #[arg(long)]
+    pub cold: bool,
 }
 
 /// `check`
@@ -260,6 +263,8 @@ pub enum Subject {
     Workers,
     /// The present generation.
     Snapshot,
+    /// How this run began, and what became of the connections that the former one left.
+    Restart,
     /// What is wrong, since when, and what mends it.
     Health,
 }

@@ -164,6 +164,7 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(views::counters))
         .routes(routes!(views::workers))
         .routes(routes!(views::snapshot))
+        .routes(routes!(views::restart))
         .routes(routes!(trace::trace))
         .routes(routes!(trace::capture))
         .routes(routes!(trace::why))

@@ -8,7 +8,7 @@ use axum::response::Json;
 use super::Failed;
 use super::page::{HistoryQuery, PageQuery, by_generation, by_name};
 use super::refusals::Senseless;
-use super::shape::{Counters, Group, Health, Nic, Record, RuleFigures, Snapshot, Status, Worker};
+use super::shape::{Counters, Group, Health, Nic, Record, Restart, RuleFigures, Snapshot, Status, Worker};
 use crate::live::Live;
 
 /// The generations that are remembered
@@ -92,6 +92,17 @@ pub(super) async fn workers(State(live): State<Live>) -> Json<Vec<Worker>> {
 )]
 pub(super) async fn snapshot(State(live): State<Live>) -> Json<Snapshot> {
     Json(live.snapshot())
+}
+
+/// How this run began
+///
+/// What became of the connections that the former run left, where they are kept.
+#[utoipa::path(
+    get, path = "/v1/restart", tag = "state",
+    responses((status = 200, description = "How it began", body = Restart))
+)]
+pub(super) async fn restart(State(live): State<Live>) -> Json<Restart> {
+    Json(live.restart())
 }
 
 /// How the appliance is

@@ -3,7 +3,7 @@
 use super::eal::chooses_cores;
 use super::flow_log::flow_logs;
 use super::{
-    Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
+    Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, Keep, LOG_LEVELS, Log, LogFormat,
     Metrics, OnFlush, PolicySettings, Source, Stats, Store, TcpPickup, Timeouts, Trace, Unknown, Wire,
     Workers,
 };
@@ -222,8 +222,8 @@ fn workers(table: &Node, faults: &mut Faults) -> Workers {
 }
 
 fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
-    const KEYS: [&str; 6] =
-        ["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace", "count"];
+    const KEYS: [&str; 7] =
+        ["capacity", "unconfirmed_share", "tcp_window_check", "tcp_pickup", "pickup_grace", "count", "keep"];
     let mut conntrack = Conntrack::default();
     let Some(fields) = table.keys(&KEYS, faults) else { return conntrack };
     set(&mut conntrack.capacity, &fields, "capacity", faults, |node| node.int("capacity", 1..=1 << 28));
@@ -242,7 +242,18 @@ fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
     });
     set(&mut conntrack.pickup_grace, &fields, "pickup_grace", faults, |node| duration(node, text, 0));
     set(&mut conntrack.count, &fields, "count", faults, Node::bool);
+    set(&mut conntrack.keep, &fields, "keep", faults, keep);
     conntrack
+}
+
+fn keep(node: &Node) -> Result<Keep, Fault> {
+    let no = || node.no("place to keep connections", "\"off\", \"auto\" or the absolute path of a folder");
+    match &node.value {
+        Value::Text(text) if text == "off" => Ok(Keep::Off),
+        Value::Text(text) if text == "auto" => Ok(Keep::Auto),
+        Value::Text(text) if text.starts_with('/') => path(node).map(Keep::At),
+        _ => Err(no()),
+    }
 }
 
 fn timeouts(table: &Node, text: &str, faults: &mut Faults) -> Timeouts {

@@ -11,7 +11,9 @@ use super::journal::{start_record, unix_seconds};
 use crate::api::shape::Record;
 use crate::commit::Committer;
 use crate::config::{Config, Source};
+use crate::delta::Delta;
 use crate::diff::diff;
+use crate::kept::State;
 use crate::model::Policy;
 use crate::store::{Contents, Past, Step, Store};
 
@@ -35,14 +37,29 @@ pub struct Beginning {
     pub warnings: Vec<String>,
     /// The file was not taken up, as it would take away too much: it is to be offered again, which is refused into health.
     pub file_waits: bool,
+    /// What was made of the state that a former process left.
+    pub former: Former,
+}
+
+/// What was made of the state that a former process left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Former {
+    /// There was none.
+    None,
+    /// It is taken up: its last generation.
+    Taken(Generation),
+    /// It does not fit, and why.
+    Unfit(String),
 }
 
 /// Decides between store and file (interfaces, `[policy] source`), before any worker runs: frames are judged by it from the
-/// first one on. An error is one line.
+/// first one on. An error is one line. Where a former process left its state, the policy becomes from that what it is now, by changes
+/// like any others: what they flush is flushed.
 pub fn begin(
     config: Config,
     store: Option<(Store, Option<Contents>)>,
     file: Option<PolicyFile>,
+    kept: Option<State>,
 ) -> Result<Beginning, String> {
     let file_governs = config.source() == Source::File;
     let max_removed_share = config.policy.max_removed_share;
@@ -52,7 +69,22 @@ pub fn begin(
     let mut warnings = Vec::new();
     let (store, mut contents) = store.map_or((None, None), |(store, contents)| (Some(store), contents));
     warnings.extend(store.iter().flat_map(Store::words).cloned());
-    if let Some(contents) = &contents {
+    let mut former = Former::None;
+    if let Some(state) = kept {
+        let generation = state.last_generation();
+        let held = store.as_ref().map(|_| contents.as_ref());
+        match take_up(committer.config(), state, held) {
+            Ok(taken) => (committer, snapshot, former) = (taken.0, taken.1, Former::Taken(generation)),
+            Err(reason) => former = Former::Unfit(reason),
+        }
+    }
+    let is_taken = matches!(former, Former::Taken(_));
+    if is_taken && store.is_none() && file.is_none() {
+        // Nobody says what the policy is: then there is none, as ever.
+        let prepared = committer.prepare(Policy::default()).map_err(|error| error.to_string())?;
+        snapshot = committer.carry_out(prepared, 0).snapshot;
+    }
+    if let Some(contents) = contents.as_ref().filter(|_| !is_taken) {
         let deltas = contents.history.iter().map(|past| past.delta.clone());
         snapshot = committer
             .resume(contents.policy.clone(), Generation(contents.generation), deltas)
@@ -66,7 +98,10 @@ pub fn begin(
         } else if is_awaiting {
             warnings.push(format!("{path} waits: the generation in the store awaits its confirmation"));
         } else if let Some(refused) = refuse_to_empty(committer.policy(), &policy, max_removed_share) {
-            warnings.push(format!("{path}: {refused}; the run begins with the policy of the store"));
+            warnings.push(format!(
+                "{path}: {refused}; the run begins with the policy of {}",
+                if store.is_some() { "the store" } else { "the run before" }
+            ));
             file_waits = true;
         } else if !differs.is_empty() {
             let past = adopt(&mut committer, &mut snapshot, store.as_ref(), path, policy)?;
@@ -78,7 +113,45 @@ pub fn begin(
         }
     }
     let store = store.map(|store| (store, contents));
-    Ok(Beginning { committer, snapshot, store, warnings, file_waits })
+    Ok(Beginning { committer, snapshot, store, warnings, file_waits, former })
+}
+
+/// The state of a former process, brought to where the store is: `held` is what that holds, where there is one.
+fn take_up(
+    config: &Config,
+    state: State,
+    held: Option<Option<&Contents>>,
+) -> Result<(Committer, Box<Snapshot>), String> {
+    let kept = state.generation;
+    let (mut committer, mut snapshot) = Committer::restored(config.clone(), random_key(), state)?;
+    let contents = match held {
+        None => return Ok((committer, snapshot)),
+        Some(contents) => contents.ok_or("the store is new")?,
+    };
+    let Contents { policy, generation, history, .. } = contents;
+    let ahead = generation
+        .checked_sub(kept)
+        .ok_or_else(|| format!("the store holds generation {generation}, and generation {kept} was kept"))?;
+    if ahead as usize > history.len() {
+        return Err(format!("the store's history does not reach back to generation {kept}, which was kept"));
+    }
+    // From the newest back to what was kept.
+    let (mut policy, mut since) = (policy.clone(), Vec::new());
+    for past in history.iter().rev().take(ahead as usize) {
+        since.push(policy.clone());
+        past.delta.take_back(&mut policy);
+    }
+    if Delta::between(committer.policy(), &policy) != Delta::default() {
+        return Err(format!("the store's generation {kept} is another than the one that was kept"));
+    }
+    // One by one, so that what one of them ended stays ended though the next took it back. A rollback counts as any other change here:
+    // it flushes, where it would have brought back.
+    for policy in since.into_iter().rev() {
+        let prepared = committer.prepare(policy).map_err(|error| error.to_string())?;
+        snapshot = committer.carry_out(prepared, 0).snapshot;
+    }
+    committer.remember(history.iter().map(|past| past.delta.clone()));
+    Ok((committer, snapshot))
 }
 
 /// Drawn for this start. The standard library keys its hash tables by what the system has at random.

@@ -63,7 +63,7 @@ impl Rig {
         let mut config = Config::default();
         config.store.path = Some(path.clone());
         let store = Store::open(&path).unwrap();
-        let began = begin(config, Some(store), None).unwrap();
+        let began = begin(config, Some(store), None, None).unwrap();
         let live = Live::new(Parts {
             publisher: rcu::domain(began.snapshot, 0).0,
             committer: began.committer,

@@ -20,6 +20,7 @@ use engine::worker::{mesh, ring_for};
 
 use super::cores::Cores;
 use super::flows::{Hears, lines_to};
+use super::keep::Keeping;
 use super::ports::{Ports, Wires};
 use super::workers::{Beat, Job};
 use crate::failure::Failure;
@@ -38,7 +39,7 @@ pub fn assemble(
     cores: &Cores,
     ports: &Ports,
     secret: Secret,
-    start: Instant,
+    (start, keeping): (Instant, &mut Keeping),
 ) -> Result<Assembled, Failure> {
     let Beginning { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
@@ -47,9 +48,11 @@ pub fn assemble(
         .map(|id| FirewallConfig {
             shard: control::compile::shard_config(config, id, count as u32),
             secret,
-            grace_end_ns: config.conntrack.pickup_grace.as_nanos() as u64,
+            grace_end_ns: keeping.grace(config.conntrack.pickup_grace).as_nanos() as u64,
         })
         .collect();
+    let capacities: Vec<_> = firewalls.iter().map(|firewall| firewall.shard.capacity).collect();
+    let mut shares = keeping.deal(&capacities, secret.pattern(), &snapshot).into_iter();
     let (wakers, parkers) = beds(config.workers.idle, count).map_err(Failure::runtime)?;
     let (publisher, readers) = rcu::domain(snapshot, count);
     let population = Arc::new(if count == 1 { Population::of_one_worker() } else { Population::new() });
@@ -89,6 +92,7 @@ pub fn assemble(
             parker,
             recorder: Recorder::new(decisions),
             tells,
+            share: shares.next(),
         });
     }
     let (workers, ports) = (handles, ports.view());

@@ -5,6 +5,7 @@ mod cores;
 mod environment;
 mod flows;
 mod health;
+mod keep;
 mod log;
 mod mtu;
 mod ports;
@@ -27,6 +28,7 @@ use control::api::{self, Socket, Tcp, TcpError};
 use control::config::{Config, LOG_LEVELS, Source};
 use control::document::Parsed;
 use control::health::Severity;
+use control::kept::State;
 use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
 use control::source::{Diagnostic, input_name};
 use control::store::{Missing, Opening, Store};
@@ -46,6 +48,7 @@ use cores::Cores;
 use environment::Environment;
 use flows::FlowLogs;
 use health::Watchman;
+use keep::Keeping;
 use log::Lines;
 use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
@@ -62,6 +65,9 @@ const CONTROL_THREADS: usize = 4;
 const FORGETS: &str = "a restart forgets all connections and tombstones: after it only opening packets pass, and what was disconnected \
                        may open again; with [conntrack] pickup_grace = SECONDS segments of older TCP connections may go on for so long \
                        after a start, where today's rules allow them";
+
+/// The same where connections are kept.
+const KEEPS: &str = "the next start takes its connections and tombstones up";
 
 /// The command.
 pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
@@ -103,16 +109,19 @@ fn run_with(
     let policy_file = args.policy.as_deref().filter(is_file).zip(stamp);
     let policy_file = policy_file.filter(|_| config.source() == Source::File);
     let opening = opening(&config, args.new_store)?;
+    let mut keeping = Keeping::open(&config, args.cold).map_err(Failure::runtime)?;
+    let former = keeping.state();
     let (first, path) = (config.clone(), args.policy.clone());
-    let begin = move || begin_with(first, opening, policy, path.as_deref());
+    let begin = move || begin_with(first, opening, policy, path.as_deref(), former);
     // A large store takes seconds to read: who wants to end it need not wait.
     let Some(beginning) = runtime.block_on(service::unless_ended(&mut signals, begin)) else {
         runtime.shutdown_background();
         return Ok(ExitCode::SUCCESS);
     };
     let beginning = beginning?;
+    keeping.take_up(&beginning.former);
     let dataplane = Dataplane::open(&config, cores)?;
-    dataplane.run(beginning, policy_file, &Doors { socket, tcp }, runtime, signals, lines)
+    dataplane.run((beginning, keeping), policy_file, &Doors { socket, tcp }, runtime, signals, lines)
 }
 
 /// The store that the configuration names, if it does.
@@ -137,6 +146,7 @@ fn begin_with(
     opening: Option<Opening>,
     policy: Option<Parsed>,
     path: Option<&Path>,
+    former: Option<State>,
 ) -> Result<Beginning, Failure> {
     let store = opening.as_ref().map(Store::open_as).transpose().map_err(Failure::runtime)?;
     let file = policy.zip(path).map(|(parsed, path)| {
@@ -147,7 +157,7 @@ fn begin_with(
         };
         PolicyFile { path: name, policy: parsed.policy }
     });
-    let beginning = live::begin(config, store, file).map_err(Failure::input)?;
+    let beginning = live::begin(config, store, file, former).map_err(Failure::input)?;
     beginning.warnings.iter().for_each(|warning| warn!("{warning}"));
     Ok(beginning)
 }
@@ -242,7 +252,7 @@ impl Dataplane {
     /// From the first frame to the last.
     fn run(
         self,
-        beginning: Beginning,
+        (beginning, mut keeping): (Beginning, Keeping),
         policy_file: Option<(&Path, Stamp)>,
         doors: &Doors,
         runtime: Runtime,
@@ -253,11 +263,13 @@ impl Dataplane {
         let start = Instant::now();
         let file_waits = beginning.file_waits;
         let (parts, jobs, told, hears) =
-            assemble::assemble(beginning, queues, &cores, &ports, secret, start)?;
+            assemble::assemble(beginning, queues, &cores, &ports, secret, (start, &mut keeping))?;
         let governing_file = policy_file.map(|(path, _)| path.display().to_string());
         let live = Live::new(Parts { governing_file, ..parts });
         live.trace().attach(told, live.config().trace.history);
-        let mut workers = Workers::start(jobs, &eal, start).map_err(Failure::runtime)?;
+        let is_kept = keeping.is_on();
+        let settle = || keeping.settle(&live);
+        let mut workers = Workers::start(jobs, &eal, start, settle).map_err(Failure::runtime)?;
         let means = Means {
             eal: eal.clone(),
             pool: pool.clone(),
@@ -284,7 +296,8 @@ impl Dataplane {
         let stuck = workers.stop();
         flow_logs.stop();
         page.iter().for_each(|page| stats::end(&live, page));
-        print_patiently(format!("{}portcullis: stopped; {FORGETS}\n", table::counters(&live.counters())));
+        let meaning = if is_kept { KEEPS } else { FORGETS };
+        print_patiently(format!("{}portcullis: stopped; {meaning}\n", table::counters(&live.counters())));
         runtime.shutdown_background();
         drop(live);
         if !stuck.is_empty() {

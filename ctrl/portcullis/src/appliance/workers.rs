@@ -21,6 +21,7 @@ use tracing::warn;
 
 use super::cores;
 use super::flows::Tells;
+use super::keep::Share;
 use super::swap::{Exchange, Swap};
 
 /// Empty polls in a row after which a worker offers its core to others between two polls.
@@ -129,6 +130,8 @@ pub struct Job {
     pub recorder: Recorder,
     /// Where it tells what connections carry, if anybody wants to know.
     pub tells: Option<Tells>,
+    /// Where its connections outlive it, with those that it takes up.
+    pub share: Option<Share>,
 }
 
 /// The running workers.
@@ -148,7 +151,13 @@ struct Thread {
 
 impl Workers {
     /// Starts a thread a job and waits until each polls. `start` is moment 0 of their clock.
-    pub fn start(jobs: Vec<Job>, eal: &Arc<Eal>, start: Instant) -> Result<Workers, String> {
+    /// `settle` is called once all have begun, when they may be waited for.
+    pub fn start(
+        jobs: Vec<Job>,
+        eal: &Arc<Eal>,
+        start: Instant,
+        settle: impl FnOnce(),
+    ) -> Result<Workers, String> {
         let order = Arc::new(CachePadded::new(AtomicU8::new(order::RUN)));
         let (exchange, swaps) = Exchange::new(&order, jobs.len());
         let mut workers = Workers { order, threads: Vec::new(), exchange };
@@ -168,6 +177,7 @@ impl Workers {
             }
         }
         drop(ready);
+        settle();
         for _ in 0..workers.threads.len() {
             let result =
                 is_ready.recv().unwrap_or_else(|_| Err("a worker ended while it started".to_owned()));
@@ -295,6 +305,7 @@ fn run(
         parker,
         recorder,
         tells,
+        share,
     } = job;
     let registered = match (cores::pin(core), eal.register_thread()) {
         (true, Ok(guard)) => guard,
@@ -302,14 +313,23 @@ fn run(
         (_, Err(error)) => return drop(ready.send(Err(error.to_string()))),
     };
     // On its own core, so that its memory is near.
-    let mut firewall = Firewall::new(&firewall, cells, population);
+    let (memory, keeping) =
+        share.map(|share| (share.memory, (share.connections, share.since, share.told, share.go))).unzip();
+    let mut firewall = Firewall::within(memory, &firewall, cells, population);
     if let Some((ring, wishes)) = tells {
         firewall.tell_by(ring, wishes);
+    }
+    let now = || start.elapsed().as_nanos() as u64;
+    if let Some((connections, since, told, go)) = keeping {
+        let _ = told.send(firewall.restore(connections, &since, reader.read(), now()));
+        // Not a frame before it is written down where they are now.
+        if go.recv().is_err() {
+            return;
+        }
     }
     let mut worker = Worker::new(id as u32, firewall, reader, wires, rings, questions);
     worker.record_by(recorder);
     worker.touch(EXPECTED_NICS);
-    let now = || start.elapsed().as_nanos() as u64;
     worker.poll(now(), &mut ());
     drop(ready.send(Ok(())));
     drop(ready);

@@ -157,6 +157,9 @@ fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
         Subject::Snapshot => ("snapshot", |body, output| {
             print_answer(body, output, |body| Ok(table::snapshot(&parsed(body)?)))
         }),
+        Subject::Restart => {
+            ("restart", |body, output| print_answer(body, output, |body| Ok(table::restart(&parsed(body)?))))
+        }
     };
     let answer = request(&args.client, Method::GET, &format!("/v1/{path}"), Vec::new())?;
     let Answer { notice, .. } = &answer;

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use control::api::shape::{
-    Affected, Bytes, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health, LineChange,
-    LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, RuleFigures, Snapshot, State, Status,
-    Worker,
+    Affected, Began, Bytes, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health,
+    LineChange, LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, Restart, RuleFigures,
+    Snapshot, State, Status, Worker,
 };
 
 use super::listing::by_nic;
@@ -406,6 +406,39 @@ pub fn rules(rules: &[RuleFigures]) -> String {
         ]
     };
     aligned(&head, &rules.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `show restart`
+pub fn restart(restart: &Restart) -> String {
+    let mut text = match restart.began {
+        Began::Off => {
+            return "connections are not kept: a restart forgets them ([conntrack] keep)\n".to_owned();
+        }
+        Began::Warm => "warm".to_owned(),
+        Began::Cold => "cold".to_owned(),
+    };
+    if let Some(reason) = &restart.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    text.push('\n');
+    if let Some(folder) = &restart.folder {
+        let _ = writeln!(text, "{:<17}{folder}", "kept in");
+    }
+    if let Some(generation) = restart.generation {
+        let _ = writeln!(text, "{:<17}{generation}", "left at");
+    }
+    for (what, count) in [
+        ("live", restart.live),
+        ("tombstones", restart.tombstones),
+        ("ended", restart.ended),
+        ("expired", restart.expired),
+        ("unverifiable", restart.unverifiable),
+        ("no room", restart.left_out),
+    ] {
+        let _ = writeln!(text, "{what:<17}{count}");
+    }
+    let _ = writeln!(text, "{:<17}{} ms", "took", restart.took_us / 1000);
+    text
 }
 
 /// `show snapshot`

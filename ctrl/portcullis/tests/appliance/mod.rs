@@ -68,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// Other devices.
+    pub fn devices(mut self, vdevs: [String; 2]) -> Setup {
+        self.vdevs = vdevs.to_vec();
+        self
+    }
+
     /// What idle workers do.
     pub fn idle(mut self, idle: &'static str) -> Setup {
         self.idle = idle;

@@ -208,7 +208,7 @@ impl Shard {
     }
 
     /// The entry with this key, expired or not.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: &Key) -> Option<FlowIndex> {
         let Key { addr, remote, ports, meta, hash } = *key;
         let short = EntryKey::new(addr, remote_digest(remote, meta), ports, meta);
