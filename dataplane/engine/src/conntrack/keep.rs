@@ -19,7 +19,7 @@
 //!
 //! Giving a place back is that one word again. Words that change by themselves (a deadline, a window's end, the class that it is
 //! filed under) need no order: any of their values is sound, and a deadline is held to its state's timeout when it is read. Where several
-//! words must change as one ([`Keep::begin`]: steps of TCP, a re-judgement's mark, a connection in another's place), the entry as it was is
+//! words must change as one (`Keep::begin`: steps of TCP, a re-judgement's mark, a connection in another's place), the entry as it was is
 //! copied into the undo record first, and forgotten there last; whoever reads the table puts it back. Data on an established
 //! connection only moves its windows up, word by word: half of it is no harm, since the segment itself has not left, and when
 //! it comes again it moves the rest.
