@@ -386,7 +386,7 @@ pub(super) fn head(bytes: &[u8]) -> Result<Found, Unfit> {
 impl Shard {
     /// Writes an entry into a free place.
     #[inline(always)]
-    pub(super) fn put(&mut self, place: u32, entry: Entry, remote: u128) {
+    pub(super) fn put(&mut self, place: u32, entry: &Entry, remote: u128) {
         if entry.is_v6() {
             self.remote6[place as usize] = remote;
         }
@@ -394,17 +394,19 @@ impl Shard {
             return self.put_and_publish(place, entry, remote);
         }
         if place as usize == self.entries.len() {
-            self.entries.push(entry);
+            self.entries.push(*entry);
             self.sweep.grow();
         } else {
-            self.entries[place as usize] = entry;
+            self.entries[place as usize] = *entry;
         }
     }
 
     /// The same where the table outlives the process: it becomes an entry with the last store.
     #[inline(never)]
-    fn put_and_publish(&mut self, place: u32, mut entry: Entry, remote: u128) {
-        let addr = std::mem::replace(&mut entry.addr, FREE);
+    fn put_and_publish(&mut self, place: u32, entry: &Entry, remote: u128) {
+        let addr = entry.addr;
+        let mut entry = *entry;
+        entry.addr = FREE;
         if place as usize == self.entries.len() {
             self.entries.push(entry);
             self.sweep.grow();

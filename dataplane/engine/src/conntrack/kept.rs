@@ -246,7 +246,7 @@ impl Shard {
         let place = self.wheels.take()?;
         entry.set_class(class);
         self.noted_syns[place as usize] = noted;
-        self.put(place, entry, key.remote);
+        self.put(place, &entry, key.remote);
         self.begin_flow(place, now);
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);

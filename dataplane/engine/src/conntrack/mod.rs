@@ -356,7 +356,7 @@ impl Shard {
         let place = self.wheels.take()?;
         entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
         entry.set_class(class);
-        self.put(place, entry, key.remote);
+        self.put(place, &entry, key.remote);
         self.begin_flow(place, now);
         self.index.insert(key.hash, place);
         self.wheels.file(place, class, entry.deadline);
