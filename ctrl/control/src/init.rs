@@ -29,6 +29,9 @@ impl std::error::Error for BadPort {}
 /// The longest name of a kernel's interface.
 const MAX_INTERFACE: usize = 15;
 
+/// The longest path of a socket.
+const MAX_SOCKET: usize = 107;
+
 /// Frames of an AF_PACKET ring: 20 ms at 800,000 frames a second.
 const RING_FRAMES: u32 = 16_384;
 
@@ -47,12 +50,44 @@ struct Port {
     pci: bool,
 }
 
+/// How DPDK takes an interface of the kernel's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// By a packet socket, which any interface has.
+    #[default]
+    AfPacket,
+    /// By an XDP socket: faster, and for kernels and drivers that have them.
+    AfXdp,
+}
+
+/// What the machine is like, as far as it goes into what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Around {
+    /// How interfaces are taken.
+    pub by: By,
+    /// The worker's core.
+    pub core: usize,
+    /// Lines to be told beside the ports: what is to be done before the start.
+    pub notes: Vec<String>,
+}
+
+impl Default for Around {
+    fn default() -> Around {
+        Around { by: By::AfPacket, core: 1, notes: Vec::new() }
+    }
+}
+
 /// Templates for a wire between two ports, each the name of a kernel interface (`eth1`, taken over with an AF_PACKET
-/// vdev), of a DPDK vdev with its arguments if it has any (`net_pcap0,rx_pcap=in.pcap`), or a PCI address
-/// (`0000:03:00.0`).
+/// vdev), of a DPDK vdev with its arguments if it has any (`net_pcap0,rx_pcap=in.pcap`), a PCI address
+/// (`0000:03:00.0`), or the socket of a virtual machine (`/run/vm1.sock`, which vhost-user goes over).
 pub fn templates(inside: &str, outside: &str) -> Result<Templates, BadPort> {
+    templates_for(inside, outside, &Around::default())
+}
+
+/// The same, for a machine that was looked at.
+pub fn templates_for(inside: &str, outside: &str, around: &Around) -> Result<Templates, BadPort> {
     let same = inside == outside;
-    let (inside, outside) = (port(inside, 0)?, port(outside, 1)?);
+    let (inside, outside) = (port(inside, 0, around.by)?, port(outside, 1, around.by)?);
     if same || inside.name == outside.name {
         return Err(BadPort(format!("{:?} is both inside and outside; allowed: two ports", inside.name)));
     }
@@ -63,17 +98,22 @@ pub fn templates(inside: &str, outside: &str) -> Result<Templates, BadPort> {
     args.extend([&*inside.arg, &*outside.arg]);
     let rings = if args.iter().any(|arg| arg.contains("framecnt=")) { RINGS } else { "" };
     let args: Vec<String> = args.into_iter().map(quoted).collect();
+    let notes: String =
+        around.notes.iter().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect();
     let config = CONFIG
         .replace("@RINGS@\n", rings)
+        .replace("@NOTES@\n", &notes)
+        .replace("@CORE@", &around.core.to_string())
         .replace("@ARGS@", &args.join(", "))
         .replace("@INSIDE@", &quoted(&inside.name))
         .replace("@OUTSIDE@", &quoted(&outside.name));
     Ok(Templates { config, policy: POLICY.to_owned() })
 }
 
-/// `index` tells the two AF_PACKET vdevs apart.
-fn port(text: &str, index: usize) -> Result<Port, BadPort> {
-    let allowed = "an interface (eth1), a DPDK vdev (net_pcap0,rx_pcap=FILE) or a PCI address (0000:03:00.0)";
+/// `index` tells the two ports' vdevs apart.
+fn port(text: &str, index: usize, by: By) -> Result<Port, BadPort> {
+    let allowed = "an interface (eth1), a DPDK vdev (net_pcap0,rx_pcap=FILE), a PCI address (0000:03:00.0) or a virtual machine's socket \
+                   (/run/vm1.sock)";
     let bad = || BadPort(format!("{text:?} is no port; allowed: {allowed}"));
     if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(bad());
@@ -88,17 +128,35 @@ fn port(text: &str, index: usize) -> Result<Port, BadPort> {
         let name = text.split(',').next().unwrap_or(text).to_owned();
         return Ok(Port { name, arg: format!("--vdev={text}"), pci: false });
     }
+    if text.starts_with('/') {
+        // The address of a socket has 108 bytes, one of which ends it.
+        if text.len() > MAX_SOCKET || text.contains(',') || text.ends_with('/') {
+            return Err(bad());
+        }
+        let name = format!("net_vhost{index}");
+        return Ok(Port { arg: format!("--vdev={name},iface={text}"), name, pci: false });
+    }
     // What the kernel refuses in a name, and the comma that would end the vdev's argument.
     if text.len() > MAX_INTERFACE || text.contains(['/', ':', ',']) || text == "." || text == ".." {
         return Err(bad());
     }
-    let name = format!("net_af_packet{index}");
-    let arg = format!("--vdev={name},iface={text},framecnt={RING_FRAMES}");
+    let (name, arg) = match by {
+        By::AfPacket => {
+            let name = format!("net_af_packet{index}");
+            let arg = format!("--vdev={name},iface={text},framecnt={RING_FRAMES}");
+            (name, arg)
+        }
+        By::AfXdp => {
+            let name = format!("net_af_xdp{index}");
+            let arg = format!("--vdev={name},iface={text}");
+            (name, arg)
+        }
+    };
     Ok(Port { name, arg, pci: false })
 }
 
 /// `[DOMAIN:]BUS:DEVICE.FUNCTION` in hexadecimal, as lspci prints it.
-fn is_pci(text: &str) -> bool {
+pub fn is_pci(text: &str) -> bool {
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
     let Some((rest, function)) = text.rsplit_once('.') else { return false };
     let mut parts = rest.rsplit(':');

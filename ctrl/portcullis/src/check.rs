@@ -1,7 +1,6 @@
-//! `check` and `init`: files validated and written, offline.
+//! `check`: files validated, offline.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -125,25 +124,4 @@ impl Report {
         let is_refused = self.faults > 0 || (strict && self.warnings > 0);
         Ok(if is_refused { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
     }
-}
-
-/// `init`: a first configuration and policy. Nothing that is there is overwritten.
-pub fn init(args: &cli::Init) -> Result<ExitCode, Failure> {
-    let templates = control::init::templates(&args.inside, &args.outside).map_err(Failure::input)?;
-    std::fs::create_dir_all(&args.dir)
-        .map_err(|e| Failure::runtime(format!("{}: {e}", args.dir.display())))?;
-    let files = [
-        (args.dir.join("portcullis.toml"), templates.config),
-        (args.dir.join("policy.yaml"), templates.policy),
-    ];
-    if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
-        return Err(Failure::input(format!("{}: is there already, and is not overwritten", path.display())));
-    }
-    for (path, text) in &files {
-        std::fs::File::create_new(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|e| Failure::runtime(format!("{}: {e}", path.display())))?;
-        print(&format!("{}\n", path.display()), false);
-    }
-    Ok(ExitCode::SUCCESS)
 }

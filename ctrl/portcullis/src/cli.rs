@@ -2,6 +2,7 @@
 
 mod advise;
 mod edits;
+mod machine;
 mod packets;
 mod top;
 
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 use crate::failure::{Failure, print};
 pub use advise::Advise;
 pub use edits::{Edit, GroupCommand, NicCommand, RuleCommand};
+pub use machine::{Doctor, Init, Kind, Ports};
 pub use packets::{Capture, Extcap, PARAMETERS, Packets, Trace, Why, with_extcap};
 pub use top::Top;
 
@@ -35,6 +37,10 @@ pub enum Command {
     Run(Run),
     /// Validate a configuration and policy documents, offline: all that `run` would refuse, and what is likely a mistake
     Check(Check),
+    /// Say what of this machine keeps `run` from starting or costs packets, and the command that mends it
+    Doctor(Doctor),
+    /// List what on this machine can be a port: NICs on the PCI bus, interfaces of the kernel, sockets of virtual machines
+    Ports(Ports),
     /// Make a policy document the running appliance's policy, as one transaction
     Apply(Apply),
     /// Show what `apply` would change: exit status 0 nothing, 2 something, 1 error
@@ -124,20 +130,6 @@ pub struct Client {
     /// Certificates (PEM) to trust instead of the system's
     #[arg(long, value_name = "FILE", env = "PORTCULLIS_CA")]
     pub ca: Option<PathBuf>,
-}
-
-/// `init`
-#[derive(Debug, Args)]
-pub struct Init {
-    /// Port towards the instances: a kernel interface or a DPDK name
-    #[arg(long, value_name = "PORT")]
-    pub inside: String,
-    /// Port towards the network
-    #[arg(long, value_name = "PORT")]
-    pub outside: String,
-    /// Where portcullis.toml and policy.yaml are written
-    #[arg(default_value = ".")]
-    pub dir: PathBuf,
 }
 
 /// `run`

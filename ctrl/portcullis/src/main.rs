@@ -4,11 +4,15 @@ mod appliance;
 mod check;
 mod cli;
 mod client;
+mod doctor;
 mod explain;
 mod failure;
 mod flow;
+mod init;
 mod input;
+mod machine;
 mod memory;
+mod ports;
 mod replay;
 mod top;
 
@@ -20,9 +24,11 @@ use cli::Command;
 fn main() -> ExitCode {
     let args = cli::with_extcap(std::env::args_os().collect());
     let result = match cli::Cli::parse_from(args).command {
-        Command::Init(args) => check::init(&args),
+        Command::Init(args) => init::run(&args),
         Command::Run(args) => appliance::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Ports(args) => ports::run(&args),
         Command::Apply(args) => client::apply(&args),
         Command::Diff(args) => client::diff(&args),
         Command::Rollback(args) => client::rollback(&args),

@@ -111,7 +111,7 @@ fn a_pci_address_is_refused_with_what_keeps_it_from_being_a_port() {
     fs::write(setup.path("portcullis.toml"), absent.replace("\"--no-pci\", ", "")).unwrap();
     let line = String::from_utf8(command.output().unwrap().stderr).unwrap();
     assert!(line.contains("the port ffff:ff:1f.7 cannot be had: "), "{line}");
-    assert!(line.contains("there is no PCI device of this address; `lspci -D` lists"), "{line}");
+    assert!(line.contains("there is no PCI device of this address: `lspci -D` lists"), "{line}");
 }
 
 #[test]

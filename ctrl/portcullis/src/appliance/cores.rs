@@ -40,7 +40,7 @@ impl Cores {
 }
 
 /// The cores that the system lets this process use.
-fn there() -> Vec<usize> {
+pub fn there() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
 }
 

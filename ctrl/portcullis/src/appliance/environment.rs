@@ -85,6 +85,13 @@ impl Environment {
         Environment { args, buffers, data_room, warnings }
     }
 
+    /// Bytes of huge pages that the pool of buffers takes.
+    pub fn pool_bytes(&self) -> u64 {
+        /// What a buffer has beside its data, as in `pmd::megabytes_without_huge_pages`.
+        const HEADERS: u64 = 512;
+        u64::from(self.buffers) * (u64::from(self.data_room) + HEADERS)
+    }
+
     /// Whether DPDK is to answer for itself.
     pub fn has_telemetry(&self) -> bool {
         let mut said = self.args.iter().rev().filter_map(|arg| match &**arg {

@@ -1,16 +1,16 @@
 //! `run`: the appliance. This file tells its life from top to bottom; each step has a file of its own.
 
 mod assemble;
-mod cores;
-mod environment;
+pub mod cores;
+pub mod environment;
 mod flows;
 mod health;
 mod keep;
 mod log;
-mod mtu;
-mod ports;
+pub mod mtu;
+pub mod ports;
 pub mod preflight;
-mod refusals;
+pub mod refusals;
 mod reload;
 mod service;
 mod stats;
@@ -38,7 +38,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::level_filters::LevelFilter;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::cli;
 use crate::client::table;
@@ -305,9 +305,11 @@ impl Dataplane {
             error!("workers {stuck:?} hang in their ports' drivers and were left behind");
             std::process::exit(1);
         }
+        let keeps_buffers = ports.keep_buffers();
         ports.close();
         match pool.in_use() {
             0 => {}
+            kept if keeps_buffers => debug!("{kept} packet buffers stay with a driver that gives none back"),
             leaked => error!("{leaked} packet buffers leaked"),
         }
         result.map(|()| ExitCode::SUCCESS)

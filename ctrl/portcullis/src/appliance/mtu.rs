@@ -45,19 +45,14 @@ pub fn value<'a>(vdev: &'a str, key: &str) -> Option<&'a str> {
     vdev.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// The kernel interface that a port is on, if it is on one.
+/// The kernel interface that a port is on, if it is on one. What vhost-user calls so is the path of a socket.
 pub fn interface<'a>(args: &'a [String], port: &str) -> Option<&'a str> {
-    value(vdev(args, port)?, "iface")
+    value(vdev(args, port)?, "iface").filter(|name| !name.contains('/'))
 }
 
-fn interface_of(config: &Config, port: &str) -> Option<Interface> {
+fn interface_of(config: &Config, port: &str, mtu_of: &dyn Fn(&str) -> Option<u16>) -> Option<Interface> {
     let name = interface(&config.eal.args, port)?;
     Some(Interface { name: name.to_owned(), mtu: mtu_of(name)? })
-}
-
-/// Whether there is a kernel interface of this name.
-pub fn is_there(interface: &str) -> bool {
-    mtu_of(interface).is_some()
 }
 
 /// A kernel interface's MTU. Asked by a socket, which is of our own network namespace; sysfs may be another's.
@@ -84,14 +79,23 @@ pub fn mtu_of(interface: &str) -> Option<u16> {
 
 /// The MTU of each wire, in the order of the configuration; `None` where the devices decide. An error is one line.
 pub fn resolve(config: &Config) -> Result<Vec<Option<u16>>, String> {
-    config.wires.iter().map(|wire| resolve_wire(config, wire)).collect()
+    resolve_by(config, &mtu_of)
 }
 
-fn resolve_wire(config: &Config, wire: &control::config::Wire) -> Result<Option<u16>, String> {
+/// The same, by what is said of interfaces' MTUs.
+pub fn resolve_by(config: &Config, mtu_of: &dyn Fn(&str) -> Option<u16>) -> Result<Vec<Option<u16>>, String> {
+    config.wires.iter().map(|wire| resolve_wire(config, wire, mtu_of)).collect()
+}
+
+fn resolve_wire(
+    config: &Config,
+    wire: &control::config::Wire,
+    mtu_of: &dyn Fn(&str) -> Option<u16>,
+) -> Result<Option<u16>, String> {
     let sides = [("inside", &wire.inside), ("outside", &wire.outside)];
     let known: Vec<_> = sides
         .into_iter()
-        .filter_map(|(side, port)| Some((side, port, interface_of(config, port)?)))
+        .filter_map(|(side, port)| Some((side, port, interface_of(config, port, mtu_of)?)))
         .collect();
     if let Some(mtu) = wire.mtu {
         for (side, port, Interface { name, mtu: own }) in &known {
@@ -134,15 +138,24 @@ pub struct Room {
 
 /// Makes room for the wires' frames. An error is one line.
 pub fn make_room(config: &Config, mtus: &[Option<u16>]) -> Result<Room, String> {
-    let mut room = Room { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
-    let is_one = |port: &&String| port.starts_with("net_af_packet");
-    let ports = config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).filter(is_one).count();
     // One of each direction, a queue pair.
-    let ring = ring_size(2 * ports * config.workers.cores.len());
+    let ports =
+        config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).filter(is_packet_port).count();
+    make_room_with(config, mtus, ring_size(2 * ports * config.workers.cores.len()))
+}
+
+/// True for a port of AF_PACKET.
+fn is_packet_port(port: &&String) -> bool {
+    port.starts_with("net_af_packet")
+}
+
+/// The same, with so many bytes for a ring.
+pub fn make_room_with(config: &Config, mtus: &[Option<u16>], ring: usize) -> Result<Room, String> {
+    let mut room = Room { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
     for (wire, mtu) in config.wires.iter().zip(mtus) {
         let mtu = mtu.unwrap_or(USUAL).max(USUAL);
         room.buffer = room.buffer.max(usize::from(mtu) + FRAME_OVERHEAD);
-        for port in [&wire.inside, &wire.outside].into_iter().filter(is_one) {
+        for port in [&wire.inside, &wire.outside].into_iter().filter(is_packet_port) {
             // The driver wants buffers that hold whatever a slot does.
             let slot = make_slots(&mut room.args, port, mtu, ring)?;
             room.buffer = room.buffer.max(slot);
@@ -203,7 +216,8 @@ fn ring_size(rings: usize) -> usize {
     ring_within(rings, limit, may_lock(&status))
 }
 
-fn ring_within(rings: usize, limit: Option<u64>, may_lock: bool) -> usize {
+/// The same, where so much may be locked.
+pub fn ring_within(rings: usize, limit: Option<u64>, may_lock: bool) -> usize {
     match limit {
         // Some is left for what else is locked.
         Some(limit) if !may_lock => RING.min(limit as usize / 4 * 3 / rings.max(1)),

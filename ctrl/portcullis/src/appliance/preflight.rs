@@ -31,20 +31,45 @@ impl Found {
     }
 }
 
+/// What of this machine is asked: another, in tests of what asks.
+pub struct Here<'h> {
+    /// `/sys`.
+    pub sys: &'h Path,
+    /// The MTU of a kernel's interface.
+    pub mtu_of: &'h dyn Fn(&str) -> Option<u16>,
+}
+
 /// Looks at the configuration and at the files that it names.
 pub fn look(checked: &Checked) -> Found {
     let mut found = Found::of_text(checked);
-    let config = &checked.config;
-    for (place, message) in Cores::missing(config) {
+    let here = Here { sys: Path::new("/sys"), mtu_of: &mtu::mtu_of };
+    cores(checked, &mut found);
+    ports(checked, &here, &mut found);
+    sizes(checked, &here, &mut found);
+    files(checked, &mut found);
+    found
+}
+
+/// Whether the workers' cores are there.
+pub fn cores(checked: &Checked, found: &mut Found) {
+    for (place, message) in Cores::missing(&checked.config) {
         found.faults.push(checked.fault(&format!("workers.cores[{place}]"), message));
     }
-    ports(checked, &mut found);
-    // Sizes are only known of interfaces that are there.
-    let sizes = mtu::resolve(config).and_then(|mtus| mtu::make_room(config, &mtus));
+}
+
+/// Whether MTUs agree and rings hold them. Sizes are only known of interfaces that are there.
+pub fn sizes(checked: &Checked, here: &Here<'_>, found: &mut Found) {
+    let config = &checked.config;
+    let sizes = mtu::resolve_by(config, here.mtu_of).and_then(|mtus| mtu::make_room(config, &mtus));
     if let Err(message) = sizes {
         found.faults.push(checked.fault("wire", message));
     }
-    flow_logs(checked, &mut found);
+}
+
+/// Whether all files that the configuration names can be what they are for.
+pub fn files(checked: &Checked, found: &mut Found) {
+    let config = &checked.config;
+    flow_logs(checked, found);
     for (key, message) in refused_files(&config.api) {
         found.faults.push(checked.fault(&format!("api.{key}"), message));
     }
@@ -58,7 +83,6 @@ pub fn look(checked: &Checked) -> Found {
     if let Err(message) = super::log_level(config.log.level) {
         found.faults.push(checked.fault("log.level", message));
     }
-    found
 }
 
 /// Whether flow logs can be where they should.
@@ -83,7 +107,7 @@ fn flow_logs(checked: &Checked, found: &mut Found) {
 }
 
 /// Whether DPDK will have the wires' ports.
-fn ports(checked: &Checked, found: &mut Found) {
+pub fn ports(checked: &Checked, here: &Here<'_>, found: &mut Found) {
     let config = &checked.config;
     let args = &config.eal.args;
     let made: Vec<&str> = mtu::vdevs(args).collect();
@@ -92,13 +116,14 @@ fn ports(checked: &Checked, found: &mut Found) {
         for (side, port) in [("inside", &wire.inside), ("outside", &wire.outside)] {
             let path = format!("wire[{place}].{side}");
             if made.contains(&port.as_str()) {
-                let absent = mtu::interface(args, port).filter(|interface| !mtu::is_there(interface));
+                let absent =
+                    mtu::interface(args, port).filter(|interface| (here.mtu_of)(interface).is_none());
                 if let Some(interface) = absent {
                     let message = format!("the interface {interface} of {port} is not there (yet)");
                     found.absent.push(checked.fault(&path, message));
                 }
             } else if is_pci_address(port) && has_pci {
-                let device = Path::new("/sys/bus/pci/devices").join(port);
+                let device = here.sys.join("bus/pci/devices").join(port);
                 if !device.exists() {
                     found.absent.push(checked.fault(&path, format!("no PCI device {port} is there (yet)")));
                 }
@@ -118,7 +143,7 @@ fn ports(checked: &Checked, found: &mut Found) {
 }
 
 /// `DOMAIN:BUS:DEVICE.FUNCTION`, the domain being optional.
-fn is_pci_address(port: &str) -> bool {
+pub fn is_pci_address(port: &str) -> bool {
     let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
     let Some((slot, function)) = port.rsplit_once('.') else { return false };
     let parts: Vec<&str> = slot.split(':').collect();

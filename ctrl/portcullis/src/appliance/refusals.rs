@@ -1,15 +1,19 @@
 //! Why a port cannot be had: a line that names the port, the reason that EAL or the kernel gives, and the cure.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::mtu;
+use crate::machine::{FOR_DPDK, interface_of_device, link};
 
-/// Drivers of the kernel that leave a device to DPDK.
-const FOR_DPDK: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "vfio-platform"];
 /// Drivers of the kernel beside which DPDK drives the device.
 const BESIDE_DPDK: [&str; 3] = ["mlx5_core", "mlx4_core", "mana"];
+
+/// What mends that a device needs physical addresses.
+pub const PHYSICAL: &str = "reserve huge pages (vm.nr_hugepages) and run as root, or have an IOMMU (intel_iommu=on or amd_iommu=on \
+                            on the kernel's command line)";
 
 /// Where to look.
 pub struct Machine<'a> {
@@ -21,6 +25,30 @@ pub struct Machine<'a> {
     pub sys: &'a Path,
     /// `/dev`.
     pub dev: &'a Path,
+}
+
+/// What is the matter with a device, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is the matter.
+    pub found: String,
+    /// What mends it; empty where nothing is known.
+    pub cure: String,
+}
+
+impl Trouble {
+    fn new(found: impl Into<String>, cure: impl Into<String>) -> Trouble {
+        Trouble { found: found.into(), cure: cure.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.cure {
+            "" => f.write_str(&self.found),
+            cure => write!(f, "{}: {cure}", self.found),
+        }
+    }
 }
 
 impl Machine<'_> {
@@ -51,23 +79,51 @@ impl Machine<'_> {
         }
     }
 
-    /// What is the matter with a PCI device that EAL has made no port of, and the cure.
-    fn about_pci(&self, address: &str) -> String {
-        let device = self.sys.join("bus/pci/devices").join(address);
+    /// What is the matter with a PCI device that EAL has made no port of.
+    fn about_pci(&self, address: &str) -> Trouble {
+        let device = self.device(address);
+        let said = self.said(address);
+        let wants_physical = said.contains("IOVA")
+            || said.contains("physical address")
+            || self.log.contains("Expecting 'PA' IOVA");
+        match (self.obstacle(address), link(&device.join("driver"))) {
+            (Some(obstacle), _) => obstacle,
+            _ if wants_physical => Trouble::new(format!("{said}: it needs physical addresses"), PHYSICAL),
+            (None, Some(driver)) if BESIDE_DPDK.contains(&driver.as_str()) => {
+                let cure = "look whether its driver's plugin and libibverbs are installed";
+                Trouble::new(format!("{said}; {cure}"), "")
+            }
+            (None, Some(driver)) if driver == "vfio-pci" => {
+                let group = link(&device.join("iommu_group")).unwrap_or_default();
+                let all =
+                    format!("all devices of its IOMMU group {group} must be bound to vfio-pci or to nothing");
+                Trouble::new(format!("{said}; {all}"), "")
+            }
+            (None, driver) => {
+                Trouble::new(format!("{said}; it is bound to {}", driver.unwrap_or_default()), "")
+            }
+        }
+    }
+
+    fn device(&self, address: &str) -> PathBuf {
+        self.sys.join("bus/pci/devices").join(address)
+    }
+
+    /// What keeps EAL from taking a PCI device, as far as that can be known before it tries; `None` if nothing does.
+    pub fn obstacle(&self, address: &str) -> Option<Trouble> {
+        let device = self.device(address);
         let words: Vec<&str> = self.args.iter().flat_map(|arg| arg.split(['=', ' '])).collect();
         if words.contains(&"--no-pci") {
-            return "eal.args says --no-pci: take that out".to_owned();
+            return Some(Trouble::new("eal.args says --no-pci", "take that out"));
         }
         if !device.exists() {
-            return "there is no PCI device of this address; `lspci -D` lists those that there are"
-                .to_owned();
+            let cure = "`lspci -D` lists those that there are";
+            return Some(Trouble::new("there is no PCI device of this address", cure));
         }
         let class = fs::read_to_string(device.join("class")).unwrap_or_default();
         if !class.starts_with("0x02") {
-            let class = class.trim();
-            return format!(
-                "it is no network device (its class is {class}); `lspci -D` lists those that there are"
-            );
+            let found = format!("it is no network device (its class is {})", class.trim());
+            return Some(Trouble::new(found, "`lspci -D` lists those that there are"));
         }
         let short = address.strip_prefix("0000:").unwrap_or(address);
         let names_it =
@@ -77,67 +133,53 @@ impl Machine<'_> {
             given.collect::<Vec<_>>()
         };
         if of(["--block", "-b"]).iter().any(names_it) {
-            return "eal.args blocks it: take that out".to_owned();
+            return Some(Trouble::new("eal.args blocks it", "take that out"));
         }
         let allowed = of(["--allow", "-a"]);
         if !allowed.is_empty() && !allowed.iter().any(names_it) {
-            return format!("eal.args allows other devices only: add --allow={address}");
+            return Some(Trouble::new(
+                "eal.args allows other devices only",
+                format!("add --allow={address}"),
+            ));
         }
         let bind = format!("`dpdk-devbind.py --bind=vfio-pci {address}` gives it to DPDK");
         match link(&device.join("driver")) {
-            None => format!("no driver of the kernel has it: {bind}"),
-            Some(driver) if FOR_DPDK.contains(&driver.as_str()) => {
-                self.about_bound(address, &device, &driver)
-            }
-            Some(driver) if BESIDE_DPDK.contains(&driver.as_str()) => {
-                format!(
-                    "{}; look whether its driver's plugin and libibverbs are installed",
-                    self.said(address)
-                )
+            None => Some(Trouble::new("no driver of the kernel has it", bind)),
+            Some(driver) if driver == "vfio-pci" => self.obstacle_of_vfio(&device),
+            Some(driver) if FOR_DPDK.contains(&driver.as_str()) || BESIDE_DPDK.contains(&driver.as_str()) => {
+                None
             }
             Some(driver) => {
-                let interface = fs::read_dir(device.join("net")).ok().and_then(|mut all| all.next()?.ok());
-                let whose = interface.map_or_else(String::new, |interface| {
-                    format!(" as {}, which then goes", interface.file_name().to_string_lossy())
-                });
-                format!("the kernel's driver {driver} has it{whose}: {bind}")
+                let whose = interface_of_device(&device)
+                    .map_or_else(String::new, |interface| format!(" as {interface}, which then goes"));
+                Some(Trouble::new(format!("the kernel's driver {driver} has it{whose}"), bind))
             }
         }
     }
 
-    /// A device that is bound to a driver for DPDK, and did not come up all the same.
-    fn about_bound(&self, address: &str, device: &Path, driver: &str) -> String {
-        let said = self.said(address);
-        if said.contains("IOVA")
-            || said.contains("physical address")
-            || self.log.contains("Expecting 'PA' IOVA")
-        {
-            return format!(
-                "{said}: it needs physical addresses; reserve huge pages (vm.nr_hugepages) and run as root, or have an \
-                 IOMMU (intel_iommu=on or amd_iommu=on on the kernel's command line)"
-            );
-        }
-        if driver != "vfio-pci" {
-            return format!("{said}; it is bound to {driver}");
-        }
+    /// The same of a device that is bound to vfio-pci: its group's file must be there, and ours to open.
+    fn obstacle_of_vfio(&self, device: &Path) -> Option<Trouble> {
         let Some(group) = link(&device.join("iommu_group")) else {
-            return "there is no IOMMU for it: say intel_iommu=on or amd_iommu=on on the kernel's command line, or without \
-                    one write 1 to /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-                .to_owned();
+            let cure = "say intel_iommu=on or amd_iommu=on on the kernel's command line, or without one write 1 to \
+                        /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+            return Some(Trouble::new("there is no IOMMU for it", cure));
         };
-        let file = self.dev.join("vfio").join(&group);
-        match File::options().read(true).write(true).open(&file) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                format!("{} may not be opened: run as root, or own it", file.display())
+        let files = [self.dev.join("vfio").join(&group), self.dev.join(format!("vfio/noiommu-{group}"))];
+        let file = files.iter().find(|file| file.exists()).unwrap_or(&files[0]);
+        let error = File::options().read(true).write(true).open(file).err()?;
+        let file = file.display();
+        Some(match error.kind() {
+            ErrorKind::PermissionDenied => {
+                Trouble::new(format!("{file} may not be opened"), "run as root, or own it")
             }
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                format!("another process has {}: `fuser {}` names it", file.display(), file.display())
+            _ if error.raw_os_error() == Some(libc::EBUSY) => {
+                Trouble::new(format!("another process has {file}"), format!("`fuser {file}` names it"))
             }
-            Err(error) => format!("{said}; {}: {error}", file.display()),
-            Ok(_) => format!(
-                "{said}; all devices of its IOMMU group {group} must be bound to vfio-pci or to nothing"
-            ),
-        }
+            ErrorKind::NotFound => {
+                Trouble::new(format!("{file}: {error}"), "`modprobe vfio-pci`, and bind it again")
+            }
+            _ => Trouble::new(format!("{file}: {error}"), ""),
+        })
     }
 
     /// What EAL and the driver said of a device.
@@ -206,11 +248,6 @@ fn about_driver(reason: &str, interface: &str) -> Option<String> {
         return Some("look at the files and interfaces among its arguments".to_owned());
     }
     None
-}
-
-/// The name that a symbolic link leads to.
-fn link(path: &Path) -> Option<String> {
-    Some(fs::read_link(path).ok()?.file_name()?.to_string_lossy().into_owned())
 }
 
 /// True for `DOMAIN:BUS:DEVICE.FUNCTION`.
@@ -297,7 +334,7 @@ mod tests {
         let held = Made::new(NIC).driver("vfio-pci").group();
         told(&held, &[], "vfio/7: No such file");
         fs::remove_dir_all(held.device()).unwrap();
-        told(&held, &[], "there is no PCI device of this address; `lspci -D`");
+        told(&held, &[], "there is no PCI device of this address: `lspci -D`");
     }
 
     #[test]
@@ -308,7 +345,7 @@ mod tests {
                     EAL: Requested device 0000:03:00.0 cannot be used\n";
         let told = bound.tell(&[], said);
         assert!(told.contains("Requested device 0000:03:00.0 cannot be used; Expecting 'PA'"), "{told}");
-        assert!(told.contains("it needs physical addresses; reserve huge pages"), "{told}");
+        assert!(told.contains("it needs physical addresses: reserve huge pages"), "{told}");
     }
 
     #[test]

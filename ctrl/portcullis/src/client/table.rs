@@ -11,7 +11,7 @@ use control::api::shape::{
 use super::listing::by_nic;
 
 /// Columns as wide as their widest cell, two blanks apart; numbers to the right.
-fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let wide = |text: &str| text.chars().count();
     let mut widths: Vec<usize> = head.iter().map(|name| wide(name)).collect();
     for row in rows {

@@ -1,10 +1,10 @@
 //! The ports of all wires: opened in the order of the configuration, their queues dealt out to the workers, their
 //! links and losses watched ([`keeper`]).
 
-mod interfaces;
+pub mod interfaces;
 pub mod keeper;
 mod losses;
-mod offloads;
+pub mod offloads;
 mod slot;
 mod sockets;
 
@@ -90,6 +90,11 @@ impl Ports {
     pub fn view(&self) -> PortsView {
         let ports = self.clone();
         Box::new(move || ports.0.iter().map(Slot::counters).collect())
+    }
+
+    /// True if one has a driver that never gives back the buffers which it lent its kernel: `net_af_xdp` forgets its fill rings.
+    pub fn keep_buffers(&self) -> bool {
+        self.0.iter().any(|slot| slot.driver == "net_af_xdp")
     }
 
     /// Lets go of them: those whose queues are gone too stop and close.

@@ -41,19 +41,23 @@ impl Offloads {
         }
         self.0 = Some(now);
         let Found { frames, unchecked, unsegmented } = found;
-        let cure = match peer {
-            Some(peer) => format!("`ethtool -K {peer} tx off tso off gso off`"),
-            None => format!(
-                "at the other end of {}, in the namespace or machine of the peer, with the name that its interface has \
-                 there: `ethtool -K IFACE tx off tso off gso off`",
-                on.name
-            ),
-        };
+        let cure = cure(&on.name, peer);
         let problem = format!(
             "its peer leaves work to a device that does none: of {frames} frames looked at, {unchecked} came without a \
              checksum and {unsegmented} are longer than the MTU; whoever gets them drops them"
         );
         board.raise((&what, OFFLOADS), Severity::Degraded, problem, cure);
+    }
+}
+
+/// What mends that the peer of an interface leaves work to its device.
+pub fn cure(interface: &str, peer: Option<&str>) -> String {
+    match peer {
+        Some(peer) => format!("`ethtool -K {peer} tx off tso off gso off`"),
+        None => format!(
+            "at the other end of {interface}, in the namespace or machine of the peer, with the name that its interface has \
+             there: `ethtool -K IFACE tx off tso off gso off`"
+        ),
     }
 }
 
