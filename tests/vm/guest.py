@@ -24,6 +24,8 @@ LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 PLUGINS = "bus_pci bus_vdev mempool_ring net_virtio net_e1000 net_vmxnet3 net_af_packet".split()
 # In the order in which they go in.
 MODULES = "irqbypass vfio_virqfd vfio vfio_iommu_type1 vfio-pci-core vfio-pci uio uio_pci_generic".split()
+# There, and not put in: for a guest whose own kernel is to have a virtio NIC.
+SPARE = "virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net".split()
 # Seconds that a guest may take to come up: 3 to 15 on a machine that has nothing else to do.
 BOOT = 120
 CLONE_NEWNET = 0x40000000
@@ -138,7 +140,7 @@ def initramfs(root, binary, extra=()):
             to_path = folder / "lib64/ld-linux-x86-64.so.2" if "ld-linux" in path else folder / LIBRARIES[1:] / Path(path).name
             if not to_path.exists():
                 shutil.copy(os.path.realpath(path), to_path)
-        for module in MODULES:
+        for module in MODULES + SPARE:
             found = list((root / "lib/modules").rglob(f"{module}.ko"))
             if found:
                 shutil.copy(found[0], folder / "modules")

@@ -12,10 +12,12 @@ RSS that is not set, and wants each noticed.
 ## Driver by driver
 """
 DRIVERS = ("driver", "queues offered", "RSS offered", "longest frame", "receive offloads", "transmit offloads")
-ROWS = [
-    "forwards", "flush", "share of each worker", "handed over", "RSS key", "link off and on", "frames above the MTU", "unbound, absent", "held by another",
-    "huge pages too few", "kill -9 and restart", "orderly end",
-]
+ROWS = ["share of each worker", "handed over", "RSS key", "frames above the MTU", "held by another", "orderly end"]
+# What holds of all of them, or the guest does not hold.
+EVERY = """
+Each of them forwards both ways, frames as long as the MTU and tagged ones included; a change of rules cuts real TCP; a link that goes off is told in health and goes on when it is back; a NIC that is absent,
+unbound or (vfio) held by another process, and huge pages that are too few, are refused with the reason; after kill -9 it starts again.
+"""
 TAIL = """
 ## What that means
 
@@ -26,8 +28,10 @@ TAIL = """
 - **Frames above the MTU** never pass. `net_e1000_em` drops them in the device, where no counter of DPDK's sees them.
 - **uio** has no IOMMU behind it: it wants physical addresses, so huge pages and root, and lets two programs have one NIC. Take vfio-pci where there is an IOMMU.
 - **Huge pages**: what `portcullis doctor` asks for is what each of these guests was started with.
-- **AF_XDP** on any interface of the kernel (`init --kind af-xdp`), and **vhost-user** to a virtual machine (`init --inside /run/NAME.sock`), have one queue pair and no key; at an orderly end AF_XDP's driver keeps the buffers
-  of its fill rings.
+- **AF_XDP** on any interface of the kernel (`init --kind af-xdp`) has one queue pair and no key here. A second appliance on the same interface is refused before its driver starts, which would take the first one's program off
+  the interface; at an orderly end the driver keeps the buffers of its fill rings.
+- **vhost-user** to a virtual machine (`init --inside /run/NAME.sock`) has one queue pair and no key. The machine's checksums are made up for by DPDK. Machine and appliance may be started again, each while the other runs (QEMU: `reconnect=1`);
+  a socket that a killed appliance left is removed.
 """
 
 
@@ -39,15 +43,15 @@ def written(results, versions):
     """`results`: the facts and what was wrong, by variant. `versions`: of QEMU and of DPDK."""
     lines = [HEAD.replace("@QEMU@", versions[0]).replace("@DPDK@", versions[1])]
     lines += ["| NIC | " + " | ".join(DRIVERS) + " |", "| --- |" + " --- |" * len(DRIVERS)]
-    seen = set()
+    best = {}
     for name, (facts, _) in results.items():
-        model = name.split(",")[0]
-        if model not in seen and "queues offered" in facts:
-            seen.add(model)
-            lines.append(f"| {model} | " + " | ".join(cell(facts.get(key)) for key in DRIVERS) + " |")
-    lines += ["", "## Guest by guest", ""]
+        receive = int(facts.get("queues offered", "0").split()[0])
+        if receive > best.get(name.split(",")[0], (0, None))[0]:
+            best[name.split(",")[0]] = (receive, facts)
+    for model, (_, facts) in best.items():
+        lines.append(f"| {model} | " + " | ".join(cell(facts.get(key)) for key in DRIVERS) + " |")
+    lines += ["", "## Guest by guest", EVERY, "| guest | " + " | ".join(ROWS) + " |", "| --- |" + " --- |" * len(ROWS)]
     for name, (facts, wrong) in results.items():
-        lines.append(f"**{name}**" + (f": DOES NOT HOLD: {wrong.splitlines()[0]}" if wrong else ""))
-        told = [f"{key}: {facts[key]}" for key in ROWS if key in facts]
-        lines += ["; ".join(told) + ".", ""]
-    return "\n".join(lines).rstrip() + "\n" + TAIL
+        shown = name if not wrong else f"{name}: DOES NOT HOLD: {wrong.splitlines()[0]}"
+        lines.append(f"| {cell(shown)} | " + " | ".join(cell(facts.get(key)) for key in ROWS) + " |")
+    return "\n".join(lines) + "\n" + TAIL

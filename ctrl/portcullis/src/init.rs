@@ -139,7 +139,9 @@ fn of_socket(path: &str, notes: &mut Notes) {
     notes
         .lines
         .push("  -object memory-backend-memfd,id=mem,share=on,size=4G -numa node,memdev=mem".to_owned());
-    notes.lines.push(format!("  -chardev socket,id=chr,path={path},reconnect=1 -netdev vhost-user,id=net,chardev=chr -device virtio-net-pci,netdev=net"));
+    notes.lines.push(format!(
+        "  -chardev socket,id=chr,path={path},reconnect=1 -netdev vhost-user,id=net,chardev=chr -device virtio-net-pci,netdev=net"
+    ));
 }
 
 fn of_interface(machine: &Machine, name: &str, notes: &mut Notes) {

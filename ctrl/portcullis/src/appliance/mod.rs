@@ -50,6 +50,7 @@ use flows::FlowLogs;
 use health::Watchman;
 use keep::Keeping;
 use log::Lines;
+use ports::claims::{self, Claims};
 use ports::keeper::{Keeper, Means};
 use ports::{Ports, Wires};
 use service::{Signals, tell_reloading, tell_supervisor};
@@ -230,10 +231,13 @@ struct Dataplane {
     eal: Arc<Eal>,
     has_telemetry: bool,
     cores: Cores,
+    claims: Claims,
 }
 
 impl Dataplane {
     fn open(config: &Config, cores: &Cores) -> Result<Dataplane, Failure> {
+        let claims = claims::claim(config).map_err(Failure::runtime)?;
+        claims::remove_stale_sockets(config);
         let secret = assemble::random_secret()?;
         let mtus = mtu::resolve(config).map_err(Failure::runtime)?;
         let room = mtu::make_room(config, &mtus).map_err(Failure::runtime)?;
@@ -246,7 +250,7 @@ impl Dataplane {
         let (ports, queues) = ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
             .map_err(Failure::runtime)?;
         let has_telemetry = environment.has_telemetry();
-        Ok(Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores: cores.clone() })
+        Ok(Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores: cores.clone(), claims })
     }
 
     /// From the first frame to the last.
@@ -259,7 +263,7 @@ impl Dataplane {
         signals: Signals,
         lines: &Lines,
     ) -> Result<ExitCode, Failure> {
-        let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores } = self;
+        let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores, claims: _held } = self;
         let start = Instant::now();
         let file_waits = beginning.file_waits;
         let (parts, jobs, told, hears) =

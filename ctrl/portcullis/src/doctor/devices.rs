@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Examination;
 use crate::appliance::mtu;
-use crate::appliance::ports::offloads;
+use crate::appliance::ports::{claims, offloads};
 use crate::appliance::preflight::{self, Found, Here, is_pci_address};
 use crate::appliance::refusals;
 
@@ -61,6 +61,11 @@ impl Examination<'_> {
                 warning.to_string(),
                 ("a device that nobody polls", "put it on a wire, or take it out"),
             );
+        }
+        if !self.runs
+            && let Err(message) = claims::claim(&self.config)
+        {
+            self.fail(PORTS, None, message, "end that process first");
         }
         let mut found = Found::default();
         preflight::sizes(checked, &here, &mut found);

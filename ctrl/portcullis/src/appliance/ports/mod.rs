@@ -1,6 +1,7 @@
 //! The ports of all wires: opened in the order of the configuration, their queues dealt out to the workers, their
 //! links and losses watched ([`keeper`]).
 
+pub mod claims;
 pub mod interfaces;
 pub mod keeper;
 mod losses;
