@@ -16,7 +16,7 @@ ROWS = ["share of each worker", "handed over", "RSS key", "frames above the MTU"
 # What holds of all of them, or the guest does not hold.
 EVERY = """
 Each of them forwards both ways, frames as long as the MTU and tagged ones included; a change of rules cuts real TCP; a link that goes off is told in health and goes on when it is back; a NIC that is absent,
-unbound or (vfio) held by another process, and huge pages that are too few, are refused with the reason; after kill -9 it starts again.
+unbound or (vfio) held by another process, and huge pages that are too few, are refused with the reason; after kill -9 it starts again. (Behind vhost-user frames were not tagged, nor as long as the MTU.)
 """
 TAIL = """
 ## What that means
@@ -25,7 +25,7 @@ TAIL = """
   nothing, and half of the frames go from worker to worker. `net_vmxnet3` takes a key and does not say which one holds, so it counts as taking none; QEMU's device delivers everything to its first queue. `show workers` tells both, and
   `portcullis doctor` before the start.
 - **Offloads** are all off: tags stay in frames, checksums as they are. What a driver could do stands here for completeness.
-- **Frames above the MTU** never pass. `net_e1000_em` drops them in the device, where no counter of DPDK's sees them.
+- **Frames above the MTU** never pass. `net_e1000_em` drops them in the device at MTU 1500, where no counter of DPDK's sees them; on a veth the sender's kernel does.
 - **uio** has no IOMMU behind it: it wants physical addresses, so huge pages and root, and lets two programs have one NIC. Take vfio-pci where there is an IOMMU.
 - **Huge pages**: what `portcullis doctor` asks for is what each of these guests was started with.
 - **AF_XDP** on any interface of the kernel (`init --kind af-xdp`) has one queue pair and no key here. A second appliance on the same interface is refused before its driver starts, which would take the first one's program off
