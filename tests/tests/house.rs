@@ -15,15 +15,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("engine", &["rcu"]),
     ("pmd", &["dpdk-sys", "engine"]),
     ("stats", &[]),
+    ("sandbox", &[]),
     ("control", &["engine", "rcu", "stats"]),
-    ("portcullis", &["pmd", "control", "engine", "rcu", "stats"]),
+    ("portcullis", &["pmd", "control", "engine", "rcu", "sandbox", "stats"]),
     ("testkit", &["engine", "control", "rcu"]),
     ("pktgen", &["pmd", "engine"]),
     ("perf", &["control", "engine", "pktgen", "pmd", "rcu", "testkit"]),
 ];
 
 /// Those that must build, be fuzzed and replay where there is no DPDK, whatever they import indirectly.
-const WITHOUT_DPDK: &[&str] = &["rcu", "engine", "stats", "control", "testkit"];
+const WITHOUT_DPDK: &[&str] = &["rcu", "engine", "stats", "sandbox", "control", "testkit"];
 
 const LONGEST_FILE: usize = 600;
 

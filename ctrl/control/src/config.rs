@@ -8,9 +8,11 @@
 mod eal;
 mod flow_log;
 mod read;
+mod sandbox;
 
 pub use flow_log::{FlowKind, FlowLog, FlowTarget, FlowWhat};
 pub use read::{Checked, check_config, parse_config};
+pub use sandbox::Sandbox;
 
 use crate::document::Limits;
 use crate::model::{Mode, Prefix};
@@ -49,6 +51,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[stats]`
     pub stats: Stats,
+    /// `[sandbox]`
+    pub sandbox: Sandbox,
 }
 
 /// DPDK's environment.

@@ -149,3 +149,17 @@ fn one_fin_waits_as_long_as_both_unless_said_otherwise() {
         assert_eq!(timeouts.tcp_reset, Duration::from_secs(10));
     }
 }
+
+#[test]
+fn everything_that_can_be_given_up_is_unless_the_configuration_keeps_it() {
+    let kept = config(
+        "[sandbox]\ncapabilities = false\nno_new_privs = false\nlandlock = false\nseccomp = false\ncore_dumps = true\nlock_memory = false",
+    )
+    .sandbox;
+    assert!(!kept.capabilities && !kept.no_new_privs && !kept.landlock && !kept.seccomp);
+    assert!(kept.core_dumps && !kept.lock_memory);
+    let given_up = config("[sandbox]\npaths = [\"/srv/policies\"]").sandbox;
+    assert!(given_up.capabilities && given_up.no_new_privs && given_up.landlock && given_up.seccomp);
+    assert!(!given_up.core_dumps && given_up.lock_memory);
+    assert_eq!(given_up.paths, [std::path::PathBuf::from("/srv/policies")]);
+}

@@ -17,7 +17,7 @@ args = []",
     ),
     (
         "[el]",
-        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log, trace, flow_log, metrics, stats"#,
+        r#"1:2: "el" is no key here; allowed: eal, wire, workers, conntrack, timeouts, policy, api, store, log, trace, flow_log, metrics, stats, sandbox"#,
     ),
     (
         "[eal]
@@ -325,6 +325,30 @@ history = -1",
     ("metrics.nics = 131072", "1:16: metrics.nics: 131072 is no number of NICs; allowed: 0-131071"),
     ("metrics.rules = 1", "1:9: metrics: \"rules\" is no key here; allowed: nics"),
     ("stats.page = \"\"", "1:14: stats.page: \"\" is no path; allowed: the path of a file"),
+    (
+        "[sandbox]\nno_new_privs = false",
+        "2:16: sandbox.no_new_privs: false, and landlock is on, which implies it; allowed: true, or both off",
+    ),
+    (
+        "[sandbox]\nno_new_privs = false\nlandlock = false",
+        "2:16: sandbox.no_new_privs: false, and seccomp is on, which implies it; allowed: true, or both off",
+    ),
+    (
+        "[sandbox]\nseccomp = 1",
+        "2:11: sandbox.seccomp: 1 is no switch; allowed: true, false",
+    ),
+    (
+        "[sandbox]\npaths = [\"\"]",
+        "2:10: sandbox.paths[0]: \"\" is no path; allowed: the path of a file",
+    ),
+    (
+        "[sandbox]\nlandlock = false\npaths = [\"/srv\"]",
+        "3:9: sandbox.paths: paths are given and landlock is off, so that every file is in reach; allowed: one of both",
+    ),
+    (
+        "[sandbox]\ncapability = true",
+        "2:1: sandbox: \"capability\" is no key here; allowed: capabilities, no_new_privs, landlock, seccomp, core_dumps, lock_memory, paths",
+    ),
     ("stats.file = \"x\"", "1:7: stats: \"file\" is no key here; allowed: page"),
     (
         r#"conntrack.capacity = "many""#,

@@ -92,5 +92,15 @@ fn two_capabilities_are_enough_instead_of_root() {
     let appliance = Appliance { process, setup };
     assert_eq!(appliance.show("health")["status"], "ok");
     assert!(lab.ping(At::Client, testkit::lab::SERVER_V4, 1).is_ok());
+    // What it has while it runs, on every thread: these two, no way to more, and a filter.
+    let threads = appliance.threads();
+    assert!(threads.len() > 60, "{} threads", threads.len());
+    for (name, status) in threads {
+        let of = |key: &str| status[key].as_str();
+        let both = "0000000000003000";
+        assert_eq!([of("CapEff"), of("CapPrm"), of("CapBnd")], [both; 3], "{name}");
+        assert_eq!([of("CapInh"), of("CapAmb")], ["0000000000000000"; 2], "{name}");
+        assert_eq!([of("NoNewPrivs"), of("Seccomp"), of("Uid")], ["1", "2", "65534"], "{name}");
+    }
     appliance.end();
 }

@@ -2,6 +2,7 @@
 
 use super::eal::chooses_cores;
 use super::flow_log::flow_logs;
+use super::sandbox::sandbox;
 use super::{
     Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, Keep, LOG_LEVELS, Log, LogFormat,
     Metrics, OnFlush, PolicySettings, Source, Stats, Store, TcpPickup, Timeouts, Trace, Unknown, Wire,
@@ -76,6 +77,7 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
         "flow_log",
         "metrics",
         "stats",
+        "sandbox",
     ];
     for (name, table) in root.keys(&tables, faults).iter().flat_map(Fields::in_order) {
         match name {
@@ -92,6 +94,7 @@ fn config(root: &Node, text: &str, faults: &mut Faults, warnings: &mut Faults) -
             "flow_log" => config.flow_logs = flow_logs(table, text, faults),
             "metrics" => config.metrics = metrics(table, faults),
             "stats" => config.stats = stats(table, faults),
+            "sandbox" => config.sandbox = sandbox(table, faults),
             // Noted by now.
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime};
 
-use control::health::Severity;
+use control::health::{Board, Severity};
 use control::live::Live;
 use tokio::task::JoinHandle;
 
@@ -241,31 +241,60 @@ pub fn supervised<F>(live: &Live, what: &'static str, make: impl Fn() -> F + Sen
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let board = live.board().clone();
-    tokio::spawn(async move {
-        loop {
-            let made = std::panic::catch_unwind(AssertUnwindSafe(&make));
-            let ended = match made {
-                Ok(task) => tokio::spawn(task).await.is_ok(),
-                Err(_) => false,
-            };
-            let how = if ended { "ended" } else { "panicked" };
-            let problem = format!("the {what} {how}");
-            board.raise(
-                (what, "task"),
-                Severity::Degraded,
-                problem,
-                "it is begun anew; report this as a fault",
-            );
-            tokio::time::sleep(RESTART).await;
-            board.clear((what, "task"));
-        }
-    });
+    tokio::spawn(again_and_again(live.board().clone(), what, make));
+}
+
+async fn again_and_again<F>(board: Board, what: &'static str, make: impl Fn() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let made = std::panic::catch_unwind(AssertUnwindSafe(&make));
+        let ended = match made {
+            Ok(task) => tokio::spawn(task).await.is_ok(),
+            Err(_) => false,
+        };
+        let how = if ended { "ended" } else { "panicked" };
+        let problem = format!("the {what} {how}");
+        board.raise((what, "task"), Severity::Degraded, problem, "it is begun anew; report this as a fault");
+        tokio::time::sleep(RESTART).await;
+        board.clear((what, "task"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_that_panics_is_in_health_and_is_begun_anew() {
+        let (board, begun) = (Board::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (counted, its) = (begun.clone(), board.clone());
+            tokio::spawn(again_and_again(its, "task of a test", move || {
+                let counted = counted.clone();
+                async move {
+                    if counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+                        panic!("a fault");
+                    }
+                    std::future::pending().await
+                }
+            }));
+            let lasts =
+                || board.list().1.iter().any(|its| its.ended.is_none() && its.what == "task of a test");
+            while !lasts() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(board.list().1[0].problem.contains("the task of a test panicked"));
+            assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 1, "not before its moment is over");
+            while lasts() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 2);
+        });
+    }
 
     #[test]
     fn those_above_their_share_are_named_most_first_and_the_rest_counted() {

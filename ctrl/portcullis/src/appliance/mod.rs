@@ -12,6 +12,7 @@ pub mod ports;
 pub mod preflight;
 pub mod refusals;
 mod reload;
+mod sandbox;
 mod service;
 mod stats;
 mod swap;
@@ -122,6 +123,7 @@ fn run_with(
     let beginning = beginning?;
     keeping.take_up(&beginning.former);
     let dataplane = Dataplane::open(&config, cores)?;
+    sandbox::confine(&config, args.policy.as_deref(), &dataplane.ports);
     dataplane.run((beginning, keeping), policy_file, &Doors { socket, tcp }, runtime, signals, lines)
 }
 
@@ -289,6 +291,7 @@ impl Dataplane {
         if has_telemetry {
             telemetry::start(&eal, &live, page.is_some());
         }
+        sandbox::lock_memory(&live.config());
         memory::wait_from_now_on();
         ready(&live, cores.workers.len());
 

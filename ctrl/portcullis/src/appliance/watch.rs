@@ -237,6 +237,25 @@ impl State {
     }
 }
 
+/// Where a policy file is read from: the directories of every link on the way to it, of what the links point to, and its own; and those
+/// that hold these, since a directory may be replaced, too. The root is left out, and what lies in it as a holder of others: below
+/// those is nearly everything.
+pub fn directories(path: &Path) -> Vec<PathBuf> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut found = Vec::new();
+    for (directory, name) in places(&path) {
+        if let Ok(target) = std::fs::read_link(directory.join(&name)) {
+            found.extend(directory.join(target).parent().map(Path::to_owned));
+        }
+        found.push(directory);
+    }
+    let depth = |directory: &Path| directory.components().count() - 1;
+    let holders: Vec<_> = found.iter().filter_map(|its| Some(its.parent()?.to_owned())).collect();
+    found.retain(|directory| depth(directory) > 0);
+    found.extend(holders.into_iter().filter(|holder| depth(holder) > 1));
+    found
+}
+
 /// Directory and name of every link on the way to `path`, which is absolute, and of the file itself.
 fn places(path: &Path) -> Vec<(PathBuf, OsString)> {
     let mut places = Vec::new();

@@ -410,3 +410,40 @@ impl Pause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_is_missed_at_once_and_ends_with_the_others() {
+        let order = Arc::new(CachePadded::new(AtomicU8::new(order::RUN)));
+        let (exchange, _swaps) = Exchange::new(&order, 2);
+        let thread = |id: usize, body: Box<dyn FnOnce() + Send>| Thread {
+            id,
+            handle: Builder::new().spawn(body).unwrap(),
+            beat: Arc::default(),
+            seen: 0,
+            since: Instant::now(),
+        };
+        let ends = order.clone();
+        let well = move || {
+            while ends.load(Relaxed) != order::END {
+                std::thread::yield_now();
+            }
+        };
+        let mut workers = Workers { order, threads: vec![thread(0, Box::new(well))], exchange };
+        // A signal that a test has no handler for would end it.
+        // SAFETY: to be ignored is a handler that does nothing.
+        unsafe { libc::signal(KICK, libc::SIG_IGN) };
+        assert!(workers.watch());
+        workers.threads.push(thread(1, Box::new(|| panic!("a fault"))));
+        let until = Instant::now() + Duration::from_secs(5);
+        while workers.watch() {
+            assert!(Instant::now() < until, "nobody misses it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Its ports may be closed: it holds on to nothing.
+        assert_eq!(workers.stop(), [0usize; 0]);
+    }
+}

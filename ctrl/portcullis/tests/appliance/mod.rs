@@ -199,6 +199,21 @@ impl Appliance {
         wait_for(what, || Some(self.show("counters")).filter(|counters| holds(counters)))
     }
 
+    /// The name of each of its threads, and the first word of each line of its status.
+    pub fn threads(&self) -> Vec<(String, std::collections::HashMap<String, String>)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten();
+        let status = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let word = |line: &str| {
+                let (key, rest) = line.split_once(':')?;
+                Some((key.to_owned(), rest.split_whitespace().next().unwrap_or_default().to_owned()))
+            };
+            let words: std::collections::HashMap<_, _> = text.lines().filter_map(word).collect();
+            Some((words["Name"].clone(), words))
+        };
+        tasks.filter_map(status).collect()
+    }
+
     /// Ends it by SIGKILL; what it leaves behind.
     pub fn kill(self) -> Setup {
         let Appliance { process, setup } = self;

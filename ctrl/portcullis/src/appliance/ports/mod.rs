@@ -98,6 +98,11 @@ impl Ports {
         self.0.iter().any(|slot| slot.driver == "net_af_xdp")
     }
 
+    /// Name and driver of each.
+    pub fn drivers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|slot| (slot.name(), slot.driver.as_str()))
+    }
+
     /// Lets go of them: those whose queues are gone too stop and close.
     pub fn close(&self) {
         self.0.iter().for_each(|slot| drop(slot.take()));
