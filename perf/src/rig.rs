@@ -9,6 +9,7 @@ use engine::Reason;
 use engine::burst::{Firewall, FirewallConfig, Pass};
 use engine::cells::{Cells, Population};
 use engine::conntrack::flows::Told;
+use engine::conntrack::keep::Memory;
 use engine::conntrack::{Secret, Shard, ShardConfig, Timeouts};
 use engine::ring::Producer;
 use engine::snapshot::Snapshot;
@@ -120,16 +121,22 @@ impl Rig {
 
     /// Under a compiled policy.
     pub fn with(snapshot: Box<Snapshot>, shard: ShardConfig) -> Rig {
-        Rig::telling(snapshot, shard, None)
+        Rig::within(None, snapshot, shard, None)
     }
 
-    /// The same, whose worker tells of connections by this ring.
-    pub fn telling(snapshot: Box<Snapshot>, shard: ShardConfig, tells: Option<Producer<Told>>) -> Rig {
+    /// The same, with its connections in this memory, and a worker that tells of them by this ring.
+    pub fn within(
+        memory: Option<Memory>,
+        snapshot: Box<Snapshot>,
+        shard: ShardConfig,
+        tells: Option<Producer<Told>>,
+    ) -> Rig {
         let nics = snapshot.nic_count();
         let (publisher, mut readers) = rcu::domain(snapshot, 1);
         let config = FirewallConfig { shard, secret: Secret::new(SECRET), grace_end_ns: 0 };
         let cells = Arc::new(Cells::new());
-        let mut firewall = Firewall::new(&config, cells.clone(), Arc::new(Population::of_one_worker()));
+        let population = Arc::new(Population::of_one_worker());
+        let mut firewall = Firewall::within(memory, &config, cells.clone(), population);
         if let Some(ring) = tells {
             firewall.tell_by(ring, Arc::default());
         }

@@ -1,6 +1,8 @@
 //! A restart that keeps connections: what goes on, what stays shut, what is mistrusted.
 
-use engine::conntrack::kept::TakenUp;
+use engine::Generation;
+use engine::conntrack::keep::Unfit;
+use engine::conntrack::kept::{self, Belongs, TakenUp};
 use testkit::frame::*;
 use testkit::rng::Rng;
 use testkit::scenario::{Came, Scenario, one, policy, rule::*};
@@ -9,6 +11,7 @@ const C: &str = "198.51.100.9:40000";
 const S: &str = "10.0.0.1:22";
 const Q: &str = "198.51.100.9:5000";
 const D: &str = "10.0.0.1:53";
+const SHORT: &str = "tcp_syn = 5\ntcp_established = 5\ntcp_fin = 5\ntcp_half_closed = 5\ntcp_reset = 5\nicmp = 5\none_way = 5\ntwo_way = 5";
 const SMALL: &str = "[conntrack]\ncapacity = 64";
 
 fn again(s: Scenario, policy: &str) -> (Scenario, Came) {
@@ -71,6 +74,53 @@ fn time_goes_on_while_nobody_runs() {
     assert_eq!(left, ["a inbound 17 10.0.0.1:53 198.51.100.9:5001 one-way 4.0"]);
     s.wait(4.2);
     assert!(s.connections().is_empty());
+}
+
+#[test]
+fn a_clock_that_leapt_moves_no_deadline() {
+    // A wait beyond the longest timeout is cut short in ticks.
+    let config = format!("{SMALL}\n[timeouts]\n{SHORT}");
+    let rules = one(&[DNS]);
+    let mut s = Scenario::kept(&config, &rules);
+    for _ in 0..3 {
+        s.wait(1000.0);
+        s.outside(udp("198.51.100.9:4999", D));
+    }
+    s.wait(1000.0);
+    s.outside(udp(Q, D));
+    let before = s.connections();
+    let (mut s, came) = s.restart(2.0, (&config, &rules), |_| ());
+    assert_eq!((came.read, came.expired, came.unverifiable), (1, 0, 0), "{before:?}");
+    assert_eq!(s.connections(), ["a inbound 17 10.0.0.1:53 198.51.100.9:5000 one-way 3.0"]);
+}
+
+#[test]
+fn nothing_lasts_longer_than_its_state_does_today() {
+    let rules = one(&[DNS]);
+    let mut s = Scenario::kept(SMALL, &rules);
+    s.outside(udp(Q, D));
+    let (mut s, _) = s.restart(1.0, (&format!("{SMALL}\n[timeouts]\n{SHORT}"), &rules), |_| ());
+    assert_eq!(s.connections(), ["a inbound 17 10.0.0.1:53 198.51.100.9:5000 one-way 5.0"]);
+}
+
+#[test]
+fn an_entry_of_a_generation_that_never_was_is_not_taken_up() {
+    let rules = one(&[SSH, DNS]);
+    let mut s = Scenario::kept(SMALL, &rules);
+    s.outside(udp(Q, D));
+    let mut kept = s.reading();
+    assert_eq!(kept.connections.len(), 1);
+    let birth = s.birth();
+    let belongs = |generation| Belongs { set: birth.set, boot: birth.boot, generation };
+    let now_ns = birth.epoch_ns + 1_000_000;
+    let stamp = kept.connections.remove(0).entry().stamp;
+    let of = |generation| kept::read(&s.bytes_kept(), &belongs(generation), now_ns).unwrap();
+    assert_eq!(of(stamp).connections.len(), 1);
+    let before = of(Generation(stamp.0 - 1));
+    assert_eq!((before.connections.len(), before.unverifiable), (0, 1));
+    for other in [Belongs { set: 1, ..belongs(stamp) }, Belongs { boot: [1, 1], ..belongs(stamp) }] {
+        assert_eq!(kept::read(&s.bytes_kept(), &other, now_ns).unwrap_err(), Unfit::NoTable);
+    }
 }
 
 #[test]

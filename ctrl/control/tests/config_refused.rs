@@ -162,6 +162,21 @@ pickup_grace = -1",
         "2:16: conntrack.pickup_grace: -1 is no duration; allowed: a number of seconds from 0 to 2592000",
     ),
     (
+        r#"[conntrack]
+keep = "yes""#,
+        r#"2:8: conntrack.keep: "yes" is no place to keep connections; allowed: "off", "auto" or the absolute path of a folder"#,
+    ),
+    (
+        r#"[conntrack]
+keep = "folder/kept""#,
+        r#"2:8: conntrack.keep: "folder/kept" is no place to keep connections; allowed: "off", "auto" or the absolute path of a folder"#,
+    ),
+    (
+        "[conntrack]
+keep = true",
+        r#"2:8: conntrack.keep: true is no place to keep connections; allowed: "off", "auto" or the absolute path of a folder"#,
+    ),
+    (
         "[timeouts]
 icmp = 0",
         "2:8: timeouts.icmp: 0 is no duration; allowed: a number of seconds above 0 to 2592000",

@@ -5,7 +5,6 @@ mod appliance;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use appliance::*;
@@ -27,18 +26,6 @@ nics:
   - { name: web-1, project: shop, vpc: prod, addresses: [10.5.6.7], security_groups: [web] }
   - { name: web-2, project: shop, vpc: prod, addresses: [10.5.6.8, "2001:db8::8"], security_groups: [web] }
 "#;
-
-/// An answer's head and body, read at once.
-fn get(socket: &Path, path: &str, accept: &str) -> (String, String) {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // HTTP/1.0: the body as it is, up to its end.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
-}
 
 /// Samples with their labels as they are written.
 fn samples(text: &str) -> BTreeMap<String, f64> {

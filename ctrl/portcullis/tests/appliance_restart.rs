@@ -5,11 +5,12 @@ mod appliance;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use appliance::*;
+use control::kept::State;
 use testkit::lab::{At, INSIDE, Lab, OUTSIDE, Process, SERVER_MAC, SERVER_V4};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -208,6 +209,15 @@ fn with_a_store_generations_go_on_and_what_does_not_fit_begins_cold() {
         assert!(how == "cold" && reason.contains(expected), "{how} {reason}");
         kept = appliance.kill();
     }
+    let mut bytes = State::decode(&std::fs::read(&control).unwrap()).unwrap();
+    bytes.tables.boot[0] ^= 1;
+    std::fs::write(&control, bytes.encode()).unwrap();
+    let appliance = run(kept);
+    assert_eq!(
+        began(&appliance),
+        ("cold".to_owned(), "it was kept before the machine's last boot".to_owned())
+    );
+    kept = appliance.kill();
     std::fs::remove_file(&store).unwrap();
     std::fs::read_dir(store.parent().unwrap()).unwrap().flatten().for_each(|entry| {
         if entry.file_name().to_string_lossy().contains("witness") {
@@ -216,4 +226,32 @@ fn with_a_store_generations_go_on_and_what_does_not_fit_begins_cold() {
     });
     let appliance = run(kept);
     assert_eq!(began(&appliance), ("cold".to_owned(), "the store is new".to_owned()));
+}
+
+#[test]
+fn a_run_that_keeps_nothing_forgets_what_the_usual_folder_held() {
+    let auto = "[conntrack]\ncapacity = 64\nkeep = \"auto\"\n";
+    let setup = Setup::new("net_null0", "net_null1").more(auto);
+    let policy = setup.write("policy.yaml", document("22"));
+    let run = |setup: Setup| {
+        let command = setup.command(Some(&policy));
+        setup.spawn(command)
+    };
+    let appliance = run(setup);
+    let folder = PathBuf::from(appliance.show("restart")["folder"].as_str().unwrap());
+    assert!(folder.starts_with("/dev/shm"), "{folder:?}");
+    let appliance = run(appliance.kill());
+    assert_eq!(appliance.show("restart")["began"], "warm");
+    let series = "portcullis_restart_connections{outcome=\"live\"} 0";
+    let metrics = |appliance: &Appliance| get(&appliance.setup.socket(), "/metrics", "text/plain").1;
+    assert!(metrics(&appliance).contains(series));
+    let appliance = run(appliance.kill().no_more());
+    assert_eq!(appliance.show("restart")["began"], "off");
+    assert!(!folder.join("control").exists());
+    assert!(!metrics(&appliance).contains("portcullis_restart_connections{"));
+    let appliance = run(appliance.kill().more(auto));
+    let restart = appliance.show("restart");
+    assert_eq!((&restart["began"], &restart["reason"]), (&"cold".into(), &"nothing was kept".into()));
+    drop(appliance);
+    std::fs::remove_dir_all(folder).unwrap();
 }

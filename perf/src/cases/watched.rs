@@ -1,9 +1,12 @@
-//! What it costs to be seen: the same packets with nothing told, with what the appliance remembers by itself, with every connection
-//! counted, and with a flow log and a trace of one packet in a hundred on top.
+//! What it costs to be seen, and to outlive the process: the same packets with nothing told, with connections kept for the next process,
+//! with what the appliance remembers by itself, with every connection counted, and with a flow log and a trace of one packet in a
+//! hundred on top.
 
 use engine::conntrack::flows::Told;
 use engine::ring::{Consumer, ring};
 use engine::trace::{DecisionsRead, Filter, InterestRead, Recorder, Watch, decisions, interest};
+
+use testkit::kept::Region;
 
 use super::{SLICE, establish};
 use crate::floor::median;
@@ -23,6 +26,8 @@ const DECISIONS: u32 = 10_000;
 pub enum Seen {
     /// Counters alone, which are always there.
     Nothing,
+    /// Nothing told, but connections in memory that outlives the process.
+    Kept,
     /// The history of decisions.
     Decisions,
     /// And packets and bytes by connection.
@@ -31,14 +36,15 @@ pub enum Seen {
     FlowLog,
 }
 
-/// All of them, in the order of what they cost.
-pub const LEVELS: [Seen; 4] = [Seen::Nothing, Seen::Decisions, Seen::Connections, Seen::FlowLog];
+/// All of them; the first is what the others are compared with.
+pub const LEVELS: [Seen; 5] = [Seen::Nothing, Seen::Kept, Seen::Decisions, Seen::Connections, Seen::FlowLog];
 
 impl Seen {
     /// As the figures name it.
     pub fn name(self) -> &'static str {
         match self {
             Seen::Nothing => "nothing",
+            Seen::Kept => "kept",
             Seen::Decisions => "decisions",
             Seen::Connections => "connections",
             Seen::FlowLog => "flow-log",
@@ -71,7 +77,8 @@ impl Watched {
         let mut shard = shard_config(capacity);
         shard.count = matches!(seen, Seen::Connections | Seen::FlowLog);
         let (told, tellings) = (seen == Seen::FlowLog).then(|| ring(TELLINGS)).unzip();
-        let mut rig = Rig::telling(compile(&world.policy()), shard, told);
+        let memory = (seen == Seen::Kept).then(|| Region::new(capacity).memory());
+        let mut rig = Rig::within(memory, compile(&world.policy()), shard, told);
         rig.touch();
         establish(&mut rig, world, flows);
         let mut watched = Watched { rig, decisions: None, trace: None, tellings, cycles: Vec::new() };
@@ -80,7 +87,8 @@ impl Watched {
     }
 
     fn record(&mut self, seen: Seen) {
-        let (told, read) = (seen != Seen::Nothing).then(|| decisions(RING, DECISIONS)).unzip();
+        let (told, read) =
+            (!matches!(seen, Seen::Nothing | Seen::Kept)).then(|| decisions(RING, DECISIONS)).unzip();
         let mut recorder = Recorder::new(told);
         self.decisions = read;
         if seen == Seen::FlowLog {

@@ -4,6 +4,7 @@ use control::commit::Committer;
 use control::config::parse_config;
 use control::kept::{State, Tables};
 use engine::Generation;
+use engine::conntrack::keep::Birth;
 use engine::conntrack::kept::{self, Belongs, Reading, Since, TakenUp};
 use engine::snapshot::AddressKey;
 
@@ -35,13 +36,18 @@ impl Scenario {
         self.read(&self.bytes_kept(), 0.0, Generation(u32::MAX))
     }
 
+    /// What its table was laid out with.
+    pub fn birth(&self) -> Birth {
+        *self.region.expect("a scenario that keeps").birth()
+    }
+
     /// What it has kept so far.
     pub fn bytes_kept(&self) -> Vec<u8> {
         self.region.expect("a scenario that keeps").bytes()
     }
 
     fn read(&self, bytes: &[u8], down: f64, generation: Generation) -> Reading {
-        let birth = *self.region.expect("a scenario that keeps").birth();
+        let birth = self.birth();
         let belongs = Belongs { set: birth.set, boot: birth.boot, generation };
         let now_ns = birth.epoch_ns + self.now_ns + (down * 1e9) as u64;
         kept::read(bytes, &belongs, now_ns).unwrap_or_default()
@@ -57,7 +63,7 @@ impl Scenario {
     ) -> (Scenario, Came) {
         let mut bytes = self.bytes_kept();
         damage(&mut bytes);
-        let birth = *self.region.expect("a scenario that keeps").birth();
+        let birth = self.birth();
         let tables = Tables { set: birth.set, files: Vec::new(), boot: birth.boot };
         let state = State::decode(&State::of(&self.committer, &tables).encode());
         let state = state.unwrap_or_else(|e| panic!("{e}"));

@@ -17,7 +17,7 @@ use stats::{Family, Kind};
 
 use super::baselines::Baselines;
 use super::{Inner, Live, Polls};
-use crate::api::shape::{PortCounters, Problem};
+use crate::api::shape::{Began, PortCounters, Problem, Restart};
 use crate::compile::RuleNumbers;
 use crate::model::{Key, Policy};
 
@@ -135,7 +135,7 @@ impl Gatherer {
         all.extend([commits, commit, acknowledge, disconnected]);
         all.extend(self.rules.families(taken));
         let (_, problems) = live.shared.board.list();
-        all.extend([flows, trace, health(&problems), requests]);
+        all.extend([flows, trace, health(&problems), of_restart(&live.restart()), requests]);
         all.extend(self.shown_of_nics.families(taken, &columns, &self.nics));
         all
     }
@@ -175,4 +175,27 @@ fn health(problems: &[Problem]) -> Family {
     );
     lasts.into_iter().for_each(|(what, lasts)| health.push([what.into()], u64::from(lasts)));
     health
+}
+
+/// What the start made of the connections that the former run left; no series where none are kept.
+fn of_restart(restart: &Restart) -> Family {
+    let mut connections = Family::new(
+        "restart_connections",
+        Kind::Gauge,
+        &["outcome"],
+        "What the start made of the connections that the former run left.",
+    );
+    let Restart { live, tombstones, ended, expired, unverifiable, left_out, .. } = *restart;
+    let outcomes = [
+        ("live", live),
+        ("tombstone", tombstones),
+        ("ended", ended),
+        ("expired", expired),
+        ("unverifiable", unverifiable),
+        ("left-out", left_out),
+    ];
+    if restart.began != Began::Off {
+        outcomes.into_iter().for_each(|(outcome, count)| connections.push([outcome.into()], count));
+    }
+    connections
 }

@@ -61,13 +61,27 @@ pub fn place(config: &Config) -> Option<PathBuf> {
     match &config.conntrack.keep {
         Keep::Off => None,
         Keep::At(path) => Some(path.clone()),
-        Keep::Auto => {
-            let socket =
-                std::path::absolute(&config.api.socket).unwrap_or_else(|_| config.api.socket.clone());
-            let name = socket.display().to_string();
-            let name = name.trim_start_matches('/').replace('/', "-");
-            Some(Path::new("/dev/shm").join(format!("portcullis-{name}")))
-        }
+        Keep::Auto => Some(usual_place(config)),
+    }
+}
+
+/// In `/dev/shm`, named after the API socket.
+fn usual_place(config: &Config) -> PathBuf {
+    let socket = std::path::absolute(&config.api.socket).unwrap_or_else(|_| config.api.socket.clone());
+    let name = socket.display().to_string();
+    let name = name.trim_start_matches('/').replace('/', "-");
+    Path::new("/dev/shm").join(format!("portcullis-{name}"))
+}
+
+/// Nothing tells a folder of what happens while nothing is kept, so what lies in the usual one is no longer so.
+fn forget_the_usual(config: &Config) {
+    let usual = usual_place(config);
+    if usual.join(CONTROL).exists()
+        && let Ok(folder) = Folder::open(&usual)
+        && folder.forget().is_ok()
+    {
+        info!("what a former run kept in {} is forgotten: [conntrack] keep is \"off\"", usual.display());
+        folder.remove_others(None);
     }
 }
 
@@ -97,7 +111,10 @@ impl Keeping {
             is_warm: false,
             began: Instant::now(),
         };
-        let Some(path) = place(config) else { return Ok(keeping) };
+        let Some(path) = place(config) else {
+            forget_the_usual(config);
+            return Ok(keeping);
+        };
         match Folder::open(&path) {
             Ok(folder) => {
                 keeping.restart.folder = Some(path.display().to_string());
@@ -493,5 +510,19 @@ impl Revival {
             let _ = self.go.send(());
         }
         Some((all, self.tables, written))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_in_mid_stream_open_nothing_behind_a_warm_start() {
+        let mut keeping = Keeping::open(&Config::default(), false).unwrap();
+        let grace = Duration::from_secs(60);
+        assert_eq!(keeping.grace(grace), grace);
+        keeping.is_warm = true;
+        assert_eq!(keeping.grace(grace), Duration::ZERO);
     }
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -89,6 +91,12 @@ impl Setup {
     /// More lines of the configuration, beginning with a table's head.
     pub fn more(mut self, toml: &str) -> Setup {
         self.more += toml;
+        self
+    }
+
+    /// Without any of those.
+    pub fn no_more(mut self) -> Setup {
+        self.more.clear();
         self
     }
 
@@ -234,6 +242,18 @@ impl Appliance {
         assert!(!self.setup.socket().exists(), "the socket is left behind");
         (finished, self.setup)
     }
+}
+
+/// An answer's head and body, read at once.
+pub fn get(socket: &Path, path: &str, accept: &str) -> (String, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // HTTP/1.0: the body as it is, up to its end.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 /// Tries until there is something, for five seconds.
