@@ -257,6 +257,8 @@ fn every_fault_of_the_reliability_page_names_tests_that_are_there() {
         while let (Some(before), Some(name)) = (quoted.next(), quoted.next()) {
             let (kind, known) = if before.trim_end().ends_with("case") {
                 ("case", script.contains(&format!("\ndef {name}(")))
+            } else if before.trim_end().ends_with("script") {
+                ("script", root().join("scripts").join(name).exists())
             } else {
                 ("test", sources.contains(&format!("fn {name}(")))
             };
