@@ -265,9 +265,13 @@ impl Examination<'_> {
         let mut found = Found::of_text(checked);
         preflight::cores(checked, &mut found);
         preflight::files(checked, &mut found);
-        for fault in found.faults.iter().chain(&found.absent) {
+        for fault in &found.faults {
             let cure = "mend what the line names: `portcullis check --config FILE` tells it, too";
             self.fail("configuration", None, fault.to_string(), cure);
+        }
+        for absent in &found.absent {
+            let cost = "what is to be written there is lost until it is there";
+            self.warn("configuration", None, absent.to_string(), (cost, "make the directory: `mkdir -p`"));
         }
         for warning in &found.warnings {
             let cost = "likely a mistake";

@@ -21,20 +21,16 @@ impl Examination<'_> {
         };
         let on = Some(path.display().to_string());
         let Some(directory) = nearest_directory(&path) else { return };
-        if path.parent() != Some(&*directory) && path.parent() != Some(Path::new("")) {
-            let parent = path.parent().unwrap_or(&directory).display();
-            let found = format!("the directory {parent} is not there");
-            return self.fail(STORE, on, found, format!("`install -d -m 0700 -o portcullis {parent}`"));
-        }
         if !may_write(&directory) || (path.exists() && !may_write(&path)) {
             let what = if path.exists() { &path } else { &directory };
             let found = format!("this user may not write {}", what.display());
-            return self.fail(
-                STORE,
-                on,
-                found,
-                format!("`chown portcullis {}`, or run as its owner", what.display()),
-            );
+            let cure = format!("`chown portcullis {}`, or run as its owner", what.display());
+            return self.fail(STORE, on, found, cure);
+        }
+        if !path.exists() && (self.config.store.must_exist || self.witness(&path).exists()) {
+            let found = "it is not there, and must_exist or its witness says that it was";
+            let cure = "mount what it lies on, or bring a copy back; `portcullis run --new-store` makes an empty one";
+            return self.fail(STORE, on, found, cure);
         }
         // A running appliance has it locked.
         if path.exists()
@@ -70,6 +66,12 @@ impl Examination<'_> {
             }
             _ => self.ok(STORE, on, found),
         }
+    }
+
+    /// Where what is known of the store lies in a second place.
+    fn witness(&self, path: &Path) -> PathBuf {
+        let beside = || PathBuf::from(format!("{}.witness", path.display()));
+        self.config.store.witness.clone().unwrap_or_else(beside)
     }
 
     /// The kind of file system that a directory is on: the longest mount above it, the last of equals.

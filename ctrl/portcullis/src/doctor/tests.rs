@@ -335,14 +335,28 @@ fn clocks_are_slow_or_follow_nobody() {
 
 #[test]
 fn the_store_has_no_place() {
-    let absent = Planted::new().saying("/store.redb", "/no/store.redb");
-    absent.is_told("store", Status::Fail, "/no is not there", "`install -d -m 0700 -o portcullis");
+    // `run` makes directories that lack.
+    assert_eq!(Planted::new().saying("/store.redb", "/new/store.redb").troubles(), []);
+    let gone = Planted::new().saying("/store.redb\"", "/store.redb\"\nmust_exist = true");
+    gone.is_told("store", Status::Fail, "it is not there, and must_exist", "`portcullis run --new-store`");
+    let witnessed = Planted::new();
+    witnessed.write("store.redb.witness", "");
+    witnessed.is_told("store", Status::Fail, "its witness says that it was", "bring a copy back");
     let network = Planted::new();
     network.write("proc/mounts", "s:/x / nfs4 rw 0 0\nhugetlbfs /dev/hugepages hugetlbfs rw 0 0");
     network.is_told("store", Status::Warn, "the file system is nfs4", "on a local disk");
     let damaged = Planted::new();
     damaged.write("store.redb", "this is none");
     damaged.is_told("store", Status::Fail, "store.redb", "portcullis check --store");
+}
+
+#[test]
+fn a_flow_log_has_no_directory() {
+    let absent = Planted::new();
+    let path = absent.path("no/flow.json");
+    let log = format!("[[flow_log]]\nkind = \"json\"\npath = \"{}\"\n[api]", path.display());
+    let absent = absent.saying("[api]", &log);
+    absent.is_told("configuration", Status::Warn, "no is not there (yet)", "`mkdir -p`");
 }
 
 #[test]
