@@ -234,6 +234,7 @@ pub struct Farm {
     now_ns: u64,
     steering: Steering,
     cells: Vec<Arc<Cells>>,
+    population: Arc<Population>,
 }
 
 impl Farm {
@@ -262,6 +263,7 @@ impl Farm {
             now_ns: start_ns,
             steering,
             cells: Vec::new(),
+            population: population.clone(),
         };
         let grace_end_ns = start_ns + config.conntrack.pickup_grace.as_nanos() as u64;
         for ((me, reader), rings) in (0..workers).zip(readers).zip(mesh(workers as usize, ring)) {
@@ -391,6 +393,11 @@ impl Farm {
     /// The counters of each worker.
     pub fn cells(&self) -> &[Arc<Cells>] {
         &self.cells
+    }
+
+    /// How many connections each NIC has with all workers, as these count them.
+    pub fn population(&self) -> &Population {
+        &self.population
     }
 
     /// The workers.

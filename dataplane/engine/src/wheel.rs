@@ -216,6 +216,44 @@ impl Wheels {
         }
         None
     }
+
+    /// Every entry that is filed, with its class and how many ticks ahead of the cursor its slot comes up: for tests. An error says in
+    /// words where a list is broken.
+    pub fn filed(&self) -> Result<Vec<(u32, Class, u32)>, String> {
+        let mut filed = Vec::new();
+        for class in (0..CLASSES).map(Class::from_number) {
+            let is_marked =
+                |slot: &u32| self.filled[class as usize][*slot as usize / 64] >> (slot % 64) & 1 == 1;
+            for slot in (0..SLOTS).filter(is_marked) {
+                let sentinel = self.sentinel(class, slot);
+                let ahead = slot.wrapping_sub(self.cursor) % SLOTS;
+                let (mut before, mut at) = (sentinel, self.links[sentinel as usize].next);
+                while at != sentinel {
+                    if self.links[at as usize].prev != before
+                        || at >= self.capacity
+                        || filed.len() as u32 > self.capacity
+                    {
+                        return Err(format!("the list of {class:?}, slot {slot} is broken at {at}"));
+                    }
+                    filed.push((at, class, ahead));
+                    (before, at) = (at, self.links[at as usize].next);
+                }
+            }
+        }
+        Ok(filed)
+    }
+
+    /// How many ticks ahead of the cursor the last slot lies that finds this deadline in time: for tests.
+    pub fn ahead(&self, deadline: u32) -> u32 {
+        (deadline.wrapping_sub(self.cursor) as i32).clamp(0, SLOTS as i32 - 1) as u32
+    }
+
+    /// Places that were given back: for tests.
+    pub fn free_places(&self) -> Vec<u32> {
+        let first = (self.free != NIL).then_some(self.free);
+        let after = |place: &u32| Some(self.links[*place as usize].next).filter(|next| *next != NIL);
+        std::iter::successors(first, after).take(self.capacity as usize + 1).collect()
+    }
 }
 
 #[cfg(test)]

@@ -511,6 +511,11 @@ impl<P: Port> Worker<P> {
         &mut self.reader
     }
 
+    /// The policy that it judges by, while it is online.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.reader.read()
+    }
+
     /// Has its memory backed, before it polls: see [`Firewall::touch`]. `nics` are those that are expected at least.
     pub fn touch(&mut self, nics: u32) {
         let nics = nics.max(self.reader.read().nic_count());

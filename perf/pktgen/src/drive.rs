@@ -185,6 +185,8 @@ pub fn drive<P: Port, S: Source>(
             if ended.is_some() {
                 (last, drained, given_up) =
                     (now.min(deadline), now + drain, now + drain * u64::from(PATIENCE));
+                // What was due since the last look, and will never be built, is told as well.
+                sender.pacer.due(last, sender.blocked);
             }
         } else if now >= drained {
             if lanes.iter().all(|lane| lane.waiting.is_empty()) || now >= given_up {

@@ -121,7 +121,11 @@ impl World<'_> {
 
     /// What the worker counts of its connections is what its table holds.
     fn census(&mut self, worker: usize) -> Result<(), Failure> {
-        let shard = self.farm.workers()[worker].firewall().shard();
+        let polled = &self.farm.workers()[worker];
+        let shard = polled.firewall().shard();
+        if let Some(wrong) = shard.miscount(polled.snapshot()) {
+            return fail("census", wrong);
+        }
         let (mut live, mut tombstones) = ([0; STATES.len()], 0);
         shard.list(0, u32::MAX, |_, entry| match entry.class() {
             Class::Ended => {}
@@ -330,11 +334,37 @@ impl World<'_> {
                 return fail("counters", format!("worker {worker} counts {all}, not {expected}"));
             }
         }
+        self.population()?;
         // In the queues, in the rings, or accounted for.
         let alive = self.farm.alive().load(std::sync::atomic::Ordering::Relaxed) as u64;
         let all = totals.iter().sum::<u64>() + self.handoff_full() + alive;
         if all != self.sent.len() as u64 {
             return fail("counters", format!("{} frames arrived, {all} are accounted for", self.sent.len()));
+        }
+        Ok(())
+    }
+
+    /// What all workers together count of each NIC is what their tables hold of it.
+    fn population(&mut self) -> Result<(), Failure> {
+        // Who is parked has no policy to be read.
+        if self.parked.contains(&true) {
+            return Ok(());
+        }
+        let nics = self.farm.committer.registry().names.len();
+        let mut held = vec![0u32; nics];
+        for worker in self.farm.workers().iter() {
+            let snapshot = worker.snapshot();
+            worker.firewall().shard().list(0, u32::MAX, |_, entry| {
+                if entry.class() != Class::Ended {
+                    held[snapshot.binding(entry.addr).nic.0 as usize] += 1;
+                }
+            });
+        }
+        for (nic, held) in held.into_iter().enumerate() {
+            let counted = self.farm.population().get(NicSlot(nic as u32));
+            if counted != held {
+                return fail("counters", format!("NIC {nic}: {counted} connections are counted of {held}"));
+            }
         }
         Ok(())
     }

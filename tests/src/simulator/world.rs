@@ -87,7 +87,7 @@ pub(super) struct World<'s> {
     /// What rules were called under each generation, and the generation that is judged by.
     rules: BTreeMap<u32, RuleNames>,
     judging: u32,
-    parked: Vec<bool>,
+    pub(super) parked: Vec<bool>,
     polled_ns: Vec<u64>,
     /// When each worker took up the generation that it judges by.
     adopted_ns: Vec<u64>,

@@ -223,6 +223,35 @@ fn among_allowing_rules_a_wider_one_behind_makes_one_superfluous_unless_a_deny_s
 }
 
 #[test]
+fn a_staged_rule_is_superfluous_only_before_a_rule_that_would_tell_in_its_place() {
+    let kinds_of = |rules: &str| {
+        let advice = Scene::new(rules, "").advise();
+        let kinds = kinds(&advice);
+        let of_rules =
+            |kind| kinds.iter().filter(|k| k.0 == kind).map(|k| k.1.to_owned()).collect::<Vec<_>>();
+        [of_rules(Advised::Shadowed), of_rules(Advised::Redundant)]
+    };
+    let rule = |ports: &str, staged: bool| {
+        let staged = if staged { ", staged: true" } else { "" };
+        format!("{{ direction: inbound, protocol: tcp{ports}{staged} }}")
+    };
+    let (narrow, wide) = (", ports: 22", "");
+    let of = |first: (&str, bool), second: (&str, bool)| {
+        kinds_of(&format!("{}, {}", rule(first.0, first.1), rule(second.0, second.1)))
+    };
+    let [none, first, second] = [vec![], vec!["a#0".to_owned()], vec!["a#1".to_owned()]];
+    // Enforced ones: a wider one behind does the same; a staged one does nothing.
+    assert_eq!(of((narrow, false), (wide, false)), [none.clone(), first]);
+    assert_eq!(of((narrow, false), (wide, true)), [none.clone(), none.clone()]);
+    // Staged ones: what is told would be another's; behind a wider one, of either kind, it never tells.
+    assert_eq!(of((narrow, true), (wide, true)), [none.clone(), none.clone()]);
+    assert_eq!(of((narrow, true), (wide, false)), [none.clone(), none.clone()]);
+    assert_eq!(of((wide, true), (narrow, true)), [second.clone(), none.clone()]);
+    assert_eq!(of((wide, false), (narrow, true)), [second, none.clone()]);
+    assert_eq!(of((wide, true), (narrow, false)), [none.clone(), none]);
+}
+
+#[test]
 fn of_two_rules_that_stand_in_for_each_other_one_is_named() {
     let rule = "{ direction: inbound, protocol: tcp, ports: 22, remote: 192.0.2.7 }";
     let text = format!(

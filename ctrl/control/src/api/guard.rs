@@ -227,9 +227,16 @@ mod tests {
             let origin = format!("http://{ours}");
             assert!(loopback.refusal(&headers(Some(ours), Some(&origin))).is_none(), "{ours}");
         }
-        for foreign in
-            ["evil.example", "evil.example:9696", "192.0.2.1", "localhost.evil.example", "", "[::2]"]
-        {
+        for foreign in [
+            "evil.example",
+            "evil.example:9696",
+            "192.0.2.1",
+            "localhost.evil.example",
+            "",
+            "[::2]",
+            "localhost:9x",
+            "127.0.0.1:a",
+        ] {
             assert_eq!(status(Some(foreign), None), Some(421), "{foreign}");
         }
         assert_eq!(status(None, None), Some(421));
@@ -276,5 +283,116 @@ mod tests {
             Some("you"),
             "what is refused changes nothing"
         );
+    }
+
+    /// Texts that differ from this one in a single character, or by one more or less, at every place.
+    fn near(text: &str) -> Vec<String> {
+        let characters: Vec<char> = text.chars().collect();
+        let mut all = Vec::new();
+        for at in 0..=characters.len() {
+            let (head, tail) = characters.split_at(at);
+            let join = |parts: [&[char]; 3]| parts.concat().into_iter().collect::<String>();
+            for other in ['0', 'a', 'A', '-', '=', '.', '\u{7e}', ','] {
+                all.push(join([head, &[other], tail]));
+                if let Some(rest) = tail.get(1..) {
+                    all.push(join([head, &[other], rest]));
+                }
+            }
+            if let [own, rest @ ..] = tail {
+                all.push(join([head, rest, &[]]));
+                let turned =
+                    if own.is_uppercase() { own.to_ascii_lowercase() } else { own.to_ascii_uppercase() };
+                all.push(join([head, &[turned], rest]));
+            }
+            all.extend([join([head, &[], &[]]), join([tail, &[], &[]])]);
+        }
+        all.retain(|other| other != text);
+        all
+    }
+
+    #[test]
+    fn a_token_opens_to_its_holder_and_nothing_that_is_near_it_to_anybody() {
+        use axum::body::{Body, to_bytes};
+        use tower::ServiceExt;
+
+        const MINE: &str = "0aB-1cD.2eF_3gH~";
+        const YOURS: &str = "another-token-of-more-than-16";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        std::fs::write(&path, format!("# who\n\n me {MINE} \nyou\t{YOURS}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let tokens = Tokens::read(&path).unwrap();
+        let ask = |anonymous, shown: Option<&str>| {
+            let guard = Guard { tokens: Some(tokens.clone()), ..guard("127.0.0.1", anonymous) };
+            let who = |ConnectInfo(Peer(who)): ConnectInfo<Peer>| async move { who };
+            let routes = axum::Router::new()
+                .route("/v1/nics", axum::routing::get(who))
+                .layer(axum::middleware::from_fn_with_state(guard, demand));
+            let mut request = Request::get("/v1/nics").header(header::HOST, "localhost");
+            if let Some(shown) = shown {
+                request = request.header(header::AUTHORIZATION, shown);
+            }
+            let mut request = request.body(Body::empty()).unwrap();
+            request.extensions_mut().insert(ConnectInfo(Peer("a stranger".to_owned())));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let response = routes.oneshot(request).await.unwrap();
+                let (status, asks) =
+                    (response.status().as_u16(), response.headers().contains_key(header::WWW_AUTHENTICATE));
+                assert_eq!(asks, status == 401);
+                let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+                (status, String::from_utf8(body.to_vec()).unwrap())
+            })
+        };
+        for (token, holder) in [(MINE, "me"), (YOURS, "you")] {
+            for scheme in ["Bearer", "bearer", "BEARER"] {
+                let told = ask(Anonymous::None, Some(&format!("{scheme} {token}")));
+                assert_eq!(told, (200, holder.to_owned()), "{scheme} {token}");
+            }
+            // With whatever strangers may do: who shows a token that is none is refused.
+            for anonymous in [Anonymous::None, Anonymous::Read, Anonymous::Write] {
+                for other in near(token) {
+                    assert_eq!(ask(anonymous, Some(&format!("Bearer {other}"))).0, 401, "{other}");
+                }
+                for shown in [
+                    token.to_owned(),
+                    format!("Bearer{token}"),
+                    format!("Basic {token}"),
+                    format!("Bearer: {token}"),
+                    format!("Bearer {token} {token}"),
+                    format!("Bearer {holder} {token}"),
+                    format!("Bearer {holder}"),
+                    "Bearer ".to_owned(),
+                    "Bearer".to_owned(),
+                    String::new(),
+                ] {
+                    assert_eq!(ask(anonymous, Some(&shown)).0, 401, "{shown}");
+                }
+            }
+        }
+        assert_eq!(ask(Anonymous::None, None).0, 401);
+        assert_eq!(ask(Anonymous::Read, None), (200, "a stranger".to_owned()));
+    }
+
+    #[test]
+    fn a_file_of_tokens_is_refused_where_a_line_is_none_at_the_very_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            Tokens::read(&path).map_err(|error| error.to_string())
+        };
+        assert!(read("me 0123456789abcdef\n").is_ok());
+        for (text, told) in [
+            ("me 0123456789abcde\n", ":1:1: the token of me is shorter than 16"),
+            ("me 0123456789abcdef\n\n#\nyou 0123456789 abcdef\n", ":4:1: the token of you"),
+            ("0123456789abcdef\n", ":1:1: a name or a token is missing"),
+            ("# nobody\n", "holds no token"),
+            ("", "holds no token"),
+        ] {
+            let refusal = read(text).err().unwrap_or_else(|| panic!("{text:?} is taken"));
+            assert!(refusal.contains(told), "{text:?}: {refusal}");
+        }
     }
 }

@@ -157,3 +157,49 @@ fn invalid(lane: &Lane) -> &'static str {
         _ => "ICMP that is neither a request, nor a reply, nor an error about a packet",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use engine::NicSlot;
+    use engine::lane::flags as tcp_bits;
+
+    use super::*;
+
+    /// What is said of a packet's kind, or of its side, where a reason alone does not tell all: other words for each.
+    #[test]
+    fn each_reason_and_each_kind_of_packet_has_words_of_its_own() {
+        let policy = Policy::default();
+        let said = |reason, what, side, flags| {
+            let lane = Lane { what, side, flags, ..Lane::default() };
+            why(&policy, &lane, &Verdict::of(reason, NicSlot::NONE), Some("p/web"))
+        };
+        let (inside, outside) = (Side::Inside, Side::Outside);
+        let mut all: Vec<String> =
+            Reason::ALL.iter().map(|reason| said(*reason, What::Ports, inside, 0)).collect();
+        let (syn, syn_fin) = (tcp_bits::SYN, tcp_bits::SYN | tcp_bits::FIN);
+        for (reason, what, side, flags) in [
+            (Reason::Malformed, What::LinkCut, inside, 0),
+            (Reason::UnknownSegment, What::BadSegment, inside, 0),
+            (Reason::Spoofed, What::Ports, outside, 0),
+            (Reason::NoRule, What::Ports, outside, 0),
+            (Reason::Control, What::Arp, inside, 0),
+            (Reason::Control, What::Underlay, inside, 0),
+            (Reason::Control, What::Nd, inside, 0),
+            (Reason::Control, What::DhcpClient, inside, 0),
+            (Reason::Control, What::Multicast, inside, 0),
+            (Reason::Invalid, What::Tcp, inside, syn),
+            (Reason::Invalid, What::Tcp, inside, syn_fin),
+            (Reason::Invalid, What::IcmpReply, inside, 0),
+            (Reason::Invalid, What::IcmpError, inside, 0),
+        ] {
+            all.push(said(reason, what, side, flags));
+        }
+        let link_local = Lane { link_local: true, what: What::Arp, ..Lane::default() };
+        all.push(why(&policy, &link_local, &Verdict::of(Reason::Control, NicSlot::NONE), None));
+        for (at, one) in all.iter().enumerate() {
+            assert!(one.len() > 10, "{one:?}");
+            assert!(!all[..at].contains(one), "twice: {one}");
+        }
+        assert!(said(Reason::NicLimit, What::Ports, inside, 0).contains("p/web"));
+    }
+}

@@ -288,3 +288,6 @@ fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     let named = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     named.map(|part| part.as_os_str().to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,6 +186,94 @@ fn keys_sort_filter_and_turn_round() {
     assert_eq!(app.on_key(control_c), Then::Quit);
 }
 
+/// Every key against what it does to a view of many rows, of which five have room.
+#[test]
+fn each_key_does_its_own_thing_and_no_other() {
+    let of = |code: KeyCode, first: usize| {
+        let mut app = App::new(figures());
+        press(&mut app, "4/a\n");
+        (app.first, app.room, app.rows) = (first, 5, 20);
+        let then = app.on_key(KeyEvent::new(code, KeyModifiers::NONE));
+        (app, then)
+    };
+    let plain = |view: View, first: usize| (view, first, "a".to_owned(), [false; 3]);
+    let state =
+        |app: &App| (app.view, app.first, app.filter.clone(), [app.is_typing, app.is_helping, app.is_paused]);
+    let (at, views) = (3, View::ALL);
+    let key = KeyCode::Char;
+    let mut table = vec![
+        (key('?'), 9, (views[at], 9, "a".to_owned(), [false, true, false])),
+        (key('h'), 9, (views[at], 9, "a".to_owned(), [false, true, false])),
+        (key('/'), 9, (views[at], 9, "a".to_owned(), [true, false, false])),
+        (key('p'), 9, (views[at], 9, "a".to_owned(), [false, false, true])),
+        (key(' '), 9, (views[at], 9, "a".to_owned(), [false, false, true])),
+        (KeyCode::Esc, 9, (views[at], 0, String::new(), [false; 3])),
+        (key('0'), 9, plain(views[at], 9)),
+        (key('x'), 9, plain(views[at], 9)),
+    ];
+    for (number, view) in views.into_iter().enumerate() {
+        table.push((key(char::from_digit(number as u32 + 1, 10).unwrap()), 9, plain(view, 0)));
+    }
+    for (codes, view) in
+        [([KeyCode::Right, KeyCode::Tab], views[at + 1]), ([KeyCode::Left, KeyCode::BackTab], views[at - 1])]
+    {
+        table.extend(codes.map(|code| (code, 9, plain(view, 0))));
+    }
+    // To the first row and to the last page at most.
+    for (codes, moves) in [
+        (vec![KeyCode::Down, key('j')], [(0, 1), (14, 15), (15, 15)]),
+        (vec![KeyCode::Up, key('k')], [(15, 14), (1, 0), (0, 0)]),
+        (vec![KeyCode::PageDown], [(0, 5), (9, 14), (11, 15)]),
+        (vec![KeyCode::PageUp], [(15, 10), (5, 0), (4, 0)]),
+        (vec![KeyCode::Home, key('g')], [(15, 0), (1, 0), (0, 0)]),
+        (vec![KeyCode::End, key('G')], [(0, 15), (7, 15), (15, 15)]),
+    ] {
+        for code in codes {
+            table.extend(moves.map(|(from, to)| (code, from, plain(views[at], to))));
+        }
+    }
+    let sort_of = |app: &mut App| {
+        let view = app.view;
+        let sort = app.sheet(view).sort;
+        (sort.column, sort.descending)
+    };
+    let before = sort_of(&mut of(key('x'), 9).0);
+    for (code, first, expected) in table {
+        let (mut app, then) = of(code, first);
+        assert_eq!((state(&app), then), (expected, Then::Go), "{code:?} at {first}");
+        if app.view == views[at] {
+            assert_eq!(sort_of(&mut app), before, "{code:?}");
+        }
+    }
+    assert_eq!(of(key('q'), 9).1, Then::Quit);
+    // Sorting goes round all columns, one way and back, and shows the first rows.
+    let (mut app, _) = of(key('x'), 9);
+    let columns = app.sheet(views[at]).table.columns.len();
+    for by in [1, columns - 1] {
+        let key = if by == 1 { 's' } else { 'S' };
+        for step in 1..=columns {
+            app.first = 9;
+            press(&mut app, &key.to_string());
+            let expected = (before.0 + by * step) % columns;
+            assert_eq!((sort_of(&mut app).0, app.first), (expected, 0), "{key} {step}");
+        }
+    }
+    let (mut app, _) = of(key('r'), 9);
+    assert_eq!((sort_of(&mut app), app.first), ((before.0, !before.1), 0));
+    // The last view is followed by the first.
+    press(&mut app, "9→");
+    assert_eq!(app.view, views[0]);
+    app.on_key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
+    assert_eq!(app.view, views[views.len() - 1]);
+    // A filter has 64 characters at most, and gives them back one by one.
+    press(&mut app, &format!("\u{1b}/{}", "b".repeat(70)));
+    assert_eq!((app.filter.len(), app.is_typing), (64, true));
+    app.on_key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE));
+    assert_eq!(app.filter.len(), 63);
+    press(&mut app, "\u{1b}");
+    assert_eq!((app.filter.as_str(), app.is_typing), ("", false));
+}
+
 #[test]
 fn the_overview_begins_with_what_wants_a_look() {
     let mut app = App::new(figures());

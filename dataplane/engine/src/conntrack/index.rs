@@ -10,6 +10,9 @@ const WAYS: usize = 10;
 /// Entries per bucket when the table is at its capacity, in tenths: just below 12 bytes of index an entry.
 const LOAD_TENTHS: u64 = 54;
 
+/// Buckets that are recounted one by one, at most.
+const LOOKED_AT: usize = 1 << 10;
+
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -240,6 +243,36 @@ impl Index {
             self.buckets[at].passed -= 1;
             at = self.after(at);
         }
+    }
+
+    /// What is not as these entries, by hash and place, would have it; in words, and for tests. Buckets too many to be looked at by
+    /// a test are taken as they are.
+    pub(super) fn miscount(&self, entries: &[(FlowHash, u32)]) -> Option<String> {
+        if self.buckets.len() > LOOKED_AT {
+            return None;
+        }
+        let mut passed = vec![0u32; self.buckets.len()];
+        for (hash, place) in entries {
+            let mut at = hash.home();
+            let is_here =
+                |bucket: &Bucket| bucket.matches(hash.tag()).any(|way| bucket.places[way] == *place);
+            while !is_here(&self.buckets[at]) {
+                passed[at] += 1;
+                at = self.after(at);
+                if at == hash.home() {
+                    return Some(format!("place {place} is not in the index"));
+                }
+            }
+        }
+        let noted: usize =
+            self.buckets.iter().map(|bucket| bucket.tags.iter().filter(|tag| **tag != 0).count()).sum();
+        if noted != entries.len() {
+            return Some(format!("{noted} places are in the index, of {} entries", entries.len()));
+        }
+        let wrong = self.buckets.iter().zip(&passed).position(|(bucket, passed)| bucket.passed != *passed);
+        wrong.map(|at| {
+            format!("bucket {at} says that {} went past it, not {}", self.buckets[at].passed, passed[at])
+        })
     }
 
     /// See [`crate::pages::touch`].

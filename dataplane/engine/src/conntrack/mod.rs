@@ -7,6 +7,7 @@ pub mod hash;
 pub mod index;
 pub mod keep;
 pub mod kept;
+mod recount;
 pub mod refusals;
 mod room;
 pub mod roster;
