@@ -19,12 +19,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["engine", "rcu", "stats"]),
     ("portcullis", &["pmd", "control", "engine", "rcu", "sandbox", "stats"]),
     ("testkit", &["engine", "control", "rcu"]),
+    ("fuzz", &["engine", "control", "rcu", "testkit"]),
     ("pktgen", &["pmd", "engine"]),
     ("perf", &["control", "engine", "pktgen", "pmd", "rcu", "testkit"]),
 ];
 
 /// Those that must build, be fuzzed and replay where there is no DPDK, whatever they import indirectly.
-const WITHOUT_DPDK: &[&str] = &["rcu", "engine", "stats", "sandbox", "control", "testkit"];
+const WITHOUT_DPDK: &[&str] = &["rcu", "engine", "stats", "sandbox", "control", "testkit", "fuzz"];
 
 const LONGEST_FILE: usize = 600;
 

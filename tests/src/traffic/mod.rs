@@ -125,7 +125,11 @@ const FLOWS: usize = 10;
 impl Traffic {
     /// The traffic of a seed.
     pub fn new(seed: u64) -> Traffic {
-        let mut rng = Rng::new(seed);
+        Traffic::of(Rng::new(seed))
+    }
+
+    /// The traffic that these numbers make.
+    pub fn of(mut rng: Rng) -> Traffic {
         let draft = Draft::new(&mut rng);
         let before = draft.clone();
         Traffic { rng, draft, before, flows: vec![], flows_made: 0, queued: vec![], recent: vec![] }
@@ -170,6 +174,11 @@ impl Traffic {
     /// Takes back the last edit: its document was refused.
     pub fn refuse(&mut self) {
         self.draft = self.before.clone();
+    }
+
+    /// How many bytes of a fuzzer's are left: see [`Rng::led_by`].
+    pub fn left(&self) -> usize {
+        self.rng.left()
     }
 
     /// The next event.

@@ -4,11 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering::Acquire, fence};
 use std::{fmt, io};
 
 use super::map::{Map, WORD};
-use super::{Directory, HEAD, Listed, MAGIC, VERSION, half, word};
+use super::{Directory, HEAD, Listed, MAGIC, VERSION, half, protocol, word};
 
 /// How often a copy is tried that the writer was in the middle of: it writes every second.
 const TRIES: usize = 100;
@@ -127,13 +126,12 @@ impl Reader {
     }
 
     fn published(&self) -> u64 {
-        // Pairs with the writer's Release.
-        self.map.word(word::PUBLISHED).map_or(0, |word| u64::from_le(word.load(Acquire)))
+        self.map.word(word::PUBLISHED).map_or(0, protocol::published)
     }
 
     /// The half that was published as this; `None` if it was written to meanwhile.
     fn copy(&mut self, published: u64) -> Result<Option<Page>, Unreadable> {
-        let head = word::HALVES[published as usize % 2];
+        let head = word::HALVES[protocol::half_of(published)];
         let [offset, number, length, count] = [half::OFFSET, half::DIRECTORY, half::LENGTH, half::VALUES]
             .map(|which| self.map.load(head + which));
         let (first, count, length) = (offset as usize / WORD, count as usize, length as usize);
@@ -154,9 +152,7 @@ impl Reader {
             text.truncate(length);
         }
         let (written, ended) = (self.map.load(word::WRITTEN), self.map.load(word::ENDED));
-        // Orders the copy before the second look.
-        fence(Acquire);
-        if self.published() != published {
+        if !protocol::is_whole(self.map.word(word::PUBLISHED), published) {
             return Ok(None);
         }
         let directory = match known {

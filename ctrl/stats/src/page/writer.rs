@@ -4,13 +4,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{Ordering::Release, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::map::{Map, WORD};
-use super::{HEAD, MAGIC, VERSION, half, laid_out, word};
+use super::{HEAD, MAGIC, VERSION, half, laid_out, protocol, word};
 use crate::Family;
 
 /// Room that a half has at least.
@@ -72,9 +71,8 @@ impl Writer {
             self.directory = directory;
         }
         let next = self.published + 1;
-        let head = word::HALVES[next as usize % 2];
-        // Orders what was published last before what is written here: who reads any of this finds its half published over.
-        fence(Release);
+        let head = word::HALVES[protocol::half_of(next)];
+        protocol::begin();
         self.make_room(head, values.len() * WORD + self.directory.len().next_multiple_of(WORD))?;
         let first = self.map.load(head + half::OFFSET) as usize / WORD;
         for (at, value) in values.iter().enumerate() {
@@ -93,8 +91,7 @@ impl Writer {
         self.map.store(head + half::VALUES, values.len() as u64);
         self.map.store(word::WRITTEN, now());
         if let Some(published) = self.map.word(word::PUBLISHED) {
-            // Release pairs with the reader's Acquire: who sees this number finds its half complete.
-            published.store(next.to_le(), Release);
+            protocol::publish(published, next);
         }
         self.published = next;
         Ok(())
