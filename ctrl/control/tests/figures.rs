@@ -135,6 +135,7 @@ fn every_family_of_the_interfaces_page_is_there_with_its_labels() {
         "flow_records_total sink,outcome",
         "trace_records_total outcome",
         "health what",
+        "restart_connections outcome",
         "api_requests_total method,path,status",
         "nic_packets_total project,nic,direction,verdict",
         "nic_bytes_total project,nic,direction,verdict",
