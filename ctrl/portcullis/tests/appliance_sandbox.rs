@@ -47,7 +47,11 @@ fn ports_without_the_kernel_leave_no_capability_to_any_thread() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", appliance.process.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
-    let said = told(&appliance);
+    // The log is written by a thread of its own, "ready" by another.
+    let is_last = |line: &String| line == "memory is locked" || line.starts_with("lock_memory: ");
+    let said = wait_for("the last line of the sandbox", || {
+        Some(told(&appliance)).filter(|said| said.iter().any(is_last))
+    });
     assert!(said[0].starts_with("no core files; no new privileges; "), "{said:?}");
     assert!(said[0].contains("; no capabilities; ") && said[0].ends_with(" system calls"), "{said:?}");
     let has_landlock = said[0].contains("; files by Landlock ");
@@ -80,7 +84,8 @@ fn each_part_can_be_left_as_it_is() {
         ("core_dumps = true", "no core files"),
     ] {
         let appliance = quiet().more(&format!("[sandbox]\n{left}\n")).start(POLICY);
-        let said = told(&appliance);
+        let said =
+            wait_for("a line of the sandbox", || Some(told(&appliance)).filter(|said| !said.is_empty()));
         let holds: Vec<_> = ["no core files", "no new privileges", "capabilities", "system calls"]
             .into_iter()
             .filter(|part| !said[0].contains(part))
@@ -109,7 +114,8 @@ fn a_policy_that_moves_elsewhere_is_told_of_and_read_where_the_configuration_nam
         symlink("now/policy.yaml", &link).unwrap();
         let command = setup.command(Some(&link));
         let appliance = setup.spawn(command);
-        let has_landlock = told(&appliance)[0].contains("files by Landlock");
+        let first = wait_for("a line of the sandbox", || told(&appliance).into_iter().next());
+        let has_landlock = first.contains("files by Landlock");
         let turn = |target: &std::path::Path| {
             let fresh = appliance.setup.path("etc/fresh");
             symlink(target, &fresh).unwrap();
