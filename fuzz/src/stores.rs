@@ -1,6 +1,6 @@
 //! Store files with any bytes in place of what was written: refused, or what was acknowledged.
 //!
-//! The input says what is changed in a good store: see [`crate::patched`].
+//! The input says what is changed in a good store: see `patched`.
 
 use std::fs;
 use std::sync::LazyLock;
