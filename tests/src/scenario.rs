@@ -248,7 +248,7 @@ impl Scenario {
         // A large table more rarely, so that recounting takes no more than judging.
         let shard = self.firewall.shard();
         if self.is_recounted
-            && self.frames.is_multiple_of(1 + shard.len() as usize / 32)
+            && self.frames.is_multiple_of(1 + shard.len() as usize / 8)
             && let Some(wrong) = shard.miscount(&self.snapshot)
         {
             panic!("the table's books are wrong: {wrong}");
