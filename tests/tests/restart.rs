@@ -290,3 +290,31 @@ fn of_damaged_bytes_nothing_opens_and_nothing_panics() {
     }
     assert!(lost > 0, "some of it did damage");
 }
+
+#[test]
+fn no_bit_of_what_a_permission_rests_on_may_be_another() {
+    let mut s = Scenario::kept(SMALL, &one(&[SSH, DNS]));
+    s.outside(udp(Q, D));
+    let birth = s.birth();
+    let belongs = Belongs { set: birth.set, boot: birth.boot, generation: Generation(u32::MAX) };
+    let read = |bytes: &[u8]| kept::read(bytes, &belongs, birth.epoch_ns + 1_000_000).unwrap();
+    let rests_on = |kept: &kept::Kept| {
+        let entry = *kept.entry();
+        let ends = (entry.addr, kept.remote(), entry.ports, entry.protocol());
+        (ends, entry.is_inbound(), entry.is_dead(), entry.stamp, entry.rule())
+    };
+    let sound = s.bytes_kept();
+    let [before] = &read(&sound).connections[..] else { panic!("one connection") };
+    let mut mistrusted = 0;
+    // The first place, behind the head.
+    for bit in 4096 * 8..(4096 + 64) * 8 {
+        let mut bytes = sound.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let reading = read(&bytes);
+        mistrusted += reading.unverifiable;
+        for kept in &reading.connections {
+            assert_eq!(rests_on(kept), rests_on(before), "bit {bit}");
+        }
+    }
+    assert!(mistrusted > 100, "{mistrusted}");
+}
