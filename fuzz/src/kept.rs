@@ -10,16 +10,16 @@ use control::commit::Committer;
 use control::compile::shard_config;
 use control::config::{Config, parse_config};
 use control::document::{Limits, parse_policy};
-use control::kept::{State, Tables};
 use control::live::begin;
+use control::persisted::{PersistedState, Tables};
 use engine::burst::{Batch, Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::conntrack::kept::{self, Belongs, Kept, Since};
+use engine::conntrack::restore::{self, ExpectedTable, PreviousProcess, SavedConnection};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
 use engine::{Generation, Side};
 use testkit::frame::{Build, tcp, udp};
-use testkit::kept::Region;
+use testkit::persisted::Region;
 use testkit::rng::Rng;
 use testkit::sim::SimFrame;
 use xxhash_rust::xxh3::xxh3_64;
@@ -36,7 +36,7 @@ const HEAD: [usize; 3] = [12, 20, 28];
 struct Good {
     state: Vec<u8>,
     table: Vec<u8>,
-    belongs: Belongs,
+    belongs: ExpectedTable,
     now_ns: u64,
     /// Who its connections are of.
     ends: BTreeSet<Ends>,
@@ -44,7 +44,7 @@ struct Good {
 
 type Ends = (u32, u128, u32, u8);
 
-fn ends(kept: &Kept) -> Ends {
+fn ends(kept: &SavedConnection) -> Ends {
     let entry = kept.entry();
     (kept.addr().0, kept.remote(), entry.ports, entry.protocol())
 }
@@ -54,10 +54,15 @@ fn config() -> Config {
     parse_config(&text, "config").expect("a configuration")
 }
 
-fn firewall(config: &Config, memory: Option<engine::conntrack::keep::Memory>) -> Firewall {
+fn firewall(config: &Config, memory: Option<engine::conntrack::persist::PersistentMemory>) -> Firewall {
     let firewall =
         FirewallConfig { shard: shard_config(config, 0, 1), secret: Secret::new([5, 6]), grace_end_ns: 0 };
-    Firewall::within(memory, &firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()))
+    Firewall::with_memory(
+        memory,
+        &firewall,
+        Arc::new(EngineCounters::new()),
+        Arc::new(ConnectionCounts::of_one_worker()),
+    )
 }
 
 fn committed() -> (Committer, Box<Snapshot>) {
@@ -86,20 +91,20 @@ static GOOD: LazyLock<Good> = LazyLock::new(|| {
     for (id, (side, bytes)) in frames.into_iter().enumerate() {
         let mut frame = SimFrame::new(id, bytes, &alive);
         let now = firewall.now(1_000_000 * id as u64);
-        let lane = firewall.read(&mut frame, side, snapshot.tunnels, now);
+        let pkt = firewall.read(&mut frame, side, snapshot.tunnels, now);
         let mut batch = Batch::default();
-        batch.push(frame, lane);
+        batch.push(frame, pkt);
         firewall.judge(&snapshot, &mut batch);
         firewall.upkeep(&snapshot, now, false);
     }
     let tables =
         Tables { set: region.birth().set, files: vec!["table-1-0".to_owned()], boot: region.birth().boot };
-    let belongs = Belongs { set: tables.set, boot: tables.boot, generation: committer.generation() };
+    let belongs = ExpectedTable { set: tables.set, boot: tables.boot, generation: committer.generation() };
     let (table, now_ns) = (region.bytes(), region.birth().epoch_ns + 100_000_000);
-    let reading = kept::read(&table, &belongs, now_ns).expect("it is good");
+    let reading = restore::read(&table, &belongs, now_ns).expect("it is good");
     assert!(reading.unverifiable == 0 && reading.connections.len() > 20, "{}", reading.connections.len());
     let ends = reading.connections.iter().map(ends).collect();
-    Good { state: State::of(&committer, &tables).encode(), table, belongs, now_ns, ends }
+    Good { state: PersistedState::of(&committer, &tables).encode(), table, belongs, now_ns, ends }
 });
 
 /// Reads it.
@@ -120,7 +125,7 @@ pub fn run(bytes: &[u8]) {
 
 /// Begins with it, as a start does.
 fn state(bytes: &[u8]) {
-    match State::decode(bytes) {
+    match PersistedState::decode(bytes) {
         Ok(state) => drop(begin(Config::default(), None, None, Some(state))),
         Err(why) => assert!(!why.is_empty()),
     }
@@ -128,7 +133,7 @@ fn state(bytes: &[u8]) {
 
 fn table(bytes: &[u8]) {
     let good = &*GOOD;
-    let Ok(reading) = kept::read(bytes, &good.belongs, good.now_ns) else { return };
+    let Ok(reading) = restore::read(bytes, &good.belongs, good.now_ns) else { return };
     let count = reading.connections.len() as u64;
     assert!(count + reading.expired + reading.unverifiable <= u64::from(CAPACITY));
     for connection in &reading.connections {
@@ -140,7 +145,7 @@ fn table(bytes: &[u8]) {
     }
     let (committer, snapshot) = committed();
     let mut next = firewall(committer.config(), None);
-    let since = Since { generation: Generation(good.belongs.generation.0), zero_ns: good.now_ns };
+    let since = PreviousProcess { generation: Generation(good.belongs.generation.0), zero_ns: good.now_ns };
     let taken = next.restore(reading.connections, &since, &snapshot, 0);
     let all =
         taken.live + taken.tombstones + taken.ended + taken.expired + taken.unverifiable + taken.left_out;

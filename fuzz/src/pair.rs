@@ -8,14 +8,14 @@ use control::compile::shard_config;
 use control::config::Config;
 use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::{Secret, ShardConfig};
-use engine::held::Held;
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::held_frames::HeldFrames;
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
 use engine::time::TICK_NS;
 use engine::{NicSlot, Side};
-use testkit::oracle::{Oracle, Sight, Verdict};
+use testkit::oracle::{FrameView, Oracle, Verdict};
 use testkit::traffic::Arrival;
 
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
@@ -47,7 +47,7 @@ pub struct Pair {
     firewall: Firewall,
     oracle: Oracle,
     now_ns: u64,
-    held: Held<Bytes>,
+    held: HeldFrames<Bytes>,
     waiting: Vec<(Bytes, u64, Side)>,
     has_held: bool,
     frames: usize,
@@ -61,16 +61,16 @@ impl Pair {
         let capacity = config.conntrack.capacity;
         let shard = ShardConfig { unconfirmed: capacity, ..shard_config(&config, 0, 1) };
         let firewall = FirewallConfig { shard, secret: Secret::new([0x0123, 0x4567]), grace_end_ns: 0 };
-        let population = Arc::new(Population::of_one_worker());
+        let connection_counts = Arc::new(ConnectionCounts::of_one_worker());
         let oracle = Oracle::new(&config, EPOCH_NS, 1);
         let committer = Committer::new(config);
         Pair {
             snapshot: Box::new(committer.initial()),
-            firewall: Firewall::new(&firewall, Arc::new(Cells::new()), population),
+            firewall: Firewall::new(&firewall, Arc::new(EngineCounters::new()), connection_counts),
             committer,
             oracle,
             now_ns: EPOCH_NS,
-            held: Held::default(),
+            held: HeldFrames::default(),
             waiting: Vec::new(),
             has_held: false,
             frames: 0,
@@ -107,7 +107,7 @@ impl Pair {
         self.now_ns = at_ns;
         let id = self.frames;
         self.frames += 1;
-        let expected = self.oracle.judge(&Sight {
+        let expected = self.oracle.judge(&FrameView {
             worker: 0,
             time_ns: at_ns,
             side: arrival.side,
@@ -154,8 +154,8 @@ impl Pair {
         let mut batch = Batch::default();
         for (mut frame, at_ns, side) in std::mem::take(&mut self.waiting) {
             let now = self.firewall.now(at_ns);
-            let lane = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
-            batch.push(frame, lane);
+            let pkt = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
+            batch.push(frame, pkt);
         }
         self.has_held = false;
         self.judge_batch(&mut batch);
@@ -166,18 +166,19 @@ impl Pair {
     fn settle(&mut self) {
         self.oracle_settles();
         let tick = self.firewall.now(self.now_ns).tick;
-        self.firewall.waits_mut().expire(tick);
+        self.firewall.fragment_queue_mut().expire(tick);
         self.take_up();
     }
 
     fn take_up(&mut self) {
         let now = self.firewall.now(self.now_ns);
-        while self.firewall.waits().has_leaving() {
+        while self.firewall.fragment_queue().has_released() {
             let mut batch = Batch::default();
             while batch.frames.len() < BURST
-                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut self.held, now)
+                && let Some((frame, pkt, _)) =
+                    self.firewall.next_released(&self.snapshot, &mut self.held, now)
             {
-                batch.push(frame, lane);
+                batch.push(frame, pkt);
             }
             self.judge_batch(&mut batch);
         }
@@ -193,15 +194,15 @@ impl Pair {
         let mut tickets = batch.tickets.iter();
         let frames = std::mem::take(&mut *batch.frames);
         let mut staged = batch.staged.iter().peekable();
-        let judged = frames.into_iter().zip(batch.lanes.iter()).zip(batch.verdicts.iter());
-        for (place, ((frame, lane), verdict)) in judged.enumerate() {
-            let (id, mut got) = (frame.id, self.named(lane.side, verdict));
+        let judged = frames.into_iter().zip(batch.pkts.iter()).zip(batch.verdicts.iter());
+        for (place, ((frame, pkt), verdict)) in judged.enumerate() {
+            let (id, mut got) = (frame.id, self.named(pkt.side, verdict));
             got.staged = staged
                 .next_if(|(at, _)| *at == place)
                 .map(|(_, told)| (self.rule_name(told.rule), told.allows));
             if verdict.held {
                 let ticket = tickets.next().expect("a ticket for each that is held");
-                self.held.keep(*ticket, frame, lane.clone());
+                self.held.keep(*ticket, frame, pkt.clone());
                 self.got.insert(id, got);
                 continue;
             }

@@ -15,9 +15,9 @@ use control::config::Config;
 use control::document::{Limits, parse_policy};
 use control::live::{Live, Parts, WorkerHandle};
 use crossbeam::channel::bounded;
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::time::Now;
-use engine::worker::{Answer, Question};
+use engine::worker::{WorkerReply, WorkerRequest};
 use tower::ServiceExt;
 
 const POLICY: &str = "
@@ -37,17 +37,17 @@ fn live() -> Live {
     let (publisher, mut readers) = rcu::domain(snapshot, 1);
     // It has no snapshot in hand, so that every change is acknowledged at once.
     readers.iter_mut().for_each(rcu::Reader::offline);
-    let (asked, heard) = bounded::<Question>(1);
+    let (asked, heard) = bounded::<WorkerRequest>(1);
     std::thread::spawn(move || {
         let _readers = readers;
-        while let Ok(Question { connections, answer, .. }) = heard.recv() {
-            let (now, len) = (Now { tick: 0, up: 0 }, connections.len() as u32);
-            let _ = answer.send(Answer { connections, interest: None, next: None, now, len, ended: 0 });
+        while let Ok(WorkerRequest { connections, reply: answer, .. }) = heard.recv() {
+            let (now, len) = (Now { tick: 0, ceil: 0 }, connections.len() as u32);
+            let _ = answer.send(WorkerReply { connections, watch_set: None, next: None, now, len, ended: 0 });
         }
     });
     let worker = WorkerHandle {
         core: 0,
-        cells: Arc::new(Cells::new()),
+        counters: Arc::new(EngineCounters::new()),
         questions: asked,
         waker: None,
         capacity: 1,
@@ -57,7 +57,7 @@ fn live() -> Live {
         committer,
         publisher,
         workers: vec![worker],
-        population: Arc::new(Population::new()),
+        connection_counts: Arc::new(ConnectionCounts::new()),
         ports: Box::new(Vec::new),
         start: Instant::now(),
         board: Default::default(),

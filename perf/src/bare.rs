@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use engine::cells::{Cells, Population};
 use engine::conntrack::{
-    Entry, EntryKey, FlowHash, Key, NO_HINT, Secret, Shard, State, demand, key_meta, without_demand,
+    Entry, EntryKey, FlowHash, Key, NO_HINT, Secret, Shard, State, key_meta, required_state_bits,
+    without_required_state,
 };
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::time::{Clock, Now};
@@ -27,12 +28,13 @@ impl Bare {
     pub fn new(world: &World, snapshot: &Snapshot, flows: u32, capacity: u32, order: &[u32]) -> Bare {
         let config = shard_config(capacity);
         let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
-        let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
-        let mut shard = Shard::new(config, Secret::new(SECRET), now.tick, cells, population);
+        let (counters, connection_counts) =
+            (Arc::new(EngineCounters::new()), Arc::new(ConnectionCounts::new()));
+        let mut shard = Shard::new(config, Secret::new(SECRET), now.tick, counters, connection_counts);
         let addresses: Vec<AddrId> = (0..=world.nics).map(|nic| address_of(snapshot, nic)).collect();
         let key = |flow: u32| {
             let (remote, port) = World::client(flow);
-            let meta = key_meta(proto::TCP, false) | demand(Some(State::Established));
+            let meta = key_meta(proto::TCP, false) | required_state_bits(Some(State::Established));
             EntryKey::new(addresses[world.nic_of(flow) as usize], remote, 22 << 16 | u32::from(port), meta)
         };
         for flow in 0..flows {
@@ -74,7 +76,7 @@ impl Bare {
         while done < lookups {
             for burst in self.keys.chunks(BURST) {
                 let mut hashes = [FlowHash::default(); BURST];
-                let homes = self.shard.homes();
+                let homes = self.shard.index_lookup();
                 for (hash, key) in hashes.iter_mut().zip(burst) {
                     *hash = homes.hash_v4(key);
                     homes.prefetch(*hash);
@@ -86,10 +88,10 @@ impl Bare {
                     self.shard.prefetch_entry(*hint, false);
                 }
                 for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
-                    let mut table = self.shard.table();
+                    let mut table = self.shard.entry_table();
                     // SAFETY: as the caller says.
-                    if let Some(entry) = unsafe { table.plainly_at::<V3>(*hint, key, || 0) } {
-                        entry.deadline = self.now.up.wrapping_add(timeout);
+                    if let Some(entry) = unsafe { table.fast_path_entry::<V3>(*hint, key, || 0) } {
+                        entry.deadline = self.now.ceil.wrapping_add(timeout);
                         done += 1;
                     } else if let Some(flow) = self.find_anew(key, *hash) {
                         self.shard.refresh(flow, self.now);
@@ -108,7 +110,7 @@ impl Bare {
     #[cold]
     fn find_anew(&self, key: &EntryKey, hash: FlowHash) -> Option<FlowIndex> {
         let (addr, remote, ports) = (key.addr(), u128::from(key.remote()), key.ports());
-        self.shard.find(&Key { addr, remote, ports, meta: without_demand(key.meta()), hash })
+        self.shard.find(&Key { addr, remote, ports, meta: without_required_state(key.meta()), hash })
     }
 }
 

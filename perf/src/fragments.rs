@@ -8,11 +8,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::{Secret, ShardConfig, Timeouts};
-use engine::fragments::CAPACITY;
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::fragment_cache::CAPACITY;
 use engine::handoff::{RSS_PATTERN, Router};
-use engine::lane::{Fragment, Lane, Stage, What};
+use engine::packet::{Fragment, HandoffStage, PacketKind, PacketMeta};
 use engine::time::Now;
 use engine::{NicSlot, Side, proto};
 
@@ -31,7 +31,7 @@ pub struct Costs {
 }
 
 /// Fragments of a choice, as they are read.
-fn lanes(choice: &str, count: usize) -> Vec<Lane> {
+fn pkts(choice: &str, count: usize) -> Vec<PacketMeta> {
     let mut state = 0x2545_F491_4F6C_DD1Du64;
     let mut random = move || {
         state ^= state << 13;
@@ -42,29 +42,29 @@ fn lanes(choice: &str, count: usize) -> Vec<Lane> {
     // The chain of an identification in the table as it was: bits 8 to 20 of this product.
     let in_one_chain = |id: &u32| id.wrapping_mul(0x9E37_79B1) >> 8 & 0x1FFF == 0x155;
     let mut chained = (0..u32::MAX).filter(in_one_chain);
-    let lane = |src: u128, dst: u128, frag_id: u32| Lane {
+    let pkt = |src: u128, dst: u128, frag_id: u32| PacketMeta {
         src,
         dst,
         frag_id,
         v6: true,
         proto: proto::UDP,
-        what: What::LaterFragment,
+        kind: PacketKind::LaterFragment,
         fragment: Fragment::Later,
         side: Side::Outside,
-        stage: Stage::Fragment,
-        now: Now { tick: 1, up: 1 },
-        ..Lane::default()
+        stage: HandoffStage::Fragment,
+        now: Now { tick: 1, ceil: 1 },
+        ..PacketMeta::default()
     };
     let (src, dst) =
         (0x2001_0DB8_00FF_0000_0000_0000_0000_0009u128, 0x2001_0DB8_0000_0000_0000_0000_0000_0001u128);
     (0..count)
         .map(|n| match choice {
-            "random" => lane(src, dst, random() as u32),
-            "one old chain" => lane(src, dst, chained.next().unwrap_or_default()),
-            "neighbours" => lane(src, dst, n as u32),
+            "random" => pkt(src, dst, random() as u32),
+            "one old chain" => pkt(src, dst, chained.next().unwrap_or_default()),
+            "neighbours" => pkt(src, dst, n as u32),
             _ => {
                 let both = u128::from(random()) << 32;
-                lane(src ^ both, dst ^ both, 7)
+                pkt(src ^ both, dst ^ both, 7)
             }
         })
         .collect()
@@ -84,25 +84,26 @@ pub fn costs(runs: usize) -> Vec<Costs> {
         secret: Secret::new([cycles() | 1, 0xD1B5_4A32_D192_ED03]),
         grace_end_ns: 0,
     };
-    let firewall = Firewall::new(&config, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
-    let all: Vec<Vec<Lane>> = CHOICES.iter().map(|choice| lanes(choice, CAPACITY / 4)).collect();
+    let firewall =
+        Firewall::new(&config, Arc::new(EngineCounters::new()), Arc::new(ConnectionCounts::of_one_worker()));
+    let all: Vec<Vec<PacketMeta>> = CHOICES.iter().map(|choice| pkts(choice, CAPACITY / 4)).collect();
     let mut taken = vec![Vec::new(); CHOICES.len()];
     for _ in 0..runs.max(1) {
-        for (lanes, taken) in all.iter().zip(&mut taken) {
+        for (pkts, taken) in all.iter().zip(&mut taken) {
             let mut router = Router::new(0, 2, RSS_PATTERN);
             let mut found = 0;
             let begin = cycles();
-            for lane in lanes {
-                let hash = firewall.packet_hash(lane);
-                router.note_first(lane, hash, NicSlot(1), 1, 48);
+            for pkt in pkts {
+                let hash = firewall.packet_hash(pkt);
+                router.note_first(pkt, hash, NicSlot(1), 1, 48);
             }
-            for lane in lanes {
-                let hash = firewall.packet_hash(lane);
-                found += usize::from(black_box(router.owner_of_first(lane, hash)) == Some(1));
+            for pkt in pkts {
+                let hash = firewall.packet_hash(pkt);
+                found += usize::from(black_box(router.owner_of_first(pkt, hash)) == Some(1));
             }
-            taken.push((cycles() - begin) as f64 / (2 * lanes.len()) as f64);
+            taken.push((cycles() - begin) as f64 / (2 * pkts.len()) as f64);
             // A bucket that more than eight of them meet forgets the oldest.
-            assert!(found * 100 >= lanes.len() * 98, "{found} of {} are remembered", lanes.len());
+            assert!(found * 100 >= pkts.len() * 98, "{found} of {} are remembered", pkts.len());
         }
     }
     let cost = |(choice, taken): (&'static str, Vec<f64>)| Costs { choice, router: median(&taken) };

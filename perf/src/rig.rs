@@ -7,10 +7,10 @@ use control::config::Config;
 use control::document::{Limits, parse_policy};
 use engine::Reason;
 use engine::burst::{Firewall, FirewallConfig, Pass};
-use engine::cells::{Cells, Population};
-use engine::conntrack::flows::Told;
-use engine::conntrack::keep::Memory;
+use engine::conntrack::flow_accounting::FlowEvent;
+use engine::conntrack::persist::PersistentMemory;
 use engine::conntrack::{Secret, Shard, ShardConfig, Timeouts};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::ring::Producer;
 use engine::snapshot::Snapshot;
 use engine::trace::Recorder;
@@ -61,7 +61,7 @@ pub fn shard_config(capacity: u32) -> ShardConfig {
 /// The worker and what it needs.
 pub struct Rig {
     worker: Worker<MemoryPort>,
-    cells: Arc<Cells>,
+    counters: Arc<EngineCounters>,
     publisher: rcu::Publisher<Snapshot>,
     now_ns: u64,
     nics: u32,
@@ -126,25 +126,25 @@ impl Rig {
 
     /// The same, with its connections in this memory, and a worker that tells of them by this ring.
     pub fn within(
-        memory: Option<Memory>,
+        memory: Option<PersistentMemory>,
         snapshot: Box<Snapshot>,
         shard: ShardConfig,
-        tells: Option<Producer<Told>>,
+        tells: Option<Producer<FlowEvent>>,
     ) -> Rig {
         let nics = snapshot.nic_count();
         let (publisher, mut readers) = rcu::domain(snapshot, 1);
         let config = FirewallConfig { shard, secret: Secret::new(SECRET), grace_end_ns: 0 };
-        let cells = Arc::new(Cells::new());
-        let population = Arc::new(Population::of_one_worker());
-        let mut firewall = Firewall::within(memory, &config, cells.clone(), population);
+        let counters = Arc::new(EngineCounters::new());
+        let connection_counts = Arc::new(ConnectionCounts::of_one_worker());
+        let mut firewall = Firewall::with_memory(memory, &config, counters.clone(), connection_counts);
         if let Some(ring) = tells {
-            firewall.tell_by(ring, Arc::default());
+            firewall.export_flows_to(ring, Arc::default());
         }
         let (_, questions) = crossbeam::channel::bounded(1);
         let wire = Wire { inside: MemoryPort::default(), outside: MemoryPort::default() };
         let rings = mesh(1, 8).remove(0);
         let worker = Worker::new(0, firewall, readers.remove(0), vec![wire], rings, questions);
-        Rig { worker, cells, publisher, now_ns: 1_000_000_000, nics }
+        Rig { worker, counters, publisher, now_ns: 1_000_000_000, nics }
     }
 
     /// Has all memory backed, as the appliance does before it is ready.
@@ -181,7 +181,7 @@ impl Rig {
             watch.last = cycles();
             watch.cycles.frames += self.worker.poll(self.now_ns, &mut watch).frames as u64;
             let wire = &self.worker.wires()[0];
-            if wire.inside.is_done() && wire.outside.is_done() && self.worker.held() == 0 {
+            if wire.inside.is_done() && wire.outside.is_done() && self.worker.frames_in_hand() == 0 {
                 break;
             }
         }
@@ -194,7 +194,7 @@ impl Rig {
 
     /// Has the worker record this from now on.
     pub fn record_by(&mut self, recorder: Recorder) {
-        self.worker.record_by(recorder);
+        self.worker.set_recorder(recorder);
     }
 
     /// Lets time pass.
@@ -211,7 +211,7 @@ impl Rig {
 
     /// Packets counted by reason.
     pub fn count(&self, reason: Reason) -> u64 {
-        self.cells.total(self.nics, reason)
+        self.counters.total(self.nics, reason)
     }
 
     /// Frames that left by either side.

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use engine::Reason;
-use engine::conntrack::{Entry, index::Index, roster::Rosters};
-use engine::wheel::Wheels;
+use engine::conntrack::{Entry, index::Index, nic_lists::NicLists};
+use engine::timer_wheel::TimerWheels;
 use perf::cases::established_rig;
 use perf::memory::{Load, shuffled};
 use perf::rig::{Rig, compile, shard_config};
@@ -84,8 +84,8 @@ fn a_connection_takes_an_entry_an_index_place_and_two_links() {
     // Filled to nine tenths.
     let capacity = HELD / 9 * 10 + 10;
     let index = Index::new(capacity).bytes() as f64 / f64::from(capacity);
-    let (entry, link) = (size_of::<Entry>(), Wheels::BYTES_AN_ENTRY);
-    let roster = Rosters::BYTES_AN_ENTRY;
+    let (entry, link) = (size_of::<Entry>(), TimerWheels::BYTES_AN_ENTRY);
+    let roster = NicLists::BYTES_AN_ENTRY;
     println!(
         "bytes a place: entry {entry}, index {index:.2}, timers and eviction {link}, its NIC's ring {roster}; IPv6 16 more"
     );

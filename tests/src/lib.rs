@@ -2,10 +2,10 @@
 
 pub mod frame;
 pub mod hostile;
-pub mod kept;
 pub mod lab;
 pub mod oracle;
 pub mod pcap;
+pub mod persisted;
 pub mod rng;
 pub mod scenario;
 pub mod sim;

@@ -11,10 +11,10 @@ use control::config::{Config, parse_config};
 use control::document::parse_policy;
 use control::model::Key;
 use engine::burst::{Batch, Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
-use engine::conntrack::flows::Told;
-use engine::conntrack::{Secret, Standing, standing};
-use engine::held::Held;
+use engine::conntrack::flow_accounting::FlowEvent;
+use engine::conntrack::{Liveness, Secret, liveness};
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::held_frames::HeldFrames;
 use engine::io::BURST;
 use engine::ring::{Consumer, ring};
 use engine::snapshot::Snapshot;
@@ -22,9 +22,9 @@ use engine::verdict::Verdict;
 use engine::{NicSlot, Side, addr_from_bits};
 
 use crate::frame::{Build, tcp};
-use crate::kept::Region;
+use crate::persisted::Region;
 use crate::sim::SimFrame;
-pub use restart::Came;
+pub use restart::RestartOutcome;
 
 /// A verdict as text: the reason, `by` the rule, `(observed)`; `held` while it waits for a first fragment.
 pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
@@ -46,15 +46,15 @@ pub struct Scenario {
     committer: Committer,
     snapshot: Box<Snapshot>,
     firewall: Firewall,
-    population: Arc<Population>,
+    connection_counts: Arc<ConnectionCounts>,
     alive: Arc<std::sync::atomic::AtomicUsize>,
     now_ns: u64,
     last: Option<Verdict>,
-    held: Held<SimFrame>,
+    held: HeldFrames<SimFrame>,
     /// Verdicts on frames that were held, by their numbers, since somebody last asked.
     released: Vec<(usize, String)>,
     frames: usize,
-    told: Option<Consumer<Told>>,
+    told: Option<Consumer<FlowEvent>>,
     /// Where its connections lie, if they are to outlive it.
     region: Option<Region>,
     /// Whether the table's books are looked through as it goes.
@@ -112,22 +112,27 @@ impl Scenario {
     /// Under the empty policy; with its connections where they outlive it, or not.
     fn without_policy(config: &str, is_kept: bool) -> Scenario {
         let config = parse_config(config, "config").unwrap_or_else(|e| panic!("{e}"));
-        let population = Arc::new(Population::of_one_worker());
+        let connection_counts = Arc::new(ConnectionCounts::of_one_worker());
         let firewall = firewall_config(&config);
         let region = is_kept.then(|| Region::new(firewall.shard.capacity));
         let memory = region.map(|region| region.memory());
-        let firewall = Firewall::within(memory, &firewall, Arc::new(Cells::new()), population.clone());
+        let firewall = Firewall::with_memory(
+            memory,
+            &firewall,
+            Arc::new(EngineCounters::new()),
+            connection_counts.clone(),
+        );
         let committer = Committer::new(config);
         let snapshot = Box::new(committer.initial());
         let mut scenario = Scenario {
             committer,
             snapshot,
             firewall,
-            population,
+            connection_counts,
             alive: Arc::default(),
             now_ns: EPOCH_NS,
             last: None,
-            held: Held::default(),
+            held: HeldFrames::default(),
             released: Vec::new(),
             frames: 0,
             is_recounted: true,
@@ -136,7 +141,7 @@ impl Scenario {
         };
         if scenario.committer.config().conntrack.count {
             let (tells, told) = ring(1 << 12);
-            scenario.firewall.tell_by(tells, Arc::default());
+            scenario.firewall.export_flows_to(tells, Arc::default());
             scenario.told = Some(told);
         }
         scenario
@@ -178,14 +183,14 @@ impl Scenario {
         self.firewall.settle_timers(&self.snapshot, now);
         let key = control::model::Key::in_default(nic);
         let identity = self.committer.registry().nic(&key).expect("the NIC is there");
-        self.firewall.cells().live_under(identity.slot, identity.live_epoch())
+        self.firewall.counters().live_under(identity.slot, identity.live_epoch())
     }
 
     /// Connections and tombstones of a NIC, as its limit counts them.
-    pub fn population(&mut self, nic: &str) -> u32 {
+    pub fn connection_counts(&mut self, nic: &str) -> u32 {
         self.live_inbound(nic);
         let slot = self.committer.nic_slot(&control::model::Key::in_default(nic));
-        self.population.get(slot.expect("the NIC is there"))
+        self.connection_counts.get(slot.expect("the NIC is there"))
     }
 
     /// The present generation's number.
@@ -223,8 +228,8 @@ impl Scenario {
         for (side, mut frame) in frames {
             frame.id = self.frames;
             self.frames += 1;
-            let lane = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
-            batch.push(frame, lane);
+            let pkt = self.firewall.read(&mut frame, side, self.snapshot.tunnels, now);
+            batch.push(frame, pkt);
         }
         let verdicts = self.judge_batch(&mut batch);
         self.last = batch.verdicts.last().copied();
@@ -236,11 +241,11 @@ impl Scenario {
     fn judge_batch(&mut self, batch: &mut Batch<SimFrame>) -> Vec<String> {
         self.firewall.judge(&self.snapshot, batch);
         let mut tickets = batch.tickets.iter();
-        for ((frame, lane), verdict) in
-            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter())
+        for ((frame, pkt), verdict) in
+            batch.frames.drain(..).zip(batch.pkts.iter()).zip(batch.verdicts.iter())
         {
             if verdict.held {
-                self.held.keep(*tickets.next().expect("a ticket for each that is held"), frame, lane.clone());
+                self.held.keep(*tickets.next().expect("a ticket for each that is held"), frame, pkt.clone());
             }
         }
         let now = self.firewall.now(self.now_ns);
@@ -266,20 +271,21 @@ impl Scenario {
 
     fn end_waits(&mut self) {
         let tick = self.firewall.now(self.now_ns).tick;
-        self.firewall.waits_mut().expire(tick);
+        self.firewall.fragment_queue_mut().expire(tick);
         self.take_up();
     }
 
     fn take_up(&mut self) {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);
-        while self.firewall.waits().has_leaving() {
+        while self.firewall.fragment_queue().has_released() {
             let (mut batch, mut ids) = (Batch::default(), Vec::new());
             while ids.len() < BURST
-                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut self.held, now)
+                && let Some((frame, pkt, _)) =
+                    self.firewall.next_released(&self.snapshot, &mut self.held, now)
             {
                 ids.push(frame.id);
-                batch.push(frame, lane);
+                batch.push(frame, pkt);
             }
             let verdicts = self.judge_batch(&mut batch);
             self.released.extend(ids.into_iter().zip(verdicts));
@@ -319,7 +325,7 @@ impl Scenario {
         let key = Key::in_default(group);
         let meaning = self.committer.policy().security_groups[&key].rules[position].meaning();
         let rule = self.committer.compiler().numbers().of(&key, &meaning).expect("a NIC has the rule");
-        let rules = &self.firewall.cells().rules;
+        let rules = &self.firewall.counters().rules;
         let [pass_dropped, drop_passed] = rules.differing(rule);
         [rules.opened(rule), pass_dropped, rules.denied(rule), drop_passed]
     }
@@ -340,16 +346,16 @@ impl Scenario {
     /// ended, packets and bytes inbound, and outbound; of refusals the reason, packets and bytes.
     pub fn told(&mut self) -> Vec<String> {
         self.idle();
-        assert!(self.firewall.tell_all(&self.snapshot));
+        assert!(self.firewall.export_all_flows(&self.snapshot));
         let mut lines = Vec::new();
         if let Some(told) = &mut self.told {
             told.take(usize::MAX, |told| {
                 lines.push(match told {
-                    Told::Connection(told) => {
+                    FlowEvent::Connection(told) => {
                         let ([out, inb], [out_bytes, in_bytes]) = (told.sums.packets, told.sums.bytes);
                         format!("{} {inb}/{in_bytes} {out}/{out_bytes}", told.why.name())
                     }
-                    Told::Refusal(told, _) => {
+                    FlowEvent::Refusal(told, _) => {
                         format!("{} {}/{}", told.tuple.reason.name(), told.packets, told.bytes)
                     }
                 });
@@ -378,8 +384,8 @@ impl Scenario {
         let mut lines = Vec::new();
         shard.list(0, u32::MAX, |flow, entry| {
             let binding = self.snapshot.binding(entry.addr);
-            let standing = standing(entry, binding, &self.snapshot);
-            if standing == Standing::Ended {
+            let liveness = liveness(entry, binding, &self.snapshot);
+            if liveness == Liveness::Ended {
                 return;
             }
             let nic = self.committer.nic_name(binding.nic).unwrap_or_default();
@@ -387,7 +393,7 @@ impl Scenario {
             let remote = addr_from_bits(shard.remote(flow), entry.is_v6());
             let local = addr_from_bits(binding.addr, entry.is_v6());
             let left = f64::from(entry.deadline.wrapping_sub(now.tick)) / 8.0;
-            let tombstone = if standing == Standing::Tombstone { " tombstone" } else { "" };
+            let tombstone = if liveness == Liveness::Tombstone { " tombstone" } else { "" };
             lines.push(format!(
                 "{nic} {opened} {} {local}:{} {remote}:{} {} {left:.1}{tombstone}",
                 entry.protocol(),

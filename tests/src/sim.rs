@@ -11,14 +11,14 @@ use control::document::{Limits, parse_policy};
 use crossbeam::channel::Sender;
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::handoff::{RETA_SIZE, rss_hash};
-use engine::io::{Burst, Frame, Port, Refusal};
-use engine::lane::Lane;
+use engine::io::{Burst, Frame, Port, TxRefusal};
+use engine::packet::PacketMeta;
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
-use engine::worker::{Question, Tap, Wire, Worker, mesh};
+use engine::worker::{Tap, Wire, Worker, WorkerRequest, mesh};
 
 /// A frame as a device might bring it: in segments, with a tag beside the data, cut short.
 #[derive(Debug)]
@@ -157,8 +157,8 @@ impl SimQueue {
     }
 
     /// Why it refuses.
-    pub fn refusal(&self) -> Refusal {
-        if self.is_down.load(Ordering::Relaxed) { Refusal::Down } else { Refusal::Full }
+    pub fn refusal(&self) -> TxRefusal {
+        if self.is_down.load(Ordering::Relaxed) { TxRefusal::Down } else { TxRefusal::Full }
     }
 
     /// Receive calls yield at most `n` frames each.
@@ -187,7 +187,7 @@ impl Port for SimQueue {
         lock(&self.tx).extend(burst.drain(..taken));
     }
 
-    fn give_up(&mut self, _: usize) -> Refusal {
+    fn abandon(&mut self, _: usize) -> TxRefusal {
         self.refusal()
     }
 }
@@ -197,7 +197,7 @@ impl Port for SimQueue {
 pub struct Verdicts(pub Vec<Option<Verdict>>);
 
 impl Tap<SimFrame> for Verdicts {
-    fn judged(&mut self, frame: &SimFrame, _: &Lane, verdict: &Verdict) {
+    fn judged(&mut self, frame: &SimFrame, _: &PacketMeta, verdict: &Verdict) {
         if self.0.len() <= frame.id {
             self.0.resize(frame.id + 1, None);
         }
@@ -218,13 +218,13 @@ pub enum Steering {
 }
 
 /// Workers on one simulated wire.
-pub struct Farm {
+pub struct SimWorkers {
     /// The control side.
     pub committer: Committer,
     /// Where its snapshots become the workers'.
     pub publisher: rcu::Publisher<Snapshot>,
     workers: Vec<Worker<SimQueue>>,
-    questions: Vec<Sender<Question>>,
+    questions: Vec<Sender<WorkerRequest>>,
     inside: Vec<SimQueue>,
     outside: Vec<SimQueue>,
     /// What was judged.
@@ -233,24 +233,30 @@ pub struct Farm {
     next_id: usize,
     now_ns: u64,
     steering: Steering,
-    cells: Vec<Arc<Cells>>,
-    population: Arc<Population>,
+    counters: Vec<Arc<EngineCounters>>,
+    connection_counts: Arc<ConnectionCounts>,
 }
 
-impl Farm {
+impl SimWorkers {
     /// `workers` workers under a policy document, with rings of `ring` frames.
-    pub fn new(config: &Config, policy: &str, workers: u32, ring: usize, steering: Steering) -> Farm {
-        let mut farm = Farm::empty(config, 1_000_000_000, workers, ring, steering);
+    pub fn new(config: &Config, policy: &str, workers: u32, ring: usize, steering: Steering) -> SimWorkers {
+        let mut farm = SimWorkers::empty(config, 1_000_000_000, workers, ring, steering);
         farm.apply(policy);
         farm
     }
 
     /// The same under the empty policy, started at this moment.
-    pub fn empty(config: &Config, start_ns: u64, workers: u32, ring: usize, steering: Steering) -> Farm {
+    pub fn empty(
+        config: &Config,
+        start_ns: u64,
+        workers: u32,
+        ring: usize,
+        steering: Steering,
+    ) -> SimWorkers {
         let committer = Committer::new(config.clone());
         let (publisher, readers) = rcu::domain(Box::new(committer.initial()), workers as usize);
-        let population = Arc::new(Population::new());
-        let mut farm = Farm {
+        let connection_counts = Arc::new(ConnectionCounts::new());
+        let mut farm = SimWorkers {
             committer,
             publisher,
             workers: Vec::new(),
@@ -262,15 +268,15 @@ impl Farm {
             next_id: 0,
             now_ns: start_ns,
             steering,
-            cells: Vec::new(),
-            population: population.clone(),
+            counters: Vec::new(),
+            connection_counts: connection_counts.clone(),
         };
         let grace_end_ns = start_ns + config.conntrack.pickup_grace.as_nanos() as u64;
         for ((me, reader), rings) in (0..workers).zip(readers).zip(mesh(workers as usize, ring)) {
             let shard = shard_config(config, me, workers);
             let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns };
-            let cells = Arc::new(Cells::new());
-            let firewall = Firewall::new(&firewall, cells.clone(), population.clone());
+            let counters = Arc::new(EngineCounters::new());
+            let firewall = Firewall::new(&firewall, counters.clone(), connection_counts.clone());
             let (inside, outside) = (SimQueue::default(), SimQueue::default());
             let wire = Wire { inside: inside.clone(), outside: outside.clone() };
             let (ask, questions) = crossbeam::channel::bounded(1);
@@ -278,7 +284,7 @@ impl Farm {
             farm.workers.push(Worker::new(me, firewall, reader, vec![wire], rings, questions));
             farm.inside.push(inside);
             farm.outside.push(outside);
-            farm.cells.push(cells);
+            farm.counters.push(counters);
         }
         farm
     }
@@ -364,7 +370,7 @@ impl Farm {
     }
 
     /// Asks a worker something; it answers at the end of its next poll.
-    pub fn ask(&self, worker: usize, question: Question) {
+    pub fn ask(&self, worker: usize, question: WorkerRequest) {
         assert!(self.questions[worker].try_send(question).is_ok(), "one question at a time");
     }
 
@@ -391,13 +397,13 @@ impl Farm {
     }
 
     /// The counters of each worker.
-    pub fn cells(&self) -> &[Arc<Cells>] {
-        &self.cells
+    pub fn counters(&self) -> &[Arc<EngineCounters>] {
+        &self.counters
     }
 
     /// How many connections each NIC has with all workers, as these count them.
-    pub fn population(&self) -> &Population {
-        &self.population
+    pub fn connection_counts(&self) -> &ConnectionCounts {
+        &self.connection_counts
     }
 
     /// The workers.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use engine::cells::{Cells, Population};
 use engine::conntrack::{
-    Entry, Secret, Shard, ShardConfig, State, Timeouts, demand, key_meta, remote_digest,
+    Entry, Secret, Shard, ShardConfig, State, Timeouts, key_meta, remote_digest, required_state_bits,
 };
-use engine::snapshot::{AddressKey, Draft, Settings};
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::snapshot::{AddressKey, Settings, SnapshotBuilder};
 use engine::time::Clock;
 use engine::{AddrId, Generation, NicSlot, proto};
 
@@ -19,13 +19,13 @@ fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
         timeouts: Timeouts::default(),
         count: false,
     };
-    let (cells, population) = (Arc::new(Cells::new()), Arc::new(Population::new()));
+    let (counters, connection_counts) = (Arc::new(EngineCounters::new()), Arc::new(ConnectionCounts::new()));
     let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
-    let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, cells, population);
+    let mut shard = Shard::new(config, Secret::new([11, 13]), now.tick, counters, connection_counts);
     let (addr, ports, there) = (AddrId::new(0, 0), 53 << 16 | 9, 0x2001_0db8 << 96 | 9);
-    let mut draft = Draft::new(Settings::default(), AddressKey::PUBLIC);
+    let mut draft = SnapshotBuilder::new(Settings::default(), AddressKey::PUBLIC);
     draft.unbind(addr, NicSlot(1));
-    let nobody = draft.publish(Generation(1), Generation(0), Vec::new);
+    let nobody = draft.build(Generation(1), Generation(0), Vec::new);
 
     let other = there ^ (1 << 64 | 1);
     let meta = key_meta(proto::UDP, true);
@@ -35,16 +35,16 @@ fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
     entry.set_state(State::OneWay);
     let flow = shard.admit(&key, entry, &nobody, now).expect("room for one");
 
-    let demanding = entry.key().with_meta(meta | demand(Some(State::OneWay)));
-    let another_state = entry.key().with_meta(meta | demand(Some(State::TwoWay)));
+    let demanding = entry.key().with_meta(meta | required_state_bits(Some(State::OneWay)));
+    let another_state = entry.key().with_meta(meta | required_state_bits(Some(State::TwoWay)));
     let asked = [(demanding, there, true), (another_state, there, false), (demanding, other, false)];
     for (key, remote, is_it) in asked {
-        let mut table = shard.table();
+        let mut table = shard.entry_table();
         // SAFETY: nothing is demanded without vectors, and with them the processor is asked.
         unsafe {
-            assert_eq!(table.plainly_at::<false>(flow.0, &key, || remote).is_some(), is_it);
+            assert_eq!(table.fast_path_entry::<false>(flow.0, &key, || remote).is_some(), is_it);
             if engine::cpu::has_v3() {
-                assert_eq!(table.plainly_at::<true>(flow.0, &key, || remote).is_some(), is_it);
+                assert_eq!(table.fast_path_entry::<true>(flow.0, &key, || remote).is_some(), is_it);
             }
         }
     }

@@ -12,14 +12,14 @@ use control::compile::shard_config;
 use control::config::parse_config;
 use control::document::parse_policy;
 use engine::burst::{Batch, Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::{Secret, ShardConfig};
-use engine::held::Held;
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::held_frames::HeldFrames;
 use engine::io::{BURST, Frame};
 use engine::snapshot::Snapshot;
 use engine::time::TICK_NS;
 use engine::{NicSlot, RuleId, Side};
-use testkit::oracle::{Oracle, Sight, Verdict};
+use testkit::oracle::{FrameView, Oracle, Verdict};
 use testkit::rng::Rng;
 use testkit::traffic::{Arrival, Event, Traffic};
 
@@ -68,11 +68,11 @@ struct Pair {
     committer: Committer,
     snapshot: Box<Snapshot>,
     firewall: Firewall,
-    population: Arc<Population>,
+    connection_counts: Arc<ConnectionCounts>,
     oracle: Oracle,
     now_ns: u64,
     burst: Vec<Waiting>,
-    held: Held<Bytes>,
+    held: HeldFrames<Bytes>,
     /// A fragment of this burst waits, or has waited: what it waited for is still known when the burst is judged.
     has_held: bool,
     frames: usize,
@@ -89,18 +89,18 @@ impl Pair {
         let capacity = config.conntrack.capacity;
         let shard = ShardConfig { unconfirmed: capacity, ..shard_config(&config, 0, 1) };
         let firewall = FirewallConfig { shard, secret: Secret::new([0x0123, 0x4567]), grace_end_ns: 0 };
-        let population = Arc::new(Population::of_one_worker());
+        let connection_counts = Arc::new(ConnectionCounts::of_one_worker());
         let oracle = Oracle::new(&config, EPOCH_NS, 1);
         let committer = Committer::new(config);
         Pair {
             snapshot: Box::new(committer.initial()),
-            firewall: Firewall::new(&firewall, Arc::new(Cells::new()), population.clone()),
-            population,
+            firewall: Firewall::new(&firewall, Arc::new(EngineCounters::new()), connection_counts.clone()),
+            connection_counts,
             committer,
             oracle,
             now_ns: EPOCH_NS,
             burst: vec![],
-            held: Held::default(),
+            held: HeldFrames::default(),
             has_held: false,
             frames: 0,
             judged: BTreeMap::new(),
@@ -145,7 +145,7 @@ impl Pair {
         self.now_ns = at_ns;
         let id = self.frames;
         self.frames += 1;
-        let expected = self.oracle.judge(&Sight {
+        let expected = self.oracle.judge(&FrameView {
             worker: 0,
             time_ns: self.now_ns,
             side: arrival.side,
@@ -188,8 +188,8 @@ impl Pair {
             let Waiting { id, at_ns, arrival } = waiting;
             let now = self.firewall.now(at_ns);
             let mut frame = Bytes { id, data: arrival.frame, wire_len: arrival.original_len };
-            let lane = self.firewall.read(&mut frame, arrival.side, self.snapshot.tunnels, now);
-            batch.push(frame, lane);
+            let pkt = self.firewall.read(&mut frame, arrival.side, self.snapshot.tunnels, now);
+            batch.push(frame, pkt);
         }
         self.has_held = false;
         self.judge(&mut batch)?;
@@ -200,18 +200,19 @@ impl Pair {
     fn settle(&mut self) -> Result<(), String> {
         self.oracle_settles();
         let tick = self.firewall.now(self.now_ns).tick;
-        self.firewall.waits_mut().expire(tick);
+        self.firewall.fragment_queue_mut().expire(tick);
         self.take_up()
     }
 
     fn take_up(&mut self) -> Result<(), String> {
         let now = self.firewall.now(self.now_ns);
-        while self.firewall.waits().has_leaving() {
+        while self.firewall.fragment_queue().has_released() {
             let mut batch = Batch::default();
             while batch.frames.len() < BURST
-                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut self.held, now)
+                && let Some((frame, pkt, _)) =
+                    self.firewall.next_released(&self.snapshot, &mut self.held, now)
             {
-                batch.push(frame, lane);
+                batch.push(frame, pkt);
             }
             self.judge(&mut batch)?;
         }
@@ -231,9 +232,9 @@ impl Pair {
         let mut tickets = batch.tickets.iter();
         let frames = std::mem::take(&mut *batch.frames);
         let mut staged = batch.staged.iter().peekable();
-        let judged = frames.into_iter().zip(batch.lanes.iter()).zip(batch.verdicts.iter());
-        for (place, ((frame, lane), verdict)) in judged.enumerate() {
-            let (id, mut got) = (frame.id, self.named(lane.side, verdict));
+        let judged = frames.into_iter().zip(batch.pkts.iter()).zip(batch.verdicts.iter());
+        for (place, ((frame, pkt), verdict)) in judged.enumerate() {
+            let (id, mut got) = (frame.id, self.named(pkt.side, verdict));
             got.staged = staged.next_if(|(at, _)| *at == place).map(|(_, told)| {
                 *self.reasons.entry("staged").or_default() += 1;
                 assert_eq!(told.differs, told.allows != (got.reason == "new"), "frame {id}");
@@ -241,7 +242,7 @@ impl Pair {
             });
             if verdict.held {
                 let ticket = tickets.next().expect("a ticket for each that is held");
-                self.held.keep(*ticket, frame, lane.clone());
+                self.held.keep(*ticket, frame, pkt.clone());
             }
             self.got(id, got)?;
         }
@@ -318,7 +319,7 @@ impl Pair {
         for key in self.committer.policy().nics.keys() {
             let expected = views.iter().filter(|view| view.id.nic == key.to_string()).count();
             let slot = self.committer.nic_slot(key).expect("a NIC of the policy has a place");
-            let got = self.population.get(slot);
+            let got = self.connection_counts.get(slot);
             if got as usize != expected {
                 let of_nic: Vec<_> = views.iter().filter(|view| view.id.nic == key.to_string()).collect();
                 return Err(format!(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use control::api::shape::{Connection, Receipt, State};
+use control::api::types::{Connection, Receipt, State};
 use control::commit::Committer;
 use control::compile::shard_config;
 use control::config::{Config, parse_config};
@@ -17,8 +17,8 @@ use control::live::{Author, Change, Filter, Live, Parts, WorkerHandle};
 use crossbeam::channel::bounded;
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::worker::{Wire, Worker, mesh};
 use testkit::rng::Rng;
 use testkit::sim::{SimFrame, SimQueue};
@@ -52,13 +52,13 @@ impl Rig {
     fn new(config: &Config) -> Rig {
         let committer = Committer::new(config.clone());
         let (publisher, readers) = rcu::domain(Box::new(committer.initial()), WORKERS as usize);
-        let population = Arc::new(Population::new());
+        let connection_counts = Arc::new(ConnectionCounts::new());
         let (mut handles, mut workers, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for ((id, reader), rings) in (0..WORKERS).zip(readers).zip(mesh(WORKERS as usize, 256)) {
             let shard = shard_config(config, id, WORKERS);
-            let cells = Arc::new(Cells::new());
+            let counters = Arc::new(EngineCounters::new());
             let firewall = FirewallConfig { shard, secret: Secret::new([5, 9]), grace_end_ns: 0 };
-            let firewall = Firewall::new(&firewall, cells.clone(), population.clone());
+            let firewall = Firewall::new(&firewall, counters.clone(), connection_counts.clone());
             let (inside, outside) = (SimQueue::default(), SimQueue::default());
             let wire = Wire { inside: inside.clone(), outside: outside.clone() };
             let (asked, questions) = bounded(4);
@@ -66,7 +66,7 @@ impl Rig {
             queues.push([inside, outside]);
             handles.push(WorkerHandle {
                 core: id as usize,
-                cells,
+                counters,
                 questions: asked,
                 waker: None,
                 capacity: shard.capacity,
@@ -79,7 +79,7 @@ impl Rig {
             committer,
             publisher,
             workers: handles,
-            population,
+            connection_counts,
             ports: Box::new(Vec::new),
             start: Instant::now(),
             board: Default::default(),

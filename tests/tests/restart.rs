@@ -1,11 +1,11 @@
 //! A restart that keeps connections: what goes on, what stays shut, what is mistrusted.
 
 use engine::Generation;
-use engine::conntrack::keep::Unfit;
-use engine::conntrack::kept::{self, Belongs, TakenUp};
+use engine::conntrack::persist::RestoreError;
+use engine::conntrack::restore::{self, ExpectedTable, RestoreCounts};
 use testkit::frame::*;
 use testkit::rng::Rng;
-use testkit::scenario::{Came, Scenario, one, policy, rule::*};
+use testkit::scenario::{RestartOutcome, Scenario, one, policy, rule::*};
 
 const C: &str = "198.51.100.9:40000";
 const S: &str = "10.0.0.1:22";
@@ -14,7 +14,7 @@ const D: &str = "10.0.0.1:53";
 const SHORT: &str = "tcp_syn = 5\ntcp_established = 5\ntcp_fin = 5\ntcp_half_closed = 5\ntcp_reset = 5\nicmp = 5\none_way = 5\ntwo_way = 5";
 const SMALL: &str = "[conntrack]\ncapacity = 64";
 
-fn again(s: Scenario, policy: &str) -> (Scenario, Came) {
+fn again(s: Scenario, policy: &str) -> (Scenario, RestartOutcome) {
     s.restart(0.3, (SMALL, policy), |_| ())
 }
 
@@ -39,8 +39,8 @@ fn connections_tombstones_and_what_is_left_of_their_time_survive() {
     let generation = s.generation();
     let (mut s, came) = s.restart(0.0, (SMALL, &one(&[SSH, OUT])), |_| ());
     assert_eq!(s.connections(), before, "states, deadlines, tombstones");
-    let taken_up = TakenUp { live: 2, tombstones: 2, ..TakenUp::default() };
-    assert_eq!(came, Came { read: 4, taken_up, ..Came::default() });
+    let taken_up = RestoreCounts { live: 2, tombstones: 2, ..RestoreCounts::default() };
+    assert_eq!(came, RestartOutcome { read: 4, taken_up, ..RestartOutcome::default() });
     assert_eq!(s.generation(), generation, "generations go on");
     assert_eq!(data(&mut s), "tombstone");
     assert_eq!(s.outside(udp(Q, D)), "tombstone");
@@ -48,7 +48,7 @@ fn connections_tombstones_and_what_is_left_of_their_time_survive() {
     // The handshake goes on where it was: without another SYN.
     assert_eq!(s.inside(tcp(S, "198.51.100.9:41000").syn().seq(1).ack(8)), "established");
     assert_eq!(s.live_inbound("a"), 1);
-    assert_eq!(s.population("a"), 4);
+    assert_eq!(s.connection_counts("a"), 4);
 }
 
 #[test]
@@ -111,15 +111,17 @@ fn an_entry_of_a_generation_that_never_was_is_not_taken_up() {
     let mut kept = s.reading();
     assert_eq!(kept.connections.len(), 1);
     let birth = s.birth();
-    let belongs = |generation| Belongs { set: birth.set, boot: birth.boot, generation };
+    let belongs = |generation| ExpectedTable { set: birth.set, boot: birth.boot, generation };
     let now_ns = birth.epoch_ns + 1_000_000;
     let stamp = kept.connections.remove(0).entry().stamp;
-    let of = |generation| kept::read(&s.bytes_kept(), &belongs(generation), now_ns).unwrap();
+    let of = |generation| restore::read(&s.bytes_kept(), &belongs(generation), now_ns).unwrap();
     assert_eq!(of(stamp).connections.len(), 1);
     let before = of(Generation(stamp.0 - 1));
     assert_eq!((before.connections.len(), before.unverifiable), (0, 1));
-    for other in [Belongs { set: 1, ..belongs(stamp) }, Belongs { boot: [1, 1], ..belongs(stamp) }] {
-        assert_eq!(kept::read(&s.bytes_kept(), &other, now_ns).unwrap_err(), Unfit::NoTable);
+    for other in
+        [ExpectedTable { set: 1, ..belongs(stamp) }, ExpectedTable { boot: [1, 1], ..belongs(stamp) }]
+    {
+        assert_eq!(restore::read(&s.bytes_kept(), &other, now_ns).unwrap_err(), RestoreError::NoTable);
     }
 }
 
@@ -217,7 +219,7 @@ fn with_less_room_tombstones_come_first_and_what_is_unconfirmed_last() {
     }
     let small = "[conntrack]\ncapacity = 16";
     let (mut s, came) = s.restart(0.1, (small, &one(&[SSH, OUT])), |_| ());
-    let taken_up = TakenUp { live: 6, tombstones: 10, left_out: 14, ..TakenUp::default() };
+    let taken_up = RestoreCounts { live: 6, tombstones: 10, left_out: 14, ..RestoreCounts::default() };
     assert_eq!(came.taken_up, taken_up);
     assert_eq!(s.outside(tcp("198.51.100.9:40003", S).seq(1001).ack(5001)), "tombstone");
     assert!(s.connections().iter().all(|line| line.contains("established")), "{:?}", s.connections());
@@ -296,9 +298,9 @@ fn no_bit_of_what_a_permission_rests_on_may_be_another() {
     let mut s = Scenario::kept(SMALL, &one(&[SSH, DNS]));
     s.outside(udp(Q, D));
     let birth = s.birth();
-    let belongs = Belongs { set: birth.set, boot: birth.boot, generation: Generation(u32::MAX) };
-    let read = |bytes: &[u8]| kept::read(bytes, &belongs, birth.epoch_ns + 1_000_000).unwrap();
-    let rests_on = |kept: &kept::Kept| {
+    let belongs = ExpectedTable { set: birth.set, boot: birth.boot, generation: Generation(u32::MAX) };
+    let read = |bytes: &[u8]| restore::read(bytes, &belongs, birth.epoch_ns + 1_000_000).unwrap();
+    let rests_on = |kept: &restore::SavedConnection| {
         let entry = *kept.entry();
         let ends = (entry.addr, kept.remote(), entry.ports, entry.protocol());
         (ends, entry.is_inbound(), entry.is_dead(), entry.stamp, entry.rule())

@@ -22,7 +22,7 @@ type Whole = (u32, u128, u32, String, bool, bool, bool, u32, u32);
 fn whole(s: &Scenario) -> BTreeSet<Whole> {
     let reading = s.reading();
     assert_eq!((reading.unverifiable, reading.expired), (0, 0), "every entry is whole or unused");
-    let one = |kept: &engine::conntrack::kept::Kept| {
+    let one = |kept: &engine::conntrack::restore::SavedConnection| {
         let entry = kept.entry();
         (
             entry.addr.0,

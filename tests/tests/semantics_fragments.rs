@@ -374,7 +374,7 @@ fn fragments_4_6_of_a_datagram_64_are_held_of_a_nic_256_and_1024_in_all() {
 fn fragments_4_6_a_frame_that_is_held_is_counted_once() {
     let mut s = scenario();
     let total = |s: &Scenario| {
-        engine::Reason::ALL.iter().map(|reason| s.firewall().cells().total(4, *reason)).sum::<u64>()
+        engine::Reason::ALL.iter().map(|reason| s.firewall().counters().total(4, *reason)).sum::<u64>()
     };
     let pieces = datagram(D);
     s.bytes(Side::Outside, pieces[2].clone());

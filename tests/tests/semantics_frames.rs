@@ -9,13 +9,13 @@ use control::config::Config;
 use control::document::{Limits, parse_policy};
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::worker::{Wire, Worker, mesh};
 use testkit::frame::*;
 use testkit::scenario::Scenario;
 use testkit::scenario::{one, rule::*};
-use testkit::sim::{Farm, SimFrame, SimQueue, Steering, Verdicts};
+use testkit::sim::{SimFrame, SimQueue, SimWorkers, Steering, Verdicts};
 
 const MAC1: &str = "02:00:00:00:00:01";
 const MAC2: &str = "02:00:00:00:00:02";
@@ -226,7 +226,7 @@ fn segment_2_2_without_a_vni_and_in_a_tagged_frame_the_tunnels_ports_are_ports()
 
 #[test]
 fn segment_2_2_a_tunnelled_frame_leaves_as_it_came() {
-    let mut farm = Farm::new(&Config::default(), &policy("vni: 5001", ""), 1, 8, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &policy("vni: 5001", ""), 1, 8, Steering::Rss);
     let frame = vxlan("192.0.2.1", "192.0.2.2", 5001, &query("10.0.0.1").frame()).trailer(&[7; 9]).frame();
     let id = farm.arrive(Side::Outside, &frame);
     farm.drain();
@@ -390,7 +390,8 @@ fn sides_2_4_a_nic_is_reached_over_any_wire_and_its_connections_are_shared() {
     publisher.publish(committer.commit(parsed.policy, 0).unwrap().unwrap().snapshot);
     let firewall =
         FirewallConfig { shard: shard_config(&config, 0, 1), secret: Secret::new([1, 2]), grace_end_ns: 0 };
-    let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
+    let firewall =
+        Firewall::new(&firewall, Arc::new(EngineCounters::new()), Arc::new(ConnectionCounts::new()));
     let queues: [[SimQueue; 2]; 2] = Default::default();
     let wires =
         queues.iter().map(|[inside, outside]| Wire { inside: inside.clone(), outside: outside.clone() });

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control::config::{Config, parse_config};
-use engine::wheel::Class;
+use engine::timer_wheel::EvictionClass;
 use engine::{Direction, NicSlot, Reason, Side};
 use rcu::Parked;
 use testkit::frame::*;
 use testkit::hostile;
 use testkit::scenario::{Scenario, one, policy, rule::*};
-use testkit::sim::{Farm, Steering, Verdicts};
+use testkit::sim::{SimWorkers, Steering, Verdicts};
 
 const D: &str = "10.0.0.1:53";
 
@@ -57,7 +57,7 @@ fn room_6_1_all_of_the_capacity_is_usable_in_either_family_and_it_is_never_excee
 #[test]
 fn room_6_1_four_workers_share_a_capacity_of_100() {
     let config = parse_config("[conntrack]\ncapacity = 100\nunconfirmed_share = 1.0\n", "config").unwrap();
-    let mut farm = Farm::new(&config, &one(&[DNS, OUT]), 4, 1024, Steering::Rss);
+    let mut farm = SimWorkers::new(&config, &one(&[DNS, OUT]), 4, 1024, Steering::Rss);
     for n in 1..=1000u16 {
         farm.arrive(Side::Outside, &query(n).frame());
         farm.drain();
@@ -211,7 +211,9 @@ fn limit_6_2_does_not_count_what_a_change_has_ended_found_or_not() {
 /// Entries that a change has ended and that have been found.
 fn found_ended(s: &Scenario) -> u32 {
     let mut found = 0;
-    s.firewall().shard().list(0, u32::MAX, |_, entry| found += u32::from(entry.class() == Class::Ended));
+    s.firewall()
+        .shard()
+        .list(0, u32::MAX, |_, entry| found += u32::from(entry.class() == EvictionClass::Ended));
     found
 }
 
@@ -247,7 +249,7 @@ fn what_a_change_has_ended_is_found_however_often_there_is_another_change() {
 fn limit_6_2_is_of_one_nic_over_all_workers() {
     let text = policy(&[("web", &[DNS])], &[("a", "10.0.0.1", &["web"]), ("b", "10.0.0.2", &["web"])])
         .replace("addresses: [10.0.0.1]", "max_connections: 10, addresses: [10.0.0.1]");
-    let mut farm = Farm::new(&Config::default(), &text, 3, 1024, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &text, 3, 1024, Steering::Rss);
     for n in 1..=50u16 {
         farm.arrive(Side::Outside, &query(n).frame());
         farm.arrive(Side::Outside, &udp(("198.51.100.9", n), "10.0.0.2:53").frame());
@@ -260,7 +262,7 @@ fn limit_6_2_is_of_one_nic_over_all_workers() {
 
 #[test]
 fn a_worker_does_not_sleep_over_frames_that_another_handed_to_it() {
-    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 2, 64, Steering::Wrong);
+    let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS]), 2, 64, Steering::Wrong);
     let (mut parker, _) = rcu::parker().unwrap();
     let mut verdicts = Verdicts::default();
     for n in 1..=20 {
@@ -279,16 +281,17 @@ fn a_worker_does_not_sleep_over_frames_that_another_handed_to_it() {
 }
 
 /// Packets counted, over all NICs, reasons and directions.
-fn counted(farm: &Farm, which: impl Fn(Reason) -> bool) -> u64 {
+fn counted(farm: &SimWorkers, which: impl Fn(Reason) -> bool) -> u64 {
     let reasons = Reason::ALL.iter().filter(|reason| which(**reason));
-    let total = |reason: &Reason| farm.cells().iter().map(|cells| cells.total(10, *reason)).sum::<u64>();
+    let total =
+        |reason: &Reason| farm.counters().iter().map(|counters| counters.total(10, *reason)).sum::<u64>();
     reasons.map(total).sum()
 }
 
 #[test]
 fn hostile_6_3_no_frame_stops_a_worker_and_6_4_all_are_counted_once() {
     for (workers, steering) in [(1, Steering::Rss), (3, Steering::Wrong)] {
-        let mut farm = Farm::new(&Config::default(), &one(&[IN, OUT]), workers, 4096, steering);
+        let mut farm = SimWorkers::new(&Config::default(), &one(&[IN, OUT]), workers, 4096, steering);
         let frames: Vec<_> = hostile::frames(11, 20_000).collect();
         for (n, bytes) in frames.iter().enumerate() {
             farm.arrive(if n % 2 == 0 { Side::Outside } else { Side::Inside }, bytes);
@@ -307,7 +310,7 @@ fn hostile_6_3_no_frame_stops_a_worker_and_6_4_all_are_counted_once() {
 #[test]
 fn counting_6_4_is_by_reason_nic_direction_and_worker() {
     let text = policy(&[("web", &[DNS])], &[("a", "10.0.0.1", &["web"]), ("b", "10.0.0.2", &["web"])]);
-    let mut farm = Farm::new(&Config::default(), &text, 2, 64, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &text, 2, 64, Steering::Rss);
     let frames = [
         (Side::Outside, query(1)),
         (Side::Outside, udp("198.51.100.9:1", "10.0.0.1:54")),
@@ -320,7 +323,7 @@ fn counting_6_4_is_by_reason_nic_direction_and_worker() {
     farm.drain();
     let slot = |name: &str| farm.committer.nic_slot(&control::model::Key::in_default(name)).unwrap();
     let get = |nic: NicSlot, direction, reason| {
-        farm.cells().iter().map(|cells| cells.get(nic, direction, reason)).collect::<Vec<u64>>()
+        farm.counters().iter().map(|counters| counters.get(nic, direction, reason)).collect::<Vec<u64>>()
     };
     let sum = |nic, direction, reason| get(nic, direction, reason).iter().sum::<u64>();
     let (a, b) = (slot("a"), slot("b"));
@@ -334,18 +337,19 @@ fn counting_6_4_is_by_reason_nic_direction_and_worker() {
     }
     farm.drain();
     let by_worker: Vec<u64> =
-        farm.cells().iter().map(|cells| cells.get(b, Direction::Inbound, Reason::NoRule)).collect();
+        farm.counters().iter().map(|counters| counters.get(b, Direction::Inbound, Reason::NoRule)).collect();
     assert!(by_worker.iter().all(|n| *n > 0) && by_worker.iter().sum::<u64>() == 5, "{by_worker:?}");
 }
 
 #[test]
 fn counting_6_4_full_rings_drop_as_handoff_full_both_ways_and_never_spin() {
-    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 2, 8, Steering::Wrong);
+    let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS]), 2, 8, Steering::Wrong);
     for n in 1..=400u16 {
         farm.arrive(Side::Outside, &query(n).frame());
     }
     farm.drain();
-    let full: Vec<u64> = farm.cells().iter().map(|cells| cells.total(1, Reason::HandoffFull)).collect();
+    let full: Vec<u64> =
+        farm.counters().iter().map(|counters| counters.total(1, Reason::HandoffFull)).collect();
     assert!(full.iter().all(|n| *n > 0), "of each worker: {full:?}");
     assert_eq!(counted(&farm, |_| true), 400);
     assert_eq!(farm.left(Side::Inside).len() as u64, counted(&farm, Reason::passes));
@@ -354,7 +358,7 @@ fn counting_6_4_full_rings_drop_as_handoff_full_both_ways_and_never_spin() {
 
 #[test]
 fn counting_6_4_what_a_port_refuses_is_tx_full_and_not_passed() {
-    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
     farm.queues(Side::Inside)[0].refuse(3);
     for n in 1..=10u16 {
         farm.arrive(Side::Outside, &query(n).frame());
@@ -368,7 +372,7 @@ fn counting_6_4_what_a_port_refuses_is_tx_full_and_not_passed() {
 
 #[test]
 fn counting_6_4_what_finds_nobody_behind_a_port_is_tx_down_and_neither_passed_nor_tx_full() {
-    let mut farm = Farm::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS]), 1, 8, Steering::Rss);
     farm.queues(Side::Inside)[0].set_down(true);
     farm.queues(Side::Inside)[0].refuse(3);
     for n in 1..=10u16 {
@@ -385,7 +389,7 @@ fn counting_6_4_what_finds_nobody_behind_a_port_is_tx_down_and_neither_passed_no
 #[test]
 fn transaction_5_0_an_acknowledged_change_is_what_every_later_packet_is_judged_by() {
     for workers in [1, 3] {
-        let mut farm = Farm::new(&Config::default(), &one(&[DNS]), workers, 64, Steering::Wrong);
+        let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS]), workers, 64, Steering::Wrong);
         for n in 1..=50u16 {
             farm.arrive(Side::Outside, &query(n).frame());
         }
@@ -410,7 +414,7 @@ fn transaction_5_0_an_acknowledged_change_is_what_every_later_packet_is_judged_b
 
 #[test]
 fn transaction_5_0_no_packet_is_lost_or_held_up_by_changes() {
-    let mut farm = Farm::new(&Config::default(), &one(&[DNS, OUT]), 2, 1024, Steering::Rss);
+    let mut farm = SimWorkers::new(&Config::default(), &one(&[DNS, OUT]), 2, 1024, Steering::Rss);
     for round in 0..50u16 {
         for n in 0..20 {
             farm.arrive(Side::Outside, &query(1 + round * 20 + n).frame());

@@ -4,7 +4,7 @@ use control::config::Config;
 use engine::Side::{Inside, Outside};
 use testkit::frame::*;
 use testkit::scenario::{Scenario, one, policy, rule, rule::*};
-use testkit::sim::{Farm, Steering};
+use testkit::sim::{SimWorkers, Steering};
 
 #[test]
 fn share_6_1_a_connection_that_opens_afresh_in_its_place_keeps_within_the_share_too() {
@@ -82,7 +82,7 @@ fn fragments_4_6_a_malformed_first_leads_nobodys_fragments_astray_between_worker
     for id in 1..30 {
         let datagram = udp("198.51.100.9:1000", "10.0.0.1:53").id(id).payload(vec![7; 200]);
         let pieces = datagram.fragments(100);
-        let mut farm = Farm::new(&config, &one(&[rule::DNS]), 4, 64, Steering::Rss);
+        let mut farm = SimWorkers::new(&config, &one(&[rule::DNS]), 4, 64, Steering::Rss);
         let malformed = datagram.clone().lie_length(3).fragments(100).remove(0);
         let verdicts = [&pieces[0], &malformed, &pieces[1]].map(|frame| {
             let id = farm.arrive(Outside, frame);
@@ -107,7 +107,7 @@ fn fragments_4_6_two_vpcs_datagrams_that_look_alike_keep_apart_between_workers()
             datagram.vlan(vlan).fragments(100)
         };
         let (one, other) = (pieces(100, 1000), pieces(101, 2001));
-        let mut farm = Farm::new(&config, &document, 4, 64, Steering::Rss);
+        let mut farm = SimWorkers::new(&config, &document, 4, 64, Steering::Rss);
         let verdicts = [&one[0], &other[0], &one[1], &other[1]].map(|frame| {
             let id = farm.arrive(Outside, frame);
             farm.drain();
@@ -154,7 +154,7 @@ fn fragments_4_6_come_together_between_workers_in_whatever_order() {
     for (workers, steering) in
         [(2, Steering::Rss), (2, Steering::Wrong), (3, Steering::RoundRobin), (4, Steering::RoundRobin)]
     {
-        let mut farm = Farm::new(&Config::default(), &rules, workers, 256, steering);
+        let mut farm = SimWorkers::new(&Config::default(), &rules, workers, 256, steering);
         let (mut sent, mut last) = (0, Vec::new());
         for n in 0..200u16 {
             let (from, to) =
@@ -183,7 +183,8 @@ fn fragments_4_6_come_together_between_workers_in_whatever_order() {
         farm.drain();
         assert!(last.iter().all(|id| farm.verdict(*id) == "fragment-no-first"));
         assert_eq!(farm.alive().load(std::sync::atomic::Ordering::Relaxed), 0);
-        let counted: u64 = farm.cells().iter().map(|cells| cells.total(4, engine::Reason::Fragment)).sum();
+        let counted: u64 =
+            farm.counters().iter().map(|counters| counters.total(4, engine::Reason::Fragment)).sum();
         assert_eq!(counted, 200 * 4, "each once");
     }
 }
@@ -191,7 +192,7 @@ fn fragments_4_6_come_together_between_workers_in_whatever_order() {
 #[test]
 fn fragments_4_6_held_when_a_worker_ends_are_dropped_and_counted() {
     let rules = policy(&[("web", &[DNS, OUT])], &[("a", "10.0.0.1", &["web"])]);
-    let mut farm = Farm::new(&Config::default(), &rules, 2, 256, Steering::RoundRobin);
+    let mut farm = SimWorkers::new(&Config::default(), &rules, 2, 256, Steering::RoundRobin);
     for n in 0..100u16 {
         let datagram =
             udp(("198.51.100.9", 5000 + n), ("10.0.0.1", 53)).id(u32::from(n)).payload(vec![1; 400]);
@@ -206,6 +207,7 @@ fn fragments_4_6_held_when_a_worker_ends_are_dropped_and_counted() {
         }
     }
     assert_eq!(farm.alive().load(std::sync::atomic::Ordering::Relaxed), 0);
-    let counted: u64 = farm.cells().iter().map(|cells| cells.total(4, engine::Reason::FragmentNoFirst)).sum();
+    let counted: u64 =
+        farm.counters().iter().map(|counters| counters.total(4, engine::Reason::FragmentNoFirst)).sum();
     assert_eq!(counted, 100);
 }

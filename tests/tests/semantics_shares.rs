@@ -5,7 +5,7 @@ use engine::Side::{Inside, Outside};
 use engine::{Reason, Side};
 use testkit::frame::*;
 use testkit::scenario::{Scenario, policy, rule::*};
-use testkit::sim::{Farm, Steering};
+use testkit::sim::{SimWorkers, Steering};
 
 const A: &str = "10.0.0.1:53";
 const B: &str = "10.0.0.2:53";
@@ -263,10 +263,10 @@ fn share_6_1_who_came_to_a_full_table_above_its_part_is_remembered() {
 fn share_6_1_is_of_all_workers_tables_together() {
     for capacity in [64, 1000, 100_000] {
         let config: Config = parse_config(&settings(capacity, 0.5), "config").unwrap();
-        let mut farm = Farm::new(&config, &two_nics(), 2, 4096, Steering::Wrong);
+        let mut farm = SimWorkers::new(&config, &two_nics(), 2, 4096, Steering::Wrong);
         let mut flood = 0..;
         // A burst of new ones, then their answers.
-        let mut more = |farm: &mut Farm, count: usize| {
+        let mut more = |farm: &mut SimWorkers, count: usize| {
             let some: Vec<u32> = flood.by_ref().take(count).collect();
             for n in &some {
                 farm.arrive(Outside, &query(*n, A).frame());
@@ -278,9 +278,10 @@ fn share_6_1_is_of_all_workers_tables_together() {
             farm.drain();
         };
         (0..capacity / 100 * 2 + 4).for_each(|_| more(&mut farm, 100));
-        let opened = |farm: &Farm, reason| -> u64 {
+        let opened = |farm: &SimWorkers, reason| -> u64 {
             let nic = farm.committer.nic_slot(&control::model::Key::in_default("b")).unwrap();
-            let of = |direction| farm.cells().iter().map(move |cells| cells.get(nic, direction, reason));
+            let of =
+                |direction| farm.counters().iter().map(move |counters| counters.get(nic, direction, reason));
             of(engine::Direction::Inbound).chain(of(engine::Direction::Outbound)).sum()
         };
         // As many at a time as its share surely has room for with each worker.

@@ -8,7 +8,7 @@ use control::document::{Limits, parse_policy};
 use control::model::{Key, Policy, Rule, SecurityGroup};
 use engine::Side;
 use testkit::frame::*;
-use testkit::oracle::{Oracle, Sight, Verdict};
+use testkit::oracle::{FrameView, Oracle, Verdict};
 use testkit::scenario::{Scenario, one, policy, rule::*};
 use testkit::traffic::{Event, Traffic};
 
@@ -95,7 +95,7 @@ fn staged_3_9_what_agrees_is_counted_and_what_differs_apart() {
     }
     // The second one to 53 is of the connection.
     assert_eq!(s.staged("web", 0), [4, 3, 0, 0]);
-    assert_eq!(s.firewall().cells().rules.opened(engine::RuleId(1)), 1);
+    assert_eq!(s.firewall().counters().rules.opened(engine::RuleId(1)), 1);
 }
 
 #[test]
@@ -280,8 +280,17 @@ fn rule_of<'p>(policy: &'p Policy, name: &str) -> &'p Rule {
     &policy.security_groups[&Key::parse(group).unwrap()].rules[at.parse::<usize>().unwrap()]
 }
 
-fn sight<'f>(frame: &'f [u8], side: Side, len: usize, time_ns: u64) -> Sight<'f> {
-    Sight { worker: 0, time_ns, side, frame, original_len: len, refusal: None, holds: None, in_vain: false }
+fn sight<'f>(frame: &'f [u8], side: Side, len: usize, time_ns: u64) -> FrameView<'f> {
+    FrameView {
+        worker: 0,
+        time_ns,
+        side,
+        frame,
+        original_len: len,
+        refusal: None,
+        holds: None,
+        in_vain: false,
+    }
 }
 
 /// Random policies with staged rules under random traffic, by the oracle (which the engine is held to elsewhere): verdicts are those of

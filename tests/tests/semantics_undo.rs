@@ -148,15 +148,15 @@ fn a_deleted_nic_comes_back_with_its_connections_of_both_directions() {
     let mut s = Scenario::new(&policy(&[SSH, OUT], &[A, B]));
     connect(&mut s, C, S);
     assert_eq!(s.inside(udp("10.0.0.1:5000", "198.51.100.9:53")), "new by web#1");
-    assert_eq!((s.live_inbound("a"), s.population("a")), (1, 2));
+    assert_eq!((s.live_inbound("a"), s.connection_counts("a")), (1, 2));
     s.apply(&policy(&[SSH, OUT], &[B]));
     assert_eq!(data(&mut s, C, S), "unknown-destination");
     assert_eq!(s.connections(), [""; 0]);
     s.rollback(1);
     assert_eq!(s.outside(udp("198.51.100.9:53", "10.0.0.1:5000")), "established");
-    assert_eq!((s.live_inbound("a"), s.population("a")), (1, 2));
+    assert_eq!((s.live_inbound("a"), s.connection_counts("a")), (1, 2));
     assert_eq!(data(&mut s, C, S), "established");
-    assert_eq!((s.live_inbound("a"), s.population("a")), (1, 2));
+    assert_eq!((s.live_inbound("a"), s.connection_counts("a")), (1, 2));
 }
 
 #[test]
@@ -218,12 +218,12 @@ fn live_connections_are_counted_anew() {
     }
     assert_eq!(s.live_inbound("a"), 10);
     s.apply(&one(&[SSH, WEB, OUT]));
-    assert_eq!((s.live_inbound("a"), s.population("a")), (0, 10));
+    assert_eq!((s.live_inbound("a"), s.connection_counts("a")), (0, 10));
     connect(&mut s, C, "10.0.0.1:80");
     connect(&mut s, C, S);
     assert_eq!(s.live_inbound("a"), 2);
     s.rollback(1);
-    assert_eq!((s.live_inbound("a"), s.population("a")), (11, 12));
+    assert_eq!((s.live_inbound("a"), s.connection_counts("a")), (11, 12));
     assert_eq!(data(&mut s, "198.51.100.9:41003", S), "established");
     assert_eq!(s.live_inbound("a"), 11);
     assert_eq!(s.outside(tcp("198.51.100.9:41003", S).rst().seq(1001)), "established");

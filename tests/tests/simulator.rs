@@ -3,7 +3,7 @@
 //! `SIM_SEEDS=100000 SIM_FIRST=7 SIM_THREADS=2` runs other seeds than CI does (`scripts/simulate` does so); `SIM_SEED=17` runs one
 //! alone. A failing seed prints itself, what of it matters, and what happens in that; `SIM_TAIL=500` prints more of it.
 
-use testkit::simulator::{Figures, simulate, simulate_all};
+use testkit::simulator::{Coverage, simulate, simulate_all};
 
 /// What must have been reached when so many seeds have run: what is never met is not compared.
 const ENOUGH_SEEDS: u64 = 500;
@@ -32,7 +32,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-fn everything_was_reached(figures: &Figures) {
+fn everything_was_reached(figures: &Coverage) {
     let reasons = engine::Reason::ALL.iter().map(|reason| reason.name());
     for what in REACHED.iter().copied().chain(reasons) {
         assert!(figures.get(what) > 0, "nothing was counted as {what}");

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use control::config::Config;
 use crossbeam::channel::bounded;
 use engine::trace::{
-    Counts, DecisionsRead, Filter, InterestRead, Record, Recorder, Watch, decisions, interest,
+    DecisionReader, Filter, Record, Recorder, RingCounts, Watch, WatchReader, decisions, watch_set,
 };
-use engine::worker::{Question, Task};
+use engine::worker::{RequestKind, WorkerRequest};
 use engine::{Generation, Reason, Side};
 use testkit::frame::*;
-use testkit::sim::{Farm, Steering};
+use testkit::sim::{SimWorkers, Steering};
 
 const POLICY: &str = r#"
 vpcs: [{name: prod, segment: {untagged: true}}]
@@ -25,17 +25,17 @@ nics:
   - {name: b, vpc: prod, addresses: [10.0.0.2], security_groups: [web]}
 "#;
 
-fn farm() -> Farm {
-    Farm::new(&Config::default(), POLICY, 1, 64, Steering::RoundRobin)
+fn farm() -> SimWorkers {
+    SimWorkers::new(&Config::default(), POLICY, 1, 64, Steering::RoundRobin)
 }
 
-fn decided(farm: &mut Farm, per_second: u32) -> DecisionsRead {
+fn decided(farm: &mut SimWorkers, per_second: u32) -> DecisionReader {
     let (told, read) = decisions(256, per_second);
-    farm.workers()[0].record_by(Recorder::new(Some(told)));
+    farm.workers()[0].set_recorder(Recorder::new(Some(told)));
     read
 }
 
-fn taken(read: &mut DecisionsRead) -> Vec<Record> {
+fn taken(read: &mut DecisionReader) -> Vec<Record> {
     let mut records = Vec::new();
     read.records.take(usize::MAX, |record| records.push(record));
     records
@@ -46,21 +46,30 @@ fn syn(from: u16, to: &str) -> Vec<u8> {
 }
 
 /// Asks the worker to tell what these filters want from now on; what it told before goes back.
-fn watch(farm: &mut Farm, filters: Vec<Filter>) -> (InterestRead, bool) {
+fn watch(farm: &mut SimWorkers, filters: Vec<Filter>) -> (WatchReader, bool) {
     let watches = filters.into_iter().map(|filter| Watch { filter, one_in: 1, captures: false });
-    let (asked, read) = interest(watches.collect(), 0, 256, 0);
+    let (asked, read) = watch_set(watches.collect(), 0, 256, 0);
     (read, ask(farm, Some(asked)))
 }
 
-/// True if there was an interest before.
-fn ask(farm: &mut Farm, interest: Option<Box<engine::trace::Interest>>) -> bool {
+/// True if there was a watch set before.
+fn ask(farm: &mut SimWorkers, watch_set: Option<Box<engine::trace::WatchSet>>) -> bool {
     let (answer, answered) = bounded(1);
-    farm.ask(0, Question { task: Task::Watch, from: 0, connections: Vec::new(), interest, answer });
+    farm.ask(
+        0,
+        WorkerRequest {
+            kind: RequestKind::Watch,
+            from: 0,
+            connections: Vec::new(),
+            watch_set: watch_set,
+            reply: answer,
+        },
+    );
     farm.poll();
-    answered.try_recv().unwrap().interest.is_some()
+    answered.try_recv().unwrap().watch_set.is_some()
 }
 
-fn ports(read: &mut InterestRead) -> Vec<(u16, u16)> {
+fn ports(read: &mut WatchReader) -> Vec<(u16, u16)> {
     let mut ports = Vec::new();
     read.records.take(usize::MAX, |record| ports.push((record.dport, record.wanted)));
     ports
@@ -69,7 +78,7 @@ fn ports(read: &mut InterestRead) -> Vec<(u16, u16)> {
 #[test]
 fn filters_are_pushed_down_between_two_bursts_and_taken_back() {
     let mut farm = farm();
-    let arrive = |farm: &mut Farm| {
+    let arrive = |farm: &mut SimWorkers| {
         for port in [22, 23, 22] {
             farm.arrive(Side::Outside, &syn(1000, &format!("10.0.0.1:{port}")));
         }
@@ -91,7 +100,7 @@ fn filters_are_pushed_down_between_two_bursts_and_taken_back() {
     assert!(ask(&mut farm, None));
     arrive(&mut farm);
     assert!(ports(&mut second).is_empty());
-    let told = |counts: &Arc<[Counts]>| counts.iter().map(Counts::told).collect::<Vec<_>>();
+    let told = |counts: &Arc<[RingCounts]>| counts.iter().map(RingCounts::told).collect::<Vec<_>>();
     assert_eq!((told(&first.counts), told(&second.counts)), (vec![2], vec![1, 1, 1]));
 }
 

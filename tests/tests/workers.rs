@@ -8,14 +8,14 @@ use control::compile::shard_config;
 use control::config::Config;
 use control::document::{Limits, parse_policy};
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::worker::{Wire, Worker, mesh, ring_for};
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::worker::{Wire, Worker, mesh, ring_size};
 use engine::{Reason, Side};
 use testkit::frame::*;
 use testkit::hostile;
 use testkit::rng::Rng;
-use testkit::sim::{Farm, SimFrame, SimQueue, Steering, Verdicts};
+use testkit::sim::{SimFrame, SimQueue, SimWorkers, Steering, Verdicts};
 
 const POLICY: &str = r#"
 vpcs: [{name: prod, segment: {untagged: true}}]
@@ -99,7 +99,7 @@ fn interleave(conversations: Vec<Frames>) -> Frames {
 
 /// Verdicts of all frames, one poll of everybody after every `step` frames.
 fn verdicts(workers: u32, steering: Steering, step: usize) -> Vec<String> {
-    let mut farm = Farm::new(&config(4000), POLICY, workers, 4096, steering);
+    let mut farm = SimWorkers::new(&config(4000), POLICY, workers, 4096, steering);
     for (n, (side, bytes)) in traffic().into_iter().enumerate() {
         farm.arrive(side, &bytes);
         if n % step == 0 {
@@ -138,13 +138,13 @@ fn frames_on_the_wrong_queue_get_the_same_verdicts() {
 
 #[test]
 fn a_full_ring_drops_with_a_reason_and_never_spins() {
-    let mut farm = Farm::new(&config(1000), POLICY, 2, 8, Steering::Wrong);
+    let mut farm = SimWorkers::new(&config(1000), POLICY, 2, 8, Steering::Wrong);
     for n in 0..200u16 {
         farm.arrive(Side::Outside, &udp(("203.0.113.9", 1000 + n), "10.0.0.1:53").frame());
     }
     farm.drain();
-    let full: u64 = farm.cells().iter().map(|cells| cells.total(1, Reason::HandoffFull)).sum();
-    let new: u64 = farm.cells().iter().map(|cells| cells.total(10, Reason::New)).sum();
+    let full: u64 = farm.counters().iter().map(|counters| counters.total(1, Reason::HandoffFull)).sum();
+    let new: u64 = farm.counters().iter().map(|counters| counters.total(10, Reason::New)).sum();
     assert!(full > 0);
     assert_eq!(full + new, 200);
     assert_eq!(farm.left(Side::Inside).len() as u64, new);
@@ -153,21 +153,21 @@ fn a_full_ring_drops_with_a_reason_and_never_spins() {
 
 #[test]
 fn what_a_port_refuses_is_counted_as_tx_full_and_not_as_passed() {
-    let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+    let mut farm = SimWorkers::new(&config(1000), POLICY, 1, 8, Steering::Rss);
     farm.queues(Side::Inside)[0].refuse(3);
     for n in 0..10u16 {
         farm.arrive(Side::Outside, &udp(("203.0.113.9", 1000 + n), "10.0.0.1:53").frame());
     }
     farm.drain();
-    let cells = &farm.cells()[0];
-    assert_eq!((cells.total(10, Reason::New), cells.total(10, Reason::TxFull)), (7, 3));
+    let counters = &farm.counters()[0];
+    assert_eq!((counters.total(10, Reason::New), counters.total(10, Reason::TxFull)), (7, 3));
     let left: Vec<usize> = farm.left(Side::Inside).iter().map(|frame| frame.id).collect();
     assert_eq!(left, [0, 1, 2, 3, 4, 5, 6]);
     assert_eq!(farm.alive().load(Ordering::Relaxed), 0);
 }
 
 /// More frames than two bursts a side, none of which has a connection.
-fn rush(farm: &mut Farm, sides: &[Side]) {
+fn rush(farm: &mut SimWorkers, sides: &[Side]) {
     for n in 0..300u16 {
         for side in sides {
             let frame = match side {
@@ -182,15 +182,15 @@ fn rush(farm: &mut Farm, sides: &[Side]) {
 #[test]
 fn what_was_received_ahead_of_the_next_turn_is_judged_and_sent_before_the_end() {
     for workers in [1, 2] {
-        let mut farm = Farm::new(&config(1000), POLICY, workers, 1024, Steering::Wrong);
+        let mut farm = SimWorkers::new(&config(1000), POLICY, workers, 1024, Steering::Wrong);
         rush(&mut farm, &[Side::Outside, Side::Inside]);
         let mut turns = 0;
-        while farm.workers().iter().all(|worker| worker.held() == 0) {
+        while farm.workers().iter().all(|worker| worker.frames_in_hand() == 0) {
             assert!(farm.poll() > 0, "a burst is held only by who has more to do");
             turns += 1;
         }
         let waiting =
-            |farm: &Farm, side| farm.queues(side).iter().map(|queue| queue.waiting()).sum::<usize>();
+            |farm: &SimWorkers, side| farm.queues(side).iter().map(|queue| queue.waiting()).sum::<usize>();
         let taken = farm.arrived() - waiting(&farm, Side::Outside) - waiting(&farm, Side::Inside);
         assert_eq!(turns, 1);
         assert!(farm.verdicts.0.iter().flatten().count() < taken);
@@ -200,7 +200,7 @@ fn what_was_received_ahead_of_the_next_turn_is_judged_and_sent_before_the_end() 
             farm.workers().iter_mut().for_each(|worker| _ = worker.drain(2_000_000_000, &mut verdicts));
             farm.verdicts = verdicts;
         }
-        assert!(farm.workers().iter().all(|worker| worker.held() == 0));
+        assert!(farm.workers().iter().all(|worker| worker.frames_in_hand() == 0));
         assert_eq!(farm.verdicts.0.iter().flatten().count(), taken, "{workers} workers");
         assert_eq!(farm.left(Side::Outside).len() + farm.left(Side::Inside).len(), taken);
     }
@@ -213,7 +213,7 @@ fn ports_take_turns_and_a_busy_one_does_not_wait_for_an_idle_one() {
         (&[Side::Inside], [0, 128]),
         (&[Side::Outside, Side::Inside], [64, 64]),
     ] {
-        let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+        let mut farm = SimWorkers::new(&config(1000), POLICY, 1, 8, Steering::Rss);
         rush(&mut farm, sides);
         for _ in 0..2 {
             assert_eq!(farm.poll(), 128);
@@ -225,14 +225,14 @@ fn ports_take_turns_and_a_busy_one_does_not_wait_for_an_idle_one() {
         }
         farm.drain();
         assert_eq!(farm.poll(), 0);
-        assert_eq!(farm.workers()[0].held(), 0, "nobody holds frames while it finds none");
+        assert_eq!(farm.workers()[0].frames_in_hand(), 0, "nobody holds frames while it finds none");
         assert_eq!(farm.verdicts.0.iter().flatten().count(), farm.arrived());
     }
 }
 
 #[test]
 fn a_turn_takes_a_burst_a_port_though_nobody_hands_anything_over() {
-    let mut farm = Farm::new(&config(1000), POLICY, 2, 8, Steering::Rss);
+    let mut farm = SimWorkers::new(&config(1000), POLICY, 2, 8, Steering::Rss);
     rush(&mut farm, &[Side::Outside]);
     assert!((1..=2 * 128).contains(&farm.poll()), "{} frames wait", farm.arrived());
     farm.drain();
@@ -246,13 +246,13 @@ fn an_idle_worker_loses_nothing_of_what_another_hands_over_from_all_of_many_port
     let parsed = parse_policy(POLICY, "policy", &Limits::default()).unwrap();
     let snapshot = committer.commit(parsed.policy, 0).unwrap().unwrap().snapshot;
     let (_publisher, readers) = rcu::domain(snapshot, 2);
-    let (population, alive) = (Arc::new(Population::new()), Arc::default());
+    let (connection_counts, alive) = (Arc::new(ConnectionCounts::new()), Arc::default());
     let (mut workers, mut ports, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-    for ((me, reader), rings) in (0..2).zip(readers).zip(mesh(2, ring_for(WIRES))) {
+    for ((me, reader), rings) in (0..2).zip(readers).zip(mesh(2, ring_size(WIRES))) {
         let shard = shard_config(&config(10_000), me, 2);
         let firewall = FirewallConfig { shard, secret: Secret::new([3, 5]), grace_end_ns: 0 };
-        let cells = Arc::new(Cells::new());
-        let firewall = Firewall::new(&firewall, cells.clone(), population.clone());
+        let counters = Arc::new(EngineCounters::new());
+        let firewall = Firewall::new(&firewall, counters.clone(), connection_counts.clone());
         let queues: Vec<[SimQueue; 2]> = (0..WIRES).map(|_| Default::default()).collect();
         let wire =
             |[inside, outside]: &[SimQueue; 2]| Wire { inside: inside.clone(), outside: outside.clone() };
@@ -260,7 +260,7 @@ fn an_idle_worker_loses_nothing_of_what_another_hands_over_from_all_of_many_port
         let (_, questions) = crossbeam::channel::bounded(1);
         workers.push(Worker::new(me, firewall, reader, wires, rings, questions));
         ports.push(queues);
-        counts.push(cells);
+        counts.push(counters);
     }
     // Of both sides' frames the other worker owns every one: there is one flow, and it is not the first one's.
     let outside = udp("203.0.113.9:1000", "10.0.0.1:53").payload([0; 20]).frame();
@@ -287,7 +287,7 @@ fn an_idle_worker_loses_nothing_of_what_another_hands_over_from_all_of_many_port
         workers[owner].poll(2 + turn, &mut verdicts);
     }
     (0..4).for_each(|_| workers.iter_mut().for_each(|worker| _ = worker.poll(100, &mut verdicts)));
-    let full: u64 = counts.iter().map(|cells| cells.total(1, Reason::HandoffFull)).sum();
+    let full: u64 = counts.iter().map(|counters| counters.total(1, Reason::HandoffFull)).sum();
     assert_eq!(full, 0);
     assert_eq!(verdicts.0.iter().flatten().count(), id, "all are judged");
     let (received, over, taken) =
@@ -298,7 +298,7 @@ fn an_idle_worker_loses_nothing_of_what_another_hands_over_from_all_of_many_port
 #[test]
 fn headers_across_segments_are_read_and_the_frame_leaves_as_it_came() {
     for size in [1, 7, 14, 20, 33, 40] {
-        let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+        let mut farm = SimWorkers::new(&config(1000), POLICY, 1, 8, Steering::Rss);
         let bytes = udp("203.0.113.9:1000", "10.0.0.1:53").payload(vec![9; 300]).frame();
         let frame = SimFrame::new(0, bytes.clone(), farm.alive()).segmented(size);
         let id = farm.arrive_as(Side::Outside, frame);
@@ -311,7 +311,7 @@ fn headers_across_segments_are_read_and_the_frame_leaves_as_it_came() {
 #[test]
 fn a_tag_beside_the_data_counts_and_is_back_in_its_place_when_the_frame_leaves() {
     let policy = POLICY.replace("untagged: true", "vlan: 100");
-    let mut farm = Farm::new(&config(1000), &policy, 2, 8, Steering::Wrong);
+    let mut farm = SimWorkers::new(&config(1000), &policy, 2, 8, Steering::Wrong);
     let bytes = udp("203.0.113.9:1000", "10.0.0.1:53").vlan(100).frame();
     let frame = SimFrame::new(0, bytes.clone(), farm.alive()).tag_stripped();
     let id = farm.arrive_as(Side::Outside, frame);
@@ -335,7 +335,7 @@ fn the_frames_of_one_connection_in_one_burst_get_the_verdicts_of_one_at_a_time()
     permute(&mut (0..frames.len()).collect::<Vec<_>>(), 0, &mut orders);
     for order in orders {
         let run = |burst: usize| {
-            let mut farm = Farm::new(&config(1000), POLICY, 1, 8, Steering::Rss);
+            let mut farm = SimWorkers::new(&config(1000), POLICY, 1, 8, Steering::Rss);
             farm.queues(Side::Outside)[0].at_most(burst);
             for &n in &order {
                 farm.arrive(Side::Outside, &frames[n]);

@@ -13,12 +13,12 @@ use crate::compile::Compiler;
 use crate::config::Config;
 use crate::delta::Delta;
 use crate::diff::diff_of;
-use crate::draft::{Change, Drafter};
+use crate::incremental::{Change, IncrementalCompiler};
 use crate::index::Index;
-use crate::kept::State;
 use crate::model::{Key, Nic, Policy};
+use crate::persisted::PersistedState;
 use crate::plan::{Plan, plan, same_nic};
-use crate::registry::{Exhausted, Places, Registry};
+use crate::registry::{OutOfSlots, Registry, SlotCount};
 
 /// Generations that a rollback reaches.
 pub const KEPT_GENERATIONS: usize = 1024;
@@ -34,7 +34,7 @@ pub struct Committer {
     generation: Generation,
     last_ending: Generation,
     compiler: Compiler,
-    drafter: Drafter,
+    incremental: IncrementalCompiler,
     registry: Registry,
     /// What the last commits replaced, the newest last, each with its weight.
     deltas: VecDeque<(Arc<Delta>, usize)>,
@@ -68,7 +68,7 @@ pub enum NoRollback {
     /// The generation is not there.
     NoSuchGeneration(NoSuchGeneration),
     /// There is no place for what it would bring back.
-    Exhausted(Exhausted),
+    Exhausted(OutOfSlots),
 }
 
 impl From<NoSuchGeneration> for NoRollback {
@@ -77,8 +77,8 @@ impl From<NoSuchGeneration> for NoRollback {
     }
 }
 
-impl From<Exhausted> for NoRollback {
-    fn from(error: Exhausted) -> Self {
+impl From<OutOfSlots> for NoRollback {
+    fn from(error: OutOfSlots) -> Self {
         NoRollback::Exhausted(error)
     }
 }
@@ -107,7 +107,7 @@ pub struct Prepared {
     /// The oldest generation that can be gone back to after it.
     pub oldest: Generation,
     /// The places that it takes, which were free.
-    wanted: Places,
+    wanted: SlotCount,
     weight: usize,
 }
 
@@ -136,7 +136,7 @@ impl Committer {
     pub fn keyed(config: Config, key: AddressKey) -> Committer {
         Committer {
             registry: Registry::new(config.timeouts.longest().as_nanos() as u64),
-            drafter: Drafter::new(&config, key),
+            incremental: IncrementalCompiler::new(&config, key),
             config,
             policy: Policy::default(),
             index: Index::default(),
@@ -152,15 +152,15 @@ impl Committer {
     pub fn restored(
         config: Config,
         key: AddressKey,
-        state: State,
+        state: PersistedState,
     ) -> Result<(Committer, Box<Snapshot>), String> {
         let policy = state.policy();
         let mut committer = Committer::keyed(config, key);
         let longest_ns = committer.config.timeouts.longest().as_nanos() as u64;
         (committer.generation, committer.last_ending) =
             (Generation(state.generation), Generation(state.last_ending));
-        committer.registry = Registry::read(state.registry, longest_ns)?;
-        committer.compiler = Compiler::read(state.compiler)?;
+        committer.registry = Registry::from_persisted(state.registry, longest_ns)?;
+        committer.compiler = Compiler::from_persisted(state.compiler)?;
         let is_held = |(key, nic): (&Key, &Arc<Nic>)| {
             let addresses: BTreeSet<_> = nic.all_addresses().collect();
             committer.registry.nic(key).is_some_and(|held| held.addresses.keys().copied().eq(addresses))
@@ -177,7 +177,7 @@ impl Committer {
             generation: committer.generation,
             last_ending: committer.last_ending,
         };
-        let snapshot = committer.drafter.draw_all(&change, &mut committer.compiler, &committer.registry);
+        let snapshot = committer.incremental.build_all(&change, &mut committer.compiler, &committer.registry);
         Ok((committer, Box::new(snapshot)))
     }
 
@@ -193,7 +193,7 @@ impl Committer {
         policy: Policy,
         generation: Generation,
         deltas: impl IntoIterator<Item = Arc<Delta>>,
-    ) -> Result<Box<Snapshot>, Exhausted> {
+    ) -> Result<Box<Snapshot>, OutOfSlots> {
         let prepared = self.prepare(policy)?;
         self.generation.0 = generation.0.saturating_sub(1);
         let commit = self.carry_out(prepared, 0);
@@ -234,7 +234,7 @@ impl Committer {
         plan: Plan,
         delta: Arc<Delta>,
         back_to: Option<Generation>,
-        wanted: Places,
+        wanted: SlotCount,
     ) -> Prepared {
         let weight = delta.weight();
         let kept = self.deltas.len() + 1 - self.surplus(weight);
@@ -274,7 +274,7 @@ impl Committer {
 
     /// The snapshot of the empty policy, for workers to start with.
     pub fn initial(&self) -> Snapshot {
-        Drafter::new(&self.config, self.drafter.key()).initial()
+        IncrementalCompiler::new(&self.config, self.incremental.key()).initial()
     }
 
     /// What applying `new` would do.
@@ -297,7 +297,7 @@ impl Committer {
     }
 
     /// Works a change out, and refuses what there are no places for: nothing is touched yet, and nothing can be refused later.
-    pub fn prepare(&self, mut new: Policy) -> Result<Prepared, Exhausted> {
+    pub fn prepare(&self, mut new: Policy) -> Result<Prepared, OutOfSlots> {
         new.share_with(&self.policy);
         let delta = Arc::new(Delta::between(&self.policy, &new));
         let plan = self.plan_of(&new, &delta);
@@ -325,11 +325,11 @@ impl Committer {
         nics: impl Iterator<Item = (&'p Key, &'p Arc<Nic>)>,
         plan: &Plan,
         back_to: Option<Generation>,
-    ) -> Places {
-        nics.fold(Places::default(), |all, (key, nic)| {
+    ) -> SlotCount {
+        nics.fold(SlotCount::default(), |all, (key, nic)| {
             let is_new = plan.ended.contains(key);
-            let one = self.registry.wanted_by(key, nic.all_addresses(), back_to, is_new);
-            Places { nics: all.nics + one.nics, addresses: all.addresses + one.addresses }
+            let one = self.registry.slots_needed(key, nic.all_addresses(), back_to, is_new);
+            SlotCount { nics: all.nics + one.nics, addresses: all.addresses + one.addresses }
         })
     }
 
@@ -364,14 +364,14 @@ impl Committer {
             generation: self.generation,
             last_ending: self.last_ending,
         };
-        let snapshot = Box::new(self.drafter.update(&change, &mut self.compiler, &mut self.registry));
+        let snapshot = Box::new(self.incremental.update(&change, &mut self.compiler, &mut self.registry));
         self.keep(delta, weight);
         Commit { snapshot, plan }
     }
 
     /// Makes `new` the present policy. `now_ns` is any clock that the appliance's timeouts run by. `None` if nothing
     /// changes.
-    pub fn commit(&mut self, new: Policy, now_ns: u64) -> Result<Option<Commit>, Exhausted> {
+    pub fn commit(&mut self, new: Policy, now_ns: u64) -> Result<Option<Commit>, OutOfSlots> {
         self.recycle(now_ns);
         let prepared = self.prepare(new)?;
         if prepared.plan.diff.is_empty() {
@@ -388,7 +388,7 @@ impl Committer {
     /// The policy of a generation.
     pub fn policy_at(&self, asked: Generation) -> Result<Policy, NoSuchGeneration> {
         let mut policy = self.policy.clone();
-        self.deltas_since(asked)?.for_each(|delta| delta.take_back(&mut policy));
+        self.deltas_since(asked)?.for_each(|delta| delta.revert(&mut policy));
         Ok(policy)
     }
 
@@ -408,7 +408,7 @@ impl Committer {
     /// again.
     fn plan_rollback(&self, to: Generation) -> Result<(Policy, Plan, Delta), NoSuchGeneration> {
         let then = self.policy_at(to)?;
-        let delta = Delta::back_over(self.deltas_since(to)?, &self.policy, &then);
+        let delta = Delta::composed(self.deltas_since(to)?, &self.policy, &then);
         let [ended, rejudged] = self.touched_by_rollback(to, &then, &self.others_since(to, &delta));
         let plan = Plan { diff: diff_of(&delta, &then), ended, rejudged, ..Plan::default() };
         debug_assert!(
@@ -435,7 +435,7 @@ impl Committer {
         let is_other = |key: &Key| {
             let Some(now) = self.policy.nics.get(key) else { return false };
             let moved = then.nics.get(key).is_none_or(|then| !same_nic(now, then));
-            moved || self.registry.can_bring_back(key, to)
+            moved || self.registry.can_restore_nic(key, to)
         };
         let is_touched = |key: &Key| {
             then.nics.contains_key(key) && self.registry.nic(key).is_none_or(|nic| nic.touched_since(to))
@@ -482,7 +482,7 @@ impl Committer {
                 }
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
-            let moved = self.registry.readdress(key, &addresses, None, (generation, now_ns));
+            let moved = self.registry.set_addresses(key, &addresses, None, (generation, now_ns));
             if moved && let Some(identity) = self.registry.nic_mut(key) {
                 identity.touch(generation);
             }
@@ -502,20 +502,20 @@ impl Committer {
     ) {
         let generation = self.generation;
         for key in &plan.ended {
-            if !self.registry.can_bring_back(key, to) {
+            if !self.registry.can_restore_nic(key, to) {
                 self.registry.delete(key, generation, now_ns);
             }
         }
         let others = self.others_since(to, delta);
         for (key, nic) in others.iter().filter_map(|key| then.nics.get_key_value(key)) {
-            if !self.registry.bring_back(key, to, generation, now_ns) && self.registry.nic(key).is_none() {
+            if !self.registry.restore_nic(key, to, generation, now_ns) && self.registry.nic(key).is_none() {
                 self.registry.create(key, generation);
             }
             if plan.rejudged.contains(key) {
                 self.registry.roll_back(key, to, generation, now_ns);
             }
             let addresses: Vec<_> = nic.all_addresses().collect();
-            self.registry.readdress(key, &addresses, Some(to), (generation, now_ns));
+            self.registry.set_addresses(key, &addresses, Some(to), (generation, now_ns));
         }
         self.registry.roll_back_ended(to, generation, now_ns);
     }

@@ -1,6 +1,6 @@
 //! From the model to what the engine runs: groups and rules get numbers, rules get ranges, lists of groups get policies.
 
-mod kept;
+mod persisted;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
@@ -17,7 +17,7 @@ use crate::model::{
     Action, AddressGroup, Direction, Identity, Key, Meaning, Mode, Policy, Prefix, Remote, Rule,
 };
 
-pub use kept::Written;
+pub use persisted::PersistedNumbers;
 
 /// First and last address of a prefix, and whether it is IPv6.
 pub fn range_of(prefix: &Prefix) -> (u128, u128, bool) {
@@ -116,7 +116,7 @@ pub struct Compiler {
     /// The ranges of address groups that rules have, each with the group as it was then.
     ranges: HashMap<Key, (Arc<AddressGroup>, Ranges)>,
     /// Parts of policies that many have.
-    pool: classify::Pool,
+    pool: classify::InternPool,
 }
 
 /// First and last addresses, and whether they are of IPv6.

@@ -118,7 +118,7 @@ pub enum TcpPickup {
 
 /// Where connections outlive the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
+pub enum Persistence {
     /// Nowhere.
     #[default]
     Off,
@@ -143,8 +143,8 @@ pub struct Conntrack {
     pub pickup_grace: Duration,
     /// Whether packets and bytes of each connection are counted, also where no flow log wants them.
     pub count: bool,
-    /// See [`Keep`].
-    pub keep: Keep,
+    /// See [`Persistence`].
+    pub keep: Persistence,
 }
 
 impl Default for Conntrack {
@@ -156,7 +156,7 @@ impl Default for Conntrack {
             tcp_pickup: TcpPickup::Strict,
             pickup_grace: Duration::ZERO,
             count: false,
-            keep: Keep::Off,
+            keep: Persistence::Off,
         }
     }
 }

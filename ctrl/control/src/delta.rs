@@ -54,7 +54,7 @@ impl Delta {
     }
 
     /// What turning `old` into `new` replaces, where `old` came of `new` by the commits that replaced these.
-    pub fn back_over<'d>(
+    pub fn composed<'d>(
         commits: impl Iterator<Item = &'d Delta> + Clone,
         old: &Policy,
         new: &Policy,
@@ -110,7 +110,7 @@ impl Delta {
     }
 
     /// Turns the policy after the commit into the one before it.
-    pub fn take_back(&self, policy: &mut Policy) {
+    pub fn revert(&self, policy: &mut Policy) {
         restore(&mut policy.vpcs, &self.vpcs);
         restore(&mut policy.address_groups, &self.address_groups);
         restore(&mut policy.security_groups, &self.security_groups);
@@ -140,7 +140,7 @@ security_groups: [{{ name: a }}]
 nics: [{{ name: x, vpc: prod, addresses: [10.0.0.2], security_groups: [a] }}, {{ name: z, vpc: prod }}]"
         ));
         let mut back = two.clone();
-        Delta::between(&one, &two).take_back(&mut back);
+        Delta::between(&one, &two).revert(&mut back);
         assert_eq!(back, one);
         assert_eq!(Delta::between(&one, &one), Delta::default());
     }

@@ -95,9 +95,9 @@ impl Diff {
         for (key, old) in before {
             let kind = match (old, new.get(key)) {
                 (Some(old), Some(new)) => match old.compare(new) {
-                    Likeness::Same => continue,
-                    Likeness::SameMeaning => Kind::Changed { meaning: false },
-                    Likeness::Different => Kind::Changed { meaning: true },
+                    Similarity::Same => continue,
+                    Similarity::SameMeaning => Kind::Changed { meaning: false },
+                    Similarity::Different => Kind::Changed { meaning: true },
                 },
                 (Some(old), None) if old.is_written() => Kind::Removed,
                 (None, Some(new)) if new.is_written() => Kind::Added,
@@ -123,7 +123,7 @@ pub fn diff_of(delta: &Delta, new: &Policy) -> Diff {
     diff
 }
 
-enum Likeness {
+enum Similarity {
     /// But for spelling.
     Same,
     /// Described or ordered differently.
@@ -131,16 +131,16 @@ enum Likeness {
     Different,
 }
 
-fn likeness(same_meaning: bool, same_text: bool) -> Likeness {
+fn likeness(same_meaning: bool, same_text: bool) -> Similarity {
     match (same_meaning, same_text) {
-        (false, _) => Likeness::Different,
-        (true, false) => Likeness::SameMeaning,
-        (true, true) => Likeness::Same,
+        (false, _) => Similarity::Different,
+        (true, false) => Similarity::SameMeaning,
+        (true, true) => Similarity::Same,
     }
 }
 
 trait Compare {
-    fn compare(&self, new: &Self) -> Likeness;
+    fn compare(&self, new: &Self) -> Similarity;
 
     /// Whether a document defines it. What comes and goes by itself is nobody's change.
     fn is_written(&self) -> bool {
@@ -149,13 +149,13 @@ trait Compare {
 }
 
 impl Compare for Vpc {
-    fn compare(&self, new: &Vpc) -> Likeness {
+    fn compare(&self, new: &Vpc) -> Similarity {
         likeness(self == new, true)
     }
 }
 
 impl Compare for AddressGroup {
-    fn compare(&self, new: &AddressGroup) -> Likeness {
+    fn compare(&self, new: &AddressGroup) -> Similarity {
         let prefixes = |group: &AddressGroup| group.prefixes.iter().copied().collect::<BTreeSet<_>>();
         likeness(prefixes(self) == prefixes(new), self == new)
     }
@@ -163,7 +163,7 @@ impl Compare for AddressGroup {
 
 impl Compare for SecurityGroup {
     /// A document that defines `default` as it was implied changes nothing; `implied` is not compared.
-    fn compare(&self, new: &SecurityGroup) -> Likeness {
+    fn compare(&self, new: &SecurityGroup) -> Similarity {
         let rules = self.rules.iter().zip(&new.rules);
         let same_text = self.description == new.description
             && self.staged == new.staged
@@ -178,7 +178,7 @@ impl Compare for SecurityGroup {
 }
 
 impl Compare for Nic {
-    fn compare(&self, new: &Nic) -> Likeness {
+    fn compare(&self, new: &Nic) -> Similarity {
         // The order of groups is none of the spelling: it decides which of two equal rules a verdict names. It changes
         // no verdict, though, and no membership.
         fn meaning(nic: &Nic) -> Nic {

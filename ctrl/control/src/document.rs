@@ -25,7 +25,7 @@ mod resolve;
 mod rule;
 mod warnings;
 
-pub use edit::{EditError, ObjectKey, RuleEdit, RulePlace, edit_rule, merge, put, remove};
+pub use edit::{EditError, ObjectKey, RuleEdit, RuleSelector, edit_rule, merge, put, remove};
 pub use events::{Event, parse_events};
 pub(crate) use warnings::{covers_but_ports, families, host_bits};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::{info, warn};
 
-use crate::api::shape::{Problem, Status};
+use crate::api::types::{Problem, Status};
 
 /// How long a problem that ended stays listed.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ pub enum Severity {
 
 /// Everything that is or was wrong. Cheap to clone; all clones are the same board.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Vec<Entry>>>);
+pub struct HealthBoard(Arc<Mutex<Vec<Entry>>>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -37,7 +37,7 @@ struct Entry {
     ended: Option<SystemTime>,
 }
 
-impl Board {
+impl HealthBoard {
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +75,7 @@ impl Board {
     }
 
     /// Whether that problem lasts.
-    pub fn lasts(&self, (what, kind): (&str, &'static str)) -> bool {
+    pub fn is_raised(&self, (what, kind): (&str, &'static str)) -> bool {
         self.entries().iter().any(|entry| entry.what == what && entry.kind == kind && entry.ended.is_none())
     }
 
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_worst_problem_that_lasts_is_the_status_and_an_ended_one_stays_listed() {
-        let board = Board::default();
+        let board = HealthBoard::default();
         assert_eq!(board.list(), (Status::Ok, Vec::new()));
         board.raise(DOWN, Severity::Degraded, "its link is down", "look at the cable");
         board.raise(("store", "write"), Severity::Failed, "no space", "free some");
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_problem_that_lasts_is_one_and_one_that_comes_back_is_another() {
-        let board = Board::default();
+        let board = HealthBoard::default();
         board.raise(DOWN, Severity::Degraded, "its link is down", "");
         let since = board.list().1[0].since;
         board.raise(DOWN, Severity::Degraded, "its link is still down", "");
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_ended_makes_room_and_what_lasts_does_not() {
-        let board = Board::default();
+        let board = HealthBoard::default();
         for n in 0..2 * MOST {
             let what = format!("port {n}");
             board.raise((&what, "down"), Severity::Degraded, "", "");

@@ -52,7 +52,7 @@ struct Port {
 
 /// How DPDK takes an interface of the kernel's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
+pub enum InterfaceDriver {
     /// By a packet socket, which any interface has.
     #[default]
     AfPacket,
@@ -62,18 +62,18 @@ pub enum By {
 
 /// What the machine is like, as far as it goes into what is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Around {
+pub struct InitContext {
     /// How interfaces are taken.
-    pub by: By,
+    pub by: InterfaceDriver,
     /// The worker's core.
     pub core: usize,
     /// Lines to be told beside the ports: what is to be done before the start.
     pub notes: Vec<String>,
 }
 
-impl Default for Around {
-    fn default() -> Around {
-        Around { by: By::AfPacket, core: 1, notes: Vec::new() }
+impl Default for InitContext {
+    fn default() -> InitContext {
+        InitContext { by: InterfaceDriver::AfPacket, core: 1, notes: Vec::new() }
     }
 }
 
@@ -81,11 +81,11 @@ impl Default for Around {
 /// vdev), of a DPDK vdev with its arguments if it has any (`net_pcap0,rx_pcap=in.pcap`), a PCI address
 /// (`0000:03:00.0`), or the socket of a virtual machine (`/run/vm1.sock`, which vhost-user goes over).
 pub fn templates(inside: &str, outside: &str) -> Result<Templates, BadPort> {
-    templates_for(inside, outside, &Around::default())
+    templates_for(inside, outside, &InitContext::default())
 }
 
 /// The same, for a machine that was looked at.
-pub fn templates_for(inside: &str, outside: &str, around: &Around) -> Result<Templates, BadPort> {
+pub fn templates_for(inside: &str, outside: &str, around: &InitContext) -> Result<Templates, BadPort> {
     let same = inside == outside;
     let (inside, outside) = (port(inside, 0, around.by)?, port(outside, 1, around.by)?);
     if same || inside.name == outside.name {
@@ -111,7 +111,7 @@ pub fn templates_for(inside: &str, outside: &str, around: &Around) -> Result<Tem
 }
 
 /// `index` tells the two ports' vdevs apart.
-fn port(text: &str, index: usize, by: By) -> Result<Port, BadPort> {
+fn port(text: &str, index: usize, by: InterfaceDriver) -> Result<Port, BadPort> {
     let allowed = "an interface (eth1), a DPDK vdev (net_pcap0,rx_pcap=FILE), a PCI address (0000:03:00.0) or a virtual machine's socket \
                    (/run/vm1.sock)";
     let bad = || BadPort(format!("{text:?} is no port; allowed: {allowed}"));
@@ -141,12 +141,12 @@ fn port(text: &str, index: usize, by: By) -> Result<Port, BadPort> {
         return Err(bad());
     }
     let (name, arg) = match by {
-        By::AfPacket => {
+        InterfaceDriver::AfPacket => {
             let name = format!("net_af_packet{index}");
             let arg = format!("--vdev={name},iface={text},framecnt={RING_FRAMES}");
             (name, arg)
         }
-        By::AfXdp => {
+        InterfaceDriver::AfXdp => {
             let name = format!("net_af_xdp{index}");
             let arg = format!("--vdev={name},iface={text}");
             (name, arg)

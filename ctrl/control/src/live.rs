@@ -22,47 +22,47 @@ mod durable;
 mod faults;
 mod figures;
 mod journal;
+mod load_balance;
+mod locking;
 mod preview;
 mod rules;
-mod spread;
 mod trace;
-mod turns;
 mod views;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
-use engine::worker::Question;
+use engine::worker::WorkerRequest;
 use engine::{Generation, NicSlot};
 use rcu::{Epoch, Publisher, Waker};
 
-use crate::api::shape::{Acknowledgement, PortCounters, Receipt, Restart, State};
+use crate::api::types::{Acknowledgement, PortCounters, Receipt, Restart, State};
 use crate::commit::{Committer, Prepared};
 use crate::config::Config;
 use crate::diff::lines;
-use crate::health::Board;
-use crate::kept::Keeper;
+use crate::health::HealthBoard;
 use crate::metrics::Metrics;
 use crate::model::Policy;
+use crate::persisted::StateWriter;
 use crate::plan::Plan;
 use crate::store::{Contents, Store};
-use crate::trace::{Names, Trace};
+use crate::trace::{NameTable, Trace};
 
 use baselines::Baselines;
-pub use begin::{Beginning, Former, PolicyFile, begin};
-pub use change::{Author, Change, Edit, Origin, Refused, Target};
+pub use begin::{PolicyFile, PreviousState, StartState, begin};
+pub use change::{Author, Change, ChangeRefused, Edit, Origin, Target};
 pub use confirm::LONGEST as LONGEST_CONFIRMATION;
 use confirm::Unconfirmed;
-pub use connections::{BadFilter, Filter, Known, NoAnswer, NoSuchName, Written as WrittenFilter};
+pub use connections::{BadFilter, Filter, Known, NoSuchName, WorkerTimeout, Written as WrittenFilter};
 pub(crate) use connections::{Page, check_rule, describe, is_live};
-use figures::Gatherer;
+use figures::FigureCollector;
 use journal::Journal;
-pub use trace::Unwatched;
-use turns::{Pulse, give_way};
-pub use views::{Unanswered, lenient_settings, notice};
+use locking::{HealthSnapshot, block_in_place};
+pub use trace::WatchRefused;
+pub use views::{ExplainFailed, lenient_settings, notice};
 
 /// How long a change waits for the workers before its receipt says `pending`.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -76,9 +76,9 @@ pub struct WorkerHandle {
     /// The core that it is pinned to.
     pub core: usize,
     /// What it counts.
-    pub cells: Arc<Cells>,
+    pub counters: Arc<EngineCounters>,
     /// What it is asked.
-    pub questions: Sender<Question>,
+    pub questions: Sender<WorkerRequest>,
     /// Wakes it, where it sleeps when idle.
     pub waker: Option<Waker>,
     /// Connections that its table holds.
@@ -117,21 +117,21 @@ struct Shared {
     /// Held for as long as a change is worked out, and never while waiting.
     inner: Mutex<Inner>,
     /// What is known of it meanwhile.
-    pulse: Mutex<Pulse>,
+    pulse: Mutex<HealthSnapshot>,
     notice: Mutex<views::Notice>,
     /// Whoever is told what could be tidied up holds it meanwhile.
     advising: tokio::sync::Mutex<()>,
     /// Told when a change needs no confirmation any more.
     settled: tokio::sync::Notify,
     /// What is wrong.
-    board: Board,
+    board: HealthBoard,
     /// What workers tell of packets.
     trace: Arc<Trace>,
     /// What the control side counts of itself.
     metrics: Arc<Metrics>,
     /// What the ports count. Asked without holding up a change.
     ports: Arc<Mutex<PortsView>>,
-    gatherer: Mutex<Gatherer>,
+    gatherer: Mutex<FigureCollector>,
     start: Instant,
     restart: OnceLock<Restart>,
 }
@@ -140,7 +140,7 @@ struct Inner {
     committer: Committer,
     publisher: Publisher<Snapshot>,
     workers: Vec<WorkerHandle>,
-    population: Arc<Population>,
+    connection_counts: Arc<ConnectionCounts>,
     ports: Arc<Mutex<PortsView>>,
     /// Set where a policy file governs: what is applied otherwise holds until that file changes.
     governing_file: Option<String>,
@@ -152,10 +152,10 @@ struct Inner {
     unconfirmed: Option<Unconfirmed>,
     store: Option<Arc<Store>>,
     /// What is in force and not in the store yet, in its order.
-    unwritten: Vec<Arc<durable::Written>>,
+    unwritten: Vec<Arc<durable::DurableChange>>,
     trace: Arc<Trace>,
     /// Where each generation goes before any worker hears of it, if connections are to outlive the process.
-    keeper: Option<Keeper>,
+    keeper: Option<StateWriter>,
 }
 
 /// A change that has passed its guards.
@@ -186,7 +186,7 @@ pub struct Parts {
     /// In the order of their readers.
     pub workers: Vec<WorkerHandle>,
     /// Everybody's connections by NIC.
-    pub population: Arc<Population>,
+    pub connection_counts: Arc<ConnectionCounts>,
     /// What the devices count.
     pub ports: PortsView,
     /// The moment 0 of the workers' clock.
@@ -194,7 +194,7 @@ pub struct Parts {
     /// The policy file, where one governs.
     pub governing_file: Option<String>,
     /// What is wrong is told here.
-    pub board: Board,
+    pub board: HealthBoard,
     /// The store with what it held, where there is one.
     pub store: Option<(Store, Option<Contents>)>,
 }
@@ -202,13 +202,22 @@ pub struct Parts {
 impl Live {
     /// A running appliance's.
     pub fn new(parts: Parts) -> Live {
-        let Parts { committer, publisher, workers, population, ports, start, governing_file, board, store } =
-            parts;
+        let Parts {
+            committer,
+            publisher,
+            workers,
+            connection_counts,
+            ports,
+            start,
+            governing_file,
+            board,
+            store,
+        } = parts;
         let (store, contents) = store.map(|(store, contents)| (Arc::new(store), contents)).unzip();
         let contents = contents.flatten().unwrap_or_default();
         let journal = Journal::new(&committer, &contents);
         let metrics: Arc<Metrics> = Arc::default();
-        let trace = Arc::new(Trace::new(Names::of(&committer), start, metrics.trace().clone()));
+        let trace = Arc::new(Trace::new(NameTable::of(&committer), start, metrics.trace().clone()));
         let ports = Arc::new(Mutex::new(ports));
         let mut rules_since = rules::Since::default();
         rules::begin_counting(&mut rules_since, &committer);
@@ -216,7 +225,7 @@ impl Live {
             committer,
             publisher,
             workers,
-            population,
+            connection_counts,
             ports: ports.clone(),
             governing_file,
             journal,
@@ -249,7 +258,7 @@ impl Live {
     }
 
     /// From here on each generation goes there before any worker hears of it. To be said before the first change.
-    pub fn keep_by(&self, keeper: Keeper) {
+    pub fn set_state_writer(&self, keeper: StateWriter) {
         self.inner().keeper = Some(keeper);
     }
 
@@ -259,7 +268,7 @@ impl Live {
     }
 
     /// How this run began. To be said once.
-    pub fn began(&self, restart: Restart) {
+    pub fn set_restart(&self, restart: Restart) {
         let _ = self.shared.restart.set(restart);
     }
 
@@ -269,7 +278,7 @@ impl Live {
     }
 
     /// Where problems are told.
-    pub fn board(&self) -> &Board {
+    pub fn board(&self) -> &HealthBoard {
         &self.shared.board
     }
 
@@ -301,7 +310,7 @@ impl Live {
 
     /// Applies a change, or tells what it would do. Changes take turns; a dropped future does not take back what is
     /// published.
-    pub async fn apply(&self, change: Change) -> Result<Receipt, Refused> {
+    pub async fn apply(&self, change: Change) -> Result<Receipt, ChangeRefused> {
         let is_tried = change.dry_run;
         let result = self.apply_in_turn(change).await;
         if !is_tried {
@@ -310,27 +319,27 @@ impl Live {
         result
     }
 
-    async fn apply_in_turn(&self, change: Change) -> Result<Receipt, Refused> {
+    async fn apply_in_turn(&self, change: Change) -> Result<Receipt, ChangeRefused> {
         let _turn = self.shared.writer.lock().await;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
         let (dry_run, max_disconnect) = (change.dry_run, change.max_disconnect);
-        let mut admitted = match give_way(|| self.inner().admit(change, now_ns))? {
+        let mut admitted = match block_in_place(|| self.inner().admit(change, now_ns))? {
             Step::Done(receipt) => return Ok(*receipt),
             Step::Admitted(admitted) => admitted,
         };
         if dry_run || max_disconnect.is_some() {
-            let foreseen = self.foresee(&admitted, now_ns).await?;
+            let foreseen = self.preview(&admitted, now_ns).await?;
             admitted.receipt.disconnected = foreseen.disconnected;
             admitted.receipt.affected = Some(foreseen.into());
         }
         if let Some(most) = max_disconnect.filter(|most| admitted.receipt.disconnected > *most) {
-            return Err(Refused::TooMany { most, preview: Box::new(admitted.receipt) });
+            return Err(ChangeRefused::DisconnectsTooMany { most, preview: Box::new(admitted.receipt) });
         }
         if dry_run {
             return Ok(admitted.receipt);
         }
         self.make_durable(&admitted).await?;
-        let published = give_way(|| {
+        let published = block_in_place(|| {
             let mut inner = self.inner();
             let published = inner.publish(*admitted, now_ns);
             *self.shared.pulse.lock().unwrap_or_else(PoisonError::into_inner) = inner.pulse();
@@ -372,7 +381,7 @@ impl Live {
                 receipt.workers.iter().filter_map(|w| w.acknowledged_us).max().or(Some(0));
         }
         receipt.disconnected = inner.live_under(&ended_epochs);
-        give_way(|| inner.publisher.reclaim());
+        block_in_place(|| inner.publisher.reclaim());
         inner.journal.complete(&receipt);
         drop(inner);
         log_change(&receipt);
@@ -412,7 +421,7 @@ fn names<'k>(keys: impl IntoIterator<Item = &'k crate::model::Key>) -> Vec<Strin
 
 impl Inner {
     /// Plans, and asks the guards. Nothing has happened yet.
-    fn admit(&mut self, change: Change, now_ns: u64) -> Result<Step, Refused> {
+    fn admit(&mut self, change: Change, now_ns: u64) -> Result<Step, ChangeRefused> {
         let begin = Instant::now();
         let Change {
             target, author, dry_run, allow_empty, confirm, if_generation, max_removed_share, ..
@@ -420,14 +429,14 @@ impl Inner {
         let is_rollback = matches!(target, Target::Generation(_));
         self.refuse_while_unconfirmed(is_rollback || dry_run)?;
         if author.origin == Origin::Timer && self.unconfirmed.is_none() {
-            return Err(Refused::NothingToConfirm);
+            return Err(ChangeRefused::NothingToConfirm);
         }
         let present = self.committer.generation().0;
         if let Some(known) = if_generation.filter(|known| *known != present) {
-            return Err(Refused::Stale { known, present });
+            return Err(ChangeRefused::Stale { known, present });
         }
         let (prepared, warnings) = self.prepare(target, allow_empty, now_ns)?;
-        self.refuse_to_take_away(&prepared, max_removed_share)?;
+        self.refuse_large_removal(&prepared, max_removed_share)?;
         let is_unchanged = match prepared.back_to {
             // The policy may be the same: what was disconnected since is not.
             Some(to) => to.0 == present,
@@ -482,11 +491,11 @@ impl Inner {
         // With room for more, so that not each change does it.
         if *touched_nics < nics {
             *touched_nics = nics.next_power_of_two();
-            self.workers.iter().for_each(|worker| worker.cells.touch(*touched_nics));
+            self.workers.iter().for_each(|worker| worker.counters.touch(*touched_nics));
         }
         if *touched_rules < rules {
             *touched_rules = rules.next_power_of_two();
-            self.workers.iter().for_each(|worker| worker.cells.rules.touch(*touched_rules));
+            self.workers.iter().for_each(|worker| worker.counters.rules.touch(*touched_rules));
         }
     }
 
@@ -497,7 +506,7 @@ impl Inner {
 
     /// Connections that re-judging has disconnected, since the start.
     fn killed(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.cells.killed()).sum()
+        self.workers.iter().map(|worker| worker.counters.killed()).sum()
     }
 
     /// Who loses connections, with the flush epochs under which they opened.
@@ -548,7 +557,7 @@ impl Inner {
     /// Live inbound connections under these epochs, over all workers.
     fn live_under(&self, epochs: &[(NicSlot, Generation)]) -> u64 {
         let of = |worker: &WorkerHandle| {
-            epochs.iter().map(|(nic, epoch)| worker.cells.live_under(*nic, *epoch)).sum::<u64>()
+            epochs.iter().map(|(nic, epoch)| worker.counters.live_under(*nic, *epoch)).sum::<u64>()
         };
         self.workers.iter().map(of).sum()
     }

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use stats::{Family, Histogram, Kind};
 
-use crate::api::shape::State;
+use crate::api::types::State;
 
 /// Records that leave the appliance by one way, or are lost on it.
 #[derive(Debug, Default)]
-pub struct Records {
+pub struct RecordCounters {
     sent: AtomicU64,
     lost: AtomicU64,
 }
 
-impl Records {
+impl RecordCounters {
     /// So many more have left.
     pub fn count_sent(&self, records: u64) {
         self.sent.fetch_add(records, Relaxed);
@@ -88,8 +88,8 @@ pub struct Metrics {
     acknowledge: Durations,
     disconnected: AtomicU64,
     requests: Mutex<BTreeMap<Request, u64>>,
-    flows: Mutex<BTreeMap<Arc<str>, Arc<Records>>>,
-    trace: Arc<Records>,
+    flows: Mutex<BTreeMap<Arc<str>, Arc<RecordCounters>>>,
+    trace: Arc<RecordCounters>,
 }
 
 impl Default for Metrics {
@@ -113,12 +113,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Metrics {
     /// The records of one sink of flow logs: its label, which must be neither an address nor a path, and there are as many as the
     /// configuration has sinks. Asked twice, the same.
-    pub fn flow_sink(&self, sink: &str) -> Arc<Records> {
+    pub fn flow_sink(&self, sink: &str) -> Arc<RecordCounters> {
         held(&self.flows).entry(sink.into()).or_default().clone()
     }
 
     /// The records of traces, all clients together.
-    pub fn trace(&self) -> &Arc<Records> {
+    pub fn trace(&self) -> &Arc<RecordCounters> {
         &self.trace
     }
 

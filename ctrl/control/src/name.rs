@@ -122,7 +122,7 @@ pub fn natural(one: &str, other: &str) -> Ordering {
 
 /// Why a text is no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotAName {
+pub enum InvalidName {
     /// Nothing at all.
     Empty,
     /// More than [`MAX_NAME`] characters.
@@ -132,25 +132,25 @@ pub enum NotAName {
     Character(char),
 }
 
-impl fmt::Display for NotAName {
+impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotAName::Empty => f.write_str("is empty"),
-            NotAName::TooLong => write!(f, "is longer than {MAX_NAME} characters"),
-            NotAName::Character(c) => write!(f, "holds {c:?}"),
+            InvalidName::Empty => f.write_str("is empty"),
+            InvalidName::TooLong => write!(f, "is longer than {MAX_NAME} characters"),
+            InvalidName::Character(c) => write!(f, "holds {c:?}"),
         }
     }
 }
 
 /// Whether `text` may be the name of an object or project.
-pub fn check(text: &str) -> Result<(), NotAName> {
+pub fn check(text: &str) -> Result<(), InvalidName> {
     if text.is_empty() {
-        return Err(NotAName::Empty);
+        return Err(InvalidName::Empty);
     }
     if let Some(c) = text.chars().find(|&c| c.is_control() || matches!(c, '/' | '#')) {
-        return Err(NotAName::Character(c));
+        return Err(InvalidName::Character(c));
     }
-    if text.chars().count() > MAX_NAME { Err(NotAName::TooLong) } else { Ok(()) }
+    if text.chars().count() > MAX_NAME { Err(InvalidName::TooLong) } else { Ok(()) }
 }
 
 #[cfg(test)]

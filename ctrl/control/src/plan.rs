@@ -29,13 +29,13 @@ pub fn same_nic(old: &Nic, new: &Nic) -> bool {
 }
 
 /// A NIC that the change touches, before and after.
-struct Touched<'c> {
+struct TouchedNic<'c> {
     key: &'c Key,
     old: Option<&'c Nic>,
     new: Option<&'c Nic>,
 }
 
-impl<'c> Touched<'c> {
+impl<'c> TouchedNic<'c> {
     /// Groups that it joins or leaves.
     fn moves(&self) -> impl Iterator<Item = &'c Key> {
         let groups = |nic: Option<&'c Nic>| nic.map_or(&[][..], |nic| &nic.security_groups);
@@ -76,10 +76,10 @@ pub(crate) fn plan(
     if plan.diff.is_empty() {
         return plan;
     }
-    let touched: Vec<Touched<'_>> = delta
+    let touched: Vec<TouchedNic<'_>> = delta
         .nics
         .iter()
-        .map(|(key, _)| Touched {
+        .map(|(key, _)| TouchedNic {
             key,
             old: old.nics.get(key).map(Arc::as_ref),
             new: new.nics.get(key).map(Arc::as_ref),
@@ -187,9 +187,9 @@ fn rejudged(
         groups.extend(new.security_groups.keys());
     }
     // What the inbound rules of each group rest on, once for all of its members.
-    let mut rests_on: BTreeMap<&Key, Rests> = BTreeMap::new();
+    let mut rests_on: BTreeMap<&Key, Dependence> = BTreeMap::new();
     for (key, group) in groups.into_iter().filter_map(|key| new.security_groups.get_key_value(key)) {
-        let mut rests = Rests::default();
+        let mut rests = Dependence::default();
         let enforced = |rule: &&Rule| rule.direction == Direction::Inbound && !rule.staged;
         for rule in group.rules.iter().filter(enforced) {
             match &rule.remote {
@@ -219,7 +219,7 @@ fn rejudged(
 }
 
 #[derive(Clone, Copy, Default)]
-struct Rests {
+struct Dependence {
     /// On the members of some group.
     on_groups: bool,
     /// On something that is not what it was.

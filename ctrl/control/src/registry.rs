@@ -12,20 +12,20 @@ use engine::{AddrId, Generation, NicSlot};
 use crate::model::Key;
 
 mod identity;
-mod kept;
-mod moves;
-mod places;
-mod shelf;
+mod nic_changes;
+mod persisted;
+mod retired;
+mod slots;
 
 pub use identity::{Address, Identity};
-pub use kept::Written;
-use moves::Moves;
-pub use places::{Exhausted, MOST_ADDRESSES, MOST_NICS, Places};
-use shelf::{Shelf, Spot};
+use nic_changes::NicChanges;
+pub use persisted::PersistedRegistry;
+use retired::{RetiredAt, RetiredStore};
+pub use slots::{MOST_ADDRESSES, MOST_NICS, OutOfSlots, SlotCount};
 
 /// An address that was taken away, whose connections may still lie in the tables.
 #[derive(Clone, Copy, Debug)]
-pub struct Gone {
+pub struct RetiredAddress {
     /// Which it was.
     pub id: AddrId,
     /// Whose it was.
@@ -35,7 +35,7 @@ pub struct Gone {
 
 /// A NIC that was deleted, whose connections may still lie in the tables.
 #[derive(Clone)]
-struct Ended {
+struct RetiredNic {
     identity: Identity,
     since_ns: u64,
 }
@@ -52,14 +52,14 @@ pub struct Registry {
     /// other places for their addresses or other epochs.
     moved: BTreeSet<Key>,
     /// NICs that were so at earlier generations, the newest last.
-    moves: Moves,
+    moves: NicChanges,
     /// Names by place, of NICs there and gone.
     pub names: NicNames,
     /// Addresses by place, of those there and gone.
     pub addresses: Vec<IpAddr>,
-    gone: Shelf<AddrId, Gone>,
-    ended: Shelf<Key, Ended>,
-    taken: Places,
+    gone: RetiredStore<AddrId, RetiredAddress>,
+    ended: RetiredStore<Key, RetiredNic>,
+    taken: SlotCount,
     free_addresses: Vec<AddrId>,
     free_nics: Vec<NicSlot>,
     /// Places of NICs that were given out again and not asked for since.
@@ -74,12 +74,12 @@ impl Registry {
         Registry {
             nics: HashMap::new(),
             moved: BTreeSet::new(),
-            moves: Moves::default(),
+            moves: NicChanges::default(),
             names: NicNames::unit(None),
             addresses: Vec::new(),
-            gone: Shelf::new(),
-            ended: Shelf::new(),
-            taken: Places::default(),
+            gone: RetiredStore::new(),
+            ended: RetiredStore::new(),
+            taken: SlotCount::default(),
             free_addresses: Vec::new(),
             free_nics: Vec::new(),
             reused: Vec::new(),
@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// Addresses that were taken away, whose connections may still lie in the tables.
-    pub fn gone(&self) -> impl Iterator<Item = &Gone> {
+    pub fn retired_addresses(&self) -> impl Iterator<Item = &RetiredAddress> {
         self.gone.iter().map(|(_, gone)| gone)
     }
 
@@ -140,14 +140,14 @@ impl Registry {
         let Some(mut identity) = self.nics.remove(key) else { return };
         self.moved.insert(key.clone());
         let (nic, ids) = (identity.slot, identity.end(generation));
-        ids.into_iter().for_each(|id| self.gone.put(id, Gone { id, nic, since_ns: now_ns }));
-        self.ended.put(key.clone(), Ended { identity, since_ns: now_ns });
+        ids.into_iter().for_each(|id| self.gone.put(id, RetiredAddress { id, nic, since_ns: now_ns }));
+        self.ended.put(key.clone(), RetiredNic { identity, since_ns: now_ns });
     }
 
     /// Gives a NIC exactly these addresses; what it keeps stays what it was. With `back_to`, an address that was the
     /// NIC's at that generation is that one again, where connections of it may be left. True if one was taken away or
     /// brought back. Places were admitted for those that are new.
-    pub fn readdress(
+    pub fn set_addresses(
         &mut self,
         key: &Key,
         addresses: &[IpAddr],
@@ -163,9 +163,9 @@ impl Registry {
             if wanted.contains(&address) && self.former_address(&identity, &address, back_to).is_none() {
                 continue;
             }
-            if let Some(id) = identity.take_away(address, generation) {
+            if let Some(id) = identity.remove_address(address, generation) {
                 (moved, is_other) = (true, true);
-                self.gone.put(id, Gone { id, nic: identity.slot, since_ns: now_ns });
+                self.gone.put(id, RetiredAddress { id, nic: identity.slot, since_ns: now_ns });
             }
         }
         for address in addresses {
@@ -198,38 +198,38 @@ impl Registry {
         identity: &Identity,
         address: &IpAddr,
         back_to: Option<Generation>,
-    ) -> Option<Spot> {
+    ) -> Option<RetiredAt> {
         let id = identity.past_id(*address, back_to?)?;
         // Who had the place later may have the same number: it counts to 4,096.
-        self.gone.named(&id).find(|(_, gone)| gone.nic == identity.slot).map(|(spot, _)| spot)
+        self.gone.by_key(&id).find(|(_, gone)| gone.nic == identity.slot).map(|(spot, _)| spot)
     }
 
-    /// The places that [`Registry::readdress`] takes for a NIC that is to be who it is, or who `back_to` brings back; with
+    /// The places that [`Registry::set_addresses`] takes for a NIC that is to be who it is, or who `back_to` brings back; with
     /// `is_new`, for one that is created.
-    pub fn wanted_by(
+    pub fn slots_needed(
         &self,
         key: &Key,
         addresses: impl Iterator<Item = IpAddr>,
         back_to: Option<Generation>,
         is_new: bool,
-    ) -> Places {
+    ) -> SlotCount {
         let addresses: BTreeSet<IpAddr> = addresses.collect();
         let former = back_to.and_then(|to| self.former(key, to)).map(|(_, ended)| &ended.identity);
         let identity = former.or_else(|| self.nic(key).filter(|_| !is_new));
-        let Some(identity) = identity else { return Places { nics: 1, addresses: addresses.len() } };
+        let Some(identity) = identity else { return SlotCount { nics: 1, addresses: addresses.len() } };
         let is_wanted = |address: &&IpAddr| {
             !identity.addresses.contains_key(address)
                 && self.former_address(identity, address, back_to).is_none()
         };
-        Places { nics: 0, addresses: addresses.iter().filter(is_wanted).count() }
+        SlotCount { nics: 0, addresses: addresses.iter().filter(is_wanted).count() }
     }
 
     /// Makes the NIC that had this name at generation `to` the one that has it again, if connections of it may be left.
     /// True if it is another than has it now.
-    pub fn bring_back(&mut self, key: &Key, to: Generation, generation: Generation, now_ns: u64) -> bool {
+    pub fn restore_nic(&mut self, key: &Key, to: Generation, generation: Generation, now_ns: u64) -> bool {
         let Some((spot, _)) = self.former(key, to) else { return false };
         self.delete(key, generation, now_ns);
-        let Some(Ended { mut identity, .. }) = self.ended.take(spot) else { return false };
+        let Some(RetiredNic { mut identity, .. }) = self.ended.take(spot) else { return false };
         identity.begin(generation);
         self.moved.insert(key.clone());
         self.nics.insert(key.clone(), identity);
@@ -247,21 +247,23 @@ impl Registry {
 
     /// The same for NICs that are not there: a later rollback may bring them back.
     pub fn roll_back_ended(&mut self, to: Generation, by: Generation, now_ns: u64) {
-        for Ended { identity, .. } in self.ended.iter_mut().filter(|ended| ended.identity.touched_since(to)) {
+        for RetiredNic { identity, .. } in
+            self.ended.iter_mut().filter(|ended| ended.identity.touched_since(to))
+        {
             identity.roll_back(to, by, now_ns);
         }
     }
 
     /// The NIC among those deleted that had this name at generation `to` and does not have it now.
-    fn former(&self, key: &Key, to: Generation) -> Option<(Spot, &Ended)> {
+    fn former(&self, key: &Key, to: Generation) -> Option<(RetiredAt, &RetiredNic)> {
         if self.nics.get(key).is_some_and(|present| present.was_there(to)) {
             return None;
         }
-        self.ended.named(key).find(|(_, ended)| ended.identity.was_there(to))
+        self.ended.by_key(key).find(|(_, ended)| ended.identity.was_there(to))
     }
 
-    /// True if [`Registry::bring_back`] would bring a deleted NIC back.
-    pub fn can_bring_back(&self, key: &Key, to: Generation) -> bool {
+    /// True if [`Registry::restore_nic`] would bring a deleted NIC back.
+    pub fn can_restore_nic(&self, key: &Key, to: Generation) -> bool {
         self.former(key, to).is_some()
     }
 
@@ -282,20 +284,20 @@ mod tests {
         let address = |n: usize| IpAddr::from((n as u32).to_be_bytes());
         for (n, key) in keys.iter().enumerate() {
             registry.create(key, Generation(1));
-            registry.readdress(key, &[address(n)], None, (Generation(1), 0));
+            registry.set_addresses(key, &[address(n)], None, (Generation(1), 0));
         }
         keys.iter().for_each(|key| registry.delete(key, Generation(2), 0));
-        shelf::LOOKED_AT.set(0);
+        retired::LOOKED_AT.set(0);
         for (n, key) in keys.iter().enumerate() {
-            assert!(registry.can_bring_back(key, Generation(1)));
+            assert!(registry.can_restore_nic(key, Generation(1)));
             let address = [address(n)];
-            let wanted = registry.wanted_by(key, address.into_iter(), Some(Generation(1)), true);
-            assert_eq!(wanted, Places::default());
-            assert!(registry.bring_back(key, Generation(1), Generation(3), 0));
-            assert!(registry.readdress(key, &address, Some(Generation(1)), (Generation(3), 0)));
+            let wanted = registry.slots_needed(key, address.into_iter(), Some(Generation(1)), true);
+            assert_eq!(wanted, SlotCount::default());
+            assert!(registry.restore_nic(key, Generation(1), Generation(3), 0));
+            assert!(registry.set_addresses(key, &address, Some(Generation(1)), (Generation(3), 0)));
         }
         assert_eq!((registry.ended.len(), registry.gone.len()), (0, 0));
-        shelf::LOOKED_AT.get()
+        retired::LOOKED_AT.get()
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `meta` | `schema`, `identity`, `generation`, `next_id`, `digest`, `unconfirmed`, `unconfirmed_before` | JSON |
 //! | `objects` | kind and name | a row as JSON: a stable id, the generation that last changed it, the object |
-//! | `history` | generation | [`Past`] as JSON: who, when and what, and what it replaced |
+//! | `history` | generation | [`PastGeneration`] as JSON: who, when and what, and what it replaced |
 //!
 //! A change is one transaction: after a crash the file holds the last generation that was acknowledged or the one on its
 //! way, whole. The digest covers every object, so that a file which somebody or some disk has altered is told from one
@@ -33,14 +33,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use crate::api::shape::Record;
+use crate::api::types::Record;
 use crate::commit::KEPT_GENERATIONS;
 use crate::delta::Delta;
 use crate::model::Policy;
-use doubt::Doubt;
+use doubt::InDoubt;
 use files::{identity, with_suffix};
 use rows::{Digest, Objects};
-pub use start::{Missing, Opening};
+pub use start::{Missing, OpenOptions};
 use witness::Witness;
 
 /// The layout of the tables. Another number means that a migration is due, or that a newer version wrote the file.
@@ -51,7 +51,7 @@ const HISTORY: TableDefinition<u32, &[u8]> = TableDefinition::new("history");
 
 /// A generation's way back, and its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Past {
+pub struct PastGeneration {
     /// Who, when and what.
     pub record: Record,
     /// What it replaced.
@@ -80,7 +80,7 @@ pub struct Contents {
     /// Its generation.
     pub generation: u32,
     /// The generations that led there, the newest last; each leads back to the one before it.
-    pub history: Vec<Past>,
+    pub history: Vec<PastGeneration>,
     /// The present generation, if it awaits its confirmation.
     pub awaited: Option<Awaited>,
 }
@@ -202,7 +202,7 @@ pub struct Step<'a> {
     /// The policy after it.
     pub policy: &'a Policy,
     /// What it replaces.
-    pub past: &'a Past,
+    pub past: &'a PastGeneration,
     /// Its wish for a confirmation.
     pub awaited: Option<Awaited>,
     /// The oldest generation that can be gone back to after it.
@@ -211,7 +211,7 @@ pub struct Step<'a> {
 
 /// An open store.
 pub struct Store {
-    held: Mutex<Held>,
+    held: Mutex<WriterState>,
     path: PathBuf,
     /// Device and inode of the file that is open.
     identity: (u64, u64),
@@ -224,11 +224,11 @@ pub struct Store {
 }
 
 /// What one at a time writes with.
-struct Held {
+struct WriterState {
     /// `None` after an error: the database refuses everything from then on, and is opened again.
     database: Option<Database>,
     /// What may lie in the file though it was refused.
-    doubt: Option<Doubt>,
+    doubt: Option<InDoubt>,
     witness: Witness,
 }
 
@@ -239,7 +239,7 @@ impl Store {
     }
 
     /// What the operator should know of how it was found.
-    pub fn words(&self) -> &[String] {
+    pub fn notes(&self) -> &[String] {
         &self.words
     }
 
@@ -260,7 +260,7 @@ impl Store {
     pub fn commit(&self, step: &Step<'_>) -> Result<(), StoreError> {
         let generation = step.past.record.generation;
         self.write(Some(generation), |transaction, doubt| {
-            *doubt = Some(Doubt::Generation(generation));
+            *doubt = Some(InDoubt::Generation(generation));
             let before: u32 = get(transaction, "generation")?.unwrap_or_default();
             if before + 1 != generation {
                 let what = format!("generation {generation} is to follow on {before}");
@@ -296,11 +296,13 @@ impl Store {
             let awaited: Option<Awaited> = get(transaction, "unconfirmed")?.flatten();
             self.step()?;
             put(transaction, "unconfirmed", &None::<Awaited>)?;
-            if let Some(Past { delta, .. }) = row.as_ref().and_then(|row| serde_json::from_slice(row).ok()) {
-                let kept = Past { record: record.clone(), delta };
+            if let Some(PastGeneration { delta, .. }) =
+                row.as_ref().and_then(|row| serde_json::from_slice(row).ok())
+            {
+                let kept = PastGeneration { record: record.clone(), delta };
                 history.insert(record.generation, &*rows::json(&kept))?;
             }
-            *doubt = Some(Doubt::Settled { generation: record.generation, row, awaited });
+            *doubt = Some(InDoubt::Settled { generation: record.generation, row, awaited });
             Ok(())
         })
     }
@@ -314,11 +316,11 @@ impl Store {
     fn write(
         &self,
         told: Option<u32>,
-        work: impl FnOnce(&WriteTransaction, &mut Option<Doubt>) -> Result<(), redb::Error>,
+        work: impl FnOnce(&WriteTransaction, &mut Option<InDoubt>) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
         self.check()?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Held { database: place, doubt, witness } = &mut *held;
+        let WriterState { database: place, doubt, witness } = &mut *held;
         // Taken out, and put back when all is well: after an error it is opened again the next time.
         let done = self.open_again(place.take()).and_then(|database| {
             if let Some(doubted) = doubt.as_ref() {
@@ -338,7 +340,7 @@ impl Store {
             // It may have been taken away meanwhile.
             self.check()?;
             self.step().map_err(|error| self.io(&error))?;
-            witness.tell(told.unwrap_or(witness.generation())).map_err(|error| self.io(&error))
+            witness.record_generation(told.unwrap_or(witness.generation())).map_err(|error| self.io(&error))
         });
         match done {
             Ok(()) => *doubt = None,
@@ -389,7 +391,7 @@ fn read(transaction: &WriteTransaction) -> Result<Contents, Fault> {
     let mut history = Vec::new();
     for row in transaction.open_table(HISTORY)?.iter()? {
         let (key, value) = row?;
-        let past: Past = serde_json::from_slice(value.value())
+        let past: PastGeneration = serde_json::from_slice(value.value())
             .map_err(|error| Fault::Corrupt(format!("generation {}: {error}", key.value())))?;
         history.push(past);
     }

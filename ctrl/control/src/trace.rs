@@ -16,26 +16,26 @@ mod history;
 mod names;
 pub mod pcapng;
 mod readers;
+mod text;
 mod tuple;
-mod words;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
-use engine::trace::{DecisionsRead, Record};
+use engine::trace::{DecisionReader, Record};
 
-use crate::metrics::Records;
+use crate::metrics::RecordCounters;
 pub use changes::{Change, Changes};
-pub use decision::{Decision, Ending};
-pub use filter::{Asked, Wish};
-pub use history::{History, Reach, Recalled};
-pub use names::Names;
-use readers::Readers;
-pub use readers::{Event, Reader};
-pub use tuple::Tuple;
-pub use words::{Line, whys};
+pub use decision::{Decision, DisconnectCause};
+pub use filter::{FilterQuery, WatchRequest};
+pub use history::{History, HistoryExtent, HistoryMatches};
+pub use names::NameTable;
+use readers::Watchers;
+pub use readers::{Event, Watcher};
+pub use text::{DecisionText, whys};
+pub use tuple::TupleFilter;
 
 /// Decisions that a worker's ring holds: 2 MiB.
 pub const RING: usize = 1 << 14;
@@ -51,15 +51,15 @@ pub struct Trace {
     inner: Mutex<Inner>,
     history: Mutex<History>,
     /// Those who watch, and what of it the workers know.
-    pub(crate) readers: Readers,
+    pub(crate) readers: Watchers,
     /// Records that reached a reader, and those that did not.
-    records: Arc<Records>,
+    records: Arc<RecordCounters>,
 }
 
 struct Inner {
     /// By worker.
-    decisions: Vec<(DecisionsRead, u64)>,
-    names: VecDeque<Names>,
+    decisions: Vec<(DecisionReader, u64)>,
+    names: VecDeque<NameTable>,
     changes: Changes,
     start: Instant,
 }
@@ -70,19 +70,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Trace {
     /// Of workers whose clock began at `start`, none of which tells anything yet.
-    pub fn new(names: Names, start: Instant, records: Arc<Records>) -> Trace {
+    pub fn new(names: NameTable, start: Instant, records: Arc<RecordCounters>) -> Trace {
         let inner =
             Inner { decisions: Vec::new(), names: [names].into(), changes: Changes::default(), start };
         Trace {
             inner: Mutex::new(inner),
             history: Mutex::new(History::new(0, wall_ns())),
-            readers: Readers::default(),
+            readers: Watchers::default(),
             records,
         }
     }
 
     /// Takes the workers' rings, in their order, and keeps the last `history` decisions from now on.
-    pub fn attach(&self, decisions: Vec<DecisionsRead>, history: usize) {
+    pub fn attach(&self, decisions: Vec<DecisionReader>, history: usize) {
         locked(&self.inner).decisions = decisions.into_iter().map(|read| (read, 0)).collect();
         *locked(&self.history) = History::new(history, wall_ns());
     }
@@ -93,7 +93,7 @@ impl Trace {
     }
 
     /// A generation is about to be published.
-    pub(crate) fn begin(&self, names: Names, change: Change) {
+    pub(crate) fn begin(&self, names: NameTable, change: Change) {
         let mut inner = locked(&self.inner);
         inner.changes.push(change);
         if inner.names.len() == GENERATIONS {
@@ -103,7 +103,7 @@ impl Trace {
     }
 
     /// The names of now.
-    pub fn names(&self) -> Names {
+    pub fn names(&self) -> NameTable {
         let inner = locked(&self.inner);
         inner.names_of(Generation(u32::MAX)).clone()
     }
@@ -141,14 +141,14 @@ impl Trace {
     }
 
     /// Looks at every decision of the history, the oldest first. How far back it goes.
-    pub fn each_decision(&self, each: impl FnMut(&Decision)) -> Reach {
+    pub fn each_decision(&self, each: impl FnMut(&Decision)) -> HistoryExtent {
         let history = locked(&self.history);
         history.each(each);
         history.reach()
     }
 
     /// What was decided about a packet, from the history.
-    pub fn recall(&self, tuple: &Tuple, at_ns: Option<u64>, most: usize) -> Recalled {
+    pub fn recall(&self, tuple: &TupleFilter, at_ns: Option<u64>, most: usize) -> HistoryMatches {
         locked(&self.history).recall(tuple, at_ns, most)
     }
 }
@@ -160,7 +160,7 @@ fn wall_ns() -> u64 {
 
 impl Inner {
     /// The names of a generation, or of the nearest one that is at hand.
-    fn names_of(&self, generation: Generation) -> &Names {
+    fn names_of(&self, generation: Generation) -> &NameTable {
         let of = self.names.iter().rev().find(|names| names.generation <= generation);
         // There is always one.
         of.unwrap_or(&self.names[0])
@@ -173,7 +173,7 @@ impl Inner {
 
 impl Decision {
     /// A record with the names of its generation.
-    pub fn new(record: Record, worker: usize, names: &Names, changes: &Changes) -> Decision {
+    pub fn new(record: Record, worker: usize, names: &NameTable, changes: &Changes) -> Decision {
         let ending = record
             .disconnected
             .map(|disconnected| Arc::new(changes.ending(record.nic, &disconnected, record.generation)));

@@ -7,7 +7,7 @@ use control::config::Config;
 use control::document::{Limits, parse_policy};
 use control::live::{Author, Change, Live, Parts, begin};
 use control::store::Store;
-use engine::cells::Population;
+use engine::counters::ConnectionCounts;
 
 /// NICs that each change replaces.
 const REPLACED: usize = 20;
@@ -46,7 +46,7 @@ fn memory_stays_what_it_is_while_nics_come_and_go() {
         publisher: rcu::domain(began.snapshot, 0).0,
         committer: began.committer,
         workers: Vec::new(),
-        population: Arc::new(Population::new()),
+        connection_counts: Arc::new(ConnectionCounts::new()),
         ports: Box::new(Vec::new),
         start: Instant::now(),
         board: Default::default(),
@@ -80,7 +80,7 @@ fn the_history_is_bounded_in_bytes_and_leads_back_a_generation_all_the_same() {
         publisher: rcu::domain(began.snapshot, 0).0,
         committer: began.committer,
         workers: Vec::new(),
-        population: Arc::new(Population::new()),
+        connection_counts: Arc::new(ConnectionCounts::new()),
         ports: Box::new(Vec::new),
         start: Instant::now(),
         board: Default::default(),

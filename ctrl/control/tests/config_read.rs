@@ -1,7 +1,7 @@
 //! What good configurations mean.
 
 use control::config::{
-    Config, FlushScope, InboundFlush, Keep, OnFlush, Source, TcpPickup, Unknown, Wire, parse_config,
+    Config, FlushScope, InboundFlush, OnFlush, Persistence, Source, TcpPickup, Unknown, Wire, parse_config,
 };
 use control::model::Mode;
 use std::time::Duration;
@@ -99,9 +99,9 @@ path = "/s"
     assert_eq!((conntrack.capacity, conntrack.unconfirmed_share), (10, 1.0));
     assert_eq!((conntrack.tcp_window_check, conntrack.tcp_pickup), (false, TcpPickup::Loose));
     assert_eq!(conntrack.pickup_grace, Duration::from_millis(2500));
-    assert_eq!(conntrack.keep, Keep::At("/dev/shm/kept".into()));
-    assert_eq!(config("[conntrack]\nkeep = \"auto\"").conntrack.keep, Keep::Auto);
-    assert_eq!(config("[conntrack]\nkeep = \"off\"").conntrack.keep, Keep::Off);
+    assert_eq!(conntrack.keep, Persistence::At("/dev/shm/kept".into()));
+    assert_eq!(config("[conntrack]\nkeep = \"auto\"").conntrack.keep, Persistence::Auto);
+    assert_eq!(config("[conntrack]\nkeep = \"off\"").conntrack.keep, Persistence::Off);
     assert_eq!(read.timeouts.tcp_syn, Duration::from_secs(1));
     assert_eq!(read.timeouts.tcp_established, Duration::from_secs(2));
     assert_eq!(read.timeouts.tcp_fin, Duration::from_secs(3));

@@ -1,7 +1,7 @@
 //! Edits of a policy: what they make is what the whole document would, and what they refuse is told with its place.
 
 use control::document::{
-    EditError, Limits, ObjectKey, Parsed, RuleEdit, RulePlace, edit_rule, merge, parse_policy, put, remove,
+    EditError, Limits, ObjectKey, Parsed, RuleEdit, RuleSelector, edit_rule, merge, parse_policy, put, remove,
 };
 use control::export::export;
 use control::model::{Key, Policy};
@@ -140,17 +140,17 @@ fn rules_are_edited_one_by_one() {
     assert!(
         message(edit(&added, RuleEdit::Add(ssh.to_owned()))).contains("a rule of the same meaning stands")
     );
-    let set = sound(edit(&added, RuleEdit::Set(RulePlace::Position(0), ssh.replace("22", "23"))).unwrap());
+    let set = sound(edit(&added, RuleEdit::Set(RuleSelector::Position(0), ssh.replace("22", "23"))).unwrap());
     assert_eq!(set.security_groups[&web].rules[0].ports, Some((23, 23)));
-    let deleted = sound(edit(&set, RuleEdit::Delete(RulePlace::Position(0))).unwrap());
+    let deleted = sound(edit(&set, RuleEdit::Delete(RuleSelector::Position(0))).unwrap());
     assert_eq!(deleted.security_groups[&web].rules[0].ports, Some((22, 22)));
     assert_eq!(
-        message(edit(&deleted, RuleEdit::Delete(RulePlace::Position(1)))),
+        message(edit(&deleted, RuleEdit::Delete(RuleSelector::Position(1)))),
         "rule web#1; the group has web#0 to web#0"
     );
     let identity = deleted.security_groups[&web].rules[0].meaning().identity();
-    let by_identity = RulePlace::Identity(identity);
-    let moved = sound(edit(&added, RuleEdit::Delete(RulePlace::Position(0))).unwrap());
+    let by_identity = RuleSelector::Identity(identity);
+    let moved = sound(edit(&added, RuleEdit::Delete(RuleSelector::Position(0))).unwrap());
     let gone = sound(edit(&moved, RuleEdit::Delete(by_identity)).unwrap());
     assert!(gone.security_groups[&web].rules.is_empty(), "found wherever it stands");
     let missing = message(edit(&gone, RuleEdit::Delete(by_identity)));

@@ -405,7 +405,7 @@ fn told(old: &str, new: &str) -> Vec<String> {
     let (old, new) = (policy(old), policy(new));
     let (lines, left_out) = lines(&diff(&old, &new), &Delta::between(&old, &new), &new);
     assert_eq!(left_out, 0);
-    let line = |line: control::api::shape::ChangeLine| {
+    let line = |line: control::api::types::ChangeLine| {
         assert_eq!(line.rule.is_some(), line.rule_id.is_some());
         let name = line.rule.unwrap_or(line.object);
         format!("{:?} {:?} {name}: {}", line.change, line.kind, line.text)

@@ -10,9 +10,9 @@ use control::document::{Limits, Parsed, parse_policy};
 use control::health::Severity;
 use control::live::{Author, Change, Live, Parts, WorkerHandle};
 use crossbeam::channel::bounded;
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
-use engine::tally::{Census, How};
+use engine::worker_totals::{EndCause, EntryGauge};
 use engine::{Direction, NicSlot, Reason, RuleId};
 use stats::{Family, Histogram, Value};
 
@@ -38,7 +38,7 @@ fn document(text: &str) -> Parsed {
 struct Rig {
     live: Live,
     readers: Vec<rcu::Reader<Snapshot>>,
-    cells: Vec<Arc<Cells>>,
+    counters: Vec<Arc<EngineCounters>>,
 }
 
 impl Rig {
@@ -46,10 +46,10 @@ impl Rig {
         let mut committer = Committer::new(config);
         let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
         let (publisher, readers) = rcu::domain(snapshot, 2);
-        let cells: Vec<_> = (0..2).map(|_| Arc::new(Cells::new())).collect();
+        let counters: Vec<_> = (0..2).map(|_| Arc::new(EngineCounters::new())).collect();
         let worker = |core: usize| WorkerHandle {
             core,
-            cells: cells[core].clone(),
+            counters: counters[core].clone(),
             questions: bounded(1).0,
             waker: None,
             capacity: 7,
@@ -59,14 +59,14 @@ impl Rig {
             committer,
             publisher,
             workers: (0..2).map(worker).collect(),
-            population: Arc::new(Population::new()),
+            connection_counts: Arc::new(ConnectionCounts::new()),
             ports: Box::new(Vec::new),
             start: Instant::now(),
             board: Default::default(),
             governing_file: None,
             store: None,
         });
-        Rig { live, readers, cells }
+        Rig { live, readers, counters }
     }
 
     fn new() -> Rig {
@@ -147,7 +147,7 @@ fn every_family_of_the_interfaces_page_is_there_with_its_labels() {
 #[test]
 fn what_workers_count_is_shown_by_worker_and_by_nic() {
     let rig = Rig::new();
-    let [first, second] = [0, 1].map(|id| &rig.cells[id]);
+    let [first, second] = [0, 1].map(|id| &rig.counters[id]);
     first.add(ONE, Direction::Inbound, Reason::Established, 5);
     first.count_bytes(ONE, Direction::Inbound, true, 500);
     second.add(ONE, Direction::Inbound, Reason::Denied, 2);
@@ -166,13 +166,13 @@ fn what_workers_count_is_shown_by_worker_and_by_nic() {
     assert_eq!(rig.value("nic_packets", &["p", "two", "outbound", "pass"]), Some(3));
     assert_eq!(rig.value("nic_bytes", &["default", "one", "inbound", "pass"]), Some(500));
     assert_eq!(rig.value("nic_bytes", &["default", "one", "inbound", "drop"]), Some(70));
-    first.tally.count_opened();
-    first.tally.count_ended(How::Reset);
-    first.tally.count(Census::Tombstone, 1);
+    first.worker.count_opened();
+    first.worker.count_ended(EndCause::Reset);
+    first.worker.count(EntryGauge::Tombstone, 1);
     for state in [engine::conntrack::State::Icmp, engine::conntrack::State::IcmpAnswered] {
-        first.tally.count(Census::Live(state), 1);
+        first.worker.count(EntryGauge::Live(state), 1);
     }
-    [3, 64, 1].into_iter().for_each(|frames| second.tally.count_burst(frames));
+    [3, 64, 1].into_iter().for_each(|frames| second.worker.count_burst(frames));
     assert_eq!(rig.value("connections_opened", &["0"]), Some(1));
     assert_eq!(rig.value("connections_ended", &["0", "reset"]), Some(1));
     assert_eq!(rig.value("connections", &["0", "tombstone"]), Some(1));
@@ -191,8 +191,8 @@ fn what_workers_count_is_shown_by_worker_and_by_nic() {
 fn what_observe_mode_lets_pass_is_passed_with_its_reason_to_drop() {
     let rig = Rig::new();
     for (reason, dropped, observed) in [(Reason::NoRule, 10, 4), (Reason::Denied, 3, 3)] {
-        rig.cells[0].add(ONE, Direction::Inbound, reason, dropped);
-        rig.cells[0].observe(ONE, Direction::Inbound, reason, observed);
+        rig.counters[0].add(ONE, Direction::Inbound, reason, dropped);
+        rig.counters[0].observe(ONE, Direction::Inbound, reason, observed);
     }
     assert_eq!(rig.value("packets", &["0", "inbound", "pass", "no-rule"]), Some(4));
     assert_eq!(rig.value("packets", &["0", "inbound", "drop", "no-rule"]), Some(6));
@@ -207,18 +207,18 @@ fn what_observe_mode_lets_pass_is_passed_with_its_reason_to_drop() {
 fn no_counter_runs_back_when_a_port_refuses_what_was_counted_as_passed() {
     let rig = Rig::new();
     let established = ["0", "inbound", "pass", "established"];
-    rig.cells[0].add(ONE, Direction::Inbound, Reason::Established, 64);
-    rig.cells[0].count_bytes(ONE, Direction::Inbound, true, 6400);
+    rig.counters[0].add(ONE, Direction::Inbound, Reason::Established, 64);
+    rig.counters[0].count_bytes(ONE, Direction::Inbound, true, 6400);
     assert_eq!(rig.value("packets", &established), Some(64));
-    rig.cells[0].add(ONE, Direction::Inbound, Reason::Established, 4u64.wrapping_neg());
-    rig.cells[0].add(ONE, Direction::Inbound, Reason::TxFull, 4);
-    rig.cells[0].drop_bytes(ONE, Direction::Inbound, 400);
+    rig.counters[0].add(ONE, Direction::Inbound, Reason::Established, 4u64.wrapping_neg());
+    rig.counters[0].add(ONE, Direction::Inbound, Reason::TxFull, 4);
+    rig.counters[0].drop_bytes(ONE, Direction::Inbound, 400);
     assert_eq!(rig.value("packets", &established), Some(64));
     assert_eq!(rig.value("packets", &["0", "inbound", "drop", "tx-full"]), Some(4));
     assert_eq!(rig.value("nic_packets", &["default", "one", "inbound", "pass"]), Some(64));
     assert_eq!(rig.value("nic_bytes", &["default", "one", "inbound", "pass"]), Some(6400));
     assert_eq!(rig.value("nic_bytes", &["default", "one", "inbound", "drop"]), Some(400));
-    rig.cells[0].add(ONE, Direction::Inbound, Reason::Established, 10);
+    rig.counters[0].add(ONE, Direction::Inbound, Reason::Established, 10);
     assert_eq!(rig.value("packets", &established), Some(70));
 }
 
@@ -234,9 +234,9 @@ fn rules_are_shown_where_they_stand_and_keep_their_counts_when_they_move() {
     let (ssh, deny, unused) = (of("a", "0"), of("a", "1"), of("unused", "0"));
     assert_eq!((ssh[0], ssh[4], unused[0]), ("default", "a \"b\"", "p"));
     // One rule more and one less, between the two.
-    (0..3).for_each(|_| rig.cells[0].rules.count_opened(RuleId(0)));
-    (0..2).for_each(|_| rig.cells[1].rules.count_opened(RuleId(0)));
-    rig.cells[1].rules.count_denied(RuleId(1));
+    (0..3).for_each(|_| rig.counters[0].rules.count_opened(RuleId(0)));
+    (0..2).for_each(|_| rig.counters[1].rules.count_opened(RuleId(0)));
+    rig.counters[1].rules.count_denied(RuleId(1));
     assert_eq!(rig.value("rule_connections", &ssh[..3]), Some(5));
     assert_eq!(rig.value("rule_denied_packets", &deny[..3]), Some(1));
     assert_eq!(rig.value("rule_connections", &deny[..3]), Some(0));
@@ -279,9 +279,9 @@ fn a_new_nic_begins_at_0_in_the_place_of_one_that_is_gone() {
     let mut rig = Rig::with(short_lived());
     let count = |rig: &Rig, n: u32| {
         for slot in [ONE, TWO] {
-            rig.cells[0].add(slot, Direction::Inbound, Reason::Established, n.into());
-            rig.cells[0].count_bytes(slot, Direction::Inbound, true, n * 100);
-            rig.cells[0].count_bytes(slot, Direction::Inbound, false, n);
+            rig.counters[0].add(slot, Direction::Inbound, Reason::Established, n.into());
+            rig.counters[0].count_bytes(slot, Direction::Inbound, true, n * 100);
+            rig.counters[0].count_bytes(slot, Direction::Inbound, false, n);
         }
     };
     count(&rig, 7);
@@ -314,9 +314,9 @@ fn nics_beyond_the_bound_are_those_with_the_least_traffic() {
         family.series.iter().map(|series| series.labels[1].to_string()).collect::<Vec<_>>()
     };
     assert_eq!(shown(&rig), ["one"], "by name where none has more");
-    rig.cells[0].add(TWO, Direction::Inbound, Reason::NoRule, 1);
+    rig.counters[0].add(TWO, Direction::Inbound, Reason::NoRule, 1);
     assert_eq!(shown(&rig), ["two"]);
-    rig.cells[0].add(ONE, Direction::Outbound, Reason::New, 2);
+    rig.counters[0].add(ONE, Direction::Outbound, Reason::New, 2);
     assert_eq!(shown(&rig), ["one"]);
 }
 
@@ -324,10 +324,10 @@ fn nics_beyond_the_bound_are_those_with_the_least_traffic() {
 fn changes_workers_and_problems_are_told() {
     let mut rig = Rig::new();
     assert_eq!(rig.value("commits", &["acknowledged"]), Some(0));
-    rig.cells[0].live_inbound(ONE, engine::Generation(1), 4);
+    rig.counters[0].live_inbound(ONE, engine::Generation(1), 4);
     rig.apply(&POLICY.replace("22", "25"));
     assert_eq!(rig.value("disconnected", &[]), Some(4));
-    rig.cells[1].count_killed();
+    rig.counters[1].count_killed();
     assert_eq!(rig.value("disconnected", &[]), Some(5));
     rig.apply(&POLICY.replace("22", "25"));
     // One worker stands still.

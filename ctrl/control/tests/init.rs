@@ -2,7 +2,7 @@
 
 use control::config::{Unknown, parse_config};
 use control::document::{Limits, parse_policy};
-use control::init::{Around, By, templates, templates_for};
+use control::init::{InitContext, InterfaceDriver, templates, templates_for};
 use control::model::Mode;
 
 #[test]
@@ -93,7 +93,9 @@ fn what_is_no_port_is_refused() {
 #[test]
 fn what_the_machine_is_like_goes_into_them() {
     let notes = vec!["ip link set eth1 up".to_owned(), String::new()];
-    let written = templates_for("eth1", "net_null1", &Around { by: By::AfXdp, core: 5, notes }).unwrap();
+    let written =
+        templates_for("eth1", "net_null1", &InitContext { by: InterfaceDriver::AfXdp, core: 5, notes })
+            .unwrap();
     let config = parse_config(&written.config, "c").unwrap_or_else(|d| panic!("{d}\n{}", written.config));
     assert_eq!(config.eal.args, ["--no-pci", "--vdev=net_af_xdp0,iface=eth1", "--vdev=net_null1"]);
     assert_eq!((&*config.wires[0].inside, &config.workers.cores[..]), ("net_af_xdp0", &[5][..]));

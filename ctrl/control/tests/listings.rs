@@ -11,11 +11,11 @@ use control::config::Config;
 use control::document::{Limits, parse_policy};
 use control::live::{Author, Change, Live, Parts, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
-use engine::cells::{Cells, Population};
 use engine::conntrack::{Entry, STATES, key_meta};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
 use engine::time::Now;
-use engine::worker::{Answer, Connection, Question};
+use engine::worker::{Connection, WorkerReply, WorkerRequest};
 use engine::{FlowIndex, Generation, RuleId};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -74,14 +74,14 @@ fn policy() -> String {
 }
 
 /// Answers as a worker does: the places from where it is asked on, as many as there is room for.
-fn answer(questions: &Receiver<Question>, table: &[Option<Connection>]) {
-    while let Ok(Question { from, mut connections, answer, .. }) = questions.recv() {
+fn answer(questions: &Receiver<WorkerRequest>, table: &[Option<Connection>]) {
+    while let Ok(WorkerRequest { from, mut connections, reply: answer, .. }) = questions.recv() {
         let room = connections.capacity() - connections.len();
         let end = (from as usize).saturating_add(room).min(table.len());
         connections.extend(table[(from as usize).min(end)..end].iter().flatten());
         let next = (end < table.len()).then_some(end as u32);
-        let (now, len) = (Now { tick: 100, up: 100 }, table.len() as u32);
-        let _ = answer.send(Answer { connections, interest: None, next, now, len, ended: 0 });
+        let (now, len) = (Now { tick: 100, ceil: 100 }, table.len() as u32);
+        let _ = answer.send(WorkerReply { connections, watch_set: None, next, now, len, ended: 0 });
     }
 }
 
@@ -128,7 +128,7 @@ fn table(worker: usize, places: usize, snapshot: &Snapshot, rules: u32) -> Vec<O
             entry.set_rule(RuleId(random.below(rules as usize) as u32));
         }
         let flow = FlowIndex(place as u32);
-        Some(Connection { flow, entry, remote, noted: Default::default(), carried: None })
+        Some(Connection { flow, entry, remote, last_syn: Default::default(), totals: None })
     };
     (0..places).map(&mut each).collect()
 }
@@ -150,10 +150,10 @@ impl Rig {
         let worker = |(core, table): (usize, Vec<Option<Connection>>)| {
             let (asked, heard) = bounded(1);
             std::thread::spawn(move || answer(&heard, &table));
-            let cells = Arc::new(Cells::new());
+            let counters = Arc::new(EngineCounters::new());
             WorkerHandle {
                 core,
-                cells,
+                counters,
                 questions: asked,
                 waker: None,
                 capacity: 4096,
@@ -164,7 +164,7 @@ impl Rig {
             committer,
             publisher,
             workers: tables.into_iter().enumerate().map(worker).collect(),
-            population: Arc::new(Population::new()),
+            connection_counts: Arc::new(ConnectionCounts::new()),
             ports: Box::new(Vec::new),
             start: Instant::now(),
             board: Default::default(),

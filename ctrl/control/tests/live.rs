@@ -4,18 +4,18 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use control::api::shape::{LineChange, Receipt, State, Would};
+use control::api::types::{LineChange, Receipt, State, Would};
 use control::commit::Committer;
 use control::config::Config;
 use control::document::{Limits, Parsed, parse_policy};
-use control::live::{Author, Change, Live, Parts, Refused, WorkerHandle};
+use control::live::{Author, Change, ChangeRefused, Live, Parts, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
-use engine::cells::{Cells, Population};
 use engine::conntrack::{Entry, key_meta};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
-use engine::staged::WouldBe;
+use engine::staged::StagedVerdict;
 use engine::time::Now;
-use engine::worker::{Answer, Connection, Question};
+use engine::worker::{Connection, WorkerReply, WorkerRequest};
 use engine::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason, RuleId};
 
 const POLICY: &str = "
@@ -36,7 +36,7 @@ fn with_port(port: u16) -> Parsed {
 struct Rig {
     live: Live,
     readers: Vec<rcu::Reader<Snapshot>>,
-    cells: Vec<Arc<Cells>>,
+    counters: Vec<Arc<EngineCounters>>,
     tables: Vec<Table>,
 }
 
@@ -44,11 +44,11 @@ struct Rig {
 type Table = Arc<Mutex<Vec<Connection>>>;
 
 /// Answers as a worker does, until nobody can ask any more.
-fn answer(questions: &Receiver<Question>, table: &Table) {
-    while let Ok(Question { mut connections, answer, .. }) = questions.recv() {
+fn answer(questions: &Receiver<WorkerRequest>, table: &Table) {
+    while let Ok(WorkerRequest { mut connections, reply: answer, .. }) = questions.recv() {
         connections.extend_from_slice(&table.lock().unwrap());
-        let (now, len) = (Now { tick: 0, up: 0 }, connections.len() as u32);
-        answer.send(Answer { connections, interest: None, next: None, now, len, ended: 0 }).unwrap();
+        let (now, len) = (Now { tick: 0, ceil: 0 }, connections.len() as u32);
+        answer.send(WorkerReply { connections, watch_set: None, next: None, now, len, ended: 0 }).unwrap();
     }
 }
 
@@ -56,7 +56,7 @@ fn answer(questions: &Receiver<Question>, table: &Table) {
 fn connection(epoch: u32) -> Connection {
     let mut entry = Entry::new(AddrId::new(0, 0), 1, 0, key_meta(6, false), true);
     entry.stamp = Generation(epoch);
-    Connection { flow: FlowIndex(0), entry, remote: 1, noted: Default::default(), carried: None }
+    Connection { flow: FlowIndex(0), entry, remote: 1, last_syn: Default::default(), totals: None }
 }
 
 impl Rig {
@@ -68,16 +68,16 @@ impl Rig {
         let mut committer = Committer::new(config);
         let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
         let (publisher, readers) = rcu::domain(snapshot, 2);
-        let (mut workers, mut cells, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut workers, mut counters, mut tables) = (Vec::new(), Vec::new(), Vec::new());
         for core in 0..2 {
             let (asked, heard) = bounded(1);
-            cells.push(Arc::new(Cells::new()));
+            counters.push(Arc::new(EngineCounters::new()));
             let table = Table::default();
             tables.push(table.clone());
             std::thread::spawn(move || answer(&heard, &table));
             workers.push(WorkerHandle {
                 core,
-                cells: cells[core].clone(),
+                counters: counters[core].clone(),
                 questions: asked,
                 waker: None,
                 capacity: 1,
@@ -88,17 +88,17 @@ impl Rig {
             committer,
             publisher,
             workers,
-            population: Arc::new(Population::new()),
+            connection_counts: Arc::new(ConnectionCounts::new()),
             ports: Box::new(Vec::new),
             start: Instant::now(),
             board: Default::default(),
             governing_file: None,
             store: None,
         });
-        Rig { live, readers, cells, tables }
+        Rig { live, readers, counters, tables }
     }
 
-    fn apply(&self, change: Change) -> Result<Receipt, Refused> {
+    fn apply(&self, change: Change) -> Result<Receipt, ChangeRefused> {
         run(self.live.apply(change))
     }
 
@@ -112,7 +112,7 @@ impl Rig {
 
     /// `n` inbound connections of the NIC, opened under the epoch.
     fn open(&self, worker: usize, epoch: u32, n: i64) {
-        self.cells[worker].live_inbound(NicSlot(1), Generation(epoch), n);
+        self.counters[worker].live_inbound(NicSlot(1), Generation(epoch), n);
         let mut table = self.tables[worker].lock().unwrap();
         let len = (table.len() as i64 + n) as usize;
         table.resize_with(len, || connection(epoch));
@@ -176,7 +176,9 @@ fn guards_refuse_with_a_preview_and_nothing_has_happened() {
     rig.open(0, 1, 3);
     let change =
         |most| Change { max_disconnect: Some(most), ..Change::to(with_port(23), Author::client("test")) };
-    let Err(Refused::TooMany { most: 2, preview }) = rig.apply(change(2)) else { panic!("not refused") };
+    let Err(ChangeRefused::DisconnectsTooMany { most: 2, preview }) = rig.apply(change(2)) else {
+        panic!("not refused")
+    };
     assert_eq!(
         (preview.disconnected, preview.state, &*preview.flushed),
         (3, State::DryRun, &["one".to_owned()][..])
@@ -186,10 +188,13 @@ fn guards_refuse_with_a_preview_and_nothing_has_happened() {
     assert_eq!(rig.live.generation(), 1);
     assert!(matches!(
         rig.apply(Change::to(document("# x\n"), Author::file("policy.yaml"))),
-        Err(Refused::Empty)
+        Err(ChangeRefused::Empty)
     ));
     let no_nics = document("vpcs: [{ name: prod, segment: { untagged: true } }]\n");
-    assert!(matches!(rig.apply(Change::to(no_nics, Author::file("policy.yaml"))), Err(Refused::NoNics(1))));
+    assert!(matches!(
+        rig.apply(Change::to(no_nics, Author::file("policy.yaml"))),
+        Err(ChangeRefused::NoNics(1))
+    ));
     assert_eq!(rig.apply(change(3)).unwrap().state, State::Acknowledged);
     assert_eq!(rig.apply(Change::to(with_port(23), Author::client("test"))).unwrap().state, State::Unchanged);
     assert_eq!(rig.live.generation(), 2);
@@ -238,10 +243,10 @@ fn the_counters_of_a_nic_begin_at_0_though_its_place_was_anothers() {
     let mut rig = Rig::with(config);
     let slot = NicSlot(1);
     let count = |rig: &Rig, n| {
-        rig.cells[0].add(slot, Direction::Inbound, Reason::New, n);
-        rig.cells[1].add(slot, Direction::Outbound, Reason::NoRule, n);
-        rig.cells[1].observe(slot, Direction::Outbound, Reason::NoRule, n as i64);
-        (0..n).for_each(|_| rig.cells[0].count_displaced(slot));
+        rig.counters[0].add(slot, Direction::Inbound, Reason::New, n);
+        rig.counters[1].add(slot, Direction::Outbound, Reason::NoRule, n);
+        rig.counters[1].observe(slot, Direction::Outbound, Reason::NoRule, n as i64);
+        (0..n).for_each(|_| rig.counters[0].count_displaced(slot));
     };
     count(&rig, 7);
     let before = rig.live.counters();
@@ -321,7 +326,11 @@ fn a_document_that_takes_away_more_than_its_share_is_refused() {
             ..Change::to(with(after), Author::client("test"))
         };
         let done = rig.apply(file);
-        assert_eq!(matches!(done, Err(Refused::TakesAway { .. })), is_refused, "{before} to {after}");
+        assert_eq!(
+            matches!(done, Err(ChangeRefused::RemovesTooMuch { .. })),
+            is_refused,
+            "{before} to {after}"
+        );
     }
 }
 
@@ -334,9 +343,9 @@ fn a_staged_rule_disconnects_nobody_until_it_is_promoted_and_is_listed_with_what
     assert_eq!((staged.disconnected, staged.flushed.len(), staged.generation), (0, 0, 2));
     assert_eq!(staged.changes[1].text, "staged: deny inbound any from everyone");
     let rule = RuleId(1);
-    rig.cells[0].rules.count_opened(RuleId(0));
-    rig.cells[1].rules.count_would_be(&WouldBe { rule, allows: false, differs: true });
-    rig.cells[0].rules.count_would_be(&WouldBe { rule, allows: false, differs: false });
+    rig.counters[0].rules.count_opened(RuleId(0));
+    rig.counters[1].rules.count_would_be(&StagedVerdict { rule, allows: false, differs: true });
+    rig.counters[0].rules.count_would_be(&StagedVerdict { rule, allows: false, differs: false });
     let rules = rig.live.rules_after(None, usize::MAX);
     let would = Would { pass: 0, pass_dropped: 0, drop: 2, drop_passed: 1 };
     assert_eq!([rules[0].would, rules[1].would], [None, Some(would)]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use control::api::openapi;
-use control::api::written::Document;
+use control::api::schema::Document;
 use control::document::{Limits, parse_policy};
 use control::export::export;
 

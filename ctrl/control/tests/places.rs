@@ -6,7 +6,7 @@ use control::commit::{Committer, NoRollback};
 use control::config::Config;
 use control::document::{Limits, parse_policy};
 use control::model::Policy;
-use control::registry::{MOST_NICS, Places};
+use control::registry::{MOST_NICS, SlotCount};
 use engine::Generation;
 
 /// NICs by name, each with an address of its own.
@@ -28,7 +28,7 @@ fn thousand(round: usize) -> Policy {
 }
 
 /// What must be the same after a refusal.
-fn state(committer: &Committer) -> (Policy, Generation, Places) {
+fn state(committer: &Committer) -> (Policy, Generation, SlotCount) {
     (committer.policy().clone(), committer.generation(), committer.registry().free())
 }
 

@@ -13,10 +13,10 @@ use control::config::Config;
 use control::document::{Limits, Parsed, parse_policy};
 use control::live::{Author, Change, Live, Parts, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
 use engine::time::Now;
-use engine::worker::{Answer, Question};
+use engine::worker::{WorkerReply, WorkerRequest};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -44,20 +44,26 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 struct Rig {
     live: Live,
     _readers: Vec<rcu::Reader<Snapshot>>,
-    _unheard: Option<Receiver<Question>>,
+    _unheard: Option<Receiver<WorkerRequest>>,
 }
 
 fn rig(answers: bool) -> Rig {
     let mut committer = Committer::new(Config::default());
     let snapshot = committer.commit(document(POLICY).policy, 0).unwrap().unwrap().snapshot;
     let (publisher, mut readers) = rcu::domain(snapshot, 1);
-    let (asked, heard) = bounded::<Question>(4);
+    let (asked, heard) = bounded::<WorkerRequest>(4);
     let unheard = if answers {
         std::thread::spawn(move || {
-            while let Ok(Question { connections, answer, .. }) = heard.recv() {
-                let now = Now { tick: 0, up: 0 };
-                let _ =
-                    answer.send(Answer { connections, interest: None, next: None, now, len: 0, ended: 0 });
+            while let Ok(WorkerRequest { connections, reply: answer, .. }) = heard.recv() {
+                let now = Now { tick: 0, ceil: 0 };
+                let _ = answer.send(WorkerReply {
+                    connections,
+                    watch_set: None,
+                    next: None,
+                    now,
+                    len: 0,
+                    ended: 0,
+                });
             }
         });
         None
@@ -66,7 +72,7 @@ fn rig(answers: bool) -> Rig {
     };
     let worker = WorkerHandle {
         core: 0,
-        cells: Arc::new(Cells::new()),
+        counters: Arc::new(EngineCounters::new()),
         questions: asked,
         waker: None,
         capacity: 16,
@@ -76,7 +82,7 @@ fn rig(answers: bool) -> Rig {
         committer,
         publisher,
         workers: vec![worker],
-        population: Arc::new(Population::new()),
+        connection_counts: Arc::new(ConnectionCounts::new()),
         ports: Box::new(Vec::new),
         start: Instant::now(),
         board: Default::default(),

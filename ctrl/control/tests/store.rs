@@ -8,10 +8,10 @@ use control::commit::Committer;
 use control::config::Config;
 use control::delta::Delta;
 use control::document::{Limits, parse_policy};
-use control::kept::{State, Tables};
-use control::live::{Former, PolicyFile, begin};
+use control::live::{PolicyFile, PreviousState, begin};
 use control::model::{Key, Policy};
-use control::store::{Contents, Missing, Opening, Store, StoreError};
+use control::persisted::{PersistedState, Tables};
+use control::store::{Contents, Missing, OpenOptions, Store, StoreError};
 use tempfile::TempDir;
 
 fn policy(port: u16, nics: &str) -> Policy {
@@ -87,13 +87,13 @@ fn generations_are_there_again_with_the_way_back() {
 }
 
 /// What a process leaves that has come to the first of these policies, and so on, one a generation.
-fn state_after(policies: &[Policy]) -> State {
+fn state_after(policies: &[Policy]) -> PersistedState {
     let mut committer = Committer::new(Config::default());
     for policy in policies {
         committer.commit(policy.clone(), 0).unwrap();
     }
     let tables = Tables { set: 1, files: Vec::new(), boot: [0; 2] };
-    State::decode(&State::of(&committer, &tables).encode()).unwrap()
+    PersistedState::decode(&PersistedState::of(&committer, &tables).encode()).unwrap()
 }
 
 #[test]
@@ -103,14 +103,14 @@ fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
     for policy in &policies {
         scratch.start_with(policy.clone());
     }
-    let begin_with = |state: State| {
+    let begin_with = |state: PersistedState| {
         let store = Store::open(&scratch.path()).unwrap();
         begin(Config::default(), Some(store), None, Some(state)).unwrap()
     };
     let flush = |committer: &Committer| committer.registry().nic(&Key::in_default("one")).unwrap().flush().0;
     // The rules are again what they were: the flush on the way there stays.
     let beginning = begin_with(state_after(&policies[..1]));
-    assert_eq!(beginning.former, Former::Taken(engine::Generation(1)));
+    assert_eq!(beginning.former, PreviousState::Taken(engine::Generation(1)));
     assert_eq!((beginning.committer.generation().0, flush(&beginning.committer)), (3, 3));
     assert_eq!(beginning.snapshot.generation.0, 3);
     assert_eq!(beginning.committer.policy_at(engine::Generation(2)).unwrap(), policies[1]);
@@ -118,7 +118,7 @@ fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
     // Where the store is where it was left nothing is flushed again.
     let state = state_after(&policies);
     let beginning = begin_with(state);
-    assert_eq!(beginning.former, Former::Taken(engine::Generation(3)));
+    assert_eq!(beginning.former, PreviousState::Taken(engine::Generation(3)));
     assert_eq!((beginning.committer.generation().0, flush(&beginning.committer)), (3, 3));
     drop(beginning);
     // Of another store, or of one that has been set back.
@@ -130,7 +130,7 @@ fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
         ),
     ] {
         let beginning = begin_with(state);
-        let Former::Unfit(reason) = &beginning.former else { panic!("{:?}", beginning.former) };
+        let PreviousState::Unfit(reason) = &beginning.former else { panic!("{:?}", beginning.former) };
         assert!(reason.contains(expected), "{reason}");
         assert_eq!((beginning.committer.generation().0, beginning.committer.policy()), (3, &policies[2]));
     }
@@ -209,7 +209,7 @@ fn a_corrupt_store_is_refused_set_aside_and_not_touched() {
     // The next start does not begin anew by itself, and the corrupt one still lies there.
     let Err(error) = Store::open(&scratch.path()) else { panic!("began anew") };
     assert!(error.to_string().contains("the one that was there held generation 1: put it back"), "{error}");
-    let anew = Opening { missing: Missing::New, ..Opening::of(&scratch.path()) };
+    let anew = OpenOptions { missing: Missing::New, ..OpenOptions::of(&scratch.path()) };
     assert_eq!(Store::open_as(&anew).unwrap().1, None);
     assert!(aside.exists());
     let left: Vec<_> =
@@ -306,14 +306,14 @@ fn mutated_stores_are_refused_or_hold_what_was_acknowledged() {
 fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
     let scratch = Scratch::new();
     let path = scratch.path();
-    let refused = |opening: &Opening| match Store::open_as(opening) {
+    let refused = |opening: &OpenOptions| match Store::open_as(opening) {
         Ok(_) => panic!("begun with"),
         Err(error) => error.to_string(),
     };
-    let must_exist = Opening { missing: Missing::Refuse, ..Opening::of(&path) };
+    let must_exist = OpenOptions { missing: Missing::Refuse, ..OpenOptions::of(&path) };
     assert!(refused(&must_exist).contains("there is no store: put it back"), "{}", refused(&must_exist));
     assert!(!path.parent().unwrap().exists(), "nothing was made");
-    let new = Opening { missing: Missing::New, ..Opening::of(&path) };
+    let new = OpenOptions { missing: Missing::New, ..OpenOptions::of(&path) };
     drop(Store::open_as(&new).unwrap());
     assert!(refused(&new).contains("there is a store; allowed with --new-store"), "{}", refused(&new));
     assert_eq!(Store::open_as(&must_exist).unwrap().1, None);
@@ -323,11 +323,11 @@ fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
     // An older copy.
     let second = fs::read(&path).unwrap();
     fs::write(&path, &first).unwrap();
-    let error = refused(&Opening::of(&path));
+    let error = refused(&OpenOptions::of(&path));
     assert!(error.contains("it holds generation 1, and 2 was the last that was acknowledged"), "{error}");
     // Missing.
     fs::remove_file(&path).unwrap();
-    for opening in [Opening::of(&path), must_exist.clone()] {
+    for opening in [OpenOptions::of(&path), must_exist.clone()] {
         let error = refused(&opening);
         assert!(error.contains("the one that was there held generation 2: put it back"), "{error}");
     }
@@ -337,7 +337,7 @@ fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
         other.start_with(policy(port, ONE));
     }
     fs::copy(other.path(), &path).unwrap();
-    let error = refused(&Opening::of(&path));
+    let error = refused(&OpenOptions::of(&path));
     assert!(error.contains("it is not the store that was here, which held generation 2"), "{error}");
     // The right one again.
     fs::write(&path, &second).unwrap();
@@ -350,9 +350,9 @@ fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
         damage(&witness).unwrap();
         let (store, contents) = Store::open(&path).unwrap();
         assert_eq!(contents.unwrap().generation, 2);
-        assert!(store.words()[0].contains("holds generation 2"), "{:?}", store.words());
+        assert!(store.notes()[0].contains("holds generation 2"), "{:?}", store.notes());
         drop(store);
-        assert!(Store::open(&path).unwrap().0.words().is_empty());
+        assert!(Store::open(&path).unwrap().0.notes().is_empty());
     }
     // By the operator's word.
     fs::remove_file(&path).unwrap();
@@ -362,7 +362,8 @@ fn a_store_that_is_missing_older_or_another_one_is_not_begun_with() {
 #[test]
 fn a_witness_may_lie_elsewhere_and_copies_of_a_killed_start_are_removed() {
     let (scratch, elsewhere) = (Scratch::new(), TempDir::new().unwrap());
-    let opening = Opening { witness: Some(elsewhere.path().join("witness")), ..Opening::of(&scratch.path()) };
+    let opening =
+        OpenOptions { witness: Some(elsewhere.path().join("witness")), ..OpenOptions::of(&scratch.path()) };
     drop(Store::open_as(&opening).unwrap());
     let directory = scratch.path().parent().unwrap().to_owned();
     let dead = {

@@ -1,7 +1,7 @@
 //! What is accepted and yet likely a mistake is told with its place, and nothing else is.
 
 use control::config::check_config;
-use control::document::{Limits, RuleEdit, RulePlace, check_policy, edit_rule, parse_policy, put};
+use control::document::{Limits, RuleEdit, RuleSelector, check_policy, edit_rule, parse_policy, put};
 use control::model::Key;
 
 /// Two VPCs that do not reach each other, a third that reaches the first; groups with NICs in each, and one without.
@@ -298,7 +298,7 @@ fn edits_warn_of_what_they_say_and_of_nothing_else() {
         edited(RuleEdit::Add(ssh.to_owned())),
         ["rule of g:1:1: the rule can match nothing: shadowed by g#0, decided first"]
     );
-    assert_eq!(edited(RuleEdit::Set(RulePlace::Position(0), ssh.to_owned())), [""; 0]);
+    assert_eq!(edited(RuleEdit::Set(RuleSelector::Position(0), ssh.to_owned())), [""; 0]);
     assert_eq!(
         edited(RuleEdit::Add("{ direction: inbound, remote_group: far }".to_owned())),
         ["rule of g:1:1: the rule can match nothing: no NIC of the group \"far\" is in reach"]

@@ -9,7 +9,7 @@ use control::config::Config;
 use control::source::input_name;
 use control::store::{Contents, Store};
 
-use crate::appliance::preflight::{self, Found};
+use crate::appliance::preflight::{self, PreflightReport};
 use crate::cli;
 use crate::client::REFUSED;
 use crate::failure::{Failure, print, warn};
@@ -63,7 +63,8 @@ impl Report {
         };
         let config = &checked.config;
         let is_for_run = config.require_wires().is_ok();
-        let mut found = if is_for_run { preflight::look(&checked) } else { Found::of_text(&checked) };
+        let mut found =
+            if is_for_run { preflight::look(&checked) } else { PreflightReport::of_text(&checked) };
         if let Some(store) = config.store.path.as_deref().filter(|path| is_for_run && path.exists())
             && let Err(error) = Store::read(store)
         {

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use control::api::shape::{Explanation, Question, Side};
+use control::api::types::{Explanation, Question, Side};
 use control::commit::Committer;
 use control::document::Parsed;
-use control::explain::{Bench, Unexplained};
+use control::explain::{ExplainError, ScratchFirewall};
 use engine::io::Frame;
 
 use crate::cli;
@@ -72,7 +72,7 @@ fn question(args: &cli::Explain) -> Result<Question, Failure> {
 fn offline(args: &cli::Explain, path: &std::path::Path, question: &Question) -> Result<Explanation, Failure> {
     let config = input::config(args.config.as_deref())?;
     let Parsed { policy, warnings, .. } = input::policy(path, &config)?;
-    let bench = Bench::new(&config, false);
+    let bench = ScratchFirewall::new(&config, false);
     let mut committer = Committer::new(config);
     let snapshot = match committer.commit(policy, 0).map_err(Failure::runtime)? {
         Some(commit) => commit.snapshot,
@@ -81,11 +81,11 @@ fn offline(args: &cli::Explain, path: &std::path::Path, question: &Question) -> 
     let explanation = bench.explain(&committer, &snapshot, question).map_err(|error| {
         Failure::input(match &error {
             // As the command line names what is at fault.
-            Unexplained::NoNic { .. } => format!("{}: {error}", path.display()),
-            Unexplained::Frame(_) if args.packet.is_some() => {
+            ExplainError::NoNic { .. } => format!("{}: {error}", path.display()),
+            ExplainError::Frame(_) if args.packet.is_some() => {
                 error.to_string().replacen("frame:", "--packet:", 1)
             }
-            Unexplained::OtherNic { .. } => format!("--{error}"),
+            ExplainError::OtherNic { .. } => format!("--{error}"),
             _ => error.to_string(),
         })
     })?;

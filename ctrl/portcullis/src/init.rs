@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use control::init::{Around, By, is_pci, templates_for};
+use control::init::{InitContext, InterfaceDriver, is_pci, templates_for};
 
 use crate::appliance::cores;
 use crate::appliance::ports::offloads;
@@ -25,8 +25,8 @@ pub fn run(args: &cli::Init) -> Result<ExitCode, Failure> {
     let named = [taken(&machine, inside, args.kind)?, taken(&machine, outside, args.kind)?];
     let told = notes(&machine, &named);
     told.warnings.iter().for_each(warn);
-    let around = Around {
-        by: if args.kind == Kind::AfXdp { By::AfXdp } else { By::AfPacket },
+    let around = InitContext {
+        by: if args.kind == Kind::AfXdp { InterfaceDriver::AfXdp } else { InterfaceDriver::AfPacket },
         core: core(&machine, &named, &cores::there()),
         notes: told.lines,
     };

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use appliance::*;
-use control::kept::State;
+use control::persisted::PersistedState;
 use testkit::lab::{At, INSIDE, Lab, OUTSIDE, Process, SERVER_MAC, SERVER_V4};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -209,7 +209,7 @@ fn with_a_store_generations_go_on_and_what_does_not_fit_begins_cold() {
         assert!(how == "cold" && reason.contains(expected), "{how} {reason}");
         kept = appliance.kill();
     }
-    let mut bytes = State::decode(&std::fs::read(&control).unwrap()).unwrap();
+    let mut bytes = PersistedState::decode(&std::fs::read(&control).unwrap()).unwrap();
     bytes.tables.boot[0] ^= 1;
     std::fs::write(&control, bytes.encode()).unwrap();
     let appliance = run(kept);

@@ -6,7 +6,7 @@ use engine::Side;
 use replay::*;
 use serde_json::{Value, json};
 use testkit::frame::*;
-use testkit::oracle::{Oracle, Sight};
+use testkit::oracle::{FrameView, Oracle};
 use testkit::pcap::{self, Format};
 use testkit::rng::Rng;
 
@@ -164,7 +164,7 @@ fn trace_verdicts_and_oracle_agree_on_a_hundred_thousand_packets_and_a_capture_o
     let mut lines = verdicts.lines().zip(trace.lines());
     for (inside, outside) in sides[0].iter().zip(&sides[1]) {
         for (record, side) in [(inside, Side::Inside), (outside, Side::Outside)] {
-            let expected = oracle.judge(&Sight {
+            let expected = oracle.judge(&FrameView {
                 worker: 0,
                 time_ns: record.time,
                 side,

@@ -19,7 +19,7 @@ use threads::Step;
 
 /// What is to be given up. `None` and false leave things as they are.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct Restrictions {
     /// Whatever is executed later gains nothing by it. [`Self::files`] and [`Self::calls`] imply it.
     pub no_new_privs: bool,
     /// The capabilities that are kept, of those that the process has.
@@ -40,7 +40,7 @@ pub enum Outcome {
 }
 
 /// Gives it up, on all threads. The outcomes stand in the order of the wishes.
-pub fn confine(wishes: &Wishes) -> Vec<Outcome> {
+pub fn confine(wishes: &Restrictions) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let implied = wishes.files.is_some() || wishes.calls.is_some();
     if wishes.no_new_privs || implied {

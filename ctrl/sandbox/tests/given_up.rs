@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use sandbox::{Calls, Capability, Files, Outcome, Wishes, confine};
+use sandbox::{Calls, Capability, Files, Outcome, Restrictions, confine};
 
 /// Set in the process that gives something up: its directory.
 const IN: &str = "SANDBOX_TEST_DIRECTORY";
@@ -118,7 +118,7 @@ fn capabilities_that_are_not_kept_are_gone_from_every_thread() {
             other.succeeds(directory, host_name);
         }
         let kept = vec![Capability::NetRaw, Capability::Bpf];
-        let outcomes = confine(&Wishes { capabilities: Some(kept), ..Wishes::default() });
+        let outcomes = confine(&Restrictions { capabilities: Some(kept), ..Restrictions::default() });
         let has_bpf = effective() >> 39 & 1 == 1;
         assert_eq!(holds(&outcomes), [if has_bpf { "CAP_BPF, CAP_NET_RAW" } else { "CAP_NET_RAW" }]);
         assert_eq!(effective() & !(1 << 39), 1 << 13);
@@ -130,10 +130,13 @@ fn capabilities_that_are_not_kept_are_gone_from_every_thread() {
         other.succeeds(directory, packet_socket);
         other.fails_with(libc::EPERM, directory, host_name);
         // They do not come back.
-        let none = confine(&Wishes { capabilities: Some(vec![]), ..Wishes::default() });
+        let none = confine(&Restrictions { capabilities: Some(vec![]), ..Restrictions::default() });
         assert_eq!((holds(&none), effective()), (vec!["no capabilities"], 0));
         other.fails_with(libc::EPERM, directory, packet_socket);
-        let again = confine(&Wishes { capabilities: Some(vec![Capability::NetRaw]), ..Wishes::default() });
+        let again = confine(&Restrictions {
+            capabilities: Some(vec![Capability::NetRaw]),
+            ..Restrictions::default()
+        });
         assert_eq!((holds(&again), effective()), (vec!["no capabilities"], 0));
     });
 }
@@ -147,7 +150,7 @@ fn new_privileges_are_given_up_by_every_thread() {
             _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
         };
         let before = status("NoNewPrivs");
-        let outcomes = confine(&Wishes { no_new_privs: true, ..Wishes::default() });
+        let outcomes = confine(&Restrictions { no_new_privs: true, ..Restrictions::default() });
         assert_eq!((before.as_str(), holds(&outcomes)), ("0", vec!["no new privileges"]));
         other.succeeds(directory, has_given_up);
     });
@@ -187,7 +190,7 @@ fn files_that_are_not_named_are_out_of_reach() {
             write: vec![at("write")],
             devices: vec![PathBuf::from("/dev/null")],
         };
-        let outcomes = confine(&Wishes { files: Some(files), ..Wishes::default() });
+        let outcomes = confine(&Restrictions { files: Some(files), ..Restrictions::default() });
         if let [_, Outcome::Lacking(why)] = &outcomes[..] {
             // The line that the log has where the kernel does not know how.
             assert_eq!(why, "landlock: this kernel has no Landlock, or was started without (lsm=)");
@@ -221,7 +224,7 @@ fn nobody_is_called_by_tcp_and_nothing_new_listens() {
         other.succeeds(directory, call);
         other.succeeds(directory, listen);
         let files = Files { read: vec![directory.to_owned()], ..Files::default() };
-        let outcomes = confine(&Wishes { files: Some(files), ..Wishes::default() });
+        let outcomes = confine(&Restrictions { files: Some(files), ..Restrictions::default() });
         let version = outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Holds(words) => words.strip_prefix("files by Landlock ")?.parse::<u32>().ok(),
             Outcome::Lacking(_) => None,
@@ -259,7 +262,7 @@ fn system_calls_that_no_appliance_makes_are_refused() {
         {
             other.succeeds(directory, possible);
         }
-        let outcomes = confine(&Wishes { calls: Some(Calls::default()), ..Wishes::default() });
+        let outcomes = confine(&Restrictions { calls: Some(Calls::default()), ..Restrictions::default() });
         let words = holds(&outcomes);
         assert!(words[0] == "no new privileges" && words[1].ends_with(" system calls"), "{words:?}");
         assert_eq!(status("Seccomp"), "2");

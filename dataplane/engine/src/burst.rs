@@ -1,7 +1,7 @@
 //! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
 
-mod bench;
 mod fragments;
+mod inspect;
 mod upkeep;
 
 use std::ops::Deref;
@@ -9,25 +9,25 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use crate::ahead::{Ahead, ENTRIES_AHEAD, Guesses, Packets};
-use crate::answers::{Answers, refused};
-use crate::cells::{Cells, Population};
-use crate::classify::Judgement;
-use crate::conntrack::keep::Memory;
-use crate::conntrack::kept::{Kept, Since, TakenUp};
+use crate::classify::RuleVerdict;
+use crate::conntrack::persist::PersistentMemory;
+use crate::conntrack::restore::{PreviousProcess, RestoreCounts, SavedConnection};
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
+use crate::counters::{ConnectionCounts, EngineCounters};
+use crate::fragment_queue::Ticket;
 use crate::io::{BURST, Burst, Frame};
 use crate::judge::{Judge, is_remembered};
-use crate::lane::{Arrival, Fragment, Lane, Lanes, What};
+use crate::lookahead::{BindingPrefetch, ENTRY_PREFETCH_DISTANCE, Resolved, ResolvedBurst};
+use crate::packet::{Arrival, Fragment, PacketKind, PacketMeta, ParsedBurst};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
-use crate::resolve::{Step, resolve};
+use crate::resolve::{Resolution, resolve};
+use crate::rule_verdicts::{RuleVerdicts, refusal_verdict};
 use crate::snapshot::{Binding, Snapshot};
-use crate::staged::{WouldBe, would_be};
+use crate::staged::{StagedVerdict, staged_verdict};
 use crate::time::{Clock, Now};
 use crate::verdict::Verdict;
-use crate::waits::Ticket;
 use crate::worker::Connection;
 use crate::{Generation, NicSlot, Reason, Side};
 
@@ -51,11 +51,11 @@ pub struct FirewallConfig {
 pub struct Firewall {
     judge: Judge,
     clock: Clock,
-    cells: Arc<Cells>,
+    counters: Arc<EngineCounters>,
     grace_end_ns: u64,
     generation: Generation,
     scratch: Box<[u8]>,
-    answers: Answers,
+    rule_verdicts: RuleVerdicts,
     /// See [`crate::cpu`].
     has_v3: bool,
 }
@@ -65,7 +65,7 @@ pub struct Firewall {
 pub enum Pass {
     /// Receiving.
     Rx,
-    /// Reading headers into lanes; handing off what other workers own.
+    /// Reading headers into packet metadata; handing off what other workers own.
     Parse,
     /// Finding the NIC, hashing the key, asking for the index's line.
     Resolve,
@@ -102,8 +102,8 @@ impl Deref for Verdicts {
 pub struct Batch<F> {
     /// The frames, in order of arrival; behind a pointer, so that bursts change hands without being copied.
     pub frames: Box<Burst<F>>,
-    /// A lane a frame.
-    pub lanes: Lanes,
+    /// A packet metadata of each frame.
+    pub pkts: ParsedBurst,
     /// A verdict a frame, once judged.
     pub verdicts: Verdicts,
     /// Once judged: every frame goes on.
@@ -113,14 +113,14 @@ pub struct Batch<F> {
     /// Once judged: where those that are held wait, in their order.
     pub tickets: ArrayVec<Ticket, BURST>,
     /// Once judged: what staged rules would decide, by the packets' places.
-    pub staged: ArrayVec<(usize, WouldBe), BURST>,
+    pub staged: ArrayVec<(usize, StagedVerdict), BURST>,
 }
 
 impl<F> Default for Batch<F> {
     fn default() -> Self {
         Batch {
             frames: Box::default(),
-            lanes: Lanes::default(),
+            pkts: ParsedBurst::default(),
             verdicts: Verdicts::default(),
             all_pass: false,
             all_established: false,
@@ -133,17 +133,17 @@ impl<F> Default for Batch<F> {
 impl<F> Batch<F> {
     /// Appends a frame that was read.
     #[inline]
-    pub fn push(&mut self, frame: F, lane: Lane) {
+    pub fn push(&mut self, frame: F, pkt: PacketMeta) {
         self.frames.push(frame);
-        if let [place] = self.lanes.grow(1) {
-            *place = lane;
+        if let [place] = self.pkts.grow(1) {
+            *place = pkt;
         }
     }
 
-    /// Forgets lanes and verdicts; the frames are gone already.
+    /// Forgets packet metadata and verdicts; the frames are gone already.
     pub fn clear(&mut self) {
         self.frames.clear();
-        self.lanes.clear();
+        self.pkts.clear();
         self.verdicts.len = 0;
         self.tickets.clear();
         self.staged.clear();
@@ -163,39 +163,44 @@ fn gathered<'a, F: Frame>(frame: &'a F, scratch: &'a mut [u8]) -> &'a [u8] {
 }
 
 /// Whose the verdict on a first fragment is remembered for that no rule judged (semantics 4.6).
-fn remembered_for<'s>(snapshot: &'s Snapshot, lane: &Lane, verdict: &Verdict) -> Option<&'s Binding> {
+fn remembered_for<'s>(snapshot: &'s Snapshot, pkt: &PacketMeta, verdict: &Verdict) -> Option<&'s Binding> {
     if !is_remembered(verdict) {
         return None;
     }
-    let mac = if lane.side == Side::Inside { lane.src_mac } else { lane.dst_mac };
-    snapshot.holder(snapshot.vpc_of(lane.segment)?, lane.local(), lane.v6, mac)
+    let mac = if pkt.side == Side::Inside { pkt.src_mac } else { pkt.dst_mac };
+    snapshot.binding_for(snapshot.vpc_of(pkt.segment)?, pkt.local(), pkt.v6, mac)
 }
 
 impl Firewall {
-    /// Without connections. `cells` are this worker's, `population` is everybody's.
-    pub fn new(config: &FirewallConfig, cells: Arc<Cells>, population: Arc<Population>) -> Firewall {
-        Firewall::within(None, config, cells, population)
+    /// Without connections. `counters` are this worker's, `connection_counts` is everybody's.
+    pub fn new(
+        config: &FirewallConfig,
+        counters: Arc<EngineCounters>,
+        connection_counts: Arc<ConnectionCounts>,
+    ) -> Firewall {
+        Firewall::with_memory(None, config, counters, connection_counts)
     }
 
     /// The same with its connections in memory that outlives the process, where some is given.
-    pub fn within(
-        memory: Option<Memory>,
+    pub fn with_memory(
+        memory: Option<PersistentMemory>,
         config: &FirewallConfig,
-        cells: Arc<Cells>,
-        population: Arc<Population>,
+        counters: Arc<EngineCounters>,
+        connection_counts: Arc<ConnectionCounts>,
     ) -> Firewall {
         let mut clock = Clock::new(config.shard.timeouts.longest());
         let start = clock.at(0).tick;
-        let (secret, counts) = (config.secret, cells.clone());
-        let shard = Shard::within(memory, config.shard, secret, start, counts, population.clone());
+        let (secret, counts) = (config.secret, counters.clone());
+        let shard =
+            Shard::with_memory(memory, config.shard, secret, start, counts, connection_counts.clone());
         Firewall {
-            judge: Judge::new(shard, population),
+            judge: Judge::new(shard, connection_counts),
             clock,
-            cells,
+            counters: counters,
             grace_end_ns: config.grace_end_ns,
             generation: Generation(0),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
-            answers: Answers::default(),
+            rule_verdicts: RuleVerdicts::default(),
             has_v3: crate::cpu::has_v3(),
         }
     }
@@ -203,15 +208,21 @@ impl Firewall {
     /// Has the memory backed that packets of the first so many NICs may need.
     pub fn touch(&mut self, nics: u32) {
         self.judge.touch();
-        self.cells.touch(nics);
+        self.counters.touch(nics);
         crate::pages::touch(&mut self.scratch);
     }
 
     /// Takes up connections that a former process left, at moment `ns` of this one's clock.
-    pub fn restore(&mut self, kept: Vec<Kept>, since: &Since, snapshot: &Snapshot, ns: u64) -> TakenUp {
+    pub fn restore(
+        &mut self,
+        kept: Vec<SavedConnection>,
+        since: &PreviousProcess,
+        snapshot: &Snapshot,
+        ns: u64,
+    ) -> RestoreCounts {
         let now = self.now(ns);
         self.begin(snapshot);
-        self.judge.shard.take_up(kept, since, snapshot, ns, now)
+        self.judge.shard.restore(kept, since, snapshot, ns, now)
     }
 
     /// Its connections.
@@ -227,8 +238,8 @@ impl Firewall {
     }
 
     /// Its counters.
-    pub fn cells(&self) -> &Cells {
-        &self.cells
+    pub fn counters(&self) -> &EngineCounters {
+        &self.counters
     }
 
     /// Begins a burst under a snapshot; with one not seen before, looks for what it has ended.
@@ -240,7 +251,7 @@ impl Firewall {
         // Before an entry bears a deadline that counts from it.
         self.judge.shard.note_lag(self.clock.lag());
         self.judge.loose_pickup = snapshot.settings.loose_pickup || self.clock.last_ns() < self.grace_end_ns;
-        if self.judge.shard.counts() {
+        if self.judge.shard.counts_flows() {
             self.judge.shard.set_anchor(self.clock.anchor());
         }
     }
@@ -266,29 +277,29 @@ impl Firewall {
 
     /// Reads a frame of the first wire.
     #[inline]
-    pub fn read<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now) -> Lane {
-        let mut lane = Lane::default();
-        self.read_into(frame, &Arrival { side, wire: 0, tunnels, now }, &mut lane);
-        lane
+    pub fn read<F: Frame>(&mut self, frame: &mut F, side: Side, tunnels: bool, now: Now) -> PacketMeta {
+        let mut pkt = PacketMeta::default();
+        self.read_into(frame, &Arrival { side, wire: 0, tunnels, now }, &mut pkt);
+        pkt
     }
 
-    /// Reads a frame into a lane that is in its place already.
+    /// Reads a frame into packet metadata that is in its place already.
     #[inline]
-    pub fn read_into<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
+    pub fn read_into<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, pkt: &mut PacketMeta) {
         #[cfg(target_arch = "x86_64")]
         if self.has_v3 {
             // SAFETY: the flag says that the processor was asked.
-            return unsafe { self.read_v3(frame, arrival, lane) };
+            return unsafe { self.read_v3(frame, arrival, pkt) };
         }
         // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.read_as::<false, F>(frame, arrival, lane) }
+        unsafe { self.read_as::<false, F>(frame, arrival, pkt) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn read_v3<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
+    fn read_v3<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, pkt: &mut PacketMeta) {
         // SAFETY: who calls this has these instructions.
-        unsafe { self.read_as::<true, F>(frame, arrival, lane) }
+        unsafe { self.read_as::<true, F>(frame, arrival, pkt) }
     }
 
     /// The same with the instructions that the caller has asked the processor for.
@@ -300,37 +311,40 @@ impl Firewall {
         &mut self,
         frame: &mut F,
         arrival: &Arrival,
-        lane: &mut Lane,
+        pkt: &mut PacketMeta,
     ) {
         if frame.is_odd() {
-            return self.read_odd(frame, arrival, lane);
+            return self.read_odd(frame, arrival, pkt);
         }
         let (data, wire_len) = (frame.head(), frame.wire_len());
         #[cfg(target_arch = "x86_64")]
         if V3 {
             // SAFETY: as the caller says.
-            return unsafe { parse_v3(data, wire_len, arrival, lane) };
+            return unsafe { parse_v3(data, wire_len, arrival, pkt) };
         }
-        parse(data, wire_len, arrival, lane);
+        parse(data, wire_len, arrival, pkt);
     }
 
     #[cold]
-    fn read_odd<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, lane: &mut Lane) {
+    fn read_odd<F: Frame>(&mut self, frame: &mut F, arrival: &Arrival, pkt: &mut PacketMeta) {
         if frame.restore_tag() {
             let wire_len = frame.wire_len();
             // The headers of a segmented frame mostly lie in its first buffer, and nothing has to be copied then. What is
             // read so and is sound is what the whole frame says: only headers are read.
             let head = frame.head();
             if head.len() >= HEADERS && head.len() < frame.captured() {
-                parse(head, wire_len, arrival, lane);
-                if !matches!(lane.what, What::Malformed | What::LinkCut | What::BadSegment) {
+                parse(head, wire_len, arrival, pkt);
+                if !matches!(
+                    pkt.kind,
+                    PacketKind::Malformed | PacketKind::TruncatedLink | PacketKind::BadSegment
+                ) {
                     return;
                 }
             }
-            parse(bytes_of(frame, &mut self.scratch), wire_len, arrival, lane);
+            parse(bytes_of(frame, &mut self.scratch), wire_len, arrival, pkt);
         } else {
             let len = frame.wire_len() as u32;
-            *lane = Lane { what: What::LinkCut, len, ..Lane::of(arrival) };
+            *pkt = PacketMeta { kind: PacketKind::TruncatedLink, len, ..PacketMeta::of(arrival) };
         }
     }
 
@@ -372,34 +386,34 @@ impl Firewall {
         mut done: impl FnMut(Pass),
         meanwhile: impl Fn(usize),
     ) {
-        let Batch { frames, lanes, verdicts, tickets, staged, .. } = batch;
+        let Batch { frames, pkts, verdicts, tickets, staged, .. } = batch;
         staged.clear();
-        let mut aheads = [Ahead::NONE; BURST];
+        let mut aheads = [Resolved::NONE; BURST];
         // Verdicts of packets that need no connection, in their order.
         let mut early: ArrayVec<Verdict, BURST> = ArrayVec::new();
-        let (mut place, mut is_any_v6, mut guesses) = (0, false, Guesses::default());
-        while let (Some(first), Some(frame)) = (lanes.get(place), frames.get(place)) {
-            if first.plain
-                && let Some(holders) = snapshot.sole_holders(first.segment)
+        let (mut place, mut is_any_v6, mut guesses) = (0, false, BindingPrefetch::default());
+        while let (Some(first), Some(frame)) = (pkts.get(place), frames.get(place)) {
+            if first.fast_v4
+                && let Some(holders) = snapshot.unique_addresses(first.segment)
             {
                 guesses.begin(first.segment);
-                let next = self.judge.resolve_plain_ones(&holders, &mut guesses, place, lanes, &mut aheads);
+                let next = self.judge.resolve_fast_v4_run(&holders, &mut guesses, place, pkts, &mut aheads);
                 if next != place {
                     place = next;
                     continue;
                 }
             }
-            if first.is_plain_v6()
-                && let Some(holders) = snapshot.sole_holders(first.segment)
+            if first.is_fast_v6()
+                && let Some(holders) = snapshot.unique_addresses(first.segment)
             {
                 let segment = first.segment;
-                let next = self.judge.resolve_plain_v6_ones(&holders, segment, place, lanes, &mut aheads);
+                let next = self.judge.resolve_fast_v6_run(&holders, segment, place, pkts, &mut aheads);
                 if next != place {
                     (place, is_any_v6) = (next, true);
                     continue;
                 }
             }
-            match self.resolve_at_length(snapshot, first, frame) {
+            match self.resolve_slow(snapshot, first, frame) {
                 Ok(found) => {
                     is_any_v6 |= first.v6;
                     self.judge.shard.prefetch_index(found.hash);
@@ -412,30 +426,32 @@ impl Firewall {
         done(Pass::Resolve);
         // Of no packet none is missing.
         let mut hints = [0; BURST];
-        let homes = self.judge.shard.homes();
-        for (hint, ahead) in hints.iter_mut().zip(&aheads[..lanes.len()]) {
+        let homes = self.judge.shard.index_lookup();
+        for (hint, ahead) in hints.iter_mut().zip(&aheads[..pkts.len()]) {
             // SAFETY: as the caller says.
             *hint = unsafe { homes.hint::<V3>(ahead.hash) };
         }
-        for hint in &hints[..ENTRIES_AHEAD] {
+        for hint in &hints[..ENTRY_PREFETCH_DISTANCE] {
             self.judge.shard.prefetch_entry(*hint, is_any_v6);
         }
-        if self.judge.shard.counts() {
-            hints[..ENTRIES_AHEAD].iter().for_each(|hint| self.judge.shard.prefetch_carried(*hint));
+        if self.judge.shard.counts_flows() {
+            hints[..ENTRY_PREFETCH_DISTANCE]
+                .iter()
+                .for_each(|hint| self.judge.shard.prefetch_flow_counters(*hint));
         }
         done(Pass::Prefetch);
-        self.answers.ask(snapshot, lanes, &aheads, &hints);
+        self.rule_verdicts.evaluate(snapshot, pkts, &aheads, &hints);
         let mut early = early.into_iter();
         let (mut all_pass, mut all_established, mut more_refused) = (true, true, 0);
-        verdicts.len = lanes.len();
-        let packets = Packets { lanes, aheads: &aheads, hints: &hints, is_any_v6 };
+        verdicts.len = pkts.len();
+        let packets = ResolvedBurst { pkts, resolved: &aheads, hints: &hints, is_any_v6 };
         let mut place = 0;
-        while place < lanes.len() {
+        while place < pkts.len() {
             if hints[place] != NO_HINT {
                 // SAFETY: as the caller says.
                 place = unsafe {
-                    self.judge.established_ones::<V3>(
-                        &self.cells,
+                    self.judge.fast_path_run::<V3>(
+                        &self.counters,
                         place,
                         &packets,
                         &mut verdicts.all,
@@ -443,22 +459,22 @@ impl Firewall {
                     )
                 };
             }
-            let (Some(lane), Some(frame), Some(ahead)) =
-                (lanes.get(place), frames.get(place), aheads.get(place))
+            let (Some(pkt), Some(frame), Some(ahead)) =
+                (pkts.get(place), frames.get(place), aheads.get(place))
             else {
                 break;
             };
-            packets.ask_ahead(place, |hint| self.judge.shard.prefetch_entry(hint, is_any_v6));
+            packets.prefetch_ahead(place, |hint| self.judge.shard.prefetch_entry(hint, is_any_v6));
             meanwhile(place);
             // An earlier packet of this burst may have opened its connection: the index is asked again.
             let verdict = if let Some(nic) = ahead.nic
-                && let Some(refusal) = self.answers.refusal(place)
+                && let Some(refusal) = self.rule_verdicts.refusal(place)
                 && self.judge.shard.is_absent(ahead.hash)
             {
-                self.refuse(lane, nic, refusal)
+                self.refuse(pkt, nic, refusal)
             } else {
                 let known = if ahead.nic.is_none() { early.next() } else { None };
-                let verdict = self.judge_at_length(snapshot, lane, frame, ahead, place, known);
+                let verdict = self.judge_slow(snapshot, pkt, frame, ahead, place, known);
                 if verdict.held {
                     tickets.extend(self.judge.ticket.take());
                 }
@@ -466,7 +482,7 @@ impl Firewall {
             };
             verdicts.all[place] = verdict;
             if snapshot.has_staged {
-                staged.extend(self.ask_staged(snapshot, lane, ahead, &verdict).map(|told| (place, told)));
+                staged.extend(self.evaluate_staged(snapshot, pkt, ahead, &verdict).map(|told| (place, told)));
             }
             more_refused += match verdict.reason {
                 Reason::NoRule | Reason::Denied => 1,
@@ -477,9 +493,9 @@ impl Firewall {
             all_established &= verdict.reason == Reason::Established;
             place += 1;
         }
-        self.answers.learn(more_refused);
+        self.rule_verdicts.learn(more_refused);
         if !all_established && self.judge.shard.counts_refusals() {
-            self.count_refusals(snapshot, lanes, verdicts);
+            self.count_refusals(snapshot, pkts, verdicts);
         }
         (batch.all_pass, batch.all_established) = (all_pass, all_established);
         done(Pass::Judge);
@@ -487,73 +503,73 @@ impl Firewall {
 
     /// Any packet's NIC, or the verdict that needs none.
     #[inline(never)]
-    fn resolve_at_length<'s, F: Frame>(
+    fn resolve_slow<'s, F: Frame>(
         &mut self,
         snapshot: &'s Snapshot,
-        lane: &Lane,
+        pkt: &PacketMeta,
         frame: &F,
-    ) -> Result<Ahead<'s>, Verdict> {
-        match resolve(snapshot, lane, bytes_of(frame, &mut self.scratch)) {
-            Step::Nic(nic) => Ok(self.judge.ahead(lane, nic)),
-            Step::Done(verdict) => Err(verdict),
+    ) -> Result<Resolved<'s>, Verdict> {
+        match resolve(snapshot, pkt, bytes_of(frame, &mut self.scratch)) {
+            Resolution::Nic(nic) => Ok(self.judge.resolve_key(pkt, nic)),
+            Resolution::Verdict(verdict) => Err(verdict),
         }
     }
 
     /// The verdict, counted, on a packet that has no connection and that the rules refuse so.
     #[inline(never)]
-    fn refuse(&self, lane: &Lane, nic: &Binding, refusal: Judgement) -> Verdict {
-        self.counted(lane, refused(refusal, nic.nic), nic.observes())
+    fn refuse(&self, pkt: &PacketMeta, nic: &Binding, refusal: RuleVerdict) -> Verdict {
+        self.counted(pkt, refusal_verdict(refusal, nic.nic), nic.observes())
     }
 
     /// Any packet's verdict, counted; `place` is its in the burst, `known` that of a packet without a NIC.
     #[inline(never)]
-    fn judge_at_length<F: Frame>(
+    fn judge_slow<F: Frame>(
         &mut self,
         snapshot: &Snapshot,
-        lane: &Lane,
+        pkt: &PacketMeta,
         frame: &F,
-        ahead: &Ahead<'_>,
+        ahead: &Resolved<'_>,
         place: usize,
         known: Option<Verdict>,
     ) -> Verdict {
         let (verdict, observes) = match ahead.nic {
             Some(nic) => {
-                let key = self.judge.key(lane, ahead);
+                let key = self.judge.key(pkt, ahead);
                 let bytes = bytes_of(frame, &mut self.scratch);
-                let answer = self.answers.of(place);
+                let answer = self.rule_verdicts.get(place);
                 self.judge.forget_flow();
-                let verdict = self.judge.judge(snapshot, lane, nic, &key, bytes, answer);
-                if self.judge.shard.counts() {
-                    self.judge.count_flow(snapshot, lane, &verdict);
+                let verdict = self.judge.judge(snapshot, pkt, nic, &key, bytes, answer);
+                if self.judge.shard.counts_flows() {
+                    self.judge.count_flow(snapshot, pkt, &verdict);
                 }
                 (verdict, nic.observes())
             }
             None => {
                 let verdict = known.unwrap_or(Verdict::nobody(Reason::Malformed));
-                (verdict, self.judged_already(snapshot, lane, &verdict))
+                (verdict, self.observes_resolved(snapshot, pkt, &verdict))
             }
         };
-        self.counted(lane, verdict, observes)
+        self.counted(pkt, verdict, observes)
     }
 
     /// Counts a verdict, and lets its packet go on where its NIC is only observed.
     #[inline]
-    fn counted(&self, lane: &Lane, mut verdict: Verdict, observes: bool) -> Verdict {
+    fn counted(&self, pkt: &PacketMeta, mut verdict: Verdict, observes: bool) -> Verdict {
         if verdict.held {
             return verdict;
         }
         if !verdict.reason.passes() {
             verdict.observed = observes;
             if observes {
-                self.cells.observe(verdict.nic, lane.side.direction(), verdict.reason, 1);
+                self.counters.observe(verdict.nic, pkt.side.direction(), verdict.reason, 1);
             }
         }
-        let direction = lane.side.direction();
-        self.cells.count(verdict.nic, direction, verdict.reason);
-        self.cells.count_bytes(verdict.nic, direction, verdict.passes(), lane.len);
+        let direction = pkt.side.direction();
+        self.counters.count(verdict.nic, direction, verdict.reason);
+        self.counters.count_bytes(verdict.nic, direction, verdict.passes(), pkt.len);
         match verdict.reason {
-            Reason::New => self.cells.rules.count_opened(verdict.rule),
-            Reason::Denied => self.cells.rules.count_denied(verdict.rule),
+            Reason::New => self.counters.rules.count_opened(verdict.rule),
+            Reason::Denied => self.counters.rules.count_denied(verdict.rule),
             _ => {}
         }
         verdict
@@ -562,25 +578,25 @@ impl Firewall {
     /// What a staged rule would decide about a packet that was judged, counted.
     #[cold]
     #[inline(never)]
-    fn ask_staged(
+    fn evaluate_staged(
         &self,
         snapshot: &Snapshot,
-        lane: &Lane,
-        ahead: &Ahead<'_>,
+        pkt: &PacketMeta,
+        ahead: &Resolved<'_>,
         verdict: &Verdict,
-    ) -> Option<WouldBe> {
-        let would_be = would_be(snapshot, lane, ahead.nic?, verdict)?;
-        self.cells.rules.count_would_be(&would_be);
-        Some(would_be)
+    ) -> Option<StagedVerdict> {
+        let staged_verdict = staged_verdict(snapshot, pkt, ahead.nic?, verdict)?;
+        self.counters.rules.count_would_be(&staged_verdict);
+        Some(staged_verdict)
     }
 
     /// Whether its NIC is observed; what no rule judged is remembered on the way, if fragments follow (semantics 4.6).
     #[inline]
-    fn judged_already(&mut self, snapshot: &Snapshot, lane: &Lane, verdict: &Verdict) -> bool {
-        if lane.fragment == Fragment::First
-            && let Some(nic) = remembered_for(snapshot, lane, verdict)
+    fn observes_resolved(&mut self, snapshot: &Snapshot, pkt: &PacketMeta, verdict: &Verdict) -> bool {
+        if pkt.fragment == Fragment::First
+            && let Some(nic) = remembered_for(snapshot, pkt, verdict)
         {
-            self.judge.remember(snapshot, lane, nic, *verdict, None);
+            self.judge.remember(snapshot, pkt, nic, *verdict, None);
         }
         // A NIC's own mode comes before everybody's.
         if verdict.nic == NicSlot::NONE {

@@ -17,14 +17,14 @@ mod table;
 
 use std::sync::Arc;
 
-pub use pool::Pool;
+pub use pool::InternPool;
 
 use crate::cpu::{Simd, simd};
 use crate::snapshot::Snapshot;
 use crate::{Direction, GroupId, RuleId, VpcId};
-use simd::{Lanes, Plain};
+use simd::{Baseline, VectorOps};
 pub use staged::Staged;
-use table::{Found, Table};
+use table::{MatchRows, Table};
 
 /// Whom a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ pub struct Query {
 
 /// What the rules answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub enum RuleVerdict {
     /// The winning rule allows it.
     Allow(RuleId),
     /// The winning rule refuses it.
@@ -149,7 +149,7 @@ impl Policy {
     }
 
     /// Takes parts that other policies have, too, from the pool.
-    pub fn share(&mut self, pool: &mut Pool) {
+    pub fn share(&mut self, pool: &mut InternPool) {
         self.v4.iter_mut().for_each(|table| table.share(pool));
         self.v6.iter_mut().for_each(|table| table.share(pool));
         if let Some(staged) = &mut self.staged {
@@ -165,13 +165,13 @@ impl Policy {
 
     /// The verdict for an opening packet of a NIC in VPC `own`.
     #[inline(always)]
-    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         self.judge_with(self.simd, snapshot, own, query)
     }
 
     /// The same with these instructions, which the processor must have.
     #[inline(always)]
-    fn judge_with(&self, simd: Simd, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    fn judge_with(&self, simd: Simd, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         match simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has what the functions are compiled for.
@@ -179,35 +179,35 @@ impl Policy {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Simd::V3 => unsafe { self.judge_v3(snapshot, own, query) },
-            _ => self.judge_plain(snapshot, own, query),
+            _ => self.judge_baseline(snapshot, own, query),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
-    fn judge_v4(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    fn judge_v4(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         self.judge_by::<simd::Avx512>(snapshot, own, query)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
-    fn judge_v3(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    fn judge_v3(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         self.judge_by::<simd::Avx2>(snapshot, own, query)
     }
 
     #[inline(never)]
-    fn judge_plain(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-        self.judge_by::<Plain>(snapshot, own, query)
+    fn judge_baseline(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
+        self.judge_by::<Baseline>(snapshot, own, query)
     }
 
     #[inline(always)]
-    fn judge_by<L: Lanes>(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    fn judge_by<L: VectorOps>(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         self.find::<L>(query).judge::<L>(snapshot, own, query)
     }
 
     /// The first half of [`Policy::judge`].
     #[inline(always)]
-    fn find<L: Lanes>(&self, query: &Query) -> Found<'_> {
+    fn find<L: VectorOps>(&self, query: &Query) -> MatchRows<'_> {
         let direction = query.direction as usize;
         if query.v6 { self.v6[direction].find::<L>(query) } else { self.v4[direction].find::<L>(query) }
     }
@@ -231,7 +231,7 @@ impl Policy {
 
 /// An opening packet, and whose rules it is asked of.
 #[derive(Clone, Copy)]
-pub struct Ask<'p> {
+pub struct RuleQuery<'p> {
     /// The rules.
     pub policy: &'p Policy,
     /// The VPC of the NIC that has them.
@@ -246,8 +246,8 @@ pub struct Ask<'p> {
 #[inline]
 pub fn judge_all<'p, T>(
     snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, Ask<'p>)>,
-    tell: impl FnMut(T, Judgement),
+    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
+    tell: impl FnMut(T, RuleVerdict),
 ) {
     judge_all_with(simd(), snapshot, asks, tell);
 }
@@ -257,8 +257,8 @@ pub fn judge_all<'p, T>(
 fn judge_all_with<'p, T>(
     simd: Simd,
     snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, Ask<'p>)>,
-    tell: impl FnMut(T, Judgement),
+    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
+    tell: impl FnMut(T, RuleVerdict),
 ) {
     match simd {
         #[cfg(target_arch = "x86_64")]
@@ -267,7 +267,7 @@ fn judge_all_with<'p, T>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Simd::V3 => unsafe { judge_all_v3(snapshot, asks, tell) },
-        _ => judge_all_by::<Plain, T>(snapshot, asks, tell),
+        _ => judge_all_by::<Baseline, T>(snapshot, asks, tell),
     }
 }
 
@@ -275,8 +275,8 @@ fn judge_all_with<'p, T>(
 #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
 fn judge_all_v4<'p, T>(
     snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, Ask<'p>)>,
-    tell: impl FnMut(T, Judgement),
+    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
+    tell: impl FnMut(T, RuleVerdict),
 ) {
     judge_all_by::<simd::Avx512, T>(snapshot, asks, tell);
 }
@@ -285,19 +285,19 @@ fn judge_all_v4<'p, T>(
 #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
 fn judge_all_v3<'p, T>(
     snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, Ask<'p>)>,
-    tell: impl FnMut(T, Judgement),
+    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
+    tell: impl FnMut(T, RuleVerdict),
 ) {
     judge_all_by::<simd::Avx2, T>(snapshot, asks, tell);
 }
 
 #[inline(always)]
-fn judge_all_by<'p, L: Lanes, T>(
+fn judge_all_by<'p, L: VectorOps, T>(
     snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, Ask<'p>)>,
-    mut tell: impl FnMut(T, Judgement),
+    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
+    mut tell: impl FnMut(T, RuleVerdict),
 ) {
-    for (whose, Ask { policy, own, query }) in asks {
+    for (whose, RuleQuery { policy, own, query }) in asks {
         tell(whose, policy.judge_by::<L>(snapshot, own, &query));
     }
 }

@@ -8,10 +8,10 @@
 //! worker a connection will meet. Whose ports and addresses have the same exclusive or meet the same one under any pattern: no
 //! symmetric key can do more, and `show workers` tells how evenly they are loaded.
 
-use crate::fragments::{Hashed, Recent};
-use crate::lane::{Fragment, Lane, Stage, What};
+use crate::fragment_cache::{FragmentCache, Hashed};
+use crate::packet::{Fragment, HandoffStage, PacketKind, PacketMeta};
 use crate::time::TICKS_PER_SECOND;
-use crate::{NicSlot, SegmentKey, Side, proto, quote};
+use crate::{NicSlot, SegmentKey, Side, icmp_quote, proto};
 
 /// The 16 bits that the RSS key repeats where nobody is to be surprised: in tests, simulations, `replay`.
 pub const RSS_PATTERN: u16 = 0x6D5A;
@@ -34,7 +34,7 @@ const fn by_bits(pattern: u16, word: u16) -> u16 {
 /// True for patterns that spread well. An odd number of bits makes the hash a permutation of the folded words, so that each of its
 /// lowest values, on which the worker hangs, comes as often as any other; nine and more of sixteen have each of its bits hang on some
 /// of either byte.
-pub fn spreads(pattern: u16) -> bool {
+pub fn is_usable_pattern(pattern: u16) -> bool {
     matches!(pattern.count_ones(), 9 | 11)
 }
 
@@ -43,7 +43,7 @@ pub fn drawn_pattern(words: [u64; 2]) -> u16 {
     let mut word = words[0];
     for round in 0..64 {
         if let Some(pattern) =
-            [0, 16, 32, 48].map(|shift| (word >> shift) as u16).into_iter().find(|p| spreads(*p))
+            [0, 16, 32, 48].map(|shift| (word >> shift) as u16).into_iter().find(|p| is_usable_pattern(*p))
         {
             return pattern;
         }
@@ -53,21 +53,21 @@ pub fn drawn_pattern(words: [u64; 2]) -> u16 {
 }
 
 /// How connections are spread over the workers: the hash, made ready for one pattern.
-pub struct Spread {
+pub struct RssHash {
     /// Toeplitz of each high byte. That of a low one is the same, rotated by the eight bits between them.
     of_high: [u16; 256],
 }
 
-impl Spread {
+impl RssHash {
     /// With this pattern repeated as the key.
-    pub const fn new(pattern: u16) -> Spread {
+    pub const fn new(pattern: u16) -> RssHash {
         let mut of_high = [0; 256];
         let mut byte = 0;
         while byte < 256 {
             of_high[byte] = by_bits(pattern, (byte as u16) << 8);
             byte += 1;
         }
-        Spread { of_high }
+        RssHash { of_high }
     }
 
     #[inline]
@@ -91,7 +91,7 @@ fn fold(addr: u128) -> u16 {
     a as u16 ^ (a >> 16) as u16
 }
 
-impl Spread {
+impl RssHash {
     /// The worker among so many to which a connection between these belongs; `ports` are what its key has of them.
     pub fn owner(&self, a: u128, b: u128, ports: (u16, u16), protocol: u8, workers: u32) -> u32 {
         let hash = self.hash(a, b, hashes_ports(protocol).then_some(ports));
@@ -101,7 +101,7 @@ impl Spread {
 
 /// The same with [`RSS_PATTERN`].
 pub fn rss_hash(src: u128, dst: u128, ports: Option<(u16, u16)>) -> u32 {
-    static PUBLIC: Spread = Spread::new(RSS_PATTERN);
+    static PUBLIC: RssHash = RssHash::new(RSS_PATTERN);
     PUBLIC.hash(src, dst, ports)
 }
 
@@ -114,8 +114,8 @@ fn hashes_ports(protocol: u8) -> bool {
 type PacketKey = (SegmentKey, Side, u128, u128, u32, u8);
 
 /// What all fragments of a packet have in common, whoever's they are: other workers may know of other NICs while the policy changes.
-fn packet_key(lane: &Lane, hash: u32, nic: NicSlot) -> Hashed<PacketKey> {
-    let key = (lane.segment, lane.side, lane.src, lane.dst, lane.frag_id, lane.frag_proto);
+fn packet_key(pkt: &PacketMeta, hash: u32, nic: NicSlot) -> Hashed<PacketKey> {
+    let key = (pkt.segment, pkt.side, pkt.src, pkt.dst, pkt.frag_id, pkt.frag_proto);
     Hashed { key, hash, nic }
 }
 
@@ -123,18 +123,18 @@ fn packet_key(lane: &Lane, hash: u32, nic: NicSlot) -> Hashed<PacketKey> {
 pub struct Router {
     me: u32,
     workers: u32,
-    spread: Spread,
+    spread: RssHash,
     /// The worker of each of the hash's lowest values, as in a NIC's redirection table.
     table: [u16; RETA_SIZE as usize],
     /// Owners of the packets whose first fragment came by: of the fragments that this worker sees all of.
-    firsts: Recent<PacketKey, u32>,
+    firsts: FragmentCache<PacketKey, u32>,
 }
 
 impl Router {
     /// Of worker `me` among `workers`, all of which hash by the same `pattern`.
     pub fn new(me: u32, workers: u32, pattern: u16) -> Router {
         let table = std::array::from_fn(|entry| (entry as u32 % workers.max(1)) as u16);
-        Router { me, workers, spread: Spread::new(pattern), table, firsts: Recent::new() }
+        Router { me, workers, spread: RssHash::new(pattern), table, firsts: FragmentCache::new() }
     }
 
     /// Has the memory of its table backed, so that no packet waits for a page.
@@ -156,24 +156,24 @@ impl Router {
     /// The worker to which a frame goes next, with its stage moved on; this worker itself if it is to be judged here. `None` for a
     /// fragment, of which more must be known.
     #[inline]
-    pub fn next(&mut self, lane: &mut Lane, bytes: &[u8]) -> Option<u32> {
-        if self.workers == 1 || lane.stage >= Stage::Judge {
+    pub fn next(&mut self, pkt: &mut PacketMeta, bytes: &[u8]) -> Option<u32> {
+        if self.workers == 1 || pkt.stage >= HandoffStage::Judge {
             return Some(self.me);
         }
-        if lane.plain {
+        if pkt.fast_v4 {
             // Whole, and of TCP or UDP.
-            lane.stage = Stage::Judge;
-            return Some(self.worker(self.spread.hash(lane.src, lane.dst, Some((lane.sport, lane.dport)))));
+            pkt.stage = HandoffStage::Judge;
+            return Some(self.worker(self.spread.hash(pkt.src, pkt.dst, Some((pkt.sport, pkt.dport)))));
         }
-        if lane.fragment != Fragment::Whole {
+        if pkt.fragment != Fragment::Whole {
             return None;
         }
-        lane.stage = Stage::Judge;
-        Some(self.owner(lane, bytes))
+        pkt.stage = HandoffStage::Judge;
+        Some(self.owner(pkt, bytes))
     }
 
     /// The worker that sees all fragments of a packet, by a hash of what they have in common.
-    pub fn knower(&self, hash: u32) -> u32 {
+    pub fn fragment_worker(&self, hash: u32) -> u32 {
         ((u64::from(hash) * u64::from(self.workers)) >> 32) as u32
     }
 
@@ -190,27 +190,27 @@ impl Router {
     /// A first fragment of this NIC goes to its owner, and what follows is to go there, too. `hash` is a keyed one of what all fragments
     /// of the packet bear. It is remembered a second longer than the owner remembers the verdict: it is the owner that says when
     /// it is forgotten.
-    pub fn note_first(&mut self, lane: &Lane, hash: u32, nic: NicSlot, owner: u32, timeout: u32) {
-        let deadline = lane.now.up.wrapping_add(timeout).wrapping_add(TICKS_PER_SECOND);
-        self.firsts.remember(&packet_key(lane, hash, nic), owner, deadline, lane.now.tick);
+    pub fn note_first(&mut self, pkt: &PacketMeta, hash: u32, nic: NicSlot, owner: u32, timeout: u32) {
+        let deadline = pkt.now.ceil.wrapping_add(timeout).wrapping_add(TICKS_PER_SECOND);
+        self.firsts.remember(&packet_key(pkt, hash, nic), owner, deadline, pkt.now.tick);
     }
 
     /// Where the first of a fragment's packet went.
-    pub fn owner_of_first(&self, lane: &Lane, hash: u32) -> Option<u32> {
-        self.firsts.recall(&packet_key(lane, hash, NicSlot::NONE), lane.now.tick).copied()
+    pub fn owner_of_first(&self, pkt: &PacketMeta, hash: u32) -> Option<u32> {
+        self.firsts.recall(&packet_key(pkt, hash, NicSlot::NONE), pkt.now.tick).copied()
     }
 
     /// The worker that a packet's connection belongs to.
-    pub fn owner(&self, lane: &Lane, bytes: &[u8]) -> u32 {
-        match lane.what {
-            What::Tcp | What::Ports | What::DhcpClient | What::DhcpServer => {
-                let ports = hashes_ports(lane.proto).then_some((lane.sport, lane.dport));
-                self.worker(self.spread.hash(lane.src, lane.dst, ports))
+    pub fn owner(&self, pkt: &PacketMeta, bytes: &[u8]) -> u32 {
+        match pkt.kind {
+            PacketKind::Tcp | PacketKind::WithPorts | PacketKind::DhcpClient | PacketKind::DhcpServer => {
+                let ports = hashes_ports(pkt.proto).then_some((pkt.sport, pkt.dport));
+                self.worker(self.spread.hash(pkt.src, pkt.dst, ports))
             }
-            What::IcmpRequest | What::IcmpReply | What::Bare => {
-                self.worker(self.spread.hash(lane.src, lane.dst, None))
+            PacketKind::IcmpRequest | PacketKind::IcmpReply | PacketKind::OtherProtocol => {
+                self.worker(self.spread.hash(pkt.src, pkt.dst, None))
             }
-            What::IcmpError => match quote::read(lane, bytes) {
+            PacketKind::IcmpError => match icmp_quote::read(pkt, bytes) {
                 Some(quote) => {
                     let ports = hashes_ports(quote.proto).then_some((quote.sport, quote.dport));
                     self.worker(self.spread.hash(quote.src, quote.dst, ports))
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_hash_is_the_toeplitz_hash_of_the_repeated_key() {
         for pattern in [RSS_PATTERN, 0x1234, 0xF00F, drawn_pattern([7, 9])] {
-            let spread = Spread::new(pattern);
+            let spread = RssHash::new(pattern);
             let (src, dst) = (0x0A05_0607u32, 0xC633_6409u32);
             let mut input = [src.to_be_bytes(), dst.to_be_bytes()].concat();
             input.extend(40_000u16.to_be_bytes());
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn the_table_says_what_the_bits_say() {
         for pattern in [RSS_PATTERN, drawn_pattern([1, 2])] {
-            let spread = Spread::new(pattern);
+            let spread = RssHash::new(pattern);
             for word in 0..=u16::MAX {
                 assert_eq!(spread.toeplitz(word), by_bits(pattern, word));
             }
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn every_pattern_that_may_be_drawn_fills_all_of_the_table_alike_and_hangs_on_both_bytes() {
         let mut count = 0;
-        for pattern in (0..=u16::MAX).filter(|pattern| spreads(*pattern)) {
+        for pattern in (0..=u16::MAX).filter(|pattern| is_usable_pattern(*pattern)) {
             count += 1;
             // Gaussian elimination of what each bit of a word does to the hash's lowest seven.
             let mut images: Vec<u16> = (0..16).map(|bit| by_bits(pattern, 1 << bit) & 0x7F).collect();
@@ -304,7 +304,7 @@ mod tests {
             assert_eq!(rank, 7, "{pattern:#06x}");
         }
         assert_eq!(count, 15_808);
-        assert!(spreads(RSS_PATTERN));
+        assert!(is_usable_pattern(RSS_PATTERN));
     }
 
     #[test]
@@ -314,11 +314,11 @@ mod tests {
                 drawn_pattern([n.wrapping_mul(0xBF58_476D_1CE4_E5B9), n.wrapping_mul(0x94D0_49BB_1331_11EB)])
             })
             .collect();
-        assert!(drawn.iter().all(|pattern| spreads(*pattern)));
+        assert!(drawn.iter().all(|pattern| is_usable_pattern(*pattern)));
         drawn.sort_unstable();
         drawn.dedup();
         assert!(drawn.len() > 8_000, "{} of 20,000 draws are distinct", drawn.len());
-        assert!(spreads(drawn_pattern([0, 0])) && spreads(drawn_pattern([u64::MAX; 2])));
+        assert!(is_usable_pattern(drawn_pattern([0, 0])) && is_usable_pattern(drawn_pattern([u64::MAX; 2])));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub trait Frame: Send {
 
 /// Why a port refused frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TxRefusal {
     /// It has no room, or cannot carry them.
     Full,
     /// Its link is down, its interface is gone, or its peer is not there.
@@ -80,8 +80,8 @@ pub trait Port {
 
     /// Tells the port that `_frames` of those that the last [`Port::tx`] refused are dropped; it tells why it refused
     /// them. Not part of the usual way of a burst.
-    fn give_up(&mut self, _frames: usize) -> Refusal {
-        Refusal::Full
+    fn abandon(&mut self, _frames: usize) -> TxRefusal {
+        TxRefusal::Full
     }
 
     /// Gives the frames' buffers back, in bulk where the driver can.

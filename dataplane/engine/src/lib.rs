@@ -4,37 +4,37 @@
 //! [`conntrack`] is the table of connections. Nothing in here reads a clock, logs or makes a system call, and
 //! nothing on a packet's way allocates.
 
-mod ahead;
-mod answers;
+pub mod arp_nd_dhcp;
 pub mod burst;
-pub mod cells;
 pub mod classify;
 pub mod conntrack;
-pub mod control;
+pub mod counters;
 pub mod cpu;
-pub mod fragments;
+pub mod fragment_cache;
+pub mod fragment_queue;
 pub mod handoff;
-pub mod held;
+pub mod held_frames;
+pub mod icmp_quote;
 pub mod io;
 pub mod judge;
-pub mod lane;
+mod lookahead;
+pub mod packet;
 pub mod pages;
 pub mod parse;
-pub mod quote;
 pub mod reason;
 pub mod resolve;
 pub mod ring;
+mod rule_verdicts;
 pub mod snapshot;
 pub mod staged;
-pub mod tally;
 pub mod tcp;
 pub mod time;
+pub mod timer_wheel;
 pub mod trace;
 pub mod types;
 pub mod verdict;
-pub mod waits;
-pub mod wheel;
 pub mod worker;
+pub mod worker_totals;
 
 pub use reason::Reason;
 pub use types::*;

@@ -1,4 +1,4 @@
-//! From a frame's bytes to a [`Lane`]: Ethernet, one 802.1Q tag, ARP, IPv4, IPv6 with its extension headers, the L4
+//! From a frame's bytes to a [`PacketMeta`]: Ethernet, one 802.1Q tag, ARP, IPv4, IPv6 with its extension headers, the L4
 //! header, and the tunnels that bear a VPC's number (VXLAN, RFC 7348; Geneve, RFC 8926).
 //!
 //! Lengths that headers name are compared with the frame's length on the wire; headers must lie within the captured
@@ -9,8 +9,8 @@ mod v6;
 mod vector;
 
 use crate::SegmentKey;
-use crate::conntrack::{State, demand};
-use crate::lane::{Arrival, Ends, Fragment, Lane, NO_SCALE, What, flags, mac_bits};
+use crate::conntrack::{State, required_state_bits};
+use crate::packet::{Arrival, Fragment, NO_SCALE, PacketKind, PacketMeta, V4Tuple, flags, mac_bits};
 use crate::proto;
 
 const IPV4: u16 = 0x0800;
@@ -29,7 +29,7 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// Where in a frame a packet lies.
 #[derive(Clone, Copy)]
-struct Place {
+struct PacketOffset {
     /// 14 bytes before its IP header.
     at: usize,
     /// Its Ethernet addresses.
@@ -38,18 +38,18 @@ struct Place {
     segment: SegmentKey,
 }
 
-const UNTAGGED: Place = Place { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
+const UNTAGGED: PacketOffset = PacketOffset { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
 
 /// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With tunnels, untagged frames
 /// are only what carries tunnels (semantics 2.2).
-pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
     let is_read = !arrival.tunnels
-        && (plain(data, wire_len, arrival, lane).is_some()
-            || v6::read_at(data, wire_len, UNTAGGED, arrival, lane));
+        && (fast_ipv4(data, wire_len, arrival, pkt).is_some()
+            || v6::read_at(data, wire_len, UNTAGGED, arrival, pkt));
     if !is_read {
-        at_length(data, wire_len, arrival, lane);
+        parse_slow(data, wire_len, arrival, pkt);
     }
-    lane.len = wire_len as u32;
+    pkt.len = wire_len as u32;
 }
 
 /// [`parse`] with vectors for what is most common of all.
@@ -58,13 +58,13 @@ pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
 /// The processor has x86-64-v3.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
     // SAFETY: as the caller says.
-    if arrival.tunnels || !unsafe { vector::read_untagged(data, wire_len, arrival, lane) } {
+    if arrival.tunnels || !unsafe { vector::read_untagged(data, wire_len, arrival, pkt) } {
         // SAFETY: as the caller says.
-        unsafe { otherwise(data, wire_len, arrival, lane) }
+        unsafe { parse_other(data, wire_len, arrival, pkt) }
     }
-    lane.len = wire_len as u32;
+    pkt.len = wire_len as u32;
 }
 
 /// One call for all that is not untagged and plain, so that the loop around it saves as little as it can.
@@ -74,24 +74,24 @@ pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &m
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
 #[inline(never)]
-unsafe fn otherwise(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
+unsafe fn parse_other(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
     // SAFETY: as the caller says.
-    if !unsafe { vector::read_otherwise(data, wire_len, arrival, lane) } {
-        at_length(data, wire_len, arrival, lane);
+    if !unsafe { vector::read_other(data, wire_len, arrival, pkt) } {
+        parse_slow(data, wire_len, arrival, pkt);
     }
 }
 
 #[inline(never)]
-fn at_length(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) {
-    *lane = Lane { wscale: NO_SCALE, ..Lane::of(arrival) };
-    lane.what = link(data, wire_len, lane);
+fn parse_slow(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
+    *pkt = PacketMeta { wscale: NO_SCALE, ..PacketMeta::of(arrival) };
+    pkt.kind = link(data, wire_len, pkt);
 }
 
 /// The commonest frames of all, read in one go: untagged, IPv4 without options, whole, TCP or UDP that is not
 /// DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads these frames alike (a test
 /// compares the two). Fields that lie together are loaded together.
 #[inline(always)]
-fn plain(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> Option<()> {
+fn fast_ipv4(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> Option<()> {
     let h: &[u8; 54] = data.first_chunk()?;
     let end = 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
     let dst_mac = word64(h, 0) >> 16;
@@ -102,14 +102,14 @@ fn plain(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> Op
     }
     let ports = word32(h, 34);
     let l4 = match h[23] {
-        proto::TCP => plain_tcp(h, data, end)?,
+        proto::TCP => fast_tcp(h, data, end)?,
         proto::UDP => {
             let len = usize::from(u16::from_be_bytes([h[38], h[39]]));
             // DHCP has the ports 67 and 68.
             if len < 8 || 34 + len > end || ports >> 16 & !7 == 64 {
                 return None;
             }
-            PlainL4 { what: What::Ports, wscale: NO_SCALE, ..PlainL4::default() }
+            FastL4 { what: PacketKind::WithPorts, wscale: NO_SCALE, ..FastL4::default() }
         }
         _ => return None,
     };
@@ -117,11 +117,11 @@ fn plain(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> Op
     let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
     let (sport, dport) = ((ports >> 16) as u16, ports as u16);
     let state = match l4.what {
-        What::Ports => Some(State::TwoWay),
+        PacketKind::WithPorts => Some(State::TwoWay),
         _ if l4.flags == flags::ACK => Some(State::Established),
         _ => None,
     };
-    *lane = Lane {
+    *pkt = PacketMeta {
         src: u128::from(src),
         dst: u128::from(dst),
         src_mac: word64(h, 6) >> 16,
@@ -136,13 +136,18 @@ fn plain(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> Op
         wscale: l4.wscale,
         l3: 14,
         l4: 34,
-        plain: true,
+        fast_v4: true,
         proto: h[23],
-        what: l4.what,
+        kind: l4.what,
         flags: l4.flags,
-        hops: h[22],
-        ends: Ends::new(arrival.side, (src, sport), (dst, dport), u32::from(h[23]) | demand(state)),
-        ..Lane::of(arrival)
+        ttl: h[22],
+        tuple: V4Tuple::new(
+            arrival.side,
+            (src, sport),
+            (dst, dport),
+            u32::from(h[23]) | required_state_bits(state),
+        ),
+        ..PacketMeta::of(arrival)
     };
     Some(())
 }
@@ -161,8 +166,8 @@ fn word64(h: &[u8; 54], at: usize) -> u64 {
 
 /// What TCP has more than ports.
 #[derive(Default)]
-struct PlainL4 {
-    what: What,
+struct FastL4 {
+    what: PacketKind,
     seq: u32,
     seq_end: u32,
     ack: u32,
@@ -172,7 +177,7 @@ struct PlainL4 {
 }
 
 #[inline(always)]
-fn plain_tcp(h: &[u8; 54], data: &[u8], end: usize) -> Option<PlainL4> {
+fn fast_tcp(h: &[u8; 54], data: &[u8], end: usize) -> Option<FastL4> {
     let tail = word32(h, 46);
     let payload = 34 + (tail >> 28) as usize * 4;
     let bits = (tail >> 16) as u8;
@@ -182,8 +187,8 @@ fn plain_tcp(h: &[u8; 54], data: &[u8], end: usize) -> Option<PlainL4> {
     let segment_flags = bits & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
     let numbers = word64(h, 38);
     let seq = (numbers >> 32) as u32;
-    Some(PlainL4 {
-        what: What::Tcp,
+    Some(FastL4 {
+        what: PacketKind::Tcp,
         seq,
         seq_end: seq.wrapping_add((end - payload) as u32).wrapping_add(syn_and_fin(segment_flags)),
         ack: numbers as u32,
@@ -204,88 +209,92 @@ fn be32(data: &[u8], at: usize) -> Option<u32> {
 }
 
 #[inline]
-fn ethernet(data: &[u8], at: usize, lane: &mut Lane) -> Option<u16> {
+fn ethernet(data: &[u8], at: usize, pkt: &mut PacketMeta) -> Option<u16> {
     let header: &[u8; 14] = data.get(at..)?.first_chunk()?;
-    lane.dst_mac = mac_bits(*header.first_chunk()?);
-    lane.src_mac = mac_bits(*header[6..].first_chunk()?);
+    pkt.dst_mac = mac_bits(*header.first_chunk()?);
+    pkt.src_mac = mac_bits(*header[6..].first_chunk()?);
     Some(u16::from_be_bytes([header[12], header[13]]))
 }
 
 #[inline]
-fn link(data: &[u8], wire_len: usize, lane: &mut Lane) -> What {
-    let Some(ethertype) = ethernet(data, 0, lane) else { return What::LinkCut };
-    lane.link_local = lane.dst_mac & !0xF == LINK_LOCAL_MACS;
+fn link(data: &[u8], wire_len: usize, pkt: &mut PacketMeta) -> PacketKind {
+    let Some(ethertype) = ethernet(data, 0, pkt) else { return PacketKind::TruncatedLink };
+    pkt.link_local = pkt.dst_mac & !0xF == LINK_LOCAL_MACS;
     let (ethertype, at) = if ethertype == VLAN || ethertype == QINQ {
-        match tag(data, ethertype, lane) {
+        match tag(data, ethertype, pkt) {
             Ok(inner) => (inner, 18),
             Err(what) => {
                 // A cut link header is malformed wherever the frame goes; a tunnel's is behind this.
-                lane.link_local &= what != What::LinkCut;
+                pkt.link_local &= what != PacketKind::TruncatedLink;
                 return what;
             }
         }
     } else {
         (ethertype, 14)
     };
-    if lane.tunnels && lane.segment == SegmentKey::UNTAGGED {
-        return underlay(data, at, wire_len, ethertype, lane);
+    if pkt.tunnels && pkt.segment == SegmentKey::UNTAGGED {
+        return underlay(data, at, wire_len, ethertype, pkt);
     }
-    network(data, at, wire_len, ethertype, lane)
+    network(data, at, wire_len, ethertype, pkt)
 }
 
 /// One 802.1Q tag: its ethertype, with the segment noted.
-fn tag(data: &[u8], outer: u16, lane: &mut Lane) -> Result<u16, What> {
-    let (Some(tci), Some(inner)) = (be16(data, 14), be16(data, 16)) else { return Err(What::LinkCut) };
+fn tag(data: &[u8], outer: u16, pkt: &mut PacketMeta) -> Result<u16, PacketKind> {
+    let (Some(tci), Some(inner)) = (be16(data, 14), be16(data, 16)) else {
+        return Err(PacketKind::TruncatedLink);
+    };
     if outer == QINQ {
-        return Err(What::BadSegment);
+        return Err(PacketKind::BadSegment);
     }
     if inner == VLAN || inner == QINQ {
-        return Err(if data.len() < 22 { What::LinkCut } else { What::BadSegment });
+        return Err(if data.len() < 22 { PacketKind::TruncatedLink } else { PacketKind::BadSegment });
     }
-    lane.segment = SegmentKey::vlan(tci & 0x0FFF);
+    pkt.segment = SegmentKey::vlan(tci & 0x0FFF);
     Ok(inner)
 }
 
 #[inline]
-fn network(data: &[u8], at: usize, wire_len: usize, ethertype: u16, lane: &mut Lane) -> What {
-    lane.l3 = at as u16;
-    lane.end = wire_len as u32;
+fn network(data: &[u8], at: usize, wire_len: usize, ethertype: u16, pkt: &mut PacketMeta) -> PacketKind {
+    pkt.l3 = at as u16;
+    pkt.end = wire_len as u32;
     match ethertype {
-        IPV4 => ipv4(data, at, wire_len, lane),
-        IPV6 => ipv6(data, at, wire_len, lane),
-        ARP => What::Arp,
+        IPV4 => ipv4(data, at, wire_len, pkt),
+        IPV6 => ipv6(data, at, wire_len, pkt),
+        ARP => PacketKind::Arp,
         other => {
-            lane.dport = other;
-            What::NotIp
+            pkt.dport = other;
+            PacketKind::NotIp
         }
     }
 }
 
 #[inline]
-fn ipv4(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
-    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<20>()) else { return What::Malformed };
+fn ipv4(data: &[u8], at: usize, wire_len: usize, pkt: &mut PacketMeta) -> PacketKind {
+    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<20>()) else {
+        return PacketKind::Malformed;
+    };
     let header_len = usize::from(header[0] & 0x0F) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let l4 = at + header_len;
     let end = at + total;
     if header[0] >> 4 != 4 || header_len < 20 || total < header_len || end > wire_len || l4 > data.len() {
-        return What::Malformed;
+        return PacketKind::Malformed;
     }
     if header_len > 20 && has_source_route(&data[at + 20..l4]) {
-        return What::Malformed;
+        return PacketKind::Malformed;
     }
     let fragment = u16::from_be_bytes([header[6], header[7]]);
-    lane.hops = header[8];
-    lane.proto = header[9];
-    lane.src = u128::from(u32::from_be_bytes([header[12], header[13], header[14], header[15]]));
-    lane.dst = u128::from(u32::from_be_bytes([header[16], header[17], header[18], header[19]]));
-    lane.end = end as u32;
+    pkt.ttl = header[8];
+    pkt.proto = header[9];
+    pkt.src = u128::from(u32::from_be_bytes([header[12], header[13], header[14], header[15]]));
+    pkt.dst = u128::from(u32::from_be_bytes([header[16], header[17], header[18], header[19]]));
+    pkt.end = end as u32;
     if fragment & 0x3FFF != 0 {
-        lane.frag_proto = header[9];
-        lane.frag_id = u32::from(u16::from_be_bytes([header[4], header[5]]));
-        note_fragment(fragment & 0x1FFF, fragment & 0x2000 != 0, lane);
+        pkt.frag_proto = header[9];
+        pkt.frag_id = u32::from(u16::from_be_bytes([header[4], header[5]]));
+        note_fragment(fragment & 0x1FFF, fragment & 0x2000 != 0, pkt);
     }
-    transport(data, l4, l4, header[9], lane)
+    transport(data, l4, l4, header[9], pkt)
 }
 
 /// True if a source route is among these IPv4 options (RFC 791, 3.1), loose (131) or strict (137): it would have the packet judged
@@ -305,35 +314,37 @@ pub fn has_source_route(mut options: &[u8]) -> bool {
     false
 }
 
-fn note_fragment(offset: u16, more: bool, lane: &mut Lane) {
+fn note_fragment(offset: u16, more: bool, pkt: &mut PacketMeta) {
     if offset != 0 {
-        lane.fragment = Fragment::Later;
-        lane.reach = offset * 8;
+        pkt.fragment = Fragment::Later;
+        pkt.reach = offset * 8;
     } else if more {
-        lane.fragment = Fragment::First;
+        pkt.fragment = Fragment::First;
     }
 }
 
 #[inline]
-fn ipv6(data: &[u8], at: usize, wire_len: usize, lane: &mut Lane) -> What {
-    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<40>()) else { return What::Malformed };
+fn ipv6(data: &[u8], at: usize, wire_len: usize, pkt: &mut PacketMeta) -> PacketKind {
+    let Some(header) = data.get(at..).and_then(|d| d.first_chunk::<40>()) else {
+        return PacketKind::Malformed;
+    };
     let end = at + 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     if header[0] >> 4 != 6 || end > wire_len {
-        return What::Malformed;
+        return PacketKind::Malformed;
     }
-    lane.v6 = true;
-    lane.hops = header[7];
+    pkt.v6 = true;
+    pkt.ttl = header[7];
     if let (Some(src), Some(dst)) = (header[8..].first_chunk(), header[24..].first_chunk()) {
-        lane.src = u128::from_be_bytes(*src);
-        lane.dst = u128::from_be_bytes(*dst);
+        pkt.src = u128::from_be_bytes(*src);
+        pkt.dst = u128::from_be_bytes(*dst);
     }
-    lane.end = end as u32;
+    pkt.end = end as u32;
     let next = header[6];
-    lane.proto = next;
+    pkt.proto = next;
     if is_extension(next) {
-        return extensions(data, at + 40, next, lane);
+        return extensions(data, at + 40, next, pkt);
     }
-    transport(data, at + 40, at + 40, next, lane)
+    transport(data, at + 40, at + 40, next, pkt)
 }
 
 /// Hop-by-hop options, routing, fragment, destination options.
@@ -343,90 +354,94 @@ fn is_extension(next: u8) -> bool {
 }
 
 /// Walks the chain (RFC 8200 §4) up to the L4 header or a later fragment.
-fn extensions(data: &[u8], mut at: usize, mut next: u8, lane: &mut Lane) -> What {
-    let end = (lane.end as usize).min(data.len());
+fn extensions(data: &[u8], mut at: usize, mut next: u8, pkt: &mut PacketMeta) -> PacketKind {
+    let end = (pkt.end as usize).min(data.len());
     let mut behind_fragment = None;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(next) {
             break;
         }
         let Some(header) = data.get(at..end).and_then(|d| d.first_chunk::<8>()) else {
-            return What::Malformed;
+            return PacketKind::Malformed;
         };
         let len = if next == 44 { 8 } else { (usize::from(header[1]) + 1) * 8 };
         if at + len > end || (next == 43 && header[2] == 0) {
-            return What::Malformed;
+            return PacketKind::Malformed;
         }
         if next == 44 {
             // A fragment within a fragment is nobody's honest packet, and hides its headers from every check.
-            if lane.fragment_header {
-                return What::Malformed;
+            if pkt.fragment_header {
+                return PacketKind::Malformed;
             }
-            lane.fragment_header = true;
-            lane.frag_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            pkt.fragment_header = true;
+            pkt.frag_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let field = u16::from_be_bytes([header[2], header[3]]);
-            note_fragment(field >> 3, field & 1 != 0, lane);
+            note_fragment(field >> 3, field & 1 != 0, pkt);
             behind_fragment = Some(at + 8);
-            if lane.fragment == Fragment::Later {
-                lane.l4 = (at + 8) as u16;
-                return What::LaterFragment;
+            if pkt.fragment == Fragment::Later {
+                pkt.l4 = (at + 8) as u16;
+                return PacketKind::LaterFragment;
             }
         }
         next = header[0];
         at += len;
     }
     if is_extension(next) {
-        return What::Malformed;
+        return PacketKind::Malformed;
     }
-    lane.proto = next;
-    transport(data, at, behind_fragment.unwrap_or(at), next, lane)
+    pkt.proto = next;
+    transport(data, at, behind_fragment.unwrap_or(at), next, pkt)
 }
 
 /// The L4 header at `at`; `reach_from` is where a reassembler puts the bytes of the fragments.
 #[inline]
-fn transport(data: &[u8], at: usize, reach_from: usize, protocol: u8, lane: &mut Lane) -> What {
-    lane.l4 = at as u16;
-    if lane.fragment == Fragment::Later {
-        return if protocol == proto::IGMP && !lane.v6 { What::Multicast } else { What::LaterFragment };
+fn transport(data: &[u8], at: usize, reach_from: usize, protocol: u8, pkt: &mut PacketMeta) -> PacketKind {
+    pkt.l4 = at as u16;
+    if pkt.fragment == Fragment::Later {
+        return if protocol == proto::IGMP && !pkt.v6 {
+            PacketKind::Multicast
+        } else {
+            PacketKind::LaterFragment
+        };
     }
-    let end = lane.end as usize;
+    let end = pkt.end as usize;
     let header = &data[at.min(data.len())..end.min(data.len()).max(at.min(data.len()))];
     let (what, header_len) = match protocol {
-        proto::TCP => tcp(header, end - at, lane),
-        proto::UDP => udp(header, end - at, lane),
-        proto::UDPLITE => ports(header, 8, lane),
-        proto::SCTP | proto::DCCP => ports(header, 12, lane),
-        proto::ICMP if !lane.v6 => icmp(header, lane),
-        proto::ICMPV6 if lane.v6 => icmpv6(header, lane),
-        proto::IGMP if !lane.v6 => (What::Multicast, 0),
-        _ => (What::Bare, 0),
+        proto::TCP => tcp(header, end - at, pkt),
+        proto::UDP => udp(header, end - at, pkt),
+        proto::UDPLITE => ports(header, 8, pkt),
+        proto::SCTP | proto::DCCP => ports(header, 12, pkt),
+        proto::ICMP if !pkt.v6 => icmp(header, pkt),
+        proto::ICMPV6 if pkt.v6 => icmpv6(header, pkt),
+        proto::IGMP if !pkt.v6 => (PacketKind::Multicast, 0),
+        _ => (PacketKind::OtherProtocol, 0),
     };
-    if lane.fragment == Fragment::First {
+    if pkt.fragment == Fragment::First {
         // At most eight extension headers of 2 kB, and an L4 header.
-        lane.reach = (at - reach_from + header_len) as u16;
+        pkt.reach = (at - reach_from + header_len) as u16;
     }
     what
 }
 
 #[inline]
-fn tcp(header: &[u8], segment_len: usize, lane: &mut Lane) -> (What, usize) {
-    let Some(fixed) = header.first_chunk::<20>() else { return (What::Malformed, 0) };
+fn tcp(header: &[u8], segment_len: usize, pkt: &mut PacketMeta) -> (PacketKind, usize) {
+    let Some(fixed) = header.first_chunk::<20>() else { return (PacketKind::Malformed, 0) };
     let header_len = usize::from(fixed[12] >> 4) * 4;
     if header_len < 20 || header_len > header.len() {
-        return (What::Malformed, 0);
+        return (PacketKind::Malformed, 0);
     }
-    lane.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
-    lane.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
-    lane.seq = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-    lane.ack = u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]);
-    lane.flags = fixed[13] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
-    lane.win = u16::from_be_bytes([fixed[14], fixed[15]]);
-    lane.seq_end =
-        lane.seq.wrapping_add((segment_len - header_len) as u32).wrapping_add(syn_and_fin(lane.flags));
-    if lane.flags & flags::SYN != 0 && header_len > 20 {
-        lane.wscale = window_scale(&header[20..header_len]);
+    pkt.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    pkt.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
+    pkt.seq = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+    pkt.ack = u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]);
+    pkt.flags = fixed[13] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
+    pkt.win = u16::from_be_bytes([fixed[14], fixed[15]]);
+    pkt.seq_end =
+        pkt.seq.wrapping_add((segment_len - header_len) as u32).wrapping_add(syn_and_fin(pkt.flags));
+    if pkt.flags & flags::SYN != 0 && header_len > 20 {
+        pkt.wscale = window_scale(&header[20..header_len]);
     }
-    (What::Tcp, header_len)
+    (PacketKind::Tcp, header_len)
 }
 
 /// The sequence numbers that SYN and FIN take: one each.
@@ -452,57 +467,57 @@ fn window_scale(mut options: &[u8]) -> u8 {
 }
 
 #[inline]
-fn udp(header: &[u8], room: usize, lane: &mut Lane) -> (What, usize) {
-    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
+fn udp(header: &[u8], room: usize, pkt: &mut PacketMeta) -> (PacketKind, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (PacketKind::Malformed, 0) };
     let len = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
     // A first fragment's length is that of the whole datagram, which is longer than the fragment.
-    if len < 8 || (len > room && lane.fragment == Fragment::Whole) {
-        return (What::Malformed, 0);
+    if len < 8 || (len > room && pkt.fragment == Fragment::Whole) {
+        return (PacketKind::Malformed, 0);
     }
-    lane.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
-    lane.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
-    let what = match (lane.v6, lane.sport, lane.dport) {
-        (false, 68, 67) | (true, 546, 547) => What::DhcpClient,
-        (false, 67, 68) | (true, 547, 546) => What::DhcpServer,
-        _ => What::Ports,
+    pkt.sport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    pkt.dport = u16::from_be_bytes([fixed[2], fixed[3]]);
+    let what = match (pkt.v6, pkt.sport, pkt.dport) {
+        (false, 68, 67) | (true, 546, 547) => PacketKind::DhcpClient,
+        (false, 67, 68) | (true, 547, 546) => PacketKind::DhcpServer,
+        _ => PacketKind::WithPorts,
     };
     (what, 8)
 }
 
 #[inline]
-fn ports(header: &[u8], header_len: usize, lane: &mut Lane) -> (What, usize) {
+fn ports(header: &[u8], header_len: usize, pkt: &mut PacketMeta) -> (PacketKind, usize) {
     if header.len() < header_len {
-        return (What::Malformed, 0);
+        return (PacketKind::Malformed, 0);
     }
-    lane.sport = be16(header, 0).unwrap_or(0);
-    lane.dport = be16(header, 2).unwrap_or(0);
-    (What::Ports, header_len)
+    pkt.sport = be16(header, 0).unwrap_or(0);
+    pkt.dport = be16(header, 2).unwrap_or(0);
+    (PacketKind::WithPorts, header_len)
 }
 
-fn icmp(header: &[u8], lane: &mut Lane) -> (What, usize) {
-    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
-    lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
-    lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
+fn icmp(header: &[u8], pkt: &mut PacketMeta) -> (PacketKind, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (PacketKind::Malformed, 0) };
+    pkt.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    pkt.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
     let what = match fixed[0] {
-        8 | 13 | 15 | 17 | 42 => What::IcmpRequest,
-        0 | 14 | 16 | 18 | 43 => What::IcmpReply,
-        3 | 11 | 12 => What::IcmpError,
-        _ => What::IcmpOther,
+        8 | 13 | 15 | 17 | 42 => PacketKind::IcmpRequest,
+        0 | 14 | 16 | 18 | 43 => PacketKind::IcmpReply,
+        3 | 11 | 12 => PacketKind::IcmpError,
+        _ => PacketKind::IcmpOther,
     };
     (what, 8)
 }
 
-fn icmpv6(header: &[u8], lane: &mut Lane) -> (What, usize) {
-    let Some(fixed) = header.first_chunk::<8>() else { return (What::Malformed, 0) };
-    lane.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
-    lane.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
+fn icmpv6(header: &[u8], pkt: &mut PacketMeta) -> (PacketKind, usize) {
+    let Some(fixed) = header.first_chunk::<8>() else { return (PacketKind::Malformed, 0) };
+    pkt.dport = u16::from_be_bytes([fixed[0], fixed[1]]);
+    pkt.sport = u16::from_be_bytes([fixed[4], fixed[5]]);
     let what = match fixed[0] {
-        128 | 160 => What::IcmpRequest,
-        129 | 161 => What::IcmpReply,
-        1..=4 => What::IcmpError,
-        130 | 131 | 132 | 143 => What::Multicast,
-        133..=137 => What::Nd,
-        _ => What::IcmpOther,
+        128 | 160 => PacketKind::IcmpRequest,
+        129 | 161 => PacketKind::IcmpReply,
+        1..=4 => PacketKind::IcmpError,
+        130 | 131 | 132 | 143 => PacketKind::Multicast,
+        133..=137 => PacketKind::Nd,
+        _ => PacketKind::IcmpOther,
     };
     (what, 8)
 }
@@ -520,18 +535,20 @@ pub fn icmp_kind(kind: u8, v6: bool) -> u8 {
 
 /// Untagged, where VPCs are told apart by VNI: a tunnel's inner frame, the tunnels' own ARP and neighbour
 /// discovery, or nothing that any VPC has.
-fn underlay(data: &[u8], at: usize, wire_len: usize, ethertype: u16, lane: &mut Lane) -> What {
+fn underlay(data: &[u8], at: usize, wire_len: usize, ethertype: u16, pkt: &mut PacketMeta) -> PacketKind {
     if ethertype == ARP {
-        return What::Underlay;
+        return PacketKind::UnderlayNeighbor;
     }
-    match network(data, at, wire_len, ethertype, lane) {
-        What::Nd => What::Underlay,
-        What::Ports if lane.proto == proto::UDP && lane.fragment == Fragment::Whole => match lane.dport {
-            VXLAN_PORT => tunnel(data, lane, vxlan),
-            GENEVE_PORT => tunnel(data, lane, geneve),
-            _ => What::BadSegment,
-        },
-        _ => What::BadSegment,
+    match network(data, at, wire_len, ethertype, pkt) {
+        PacketKind::Nd => PacketKind::UnderlayNeighbor,
+        PacketKind::WithPorts if pkt.proto == proto::UDP && pkt.fragment == Fragment::Whole => {
+            match pkt.dport {
+                VXLAN_PORT => tunnel(data, pkt, vxlan),
+                GENEVE_PORT => tunnel(data, pkt, geneve),
+                _ => PacketKind::BadSegment,
+            }
+        }
+        _ => PacketKind::BadSegment,
     }
 }
 
@@ -549,22 +566,23 @@ fn geneve(header: &[u8]) -> Option<(u32, usize)> {
     (header[0] >> 6 == 0 && be16(header, 2)? == 0x6558 && len <= header.len()).then_some((word >> 8, len))
 }
 
-fn tunnel(data: &[u8], lane: &mut Lane, header: TunnelHeader) -> What {
-    let l4 = lane.l4 as usize;
+fn tunnel(data: &[u8], pkt: &mut PacketMeta, header: TunnelHeader) -> PacketKind {
+    let l4 = pkt.l4 as usize;
     let udp_len = usize::from(be16(data, l4 + 4).unwrap_or(0));
     let inner_end = l4 + udp_len;
     let payload = &data[l4 + 8..inner_end.min(data.len()).max(l4 + 8)];
-    let Lane { side, link_local, wire, now, .. } = *lane;
-    *lane = Lane { side, link_local, wire, now, tunnels: true, wscale: NO_SCALE, ..Lane::default() };
-    let Some((vni, header_len)) = header(payload) else { return What::LinkCut };
-    lane.segment = SegmentKey::vni(vni);
+    let PacketMeta { side, link_local, wire, now, .. } = *pkt;
+    *pkt =
+        PacketMeta { side, link_local, wire, now, tunnels: true, wscale: NO_SCALE, ..PacketMeta::default() };
+    let Some((vni, header_len)) = header(payload) else { return PacketKind::TruncatedLink };
+    pkt.segment = SegmentKey::vni(vni);
     let at = l4 + 8 + header_len;
     let inner = &data[..inner_end.min(data.len())];
-    let Some(ethertype) = ethernet(inner, at, lane) else { return What::LinkCut };
+    let Some(ethertype) = ethernet(inner, at, pkt) else { return PacketKind::TruncatedLink };
     if ethertype == VLAN || ethertype == QINQ {
-        return if inner.len() < at + 18 { What::LinkCut } else { What::BadSegment };
+        return if inner.len() < at + 18 { PacketKind::TruncatedLink } else { PacketKind::BadSegment };
     }
-    network(inner, at + 14, inner_end, ethertype, lane)
+    network(inner, at + 14, inner_end, ethertype, pkt)
 }
 
 #[cfg(test)]

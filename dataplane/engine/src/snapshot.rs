@@ -6,18 +6,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod address_index;
+mod builder;
 mod compare;
-mod draft;
 mod members;
-mod places;
 
 use crate::classify::Policy;
 use crate::{AddrId, FlushEpoch, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
 
-pub use draft::Draft;
+use address_index::AddressIndex;
+pub use address_index::{AddressKey, LONGEST_RUN};
+pub use builder::SnapshotBuilder;
 pub use members::{Members, Membership};
-use places::AddressIndex;
-pub use places::{AddressKey, LONGEST_RUN};
 
 /// No MAC is demanded.
 pub const ANY_MAC: u64 = u64::MAX;
@@ -41,9 +41,9 @@ fn filter_bit(addr: u128) -> u32 {
     ((addr as u64 ^ (addr >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 59) as u32
 }
 
-/// What [`Binding::sole`] holds of an IPv4 address.
+/// What [`Binding::unique_key`] holds of an IPv4 address.
 #[inline(always)]
-fn sole_v4(vpc: VpcId, addr: u32) -> u64 {
+fn unique_key_v4(vpc: VpcId, addr: u32) -> u64 {
     u64::from(vpc.0) << 32 | u64::from(addr)
 }
 
@@ -54,11 +54,11 @@ pub struct Binding {
     /// The address.
     pub addr: u128,
     /// The MAC that frames from it bear: its own entry's, else the NIC's, but of a fixed address the NIC's first; [`ANY_MAC`] if
-    /// neither names one. What does not bear it may yet be good: see [`Snapshot::mac_fits`].
+    /// neither names one. What does not bear it may yet be good: see [`Snapshot::mac_matches`].
     pub mac: u64,
-    /// VPC × 2³² + address where this is an IPv4 address that nobody else holds; [`NOT_SOLE`] otherwise. What nearly every packet's
+    /// VPC × 2³² + address where this is an IPv4 address that nobody else holds; [`NOT_UNIQUE`] otherwise. What nearly every packet's
     /// look-up compares.
-    sole: u64,
+    unique_key: u64,
     /// Which address of which NIC this is.
     pub id: AddrId,
     /// Its VPC.
@@ -79,7 +79,7 @@ pub struct Binding {
 
 const _: () = assert!(size_of::<Binding>() == 64);
 /// No VPC has such a number.
-const NOT_SOLE: u64 = u64::MAX;
+const NOT_UNIQUE: u64 = u64::MAX;
 /// The holder behind which there is none.
 const LAST: u32 = u32::MAX >> flag::NEXT;
 const _: () = assert!(1 << AddrId::SLOT_BITS < LAST);
@@ -133,7 +133,7 @@ impl Binding {
         Binding {
             addr: 0,
             mac: ANY_MAC,
-            sole: NOT_SOLE,
+            unique_key: NOT_UNIQUE,
             id: AddrId(u32::MAX),
             vpc: VpcId(u32::MAX),
             nic: NicSlot::NONE,
@@ -160,13 +160,13 @@ pub struct NicRecord {
     /// Observed, not enforced.
     pub observe: bool,
     /// What rollbacks took back, the newest last.
-    pub undone: Vec<Undone>,
+    pub rollbacks: Vec<RollbackSpan>,
 }
 
 /// A rollback's mark on a NIC: what the generations after `after` did to its connections is taken back by `by`
 /// (semantics 5.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undone {
+pub struct RollbackSpan {
     /// The generation gone back to.
     pub after: Generation,
     /// The rollback itself. What is judged again under it stays judged, so it does not belong to the interval; one that goes
@@ -174,7 +174,7 @@ pub struct Undone {
     pub by: Generation,
 }
 
-impl Undone {
+impl RollbackSpan {
     /// True if what `generation` did is taken back.
     pub fn holds(&self, generation: Generation) -> bool {
         self.after < generation && generation < self.by
@@ -190,17 +190,17 @@ impl NicRecord {
             entry_macs: Vec::new(),
             max_connections: u32::MAX,
             observe: false,
-            undone: Vec::new(),
+            rollbacks: Vec::new(),
         }
     }
 
-    fn is_somebody(&self) -> bool {
+    fn is_in_use(&self) -> bool {
         self.vpc != VpcId(u32::MAX)
     }
 
     /// The last rollback that took something back; 0 without any.
     pub fn rolled_back(&self) -> Generation {
-        self.undone.last().map_or(Generation(0), |undone| undone.by)
+        self.rollbacks.last().map_or(Generation(0), |undone| undone.by)
     }
 }
 
@@ -250,7 +250,7 @@ pub struct Snapshot {
     policy_nics: u32,
     /// VPCs by [`VpcId`].
     pub vpcs: Vec<VpcRecord>,
-    places: AddressIndex,
+    address_index: AddressIndex,
     bindings: Vec<Binding>,
     nics: Vec<NicRecord>,
     /// Policies by [`PolicyId`], shared with other generations.
@@ -261,48 +261,48 @@ pub struct Snapshot {
 
 /// Where the holder of an address may lie.
 #[derive(Clone, Copy, Default)]
-pub struct Guess(u32);
+pub struct BindingHint(u32);
 
 /// What nearly every packet's NIC is found by: addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
 /// registers.
 #[derive(Clone, Copy)]
-pub struct SoleHolders<'s> {
+pub struct UniqueAddresses<'s> {
     slots: &'s [u32],
     key: AddressKey,
     bindings: &'s [Binding],
     vpc: VpcId,
 }
 
-impl<'s> SoleHolders<'s> {
-    /// Where this one's holder lies, if it lies where it is looked for first: asked for, so that [`SoleHolders::find`] need not wait.
+impl<'s> UniqueAddresses<'s> {
+    /// Where this one's holder lies, if it lies where it is looked for first: asked for, so that [`UniqueAddresses::find`] need not wait.
     #[inline(always)]
-    pub fn guess(&self, addr: u32) -> Guess {
-        let at = self.key.v4(sole_v4(self.vpc, addr)) & self.mask();
+    pub fn hint(&self, addr: u32) -> BindingHint {
+        let at = self.key.v4(unique_key_v4(self.vpc, addr)) & self.mask();
         let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
         crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
-        Guess(place)
+        BindingHint(place)
     }
 
     /// Who has this one; by a single comparison, mostly.
     #[inline(always)]
-    pub fn find(&self, addr: u32, guess: Guess) -> Option<&'s Binding> {
-        let sole = sole_v4(self.vpc, addr);
+    pub fn find(&self, addr: u32, guess: BindingHint) -> Option<&'s Binding> {
+        let sole = unique_key_v4(self.vpc, addr);
         let binding = self.bindings.get(guess.0 as usize)?;
-        if binding.sole == sole { Some(binding) } else { self.find_behind(sole) }
+        if binding.unique_key == sole { Some(binding) } else { self.find_behind(sole) }
     }
 
-    /// Where an IPv6 address's holder lies, if it lies where it is looked for first, as [`SoleHolders::guess`].
+    /// Where an IPv6 address's holder lies, if it lies where it is looked for first, as [`UniqueAddresses::hint`].
     #[inline(always)]
-    pub fn guess_v6(&self, addr: u128) -> Guess {
+    pub fn hint_v6(&self, addr: u128) -> BindingHint {
         let at = self.key.v6(self.vpc, addr) & self.mask();
         let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
         crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
-        Guess(place)
+        BindingHint(place)
     }
 
     /// Who alone has an IPv6 address, if it lies where the guess says.
     #[inline(always)]
-    pub fn find_v6(&self, addr: u128, guess: Guess) -> Option<&'s Binding> {
+    pub fn find_v6(&self, addr: u128, guess: BindingHint) -> Option<&'s Binding> {
         let binding = self.bindings.get(guess.0 as usize)?;
         let is_it = binding.addr == addr && binding.vpc == self.vpc && binding.is_v6();
         (is_it && binding.next() == LAST).then_some(binding)
@@ -315,7 +315,7 @@ impl<'s> SoleHolders<'s> {
         loop {
             at = (at + 1) & self.mask();
             let binding = self.bindings.get(*self.slots.get(at)? as usize)?;
-            if binding.sole == sole {
+            if binding.unique_key == sole {
                 return Some(binding);
             }
         }
@@ -341,18 +341,19 @@ impl Snapshot {
     /// Who has an address in a VPC; of a shared one, the first holder by name.
     #[inline]
     pub fn lookup(&self, vpc: VpcId, addr: u128, v6: bool) -> Option<&Binding> {
-        self.places.find(vpc, addr, v6, &self.bindings).map(|place| &self.bindings[place as usize])
+        self.address_index.find(vpc, addr, v6, &self.bindings).map(|place| &self.bindings[place as usize])
     }
 
     /// Who has an address in a VPC; of a shared one, the only holder whose MAC (the entry's or its own) is `mac`, else
     /// the first by name (semantics 2.5).
     #[inline]
-    pub fn holder(&self, vpc: VpcId, addr: u128, v6: bool, mac: u64) -> Option<&Binding> {
+    pub fn binding_for(&self, vpc: VpcId, addr: u128, v6: bool, mac: u64) -> Option<&Binding> {
         let first = self.lookup(vpc, addr, v6)?;
         if first.next() == LAST {
             return Some(first);
         }
-        let mut bearers = self.holders(first).filter(|b| b.mac == mac || self.nic(b.nic).mac == mac);
+        let mut bearers =
+            self.bindings_of_address(first).filter(|b| b.mac == mac || self.nic(b.nic).mac == mac);
         match (bearers.next(), bearers.next()) {
             (Some(only), None) => Some(only),
             _ => Some(first),
@@ -361,7 +362,7 @@ impl Snapshot {
 
     /// True if frames from the binding's address may bear this MAC (semantics 2.3, 2.5).
     #[inline]
-    pub fn mac_fits(&self, binding: &Binding, mac: u64) -> bool {
+    pub fn mac_matches(&self, binding: &Binding, mac: u64) -> bool {
         binding.mac == ANY_MAC || binding.mac == mac || self.is_entry_mac(binding, mac)
     }
 
@@ -382,13 +383,13 @@ impl Snapshot {
 
     /// Who has which address alone in a segment's VPC.
     #[inline(always)]
-    pub fn sole_holders(&self, segment: SegmentKey) -> Option<SoleHolders<'_>> {
+    pub fn unique_addresses(&self, segment: SegmentKey) -> Option<UniqueAddresses<'_>> {
         let vpc = self.vpc_of(segment)?;
-        let AddressIndex { slots, key } = &self.places;
-        Some(SoleHolders { slots, key: *key, bindings: &self.bindings, vpc })
+        let AddressIndex { slots, key } = &self.address_index;
+        Some(UniqueAddresses { slots, key: *key, bindings: &self.bindings, vpc })
     }
 
-    fn holders<'a>(&'a self, first: &'a Binding) -> impl Iterator<Item = &'a Binding> {
+    fn bindings_of_address<'a>(&'a self, first: &'a Binding) -> impl Iterator<Item = &'a Binding> {
         std::iter::successors(Some(first), |b| self.bindings.get(b.next() as usize))
     }
 
@@ -400,7 +401,7 @@ impl Snapshot {
 
     fn is_held(&self, binding: &Binding, addr: u128, v6: bool) -> bool {
         self.lookup(binding.vpc, addr, v6)
-            .is_some_and(|first| self.holders(first).any(|b| b.nic == binding.nic))
+            .is_some_and(|first| self.bindings_of_address(first).any(|b| b.nic == binding.nic))
     }
 
     /// The record of an address, gone or not.
@@ -454,7 +455,7 @@ impl Snapshot {
     }
 }
 
-/// One address of a NIC, as given to [`Draft::bind`].
+/// One address of a NIC, as given to [`SnapshotBuilder::bind`].
 #[derive(Clone, Copy, Debug)]
 pub struct NewBinding {
     /// Which it is.

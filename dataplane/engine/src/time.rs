@@ -17,7 +17,7 @@ pub struct Now {
     /// The tick that has begun.
     pub tick: u32,
     /// `tick`, or the next one if some of it has passed already.
-    pub up: u32,
+    pub ceil: u32,
 }
 
 /// True if `a` is at or behind `b` on the wrapping line of ticks. Right as long as the two lie less than 8 years
@@ -84,7 +84,7 @@ impl Clock {
         if ns - self.tick_start_ns >= TICK_NS {
             self.advance(ns);
         }
-        Now { tick: self.tick, up: self.tick.wrapping_add(u32::from(ns > self.tick_start_ns)) }
+        Now { tick: self.tick, ceil: self.tick.wrapping_add(u32::from(ns > self.tick_start_ns)) }
     }
 
     #[cold]
@@ -125,7 +125,7 @@ mod tests {
         let mut clock = Clock::new(80_000);
         for start in [0, 1, TICK_NS - 1, TICK_NS, 5 * TICK_NS + 17] {
             let mut clock = clock.clone();
-            let deadline = clock.at(start).up.wrapping_add(30 * TICKS_PER_SECOND);
+            let deadline = clock.at(start).ceil.wrapping_add(30 * TICKS_PER_SECOND);
             let end = start + 30_000_000_000;
             assert!(!reached(clock.at(end - 1).tick, deadline));
             assert!(reached(clock.at(end + TICK_NS).tick, deadline));
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_leap_of_a_century_passes_every_deadline_and_wraps_none() {
         let mut clock = Clock::new(80_000);
-        let deadline = clock.at(5).up.wrapping_add(80_000);
+        let deadline = clock.at(5).ceil.wrapping_add(80_000);
         assert!(reached(clock.at(100 * 365 * 86_400_000_000_000).tick, deadline));
     }
 

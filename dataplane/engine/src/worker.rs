@@ -2,9 +2,9 @@
 //! sends what passed, and only then says that it has let go of that snapshot.
 
 mod fragments;
-mod question;
-mod received;
-mod taken;
+mod handed_off;
+mod request;
+mod rx;
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use rcu::{Parked, Parker, Waker};
 
 use crate::burst::{Batch, Firewall, Pass};
 use crate::handoff::Router;
-use crate::held::Held;
-use crate::io::{BURST, Burst, Frame, Port, Refusal};
-use crate::lane::{Arrival, Lane, Stage};
+use crate::held_frames::HeldFrames;
+use crate::io::{BURST, Burst, Frame, Port, TxRefusal};
+use crate::packet::{Arrival, HandoffStage, PacketMeta};
 use crate::reason::Reason;
 use crate::ring::{Consumer, Producer};
 use crate::snapshot::Snapshot;
 use crate::trace::Recorder;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
-use question::answer;
-pub use question::{Answer, Connection, Question, Task};
-use received::{HEADERS_AHEAD, Received, Source, in_turn};
+use request::serve;
+pub use request::{Connection, RequestKind, WorkerReply, WorkerRequest};
+use rx::{HEADER_PREFETCH_DISTANCE, RxBurst, RxSource, rx_order};
 
-/// A frame on its way to the worker that owns it, which reads it again: its lane would be two cache lines from core to core, written
+/// A frame on its way to the worker that owns it, which reads it again: its packet metadata would be two cache lines from core to core, written
 /// by the one and read by the other, and a ring of them more than a quarter of a second-level cache of 512 kB.
 pub struct HandedOff<F> {
     frame: F,
-    hop: Hop,
+    meta: HandoffMeta,
 }
 
 /// What such a frame brings along.
 #[derive(Clone, Copy)]
-struct Hop {
+struct HandoffMeta {
     wire: u16,
     side: Side,
     /// How far it has come...
-    stage: Stage,
+    stage: HandoffStage,
     /// ... by a snapshot that knows tunnels, or by one that does not.
     tunnels: bool,
 }
@@ -74,7 +74,7 @@ pub struct Rings<F> {
 /// Frames that a ring between two workers of so many wires should hold: a worker takes a burst from
 /// each port in a turn and shows what it hands over at its end, and the other may just have begun a turn of its own. Room for two
 /// turns, so that a worker with nothing else to do loses nothing though all of it is for that one.
-pub fn ring_for(wires: usize) -> usize {
+pub fn ring_size(wires: usize) -> usize {
     (2 * 2 * wires * BURST).max(1024)
 }
 
@@ -100,7 +100,7 @@ pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
 pub trait Tap<F> {
     /// One packet was judged, in order of arrival; where it passes, it is about to be sent.
     #[inline]
-    fn judged(&mut self, _frame: &F, _lane: &Lane, _verdict: &Verdict) {}
+    fn judged(&mut self, _frame: &F, _lane: &PacketMeta, _verdict: &Verdict) {}
 
     /// A pass over a burst that is not empty is done.
     #[inline]
@@ -110,14 +110,14 @@ pub trait Tap<F> {
 impl<F> Tap<F> for () {}
 
 /// Frames that are read one after the other without a look at what lies ahead.
-const FEW: usize = 8;
+const PREFETCH_STRIDE: usize = 8;
 
 /// Where an L4 header begins at most that lies in a frame's first cache line, with what is read of it.
 const ONE_LINE: u16 = 64 - 20;
 
 /// What one poll did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Polled {
+pub struct PollResult {
     /// Frames received and taken from rings.
     pub frames: usize,
 }
@@ -127,29 +127,29 @@ pub struct Worker<P: Port> {
     firewall: Firewall,
     reader: rcu::Reader<Snapshot>,
     wires: Vec<Wire<P>>,
-    links: Links<P::Frame>,
+    links: HandoffLinks<P::Frame>,
     /// Who brings frames, in turn, each with its number.
-    sources: Box<[(Source, usize)]>,
+    sources: Box<[(RxSource, usize)]>,
     /// The burst in hand.
-    rx: Received<P::Frame>,
+    rx: RxBurst<P::Frame>,
     /// The one behind it: its headers are asked for while the one in hand is judged.
-    next: Received<P::Frame>,
+    next: RxBurst<P::Frame>,
     batch: Batch<P::Frame>,
     /// Fragments that wait for their first.
-    held: Held<P::Frame>,
+    held_frames: HeldFrames<P::Frame>,
     /// What passed, by wire and by the side it leaves on.
     out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
     /// By a source's number: its last burst had headers beyond the first cache line, so the next one is likely to.
     is_deep: Box<[bool]>,
-    questions: Receiver<Question>,
+    requests: Receiver<WorkerRequest>,
     /// Tells the control side what becomes of packets, where it wants to know.
     recorder: Recorder,
     /// See [`crate::cpu`].
     has_v3: bool,
 }
 
-struct Links<F> {
+struct HandoffLinks<F> {
     router: Router,
     rings: Rings<F>,
 }
@@ -162,61 +162,61 @@ impl<P: Port> Worker<P> {
         reader: rcu::Reader<Snapshot>,
         wires: Vec<Wire<P>>,
         rings: Rings<P::Frame>,
-        questions: Receiver<Question>,
+        questions: Receiver<WorkerRequest>,
     ) -> Worker<P> {
         let router = Router::new(me, rings.to.len().max(1) as u32, firewall.shard().secret().pattern());
-        let sources = in_turn(wires.len(), rings.from.len()).into();
+        let sources = rx_order(wires.len(), rings.from.len()).into();
         let is_deep = vec![false; 2 * wires.len() + rings.from.len()].into();
         let out = wires.iter().map(|_| [Box::default(), Box::default()]).collect();
         Worker {
             firewall,
             reader,
             wires,
-            links: Links { router, rings },
+            links: HandoffLinks { router, rings },
             sources,
-            rx: Received::default(),
-            next: Received::default(),
+            rx: RxBurst::default(),
+            next: RxBurst::default(),
             batch: Batch::default(),
-            held: Held::default(),
+            held_frames: HeldFrames::default(),
             out,
             dropped: Burst::new(),
             is_deep,
-            questions,
+            requests: questions,
             recorder: Recorder::default(),
             has_v3: crate::cpu::has_v3(),
         }
     }
 
     /// Has this record from now on.
-    pub fn record_by(&mut self, recorder: Recorder) {
+    pub fn set_recorder(&mut self, recorder: Recorder) {
         self.recorder = recorder;
     }
 
     /// One turn at the moment `ns` (nanoseconds; a frame's own stamp comes before it).
-    pub fn poll(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
+    pub fn poll(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
         #[cfg(target_arch = "x86_64")]
         if self.has_v3 {
             // SAFETY: the processor has these instructions: the flag says that it was asked.
             return unsafe { self.poll_v3(ns, tap) };
         }
         // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.turn::<false>(ns, tap) }
+        unsafe { self.poll_once::<false>(ns, tap) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn poll_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
+    fn poll_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
         // SAFETY: who calls this has these instructions.
-        unsafe { self.turn::<true>(ns, tap) }
+        unsafe { self.poll_once::<true>(ns, tap) }
     }
 
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn turn<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        let (mut polled, mut of_ports) = (Polled::default(), 0);
-        if !self.firewall.waits().is_empty() {
-            polled.frames += self.end_waits(ns, tap);
+    unsafe fn poll_once<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
+        let (mut polled, mut of_ports) = (PollResult::default(), 0);
+        if !self.firewall.fragment_queue().is_empty() {
+            polled.frames += self.expire_held(ns, tap);
         }
         for _ in 0..self.sources.len() {
             if !self.receive(tap) {
@@ -224,13 +224,13 @@ impl<P: Port> Worker<P> {
             }
             // SAFETY: as the caller says.
             polled.frames += unsafe { self.process::<V3>(ns, tap) };
-            if self.firewall.waits().has_leaving() {
-                self.take_up_held(ns, tap);
+            if self.firewall.fragment_queue().has_released() {
+                self.release_held(ns, tap);
             }
-            of_ports += usize::from(matches!(self.sources[self.rx.at].0, Source::Port(..)));
+            of_ports += usize::from(matches!(self.sources[self.rx.at].0, RxSource::Port(..)));
             // A burst a port at most, though rings be empty: what is handed over is shown at the end of the turn. Or everybody was asked
             // behind this burst already, and had nothing.
-            if of_ports == 2 * self.wires.len() || self.held() == 0 {
+            if of_ports == 2 * self.wires.len() || self.frames_in_hand() == 0 {
                 break;
             }
         }
@@ -245,16 +245,16 @@ impl<P: Port> Worker<P> {
 
     /// One turn that receives nothing: what the rings hold, and what was received before, is judged and sent, and once there is none of
     /// that, fragments wait no more. Before the end, so that no frame is lost.
-    pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> Polled {
-        let mut polled = Polled::default();
+    pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
+        let mut polled = PollResult::default();
         for at in 0..self.sources.len() {
-            if self.held() == 0
-                && let Source::Ring(from) = self.sources[at].0
+            if self.frames_in_hand() == 0
+                && let RxSource::Ring(from) = self.sources[at].0
             {
                 self.next.at = at;
-                self.take(from);
+                self.fetch_from_ring(from);
             }
-            if self.held() != 0 {
+            if self.frames_in_hand() != 0 {
                 std::mem::swap(&mut self.rx, &mut self.next);
                 // SAFETY: nothing is demanded without `V3`.
                 polled.frames += unsafe { self.process::<false>(ns, tap) };
@@ -262,9 +262,9 @@ impl<P: Port> Worker<P> {
         }
         // What comes last may be a first fragment.
         if polled.frames == 0 {
-            self.firewall.waits_mut().end();
+            self.firewall.fragment_queue_mut().release_all();
         }
-        polled.frames += self.end_waits(ns, tap);
+        polled.frames += self.expire_held(ns, tap);
         self.links.publish();
         self.upkeep(ns, polled.frames == 0);
         self.reader.quiescent();
@@ -278,13 +278,13 @@ impl<P: Port> Worker<P> {
     #[inline(always)]
     unsafe fn process<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
         let received = self.rx.frames.len();
-        let (Source::Port(wire, side), number) = self.sources[self.rx.at] else {
+        let (RxSource::Port(wire, side), number) = self.sources[self.rx.at] else {
             self.process_handed_off(ns, tap);
             return received;
         };
-        let cells = self.firewall.cells();
-        cells.count_received(received);
-        cells.tally.count_burst(received);
+        let counters = self.firewall.counters();
+        counters.count_received(received);
+        counters.worker.count_burst(received);
         let snapshot = self.reader.read();
         let now = self.firewall.now(ns);
         self.firewall.begin(snapshot);
@@ -305,31 +305,31 @@ impl<P: Port> Worker<P> {
         received
     }
 
-    /// Makes the burst in hand the batch, read into lanes. True if its headers are likely to lie beyond the first cache line.
+    /// Makes the burst in hand the batch, read into packet metadata. True if its headers are likely to lie beyond the first cache line.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
     unsafe fn read<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
         let mut is_deep = false;
-        let lanes = self.batch.lanes.grow(self.rx.frames.len());
-        for (some, lanes) in lanes.chunks_mut(FEW).enumerate() {
-            let first = some * FEW;
-            self.rx.ask_for(first + FEW + HEADERS_AHEAD);
-            for (frame, lane) in self.rx.frames[first..].iter_mut().zip(&mut *lanes) {
+        let pkts = self.batch.pkts.grow(self.rx.frames.len());
+        for (some, pkts) in pkts.chunks_mut(PREFETCH_STRIDE).enumerate() {
+            let first = some * PREFETCH_STRIDE;
+            self.rx.prefetch_headers(first + PREFETCH_STRIDE + HEADER_PREFETCH_DISTANCE);
+            for (frame, pkt) in self.rx.frames[first..].iter_mut().zip(&mut *pkts) {
                 if let Some(stamp) = frame.stamp() {
                     arrival.now = self.firewall.now(stamp);
                 }
                 // SAFETY: as the caller says.
-                unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
+                unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, pkt) };
             }
-            is_deep |= lanes.first().is_some_and(|lane| lane.l4 > ONE_LINE);
+            is_deep |= pkts.first().is_some_and(|pkt| pkt.l4 > ONE_LINE);
         }
         std::mem::swap(&mut self.batch.frames, &mut self.rx.frames);
         is_deep
     }
 
-    /// The same where there are other workers: what they own is handed off, the batch is the rest. Each frame is read into the lane
+    /// The same where there are other workers: what they own is handed off, the batch is the rest. Each frame is read into the packet metadata
     /// behind the last one that stays, so that none has to be copied.
     ///
     /// # Safety
@@ -338,35 +338,35 @@ impl<P: Port> Worker<P> {
     unsafe fn read_and_route<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
         let (received, snapshot) = (self.rx.frames.len(), self.reader.read());
         let (mut kept, mut is_deep) = (0, false);
-        let (mut owners, mut stages) = ([0; BURST], [Stage::Judge; BURST]);
-        let Batch { frames, lanes, .. } = &mut self.batch;
-        let room = lanes.grow(received);
+        let (mut owners, mut stages) = ([0; BURST], [HandoffStage::Judge; BURST]);
+        let Batch { frames, pkts, .. } = &mut self.batch;
+        let room = pkts.grow(received);
         for place in 0..received {
-            if place.is_multiple_of(FEW) {
-                self.rx.ask_for(place + FEW + HEADERS_AHEAD);
+            if place.is_multiple_of(PREFETCH_STRIDE) {
+                self.rx.prefetch_headers(place + PREFETCH_STRIDE + HEADER_PREFETCH_DISTANCE);
             }
-            let (Some(frame), Some(lane)) = (self.rx.frames.get_mut(place), room.get_mut(kept)) else {
+            let (Some(frame), Some(pkt)) = (self.rx.frames.get_mut(place), room.get_mut(kept)) else {
                 break;
             };
             if let Some(stamp) = frame.stamp() {
                 arrival.now = self.firewall.now(stamp);
             }
             // SAFETY: as the caller says.
-            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, lane) };
-            is_deep |= lane.l4 > ONE_LINE;
-            let owner = self.links.next(frame, lane, &mut self.firewall, snapshot);
-            (owners[place], stages[place]) = (owner, lane.stage);
+            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, pkt) };
+            is_deep |= pkt.l4 > ONE_LINE;
+            let owner = self.links.next_worker(frame, pkt, &mut self.firewall, snapshot);
+            (owners[place], stages[place]) = (owner, pkt.stage);
             kept += usize::from(self.links.is_mine(owner));
         }
-        lanes.truncate(kept);
+        pkts.truncate(kept);
         if kept == received {
             std::mem::swap(frames, &mut self.rx.frames);
             return is_deep;
         }
-        self.firewall.cells().count_handed_over(received - kept);
+        self.firewall.counters().count_handed_over(received - kept);
         let Arrival { side, wire, tunnels, .. } = arrival;
         for ((frame, owner), stage) in self.rx.frames.drain(..).zip(owners).zip(stages) {
-            let handed = HandedOff { frame, hop: Hop { wire, side, stage, tunnels } };
+            let handed = HandedOff { frame, meta: HandoffMeta { wire, side, stage, tunnels } };
             if let Some(frame) = self.links.hand_off(owner, handed, &self.firewall) {
                 frames.push(frame);
             }
@@ -396,44 +396,44 @@ impl<P: Port> Worker<P> {
         let (snapshot, done) = (self.reader.read(), |pass| tap.passed(pass));
         // SAFETY: as the caller says.
         unsafe { self.firewall.judge_in_passes::<V3, _>(snapshot, &mut self.batch, done, meanwhile) };
-        self.next.asked_for = self.batch.frames.len();
-        self.next.ask_for(HEADERS_AHEAD);
+        self.next.prefetched = self.batch.frames.len();
+        self.next.prefetch_headers(HEADER_PREFETCH_DISTANCE);
         if self.recorder.is_on() {
-            self.recorder.note(&mut self.firewall, snapshot, &self.batch);
+            self.recorder.record_burst(&mut self.firewall, snapshot, &self.batch);
         }
-        let Batch { frames, lanes, verdicts, all_pass, .. } = &mut self.batch;
-        for (frame, (lane, verdict)) in frames.iter().zip(lanes.iter().zip(verdicts.iter())) {
+        let Batch { frames, pkts, verdicts, all_pass, .. } = &mut self.batch;
+        for (frame, (pkt, verdict)) in frames.iter().zip(pkts.iter().zip(verdicts.iter())) {
             if !verdict.held {
-                tap.judged(frame, lane, verdict);
+                tap.judged(frame, pkt, verdict);
             }
         }
         if let (Some((wire, leaves)), true) = (way, *all_pass) {
             std::mem::swap(frames, &mut self.out[wire][leaves as usize]);
             self.send(wire, leaves);
         } else {
-            self.part();
+            self.send_or_drop();
         }
         self.batch.clear();
         tap.passed(Pass::Tx);
     }
 
     /// Sends the frames that pass each on its way, and drops the others but for those that wait.
-    fn part(&mut self) {
-        let Batch { frames, lanes, verdicts, tickets, .. } = &mut self.batch;
+    fn send_or_drop(&mut self) {
+        let Batch { frames, pkts, verdicts, tickets, .. } = &mut self.batch;
         let mut waiting = tickets.iter();
-        for (frame, (lane, verdict)) in frames.drain(..).zip(lanes.iter().zip(verdicts.iter())) {
+        for (frame, (pkt, verdict)) in frames.drain(..).zip(pkts.iter().zip(verdicts.iter())) {
             if verdict.passes() {
-                self.out[usize::from(lane.wire)][lane.side.other() as usize].push(frame);
+                self.out[usize::from(pkt.wire)][pkt.side.other() as usize].push(frame);
             } else if verdict.held {
                 if let Some(ticket) = waiting.next() {
-                    self.held.keep(*ticket, frame, lane.clone());
+                    self.held_frames.keep(*ticket, frame, pkt.clone());
                 }
             } else {
                 self.dropped.push(frame);
             }
         }
         if !self.batch.tickets.is_empty() && !self.links.router.is_alone() {
-            self.follow_those_gone();
+            self.follow_handed_off_firsts();
         }
         if !self.dropped.is_empty() {
             self.wires[0].inside.free(&mut self.dropped);
@@ -455,9 +455,9 @@ impl<P: Port> Worker<P> {
         port.tx(out);
         if !out.is_empty() {
             let refused = out.len();
-            let reason = match port.give_up(refused) {
-                Refusal::Full => Reason::TxFull,
-                Refusal::Down => Reason::TxDown,
+            let reason = match port.abandon(refused) {
+                TxRefusal::Full => Reason::TxFull,
+                TxRefusal::Down => Reason::TxDown,
             };
             port.free(out);
             self.count_refused(wire, leaves, refused, reason);
@@ -467,21 +467,21 @@ impl<P: Port> Worker<P> {
     /// The last `refused` frames of the batch that should have left here are drops, not passes.
     #[cold]
     fn count_refused(&mut self, wire: usize, leaves: Side, refused: usize, reason: Reason) {
-        let Worker { batch: Batch { lanes, verdicts, .. }, firewall, recorder, reader, .. } = self;
-        let passed = lanes.iter().zip(verdicts.iter()).rev().filter(|(lane, verdict)| {
-            verdict.passes() && usize::from(lane.wire) == wire && lane.side.other() == leaves
+        let Worker { batch: Batch { pkts, verdicts, .. }, firewall, recorder, reader, .. } = self;
+        let passed = pkts.iter().zip(verdicts.iter()).rev().filter(|(pkt, verdict)| {
+            verdict.passes() && usize::from(pkt.wire) == wire && pkt.side.other() == leaves
         });
-        for (lane, verdict) in passed.take(refused) {
-            let (cells, direction) = (firewall.cells(), lane.side.direction());
-            cells.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
+        for (pkt, verdict) in passed.take(refused) {
+            let (counters, direction) = (firewall.counters(), pkt.side.direction());
+            counters.add(verdict.nic, direction, verdict.reason, 1u64.wrapping_neg());
             if verdict.observed {
-                cells.observe(verdict.nic, direction, verdict.reason, -1);
+                counters.observe(verdict.nic, direction, verdict.reason, -1);
             }
-            cells.count(verdict.nic, direction, reason);
-            cells.drop_bytes(verdict.nic, direction, lane.len);
+            counters.count(verdict.nic, direction, reason);
+            counters.drop_bytes(verdict.nic, direction, pkt.len);
             if recorder.is_on() {
                 let refused = Verdict::of(reason, verdict.nic);
-                recorder.note_refused(firewall, reader.read(), lane, &refused);
+                recorder.record_refused(firewall, reader.read(), pkt, &refused);
             }
         }
     }
@@ -492,8 +492,8 @@ impl<P: Port> Worker<P> {
         self.firewall.begin(snapshot);
         let now = self.firewall.now(ns);
         self.firewall.upkeep(snapshot, now, is_idle);
-        match self.questions.try_recv() {
-            Ok(question) => answer(&mut self.firewall, &mut self.recorder, snapshot, question, now),
+        match self.requests.try_recv() {
+            Ok(question) => serve(&mut self.firewall, &mut self.recorder, snapshot, question, now),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
     }
@@ -501,7 +501,7 @@ impl<P: Port> Worker<P> {
     /// Sleeps until woken, or until `timeout`, unless another worker's frames or a question wait. Frames at the ports wait
     /// until the time is up: a port wakes nobody.
     pub fn park(&mut self, parker: &mut Parker, timeout: Duration) -> Parked {
-        let Worker { reader, questions, links, .. } = self;
+        let Worker { reader, requests: questions, links, .. } = self;
         let has_work = || !questions.is_empty() || links.rings.from.iter().any(|ring| !ring.is_empty());
         parker.park(reader, timeout, has_work)
     }
@@ -524,8 +524,8 @@ impl<P: Port> Worker<P> {
     }
 
     /// Tells of everything that connections have carried; false if there is no room for all of it: to be called again then.
-    pub fn tell_all(&mut self) -> bool {
-        self.firewall.tell_all(self.reader.read())
+    pub fn export_all_flows(&mut self) -> bool {
+        self.firewall.export_all_flows(self.reader.read())
     }
 
     /// Its firewall.
@@ -539,13 +539,19 @@ impl<P: Port> Worker<P> {
     }
 }
 
-impl<F: Frame> Links<F> {
+impl<F: Frame> HandoffLinks<F> {
     /// The worker to which a frame goes next.
     #[inline]
-    fn next(&mut self, frame: &F, lane: &mut Lane, firewall: &mut Firewall, snapshot: &Snapshot) -> u32 {
-        match self.router.next(lane, firewall.bytes(frame)) {
+    fn next_worker(
+        &mut self,
+        frame: &F,
+        pkt: &mut PacketMeta,
+        firewall: &mut Firewall,
+        snapshot: &Snapshot,
+    ) -> u32 {
+        match self.router.next(pkt, firewall.bytes(frame)) {
             Some(owner) => owner,
-            None => self.next_of_fragment(frame, lane, firewall, snapshot),
+            None => self.next_worker_of_fragment(frame, pkt, firewall, snapshot),
         }
     }
 
@@ -561,11 +567,11 @@ impl<F: Frame> Links<F> {
         let Some(ring) = self.rings.to.get_mut(owner as usize).and_then(Option::as_mut) else {
             return Some(handed.frame);
         };
-        let direction: Direction = handed.hop.side.direction();
+        let direction: Direction = handed.meta.side.direction();
         if let Err(handed) = ring.push(handed) {
-            let (cells, bytes) = (firewall.cells(), handed.frame.wire_len() as u32);
-            cells.count(NicSlot::NONE, direction, Reason::HandoffFull);
-            cells.count_bytes(NicSlot::NONE, direction, false, bytes);
+            let (counters, bytes) = (firewall.counters(), handed.frame.wire_len() as u32);
+            counters.count(NicSlot::NONE, direction, Reason::HandoffFull);
+            counters.count_bytes(NicSlot::NONE, direction, false, bytes);
         }
         None
     }

@@ -67,7 +67,7 @@ pub(crate) fn tell(level: Level, text: &str) {
 }
 
 /// Has DPDK's log come here. After EAL has started.
-pub(crate) fn take_the_log() {
+pub(crate) fn redirect_log() {
     // SAFETY: EAL runs, and `said` stays for ever.
     if unsafe { dpdk_sys::shim_log_to(Some(said)) } == 0 {
         // Relaxed: who does not see it yet captures by redirection, which does no harm.
@@ -106,7 +106,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Runs `call` and returns what DPDK said on this thread meanwhile, which also goes to the listener. While EAL does not
 /// run yet, it is everything that is written to standard output and error: other threads' lines, too. Where the
 /// redirection can't be set up, `call` runs without it.
-pub(crate) fn quietly<T>(call: impl FnOnce() -> T) -> (T, String) {
+pub(crate) fn capture_output<T>(call: impl FnOnce() -> T) -> (T, String) {
     let (result, text) = if COMES_HERE.load(Ordering::Relaxed) {
         COLLECTED.set(Some(String::new()));
         let result = call();
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_was_said_before_an_end_comes_out() {
         if let Ok(how) = std::env::var(HOW) {
-            quietly(|| {
+            capture_output(|| {
                 write_raw(libc::STDERR_FILENO, b"EAL: the last words\n");
                 match how.as_str() {
                     "abort" => std::process::abort(),

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::capture::{quietly, take_the_log};
+use crate::capture::{capture_output, redirect_log};
 use crate::error::{Error, reason, rte_errno};
 
 /// Set by the first attempt to start EAL. It can't be started twice, not even after a failure.
@@ -54,7 +54,7 @@ impl Eal {
         argv.push(std::ptr::null_mut());
 
         let affinity = Affinity::of_this_thread();
-        let ((status, errno), log) = quietly(|| {
+        let ((status, errno), log) = capture_output(|| {
             // SAFETY: argv holds argc C strings that live for ever and a closing null; STARTED makes this the only
             // call.
             let status = unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) };
@@ -64,7 +64,7 @@ impl Eal {
         if status < 0 {
             return Err(Error::Eal(start_failure(&log, errno)));
         }
-        take_the_log();
+        redirect_log();
         Ok(Self { inner: Arc::new(Inner { log, open_ports: Mutex::default() }) })
     }
 
@@ -95,7 +95,7 @@ impl Eal {
     /// Makes the virtual device `name` with its driver's arguments, as `--vdev` does at the start. Not on the data path.
     pub fn plug(&self, name: &str, args: &str) -> Result<(), Error> {
         let (c_name, c_args) = (c_string(name)?, c_string(args)?);
-        let (status, log) = quietly(|| {
+        let (status, log) = capture_output(|| {
             // SAFETY: EAL runs as long as `self` is, and the three are C strings, which the call copies.
             unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), c_name.as_ptr(), c_args.as_ptr()) }
         });
@@ -108,7 +108,7 @@ impl Eal {
     /// Takes the virtual device `name` away, whose port is closed already.
     pub fn unplug(&self, name: &str) -> Result<(), Error> {
         let c_name = c_string(name)?;
-        let (status, log) = quietly(|| {
+        let (status, log) = capture_output(|| {
             // SAFETY: as above.
             unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), c_name.as_ptr()) }
         });

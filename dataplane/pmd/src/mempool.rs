@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 use engine::io::Burst;
 
-use crate::capture::quietly;
+use crate::capture::capture_output;
 use crate::eal::{self, Eal};
 use crate::error::{Error, reason, rte_errno};
 use crate::mbuf::Mbuf;
@@ -73,7 +73,7 @@ impl Mempool {
         // A cache may hold up to 1.5 times its size; a small pool would drain into the caches of idle threads.
         let cache = if count >= 8 * CACHE { CACHE } else { 0 };
         const ANY_SOCKET: c_int = -1;
-        let ((raw, errno), log) = quietly(|| {
+        let ((raw, errno), log) = capture_output(|| {
             // SAFETY: EAL is running as long as `eal` is, and the name is a C string.
             let raw = unsafe {
                 dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, room, ANY_SOCKET)

@@ -10,11 +10,11 @@ use arrayvec::ArrayVec;
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 use engine::io::BURST;
 
-use crate::capture::quietly;
+use crate::capture::capture_output;
 use crate::eal::{self, Eal};
 use crate::error::{Error, probe_failure, reason};
-use crate::gate::{Gate, Way};
 use crate::mempool::{self, Mempool};
+use crate::port_state::{PortState, TxState};
 use crate::queue::Queue;
 use crate::rss::{Plan, Rss};
 
@@ -85,7 +85,7 @@ pub(crate) struct Shared {
     plan: Option<Plan>,
     rss: OnceLock<Rss>,
     started: AtomicBool,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) state: Arc<PortState>,
     /// The port's rings hold buffers of the pool.
     _pool: Arc<mempool::Inner>,
     eal: Arc<eal::Inner>,
@@ -166,7 +166,7 @@ impl Shared {
 
     /// Runs one step of the set-up, which returns 0 or a negative error.
     fn step(&self, step: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        match quietly(call) {
+        match capture_output(call) {
             (0.., _) => Ok(()),
             (status, log) => Err(self.failed(step, status, &log)),
         }
@@ -174,7 +174,7 @@ impl Shared {
 
     /// As `step`, for what a device need not be able to do.
     fn optional_step(&self, step: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        match quietly(call) {
+        match capture_output(call) {
             (0.., _) => Ok(()),
             (status, _) if status == -libc::ENOTSUP || status == -libc::ENOSYS => Ok(()),
             (status, log) => Err(self.failed(step, status, &log)),
@@ -201,7 +201,7 @@ impl Shared {
                 }
             }
             // SAFETY: the port is ours and stopped; the key outlives the call, which copies it.
-            last = quietly(|| unsafe {
+            last = capture_output(|| unsafe {
                 dpdk_sys::rte_eth_dev_configure(self.id, self.queues, self.queues, &conf)
             });
             if last.0 >= 0 || self.plan.is_none() {
@@ -277,18 +277,23 @@ impl Port<Configured> {
     /// No offload but scattered reception and segmented transmission is on: VLAN tags stay in the frames and
     /// checksums stay as they are.
     pub fn configure(eal: &Eal, name: &str, config: &Config, pool: &Mempool) -> Result<Self, Error> {
-        let gate = Arc::new(Gate::new(name, config.queues));
+        let gate = Arc::new(PortState::new(name, config.queues));
         Self::configure_at(eal, gate, config, pool)
     }
 
     /// Opens the port that took the place of one that is gone: its queues go on counting where the others' ended, and
     /// its way is as it was left.
-    pub fn configure_again(eal: &Eal, place: &Place, config: &Config, pool: &Mempool) -> Result<Self, Error> {
+    pub fn configure_again(
+        eal: &Eal,
+        place: &PortPlace,
+        config: &Config,
+        pool: &Mempool,
+    ) -> Result<Self, Error> {
         let config = Config { queues: place.gate.counters.len() as u16, ..*config };
         Self::configure_at(eal, Arc::clone(&place.gate), &config, pool)
     }
 
-    fn configure_at(eal: &Eal, gate: Arc<Gate>, config: &Config, pool: &Mempool) -> Result<Self, Error> {
+    fn configure_at(eal: &Eal, gate: Arc<PortState>, config: &Config, pool: &Mempool) -> Result<Self, Error> {
         let name = gate.name.clone();
         let name = name.as_str();
         let id = find(eal, name)?;
@@ -324,7 +329,7 @@ impl Port<Configured> {
             plan: Plan::new(&info, config.queues, config.rss_pattern),
             rss: OnceLock::new(),
             started: AtomicBool::new(false),
-            gate,
+            state: gate,
             _pool: Arc::clone(&pool.inner),
             eal: Arc::clone(&eal.inner),
         };
@@ -356,7 +361,7 @@ impl Port<Configured> {
         };
         shared.optional_step("take all multicast", multicast)?;
         let rss = match &shared.plan {
-            Some(plan) => quietly(|| plan.settle(id)).0,
+            Some(plan) => capture_output(|| plan.settle(id)).0,
             None => Rss { symmetric: shared.queues == 1, ..Rss::default() },
         };
         let _ = shared.rss.set(rss);
@@ -377,13 +382,13 @@ impl Port<Started> {
     }
 
     /// The port's place, for another device to take.
-    pub fn place(&self) -> Place {
-        Place { gate: Arc::clone(&self.shared.gate) }
+    pub fn place(&self) -> PortPlace {
+        PortPlace { gate: Arc::clone(&self.shared.state) }
     }
 
     /// Queues of this port's place with no device behind them, for its workers to hold while there is none.
-    pub fn vacant(&self) -> Vec<Queue> {
-        (0..self.shared.queues).map(|index| Queue::vacant(&self.shared, index)).collect()
+    pub fn detached_queues(&self) -> Vec<Queue> {
+        (0..self.shared.queues).map(|index| Queue::detached(&self.shared, index)).collect()
     }
 
     /// The NUMA node that its device is at; `None` where it is at none, as virtual ones are.
@@ -416,11 +421,11 @@ impl Port<Started> {
 
 /// What stays of a port while its device changes: its name, its way and what its queues count.
 #[derive(Debug, Clone)]
-pub struct Place {
-    gate: Arc<Gate>,
+pub struct PortPlace {
+    gate: Arc<PortState>,
 }
 
-impl Place {
+impl PortPlace {
     /// The port's name.
     pub fn name(&self) -> &str {
         &self.gate.name
@@ -439,7 +444,7 @@ impl Place {
     }
 
     /// Tells the queues whether frames can leave.
-    pub fn set_way(&self, way: Way) {
+    pub fn set_way(&self, way: TxState) {
         self.gate.set(way);
     }
 }
@@ -505,7 +510,7 @@ fn find(eal: &Eal, name: &str) -> Result<u16, Error> {
     let c_name = CString::new(name).map_err(|_| missing())?;
     let mut id = 0;
     // SAFETY: EAL runs, the name is a C string, and the identifier's place is ours.
-    match quietly(|| unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &mut id) }) {
+    match capture_output(|| unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &mut id) }) {
         (0, _) => Ok(id),
         _ => Err(missing()),
     }
@@ -515,7 +520,7 @@ fn device_info(id: u16, name: &str) -> Result<rte_eth_dev_info, Error> {
     // SAFETY: all-zero information is valid, and the port exists.
     let mut info: rte_eth_dev_info = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
-    match quietly(|| unsafe { dpdk_sys::rte_eth_dev_info_get(id, &mut info) }) {
+    match capture_output(|| unsafe { dpdk_sys::rte_eth_dev_info_get(id, &mut info) }) {
         (0, _) => Ok(info),
         (status, log) => Err(Error::Port {
             port: name.to_owned(),

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use dpdk_sys::rte_mbuf;
-use engine::io::{BURST, Burst, Frame, Port, Refusal};
+use engine::io::{BURST, Burst, Frame, Port, TxRefusal};
 
-use crate::gate::Gate;
 use crate::mbuf::Mbuf;
 use crate::port::Shared;
+use crate::port_state::PortState;
 
 /// One receive and one transmit queue of one port. Only its owner can poll them; it may move to another thread.
 ///
@@ -20,7 +20,7 @@ use crate::port::Shared;
 /// *Segmented frames* go out as they are where the device takes them. Where it does not, they are moved together
 /// into their first buffer; those with no room there stay in the burst as refused and count in `tx_oversize` too.
 ///
-/// *Where nobody is.* While its [`crate::Way`] is shut, and with no device behind it ([`crate::Port::vacant`]), it
+/// *Where nobody is.* While its [`crate::TxState`] is shut, and with no device behind it ([`crate::Port::detached_queues`]), it
 /// brings no frames and refuses all.
 #[derive(Debug)]
 pub struct Queue {
@@ -31,7 +31,7 @@ pub struct Queue {
     max_segments: u16,
     /// Of those that the last `tx` refused, the ones that can't be sent at all.
     unfit: usize,
-    gate: Arc<Gate>,
+    gate: Arc<PortState>,
     /// None where the port has no device.
     shared: Option<Arc<Shared>>,
     _not_sync: PhantomData<Cell<()>>,
@@ -46,14 +46,14 @@ impl Queue {
             max_frame: shared.max_frame(),
             max_segments: if shared.multi_segment_tx { u16::MAX } else { 1 },
             unfit: 0,
-            gate: Arc::clone(&shared.gate),
+            gate: Arc::clone(&shared.state),
             shared: Some(Arc::clone(shared)),
             _not_sync: PhantomData,
         }
     }
 
     /// The same without the device.
-    pub(crate) fn vacant(shared: &Arc<Shared>, index: u16) -> Self {
+    pub(crate) fn detached(shared: &Arc<Shared>, index: u16) -> Self {
         Self { shared: None, ..Self::new(shared, index) }
     }
 
@@ -70,12 +70,12 @@ impl Queue {
     /// Its two ends, for two threads: what one receives and the other sends have nothing in common.
     ///
     /// A `net_ring` port sends to itself; with one end here and one there it is a cable of one way.
-    pub fn split(self) -> (Receiving, Sending) {
+    pub fn split(self) -> (RxQueue, TxQueue) {
         let Self { port, index, max_frame, max_segments, unfit, .. } = self;
         let (gate, shared) = (Arc::clone(&self.gate), self.shared.clone());
         let sending =
             Self { port, index, max_frame, max_segments, unfit, gate, shared, _not_sync: PhantomData };
-        (Receiving(self), Sending(sending))
+        (RxQueue(self), TxQueue(sending))
     }
 
     /// Frees the frames from place `from` on that are too long.
@@ -176,16 +176,16 @@ impl Port for Queue {
     }
 
     #[cold]
-    fn give_up(&mut self, frames: usize) -> Refusal {
+    fn abandon(&mut self, frames: usize) -> TxRefusal {
         // Those are counted already.
         let fit = frames.saturating_sub(std::mem::take(&mut self.unfit)) as u64;
         let counters = &self.gate.counters[usize::from(self.index)];
         if self.gate.is_down() || self.shared.as_ref().is_none_or(|shared| shared.has_no_peer()) {
             counters.tx_down.add(fit);
-            return Refusal::Down;
+            return TxRefusal::Down;
         }
         counters.tx_full.add(fit);
-        Refusal::Full
+        TxRefusal::Full
     }
 
     #[inline]
@@ -201,13 +201,13 @@ impl Port for Queue {
 
 /// The receiving end of a queue pair: see [`Queue::split`].
 #[derive(Debug)]
-pub struct Receiving(Queue);
+pub struct RxQueue(Queue);
 
 /// The sending end of a queue pair: see [`Queue::split`].
 #[derive(Debug)]
-pub struct Sending(Queue);
+pub struct TxQueue(Queue);
 
-impl Receiving {
+impl RxQueue {
     /// As [`Port::rx`].
     #[inline]
     pub fn rx(&mut self, burst: &mut Burst<Mbuf>) {
@@ -221,7 +221,7 @@ impl Receiving {
     }
 }
 
-impl Sending {
+impl TxQueue {
     /// As [`Port::tx`].
     #[inline]
     pub fn tx(&mut self, burst: &mut Burst<Mbuf>) {

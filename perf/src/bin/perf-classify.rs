@@ -45,11 +45,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let object = |o: &Outcome| {
             let each: serde_json::Map<_, _> =
                 o.each.iter().map(|(name, c)| ((*name).to_owned(), round(*c))).collect();
-            let cells = json!({
+            let counters = json!({
                 "portcullis": round(o.ours), "test_acl": round(o.acl), "algorithm": o.algorithm,
                 "hits_percent": round(o.hits), "ratio": (o.ratio() * 100.0).round() / 100.0, "algorithms": each,
             });
-            (o.rules.to_string(), cells)
+            (o.rules.to_string(), counters)
         };
         println!(
             "{}",

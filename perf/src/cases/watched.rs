@@ -2,11 +2,11 @@
 //! with what the appliance remembers by itself, with every connection counted, and with a flow log and a trace of one packet in a
 //! hundred on top.
 
-use engine::conntrack::flows::Told;
+use engine::conntrack::flow_accounting::FlowEvent;
 use engine::ring::{Consumer, ring};
-use engine::trace::{DecisionsRead, Filter, InterestRead, Recorder, Watch, decisions, interest};
+use engine::trace::{DecisionReader, Filter, Recorder, Watch, WatchReader, decisions, watch_set};
 
-use testkit::kept::Region;
+use testkit::persisted::Region;
 
 use super::{SLICE, establish};
 use crate::floor::median;
@@ -66,9 +66,9 @@ pub struct Cost {
 /// A rig, and the rings that its worker tells into: they are emptied between plays.
 struct Watched {
     rig: Rig,
-    decisions: Option<DecisionsRead>,
-    trace: Option<InterestRead>,
-    tellings: Option<Consumer<Told>>,
+    decisions: Option<DecisionReader>,
+    trace: Option<WatchReader>,
+    tellings: Option<Consumer<FlowEvent>>,
     cycles: Vec<f64>,
 }
 
@@ -93,8 +93,8 @@ impl Watched {
         self.decisions = read;
         if seen == Seen::FlowLog {
             let all = Watch { filter: Filter::default(), one_in: 100, captures: false };
-            let (interest, read) = interest(vec![all], 0, RING, 0);
-            recorder.watch(Some(interest));
+            let (watch_set, read) = watch_set(vec![all], 0, RING, 0);
+            recorder.watch(Some(watch_set));
             self.trace = Some(read);
         }
         self.rig.record_by(recorder);

@@ -3,7 +3,7 @@
 use control::commit::Committer;
 use control::config::Config;
 use control::document::parse_policy;
-use engine::classify::{Ask, Judgement, Query, judge_all};
+use engine::classify::{Query, RuleQuery, RuleVerdict, judge_all};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::{Direction, VpcId};
@@ -32,13 +32,13 @@ impl Ours {
     }
 
     #[inline(always)]
-    fn judge(&self, headers: &[Header], judgements: &mut [Judgement]) {
+    fn judge(&self, headers: &[Header], judgements: &mut [RuleVerdict]) {
         let policy = self.snapshot.policies[0].as_ref();
         let asks = headers.iter().map(|header| {
             let Header { remote, port, protocol } = *header;
             let remote = u128::from(remote);
             let query = Query { direction: Direction::Inbound, v6: false, protocol, port, remote };
-            Ask { policy, own: self.own, query }
+            RuleQuery { policy, own: self.own, query }
         });
         judge_all(&self.snapshot, judgements.iter_mut().zip(asks), |place, judgement| *place = judgement);
     }
@@ -46,10 +46,10 @@ impl Ours {
     /// The winning rule of every header.
     pub fn verdicts(&self, headers: &[Header]) -> Vec<Option<usize>> {
         let rule = |judgement| match judgement {
-            Judgement::Allow(rule) | Judgement::Deny(rule) => Some(self.order[rule.0 as usize]),
-            Judgement::NoRule => None,
+            RuleVerdict::Allow(rule) | RuleVerdict::Deny(rule) => Some(self.order[rule.0 as usize]),
+            RuleVerdict::NoRule => None,
         };
-        let mut judgements = vec![Judgement::NoRule; headers.len()];
+        let mut judgements = vec![RuleVerdict::NoRule; headers.len()];
         for (judgements, burst) in judgements.chunks_mut(BURST).zip(headers.chunks(BURST)) {
             self.judge(burst, judgements);
         }
@@ -58,7 +58,7 @@ impl Ours {
 
     /// Cycles a header, over so many rounds through the headers.
     pub fn cycles(&self, headers: &[Header], rounds: usize) -> f64 {
-        let mut results = [Judgement::NoRule; BURST];
+        let mut results = [RuleVerdict::NoRule; BURST];
         let start = cycles();
         for _ in 0..rounds {
             for burst in headers.chunks(BURST) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use control::document::{Limits, RuleEdit, RulePlace, edit_rule};
+use control::document::{Limits, RuleEdit, RuleSelector, edit_rule};
 use control::live::{Author, Change, Edit, Target};
 use control::model::{Key, Policy};
 use engine::Side;
@@ -61,7 +61,7 @@ fn no_ssh() -> Edit {
         Ok(edit_rule(
             policy,
             &Key::in_default("everyone"),
-            &RuleEdit::Delete(RulePlace::Position(0)),
+            &RuleEdit::Delete(RuleSelector::Position(0)),
             &Limits::default(),
         )?)
     })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use control::api::shape::{Receipt, State};
+use control::api::types::{Receipt, State};
 use control::commit::Committer;
 use control::compile::shard_config;
 use control::config::Config;
@@ -16,8 +16,8 @@ use control::store::Store;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::worker::{Wire, Worker, mesh};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
@@ -92,14 +92,15 @@ impl Rig {
         let store = Store::open(&directory.join("store.redb")).unwrap_or_else(|error| panic!("{error}"));
         let committer = Committer::new(config.clone());
         let (publisher, mut readers) = rcu::domain(Box::new(committer.initial()), 1);
-        let (population, cells) = (Arc::new(Population::new()), Arc::new(Cells::new()));
+        let (connection_counts, counters) =
+            (Arc::new(ConnectionCounts::new()), Arc::new(EngineCounters::new()));
         let (to_inside, inside) = unbounded();
         let (to_outside, outside) = unbounded();
         let tallies: [Arc<Tally>; 2] = Default::default();
         let (asked, questions) = bounded(4);
         let handle = WorkerHandle {
             core: cores.map_or(0, |(_, worker)| worker),
-            cells: cells.clone(),
+            counters: counters.clone(),
             questions: asked,
             waker: None,
             capacity: setup.capacity,
@@ -110,7 +111,7 @@ impl Rig {
             committer,
             publisher,
             workers: vec![handle],
-            population: population.clone(),
+            connection_counts: connection_counts.clone(),
             ports: Box::new(Vec::new),
             start,
             board: Default::default(),
@@ -132,7 +133,7 @@ impl Rig {
             if let Some((_, core)) = cores {
                 pin(core);
             }
-            let firewall = Firewall::new(&firewall, cells, population);
+            let firewall = Firewall::new(&firewall, counters, connection_counts);
             let worker = Worker::new(0, firewall, reader, vec![wire], mesh(1, 8).remove(0), questions);
             run(worker, start, &obeyed, &lap, cores.is_none());
         });

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use control::document::{Limits, ObjectKey, RuleEdit, RulePlace, edit_rule, put};
+use control::document::{Limits, ObjectKey, RuleEdit, RuleSelector, edit_rule, put};
 use control::live::{Edit, Target};
 use control::model::{Key, Policy};
 use engine::Side;
@@ -113,7 +113,7 @@ pub fn run(plan: &Plan, directory: &Path) -> Outcome {
 fn one_rule_more_or_less(size: Size, less: bool) -> Target {
     let last = size.rules as usize - 1;
     let rule = "{direction: inbound, protocol: tcp, ports: 7, remote: 192.0.2.0/24}".to_owned();
-    let edit = if less { RuleEdit::Delete(RulePlace::Position(last)) } else { RuleEdit::Add(rule) };
+    let edit = if less { RuleEdit::Delete(RuleSelector::Position(last)) } else { RuleEdit::Add(rule) };
     let edit: Edit = Box::new(move |policy: &Policy| {
         Ok(edit_rule(policy, &Key::in_default("g0"), &edit, &Limits::default())?)
     });

@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use control::document::{EditError, Limits, ObjectKey, RuleEdit, RulePlace, edit_rule, put, remove};
-use control::live::{Edit, Refused, Target};
+use control::document::{EditError, Limits, ObjectKey, RuleEdit, RuleSelector, edit_rule, put, remove};
+use control::live::{ChangeRefused, Edit, Target};
 use control::model::{Key, Policy};
 use engine::Side;
 use testkit::frame::{Build, tcp, udp};
@@ -200,9 +200,9 @@ impl State {
         let subject = |at: usize| nic_text(at, &self.0[at]);
         let edit: Edit = match op {
             Op::AddRule(at, rule) => edited(at, RuleEdit::Add(rule_text(at, rule)), limits),
-            Op::DeleteRule(at, place) => edited(at, RuleEdit::Delete(RulePlace::Position(place)), limits),
+            Op::DeleteRule(at, place) => edited(at, RuleEdit::Delete(RuleSelector::Position(place)), limits),
             Op::SetRule(at, place, rule) => {
-                edited(at, RuleEdit::Set(RulePlace::Position(place), rule_text(at, rule)), limits)
+                edited(at, RuleEdit::Set(RuleSelector::Position(place), rule_text(at, rule)), limits)
             }
             Op::Club(at, _) | Op::Nic(at, true) => placed(ObjectKey::Nic(key("s", at)), subject(at), limits),
             Op::List(at, is) => placed(ObjectKey::AddressGroup(key("list", at)), list_text(at, is), limits),
@@ -241,7 +241,7 @@ fn key(kind: &str, at: usize) -> Key {
     Key::in_default(format!("{kind}{at}"))
 }
 
-fn refused(error: EditError) -> Refused {
+fn refused(error: EditError) -> ChangeRefused {
     error.into()
 }
 

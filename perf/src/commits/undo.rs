@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use control::document::{Limits, RuleEdit, RulePlace, edit_rule};
+use control::document::{Limits, RuleEdit, RuleSelector, edit_rule};
 use control::live::{Edit, Target};
 use control::model::{Key, Policy};
 use engine::Side;
@@ -58,7 +58,7 @@ pub fn run(plan: &Plan, directory: &Path) -> Outcome {
     let mut forbidden_passed = packets(&rig, forbidden_frames);
     let before = both_ways(&rig, frames);
 
-    let (_, bad) = rig.apply(edit("everyone", RuleEdit::Delete(RulePlace::Position(0))));
+    let (_, bad) = rig.apply(edit("everyone", RuleEdit::Delete(RuleSelector::Position(0))));
     let begin = Instant::now();
     forbidden_passed += packets(&rig, forbidden_frames);
     let under_it = both_ways(&rig, frames);

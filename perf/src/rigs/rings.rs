@@ -9,14 +9,14 @@ use std::time::Instant;
 use crossbeam::channel::bounded;
 use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::io::{Burst, Port};
 use engine::worker::{Wire, Worker, mesh};
 use pktgen::plan::{From, Mode, Plan, Rate, Spec};
 use pktgen::search::Search;
 use pktgen::{Generator, Monitor, Ports};
-use pmd::{Config, DEFAULT_DATA_ROOM, Eal, Mbuf, Mempool, Receiving, Sending, Started};
+use pmd::{Config, DEFAULT_DATA_ROOM, Eal, Mbuf, Mempool, RxQueue, Started, TxQueue};
 use serde_json::Value;
 
 use super::measure::{CATCH_UP, FLOWS, Load, Rig, SERVERS, WARM_UP, Who};
@@ -35,8 +35,8 @@ const RESOLUTION: f64 = 0.01;
 /// One end of a cable: two ring devices, of which the other end sends into one and receives from the other.
 #[derive(Debug)]
 pub struct End {
-    rx: Receiving,
-    tx: Sending,
+    rx: RxQueue,
+    tx: TxQueue,
     pool: Arc<Mempool>,
 }
 
@@ -230,7 +230,8 @@ fn protect(wire: Wire<&mut End>, policy: &str, stop: &AtomicBool) {
     let (_publisher, mut readers) = rcu::domain(compile(policy), 1);
     let firewall =
         FirewallConfig { shard: shard_config(CAPACITY), secret: Secret::new(SECRET), grace_end_ns: 0 };
-    let firewall = Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::new()));
+    let firewall =
+        Firewall::new(&firewall, Arc::new(EngineCounters::new()), Arc::new(ConnectionCounts::new()));
     let (_asked, questions) = bounded(1);
     let (reader, rings) = (readers.remove(0), mesh(1, 8).remove(0));
     let mut worker = Worker::new(0, firewall, reader, vec![wire], rings, questions);

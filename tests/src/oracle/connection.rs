@@ -8,7 +8,7 @@ use control::model::{Direction, Key};
 use engine::Side;
 
 use super::Id;
-use super::era::{Era, Fate};
+use super::generation::{Fate, GenerationModel};
 use super::read::{Fragment, Ip, TCP};
 use super::rules::{Opening, What};
 use super::tcp::{State, Tcp, Who};
@@ -85,7 +85,7 @@ pub(super) fn message(v6: bool, kind: u8) -> Message {
 }
 
 /// The tuple of a packet that one side sent; `None` for ICMP that belongs to no connection, or if ports are cut.
-pub(super) fn tuple(era: &Era, nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
+pub(super) fn tuple(era: &GenerationModel, nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
     let inside = sender == Side::Inside;
     let (local, remote) = if inside { (ip.src, ip.dst) } else { (ip.dst, ip.src) };
     let column = if ip.is_icmp() {
@@ -214,7 +214,7 @@ impl Kind {
 
 impl Connection {
     /// What the generations up to `now` do to it. "Outbound connections keep the verdict they opened with, whatever changes" (5.3).
-    pub fn follow(&mut self, eras: &[Era], now: usize, nic: &Key) {
+    pub fn follow(&mut self, eras: &[GenerationModel], now: usize, nic: &Key) {
         if self.is_inbound() {
             self.fate.follow(eras, now, nic);
         }

@@ -6,9 +6,9 @@ use control::model::{Key, Nic};
 use engine::Side;
 
 use super::change::means_the_same;
-use super::era::Era;
+use super::generation::GenerationModel;
 use super::read::{Fragment, Ip};
-use super::{Oracle, Outcome, Sight, Verdict};
+use super::{FrameView, Oracle, Outcome, Verdict};
 
 /// "Held, up to 1 s" (4.6).
 const HOLD_NS: u64 = 1_000_000_000;
@@ -97,7 +97,7 @@ impl Oracle {
         self.end_waits();
         let released = std::mem::take(&mut self.released);
         let judge = |(waiting, is_over): (Waiting, bool)| {
-            let sight = Sight {
+            let sight = FrameView {
                 worker: waiting.key.worker,
                 time_ns: ns,
                 side: waiting.side,
@@ -183,7 +183,7 @@ impl Oracle {
     fn known(&mut self, nic: &Nic, key: &FragmentKey) -> Option<Remembered> {
         let first = self.fragments.get(key)?;
         let mut since = self.eras[..=self.era].iter().skip(first.era + 1);
-        let forgets = |era: &Era| {
+        let forgets = |era: &GenerationModel| {
             era.forgets(&nic.key) || self.refusal == Some("fragment-no-first") && era.may_forget()
         };
         if self.now >= first.until || first.flushable && since.any(forgets) {

@@ -9,12 +9,12 @@
 //!
 //! It knows of workers only who judged a packet and which generation that one had: between the publication of a change and
 //! its acknowledgement there are two (5). What a full table gives up (6.1) is not foreseen but taken note of: see
-//! [`Oracle::evicted`] and [`Sight::refusal`]; [`room`] says of each whether it is allowed. Left out: the bound on remembered fragments (4.6).
+//! [`Oracle::evicted`] and [`FrameView::refusal`]; [`room`] says of each whether it is allowed. Left out: the bound on remembered fragments (4.6).
 
 mod change;
 mod connection;
-mod era;
 mod fragments;
+mod generation;
 mod read;
 pub mod room;
 mod rules;
@@ -31,8 +31,8 @@ use control::model::{Key, Mode, Nic, Policy, Segment};
 use engine::{Direction, Side};
 
 use connection::{Connection, Tuple};
-use era::Era;
 use fragments::{FragmentKey, Remembered, Waiting};
+use generation::GenerationModel;
 use read::{ARP, Bytes, Fragment, IPV4, IPV6, Ip, Link, Tag, Tunnel};
 
 /// How late the end of a connection may be (4.2).
@@ -67,7 +67,7 @@ pub struct Verdict {
 
 /// A frame as the oracle gets to see it.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight<'f> {
+pub struct FrameView<'f> {
     /// Who judges it.
     pub worker: usize,
     /// When, in nanoseconds.
@@ -129,7 +129,7 @@ pub struct Oracle {
     config: Config,
     start_ns: u64,
     /// All generations, from the empty policy on.
-    eras: Vec<Era>,
+    eras: Vec<GenerationModel>,
     /// Numbers given to NICs and addresses.
     numbers: u32,
     /// Since when those are gone that are not there.
@@ -200,7 +200,7 @@ impl Oracle {
         Oracle {
             config: config.clone(),
             start_ns,
-            eras: vec![Era::default()],
+            eras: vec![GenerationModel::default()],
             numbers: 0,
             gone: BTreeMap::new(),
             workers: vec![0; workers],
@@ -241,11 +241,11 @@ impl Oracle {
         let others = [t.icmp, t.one_way, t.two_way, t.fragment];
         let longest = tcp.into_iter().chain(others).max().unwrap_or_default().as_nanos() as u64;
         let is_over = |number| self.gone.get(&number).is_some_and(|since| ns - since > 2 * longest);
-        let next = Era::back(&self.eras, to, is_over, &mut self.numbers);
+        let next = GenerationModel::back(&self.eras, to, is_over, &mut self.numbers);
         self.follows(next, ns)
     }
 
-    fn follows(&mut self, next: Era, ns: u64) -> u32 {
+    fn follows(&mut self, next: GenerationModel, ns: u64) -> u32 {
         let present = self.eras.last().expect("the empty policy is there");
         self.gone.extend(present.numbers().map(|number| (number, ns)));
         for number in next.numbers() {
@@ -358,7 +358,7 @@ impl Oracle {
     }
 
     /// Judges a frame.
-    pub fn judge(&mut self, sight: &Sight<'_>) -> Verdict {
+    pub fn judge(&mut self, sight: &FrameView<'_>) -> Verdict {
         self.at(sight.time_ns);
         let now = self.now;
         let ambiguous = self.deadlines().any(|deadline| is_grey(deadline, now));

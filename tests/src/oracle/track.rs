@@ -5,7 +5,7 @@ use control::model::Nic;
 use engine::Side;
 
 use super::connection::{self, Connection, Kind, Message, Tuple};
-use super::era::Fate;
+use super::generation::Fate;
 use super::read::{Fragment, Ip};
 use super::rules::{self, Opening, Say};
 use super::tcp::{Segment, Step, Tcp, Who};

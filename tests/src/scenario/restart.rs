@@ -2,17 +2,17 @@
 
 use control::commit::Committer;
 use control::config::parse_config;
-use control::kept::{State, Tables};
+use control::persisted::{PersistedState, Tables};
 use engine::Generation;
-use engine::conntrack::keep::Birth;
-use engine::conntrack::kept::{self, Belongs, Reading, Since, TakenUp};
+use engine::conntrack::persist::TableIdentity;
+use engine::conntrack::restore::{self, ExpectedTable, PreviousProcess, RestoreCounts, SavedTable};
 use engine::snapshot::AddressKey;
 
 use super::Scenario;
 
 /// What became of what was kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Came {
+pub struct RestartOutcome {
     /// Connections that were read, tombstones among them.
     pub read: usize,
     /// That had expired by then.
@@ -20,7 +20,7 @@ pub struct Came {
     /// Places that are no entry.
     pub unverifiable: u64,
     /// What became of those that were read.
-    pub taken_up: TakenUp,
+    pub taken_up: RestoreCounts,
 }
 
 impl Scenario {
@@ -38,12 +38,12 @@ impl Scenario {
     }
 
     /// What it, or a fork of it, has kept so far, read as the next process would read it.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> SavedTable {
         self.read(&self.bytes_kept(), 0.0, Generation(u32::MAX))
     }
 
     /// What its table was laid out with.
-    pub fn birth(&self) -> Birth {
+    pub fn birth(&self) -> TableIdentity {
         *self.region.expect("a scenario that keeps").birth()
     }
 
@@ -52,11 +52,11 @@ impl Scenario {
         self.region.expect("a scenario that keeps").bytes()
     }
 
-    fn read(&self, bytes: &[u8], down: f64, generation: Generation) -> Reading {
+    fn read(&self, bytes: &[u8], down: f64, generation: Generation) -> SavedTable {
         let birth = self.birth();
-        let belongs = Belongs { set: birth.set, boot: birth.boot, generation };
+        let belongs = ExpectedTable { set: birth.set, boot: birth.boot, generation };
         let now_ns = birth.epoch_ns + self.now_ns + (down * 1e9) as u64;
-        kept::read(bytes, &belongs, now_ns).unwrap_or_default()
+        restore::read(bytes, &belongs, now_ns).unwrap_or_default()
     }
 
     /// Ends without a word, and begins again so many seconds later under a configuration and a policy document, after `damage` was
@@ -66,14 +66,14 @@ impl Scenario {
         down: f64,
         (config, policy): (&str, &str),
         damage: impl FnOnce(&mut Vec<u8>),
-    ) -> (Scenario, Came) {
+    ) -> (Scenario, RestartOutcome) {
         let mut bytes = self.bytes_kept();
         damage(&mut bytes);
         let birth = self.birth();
         let tables = Tables { set: birth.set, files: Vec::new(), boot: birth.boot };
-        let state = State::decode(&State::of(&self.committer, &tables).encode());
+        let state = PersistedState::decode(&PersistedState::of(&self.committer, &tables).encode());
         let state = state.unwrap_or_else(|e| panic!("{e}"));
-        let since = Since { generation: state.last_generation(), zero_ns: birth.epoch_ns };
+        let since = PreviousProcess { generation: state.last_generation(), zero_ns: birth.epoch_ns };
         let reading = self.read(&bytes, down, since.generation);
 
         let mut next = Scenario::without_policy(config, true);
@@ -82,9 +82,9 @@ impl Scenario {
         (next.committer, next.snapshot) =
             Committer::restored(config, AddressKey::PUBLIC, state).unwrap_or_else(|e| panic!("{e}"));
         next.apply(policy);
-        let Reading { connections, expired, unverifiable } = reading;
+        let SavedTable { connections, expired, unverifiable } = reading;
         let read = connections.len();
         let taken_up = next.firewall.restore(connections, &since, &next.snapshot, next.now_ns);
-        (next, Came { read, expired, unverifiable, taken_up })
+        (next, RestartOutcome { read, expired, unverifiable, taken_up })
     }
 }

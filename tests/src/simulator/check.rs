@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use control::compile::shard_config;
 use crossbeam::channel::{Receiver, bounded};
-use engine::cells::Cells;
-use engine::classify::Judgement;
-use engine::conntrack::opening_query;
-use engine::conntrack::{STATES, ShardConfig, Standing, standing};
-use engine::tally::How;
+use engine::classify::RuleVerdict;
+use engine::conntrack::query_of_entry;
+use engine::conntrack::{Liveness, STATES, ShardConfig, liveness};
+use engine::counters::EngineCounters;
 use engine::time::TICK_NS;
-use engine::wheel::Class;
-use engine::worker::{Answer, Connection, Question, Task};
+use engine::timer_wheel::EvictionClass;
+use engine::worker::{Connection, RequestKind, WorkerReply, WorkerRequest};
+use engine::worker_totals::EndCause;
 use engine::{Direction, NicSlot, Reason, RuleId, addr_from_bits};
 
 use super::world::{Seen, World};
@@ -57,17 +57,17 @@ impl World<'_> {
     }
 
     /// Asks for all connections; the answer comes at the end of the worker's poll.
-    pub(super) fn ask(&mut self, worker: usize) -> Receiver<Answer> {
+    pub(super) fn ask(&mut self, worker: usize) -> Receiver<WorkerReply> {
         let (answer, receiver) = bounded(1);
         let capacity = self.shard_config(worker).capacity as usize;
         self.farm.ask(
             worker,
-            Question {
-                task: Task::List,
+            WorkerRequest {
+                kind: RequestKind::List,
                 from: 0,
                 connections: Vec::with_capacity(capacity),
-                interest: None,
-                answer,
+                watch_set: None,
+                reply: answer,
             },
         );
         receiver
@@ -79,7 +79,7 @@ impl World<'_> {
         worker: usize,
         judged: &[Seen],
         before: Option<Before>,
-        answer: &Receiver<Answer>,
+        answer: &Receiver<WorkerReply>,
     ) -> Result<(), Failure> {
         let Ok(answer) = answer.try_recv() else { return fail("question", "no answer") };
         self.bounds(worker)?;
@@ -98,7 +98,7 @@ impl World<'_> {
         }
         // A later fragment says what its first said when that was judged.
         let is_refused = |seen: &&Seen| {
-            seen.verdict.reason == Reason::TableFull && seen.fragment != engine::lane::Fragment::Later
+            seen.verdict.reason == Reason::TableFull && seen.fragment != engine::packet::Fragment::Later
         };
         if let Some(seen) = judged.iter().find(is_refused) {
             self.justify_refusal(worker, seen, before.as_ref())?;
@@ -128,17 +128,17 @@ impl World<'_> {
         }
         let (mut live, mut tombstones) = ([0; STATES.len()], 0);
         shard.list(0, u32::MAX, |_, entry| match entry.class() {
-            Class::Ended => {}
-            Class::Tombstone => tombstones += 1,
-            Class::Confirmed | Class::Unconfirmed => live[entry.state() as usize] += 1,
+            EvictionClass::Ended => {}
+            EvictionClass::Tombstone => tombstones += 1,
+            EvictionClass::Confirmed | EvictionClass::Unconfirmed => live[entry.state() as usize] += 1,
         });
         let len = shard.len();
-        let tally = &self.farm.cells()[worker].tally;
+        let tally = &self.farm.counters()[worker].worker;
         let counted = (STATES.map(|state| tally.live(state)), tally.tombstones());
         if counted != (live, tombstones) {
             return fail("census", format!("{counted:?} are counted of {:?}", (live, tombstones)));
         }
-        let ended: u64 = How::ALL.iter().map(|how| tally.ended(*how)).sum();
+        let ended: u64 = EndCause::ALL.iter().map(|how| tally.ended(*how)).sum();
         if tally.opened() != ended + u64::from(len) {
             let opened = tally.opened();
             return fail("census", format!("{opened} have opened, {ended} ended, and {len} are there"));
@@ -167,7 +167,7 @@ impl World<'_> {
     }
 
     /// What a worker answered, as the oracle would say it: live, and ended by a change. Deadlines are those of the engine's ticks.
-    fn listed(&mut self, worker: usize, answer: &Answer) -> Result<(Vec<View>, Vec<View>), Failure> {
+    fn listed(&mut self, worker: usize, answer: &WorkerReply) -> Result<(Vec<View>, Vec<View>), Failure> {
         if answer.next.is_some() {
             return fail("question", "the answer is not all");
         }
@@ -179,18 +179,18 @@ impl World<'_> {
             if binding.id != entry.addr {
                 continue;
             }
-            let (nic, place) = (binding.nic, standing(entry, binding, snapshot));
+            let (nic, place) = (binding.nic, liveness(entry, binding, snapshot));
             let judged_now = || {
-                let query = opening_query(entry, *remote);
+                let query = query_of_entry(entry, *remote);
                 snapshot.policy(binding).judge(snapshot, binding.vpc, &query)
             };
             let refused = match place {
-                Standing::Rejudge => !matches!(judged_now(), Judgement::Allow(_)),
-                place => place == Standing::Tombstone,
+                Liveness::Rejudge => !matches!(judged_now(), RuleVerdict::Allow(_)),
+                place => place == Liveness::Tombstone,
             };
             let ticks = u64::from(entry.deadline.wrapping_sub(answer.now.tick));
             let committer = &self.farm.committer;
-            let list = if place == Standing::Ended { &mut ended } else { &mut live };
+            let list = if place == Liveness::Ended { &mut ended } else { &mut live };
             list.push(View {
                 id: Id {
                     local: committer.registry().addresses[entry.addr.slot()],
@@ -201,8 +201,8 @@ impl World<'_> {
                 },
                 inbound: entry.is_inbound(),
                 state: entry.state().name(),
-                confirmed: entry.state().class() == Class::Confirmed,
-                tombstone: place == Standing::Tombstone,
+                confirmed: entry.state().class() == EvictionClass::Confirmed,
+                tombstone: place == Liveness::Tombstone,
                 refused,
                 deadline_ns: (now + ticks) * TICK_NS,
                 place: 0,
@@ -286,7 +286,7 @@ impl World<'_> {
         let mut totals = vec![0; self.setup.workers];
         for (&(worker, nic, direction, reason), &expected) in &self.tally {
             let reason = Reason::ALL[usize::from(reason)];
-            let got = self.farm.cells()[worker].get(NicSlot(nic), direction_of(direction), reason);
+            let got = self.farm.counters()[worker].get(NicSlot(nic), direction_of(direction), reason);
             if got != expected {
                 let name = reason.name();
                 return fail("counters", format!("worker {worker}, NIC {nic}: {got} {name}, not {expected}"));
@@ -294,7 +294,7 @@ impl World<'_> {
             totals[worker] += expected;
         }
         for (&(worker, nic, direction), &expected) in &self.observed {
-            let got = self.farm.cells()[worker].observed(NicSlot(nic), direction_of(direction));
+            let got = self.farm.counters()[worker].observed(NicSlot(nic), direction_of(direction));
             if got != expected {
                 return fail(
                     "counters",
@@ -303,21 +303,21 @@ impl World<'_> {
             }
         }
         for (&(worker, nic, direction, passed), &expected) in &self.bytes {
-            let got = self.farm.cells()[worker].bytes(NicSlot(nic), direction_of(direction), passed);
+            let got = self.farm.counters()[worker].bytes(NicSlot(nic), direction_of(direction), passed);
             if got != expected && (nic != NicSlot::NONE.0 || self.handoff_full() == 0) {
                 return fail("counters", format!("worker {worker}, NIC {nic}: {got} bytes, not {expected}"));
             }
         }
         for (&(worker, rule), &expected) in &self.ruled {
-            let counts = &self.farm.cells()[worker].rules;
+            let counts = &self.farm.counters()[worker].rules;
             let got = (counts.opened(RuleId(rule)), counts.denied(RuleId(rule)));
             if got != expected && rule != RuleId::NONE.0 {
                 return fail("counters", format!("worker {worker}, rule {rule}: {got:?}, not {expected:?}"));
             }
         }
         let rules = self.farm.committer.compiler().rules().len() as u32;
-        for (worker, cells) in self.farm.cells().iter().enumerate() {
-            let got: u64 = (0..rules).flat_map(|rule| cells.rules.differing(RuleId(rule))).sum();
+        for (worker, counters) in self.farm.counters().iter().enumerate() {
+            let got: u64 = (0..rules).flat_map(|rule| counters.rules.differing(RuleId(rule))).sum();
             let expected = self.staged[worker];
             if got != expected {
                 return fail(
@@ -327,14 +327,14 @@ impl World<'_> {
             }
         }
         let nics = self.farm.committer.registry().names.len() as u32;
-        for (worker, cells) in self.farm.cells().iter().enumerate() {
-            let all: u64 = Reason::ALL.iter().map(|reason| cells.total(nics, *reason)).sum();
-            let expected = totals[worker] + cells.total(nics, Reason::HandoffFull);
+        for (worker, counters) in self.farm.counters().iter().enumerate() {
+            let all: u64 = Reason::ALL.iter().map(|reason| counters.total(nics, *reason)).sum();
+            let expected = totals[worker] + counters.total(nics, Reason::HandoffFull);
             if all != expected {
                 return fail("counters", format!("worker {worker} counts {all}, not {expected}"));
             }
         }
-        self.population()?;
+        self.connection_counts()?;
         // In the queues, in the rings, or accounted for.
         let alive = self.farm.alive().load(std::sync::atomic::Ordering::Relaxed) as u64;
         let all = totals.iter().sum::<u64>() + self.handoff_full() + alive;
@@ -345,7 +345,7 @@ impl World<'_> {
     }
 
     /// What all workers together count of each NIC is what their tables hold of it.
-    fn population(&mut self) -> Result<(), Failure> {
+    fn connection_counts(&mut self) -> Result<(), Failure> {
         // Who is parked has no policy to be read.
         if self.parked.contains(&true) {
             return Ok(());
@@ -355,13 +355,13 @@ impl World<'_> {
         for worker in self.farm.workers().iter() {
             let snapshot = worker.snapshot();
             worker.firewall().shard().list(0, u32::MAX, |_, entry| {
-                if entry.class() != Class::Ended {
+                if entry.class() != EvictionClass::Ended {
                     held[snapshot.binding(entry.addr).nic.0 as usize] += 1;
                 }
             });
         }
         for (nic, held) in held.into_iter().enumerate() {
-            let counted = self.farm.population().get(NicSlot(nic as u32));
+            let counted = self.farm.connection_counts().get(NicSlot(nic as u32));
             if counted != held {
                 return fail("counters", format!("NIC {nic}: {counted} connections are counted of {held}"));
             }
@@ -371,9 +371,11 @@ impl World<'_> {
 
     /// Frames lost between workers so far.
     pub(super) fn handoff_full(&self) -> u64 {
-        let of = |cells: &Cells, direction| cells.get(NicSlot::NONE, direction, Reason::HandoffFull);
-        let cells = self.farm.cells().iter();
-        cells.map(|cells| of(cells, Direction::Inbound) + of(cells, Direction::Outbound)).sum()
+        let of = |counters: &EngineCounters, direction| {
+            counters.get(NicSlot::NONE, direction, Reason::HandoffFull)
+        };
+        let counters = self.farm.counters().iter();
+        counters.map(|counters| of(counters, Direction::Inbound) + of(counters, Direction::Outbound)).sum()
     }
 
     /// At the end every frame has been given back.

@@ -18,7 +18,7 @@
 //! - every frame is given back.
 
 mod check;
-mod figures;
+mod coverage;
 mod plan;
 mod record;
 mod shrink;
@@ -27,7 +27,7 @@ mod world;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use figures::Figures;
+pub use coverage::Coverage;
 use plan::{Op, Plan, Setup};
 use world::World;
 
@@ -44,7 +44,7 @@ fn fail<T>(kind: &'static str, why: impl Into<String>) -> Result<T, Failure> {
 }
 
 /// Runs events; where one fails, its place and why.
-fn run(setup: &Setup, ops: &[Op], figures: &mut Figures) -> Result<(), (usize, Failure)> {
+fn run(setup: &Setup, ops: &[Op], figures: &mut Coverage) -> Result<(), (usize, Failure)> {
     let mut at = 0;
     let mut world = World::new(setup, false);
     let result = caught(|| play(&mut world, ops, &mut at));
@@ -82,9 +82,9 @@ fn caught(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
 
 /// Runs a seed from its first event to its last. An error is a report for people: what the run was cut down to, and what
 /// happens in it.
-pub fn simulate(seed: u64, tail: usize) -> Result<Figures, String> {
+pub fn simulate(seed: u64, tail: usize) -> Result<Coverage, String> {
     let Plan { setup, ops, refused } = plan::plan(seed);
-    let mut figures = Figures::default();
+    let mut figures = Coverage::default();
     figures.count("seeds");
     figures.add("documents refused", refused);
     let Err((at, failure)) = run(&setup, &ops, &mut figures) else { return Ok(figures) };
@@ -107,12 +107,12 @@ fn report(seed: u64, setup: &Setup, ops: &[Op], tail: usize) -> String {
 }
 
 /// Runs `count` seeds from `first` on, spread over `threads` threads, each seed on one; stops at the first that fails.
-pub fn simulate_all(first: u64, count: u64, threads: u64, tail: usize) -> Result<Figures, String> {
+pub fn simulate_all(first: u64, count: u64, threads: u64, tail: usize) -> Result<Coverage, String> {
     let end = first + count;
     let (next, failed) =
         (std::sync::atomic::AtomicU64::new(first), std::sync::atomic::AtomicBool::new(false));
     let work = || {
-        let mut figures = Figures::default();
+        let mut figures = Coverage::default();
         loop {
             let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if seed >= end || failed.load(std::sync::atomic::Ordering::Relaxed) {
@@ -129,7 +129,7 @@ pub fn simulate_all(first: u64, count: u64, threads: u64, tail: usize) -> Result
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let mut all = Figures::default();
+        let mut all = Coverage::default();
         for worker in workers {
             all.join(&worker.join().expect("a run catches its panics")?);
         }
@@ -154,7 +154,7 @@ mod tests {
         let (setup, ops) = loop {
             let Plan { mut setup, ops, .. } = plan::plan(seed);
             if std::mem::take(&mut setup.pressure)
-                && matches!(run(&setup, &ops, &mut Figures::default()), Err((_, why)) if why.kind == "eviction")
+                && matches!(run(&setup, &ops, &mut Coverage::default()), Err((_, why)) if why.kind == "eviction")
             {
                 break (setup, ops);
             }
@@ -169,7 +169,7 @@ mod tests {
         for at in 0..fewer.len() {
             let mut without = fewer.clone();
             without.remove(at);
-            let result = run(&setup, &without, &mut Figures::default());
+            let result = run(&setup, &without, &mut Coverage::default());
             assert!(
                 !matches!(result, Err((_, why)) if why.kind == "eviction"),
                 "{} is not needed",

@@ -2,7 +2,7 @@
 
 use engine::Reason;
 use engine::trace::{
-    DecisionsRead, Filter, InterestRead, Record, Recorder, Watch, decisions, interest, pieces_of,
+    DecisionReader, Filter, Record, Recorder, Watch, WatchReader, chunks_for, decisions, watch_set,
 };
 
 use super::world::{Seen, Sent};
@@ -15,8 +15,8 @@ const BYTES: usize = 8 << 20;
 
 /// Of every other worker, so that both ways of a burst are gone: with a recorder, and without.
 pub(super) struct Recorded {
-    decisions: DecisionsRead,
-    watched: InterestRead,
+    decisions: DecisionReader,
+    watched: WatchReader,
 }
 
 /// A worker's recorder, which tells every decision and every packet, and the other end.
@@ -26,9 +26,9 @@ pub(super) fn recorder(worker: usize) -> Option<(Recorder, Recorded)> {
     }
     let (told, read) = decisions(ROOM, u32::MAX);
     let all = Watch { filter: Filter::default(), one_in: 1, captures: true };
-    let (interest, watched) = interest(vec![all], u32::MAX, ROOM, BYTES);
+    let (watch_set, watched) = watch_set(vec![all], u32::MAX, ROOM, BYTES);
     let mut recorder = Recorder::new(Some(told));
-    recorder.watch(Some(interest));
+    recorder.watch(Some(watch_set));
     Some((recorder, Recorded { decisions: read, watched }))
 }
 
@@ -42,11 +42,11 @@ impl Recorded {
     ) -> Result<(u64, u64), Failure> {
         let is_judged = |record: &Record| !matches!(record.reason, Reason::TxFull | Reason::TxDown);
         let (mut told, mut refused) = (Vec::new(), 0);
-        let InterestRead { records, pieces, .. } = &mut self.watched;
+        let WatchReader { records, pieces, .. } = &mut self.watched;
         records.take(usize::MAX, |record| {
             let mut bytes = Vec::new();
             if let Some(pieces) = pieces {
-                pieces.take(pieces_of(record.captured), |piece| bytes.extend(piece));
+                pieces.take(chunks_for(record.captured), |piece| bytes.extend(piece));
             }
             bytes.truncate(record.captured as usize);
             if is_judged(&record) {

@@ -1,7 +1,7 @@
 //! Cuts a failing run down: leaves out ever smaller pieces that it fails without (delta debugging: Zeller and Hildebrandt,
 //! "Simplifying and isolating failure-inducing input", 2002).
 
-use super::figures::Figures;
+use super::coverage::Coverage;
 use super::plan::{Op, Setup};
 use super::run;
 
@@ -37,6 +37,6 @@ pub(super) fn shrink(setup: &Setup, ops: &[Op], kind: &'static str) -> Vec<Op> {
 }
 
 fn fails(setup: &Setup, ops: &[Op], kind: &'static str) -> Option<usize> {
-    let (at, failure) = run(setup, ops, &mut Figures::default()).err()?;
+    let (at, failure) = run(setup, ops, &mut Coverage::default()).err()?;
     (failure.kind == kind).then_some(at)
 }

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
 use control::compile::RuleNames;
-use engine::io::Refusal;
-use engine::lane::{Fragment, Lane, Stage};
+use engine::io::TxRefusal;
+use engine::packet::{Fragment, HandoffStage, PacketMeta};
 use engine::verdict::Verdict as Judged;
 use engine::worker::Tap;
 use engine::{Generation, NicSlot, Reason, RuleId, Side};
 
-use super::figures::Figures;
+use super::coverage::Coverage;
 use super::plan::{Arriving, Op, Setup};
 use super::record::{Recorded, recorder};
 use super::{Failure, fail};
-use crate::oracle::{GRACE_NS, Oracle, Sight, Verdict};
-use crate::sim::{Farm, SimFrame, Steering};
+use crate::oracle::{FrameView, GRACE_NS, Oracle, Verdict};
+use crate::sim::{SimFrame, SimWorkers, Steering};
 
 /// The moment at which every run begins.
 pub(super) const START_NS: u64 = 1_700_000_000_000_000_000;
@@ -49,7 +49,7 @@ pub(super) type Cell = (usize, u32, u8, u8);
 pub(super) struct Seen {
     pub id: usize,
     pub fragment: Fragment,
-    pub stage: Stage,
+    pub stage: HandoffStage,
     pub verdict: Judged,
 }
 
@@ -58,15 +58,15 @@ pub(super) struct Seen {
 struct Notes(Vec<Seen>);
 
 impl Tap<SimFrame> for Notes {
-    fn judged(&mut self, frame: &SimFrame, lane: &Lane, verdict: &Judged) {
-        let (fragment, stage) = (lane.fragment, lane.stage);
+    fn judged(&mut self, frame: &SimFrame, pkt: &PacketMeta, verdict: &Judged) {
+        let (fragment, stage) = (pkt.fragment, pkt.stage);
         self.0.push(Seen { id: frame.id, fragment, stage, verdict: *verdict });
     }
 }
 
 pub(super) struct World<'s> {
     pub setup: &'s Setup,
-    pub farm: Farm,
+    pub farm: SimWorkers,
     pub oracle: Oracle,
     pub now_ns: u64,
     pub sent: Vec<Sent>,
@@ -79,7 +79,7 @@ pub(super) struct World<'s> {
     pub ruled: BTreeMap<(usize, u32), (u64, u64)>,
     /// By worker, packets about which staged rules would decide otherwise.
     pub staged: Vec<u64>,
-    pub figures: Figures,
+    pub figures: Coverage,
     /// What happened, if anybody is to read it.
     pub story: Option<Vec<String>>,
     /// The last generation that every worker had acknowledged.
@@ -104,10 +104,10 @@ pub(super) struct World<'s> {
 impl<'s> World<'s> {
     pub fn new(setup: &'s Setup, tell: bool) -> World<'s> {
         let Setup { config, workers, ring, steering, .. } = setup;
-        let mut farm = Farm::empty(config, START_NS, *workers as u32, *ring, *steering);
+        let mut farm = SimWorkers::empty(config, START_NS, *workers as u32, *ring, *steering);
         let recorded = farm.workers().iter_mut().enumerate().map(|(id, worker)| {
             let (recorder, recorded) = recorder(id)?;
-            worker.record_by(recorder);
+            worker.set_recorder(recorder);
             Some(recorded)
         });
         let recorded = recorded.collect();
@@ -122,7 +122,7 @@ impl<'s> World<'s> {
             bytes: BTreeMap::new(),
             ruled: BTreeMap::new(),
             staged: vec![0; *workers],
-            figures: Figures::default(),
+            figures: Coverage::default(),
             story: tell.then(Vec::new),
             acknowledged: 0,
             rules: BTreeMap::new(),
@@ -404,7 +404,7 @@ impl<'s> World<'s> {
             self.misled_ns = Some(self.now_ns);
         }
         let reason = verdict.reason.name();
-        let mut expected = self.oracle.judge(&Sight {
+        let mut expected = self.oracle.judge(&FrameView {
             worker,
             time_ns: self.now_ns,
             side,
@@ -414,7 +414,8 @@ impl<'s> World<'s> {
             holds: None,
             // Where the worker has taken up a change since, the address may be another NIC's, or that of the NIC as it was before
             // (5.5, 5.7); what is known of first fragments is that one's.
-            in_vain: seen.stage == Stage::Over && self.adopted_ns[worker] >= self.sent[*id].received_ns,
+            in_vain: seen.stage == HandoffStage::Expired
+                && self.adopted_ns[worker] >= self.sent[*id].received_ns,
         });
         // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
         // and a first that was lost on its way, or forged, was noted there in place of another.
@@ -457,15 +458,17 @@ impl<'s> World<'s> {
         let waited = self.now_ns - self.sent[seen.id].received_ns;
         let is_vain = seen.verdict.reason == Reason::FragmentNoFirst;
         match seen.stage {
-            Stage::Over if is_vain && waited >= HOLD_NS => self.figures.count("fragments held in vain"),
-            Stage::Released if is_vain => self.figures.count("fragments released in vain"),
-            Stage::Released => self.figures.count("fragments behind a late first"),
+            HandoffStage::Expired if is_vain && waited >= HOLD_NS => {
+                self.figures.count("fragments held in vain")
+            }
+            HandoffStage::Released if is_vain => self.figures.count("fragments released in vain"),
+            HandoffStage::Released => self.figures.count("fragments behind a late first"),
             // Of one datagram no more than so many are held.
-            stage if stage < Stage::Released && is_vain && self.in_hand() >= HELD_OF_DATAGRAM => {
+            stage if stage < HandoffStage::Released && is_vain && self.in_hand() >= HELD_OF_DATAGRAM => {
                 self.figures.count("fragments without room to wait");
             }
             // Its NIC is gone, say.
-            Stage::Over if !is_vain => self.figures.count("fragments held for nobody"),
+            HandoffStage::Expired if !is_vain => self.figures.count("fragments held for nobody"),
             _ if is_vain => return fail("wait", format!("frame {} has waited for {waited} ns", seen.id)),
             _ => {}
         }
@@ -521,8 +524,8 @@ impl<'s> World<'s> {
                 *self.bytes.entry((cell.0, cell.1, cell.2, true)).or_default() -= len;
                 *self.bytes.entry((cell.0, cell.1, cell.2, false)).or_default() += len;
                 let reason = match self.farm.queues(leaves)[worker].refusal() {
-                    Refusal::Full => Reason::TxFull,
-                    Refusal::Down => Reason::TxDown,
+                    TxRefusal::Full => Reason::TxFull,
+                    TxRefusal::Down => Reason::TxDown,
                 };
                 *self.tally.entry((worker, nic, direction, reason as u8)).or_default() += 1;
                 self.figures.count(reason.name());

@@ -22,7 +22,7 @@ use engine::Side;
 use crate::frame::{Build, Mac, Packet, Transport, geneve, vxlan};
 use crate::rng::Rng;
 use datagrams::Datagrams;
-use policy::{Draft, PORTS, Wrap};
+use policy::{PORTS, PolicyModel, Wrap};
 use tcp::Stream;
 
 /// What happens next.
@@ -110,8 +110,8 @@ struct Running {
 /// A generator of events: the same for the same seed, for ever.
 pub struct Traffic {
     rng: Rng,
-    draft: Draft,
-    before: Draft,
+    draft: PolicyModel,
+    before: PolicyModel,
     flows: Vec<Running>,
     flows_made: u32,
     /// What is to come as one piece: the rest of a datagram's fragments.
@@ -130,7 +130,7 @@ impl Traffic {
 
     /// The traffic that these numbers make.
     pub fn of(mut rng: Rng) -> Traffic {
-        let draft = Draft::new(&mut rng);
+        let draft = PolicyModel::new(&mut rng);
         let before = draft.clone();
         Traffic { rng, draft, before, flows: vec![], flows_made: 0, queued: vec![], recent: vec![] }
     }

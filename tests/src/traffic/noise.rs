@@ -5,13 +5,17 @@ use std::net::IpAddr;
 use engine::Side;
 
 use super::Place;
-use super::policy::{Draft, STRANGERS, VIRTUAL_MACS, Wrap};
+use super::policy::{PolicyModel, STRANGERS, VIRTUAL_MACS, Wrap};
 use crate::frame::*;
 use crate::hostile;
 use crate::rng::Rng;
 
 /// A frame of noise.
-pub(super) fn frame(rng: &mut Rng, draft: &Draft, recent: &[(Side, Vec<u8>)]) -> (Side, Vec<u8>, String) {
+pub(super) fn frame(
+    rng: &mut Rng,
+    draft: &PolicyModel,
+    recent: &[(Side, Vec<u8>)],
+) -> (Side, Vec<u8>, String) {
     let side = rng.pick(&[Side::Inside, Side::Outside]);
     let place = draft.place(rng);
     match (rng.below(12), place) {
@@ -45,7 +49,7 @@ pub(super) fn frame(rng: &mut Rng, draft: &Draft, recent: &[(Side, Vec<u8>)]) ->
     }
 }
 
-fn about(rng: &mut Rng, draft: &Draft, place: &Place, side: Side) -> (Side, Vec<u8>, String) {
+fn about(rng: &mut Rng, draft: &PolicyModel, place: &Place, side: Side) -> (Side, Vec<u8>, String) {
     // Right or wrong: another NIC's MAC, a stranger's.
     let other = draft.place(rng).map_or(place.mac, |other| other.mac);
     let mac = rng.pick(&[place.mac, place.mac, place.mac, other, VIRTUAL_MACS[0], Mac([2, 9, 9, 9, 9, 9])]);

@@ -46,7 +46,7 @@ struct Nic {
 
 /// A policy that knows how it was made, so that it can be edited and aimed at.
 #[derive(Clone, Debug)]
-pub(super) struct Draft {
+pub(super) struct PolicyModel {
     vpcs: Vec<Vpc>,
     /// A list a project.
     address_groups: [Vec<String>; 2],
@@ -69,8 +69,8 @@ pub(super) const VIRTUAL_MACS: [Mac; 2] = [Mac([0, 0, 0x5e, 0, 1, 1]), Mac([2, 0
 /// Ports that rules and flows like.
 pub(super) const PORTS: [u16; 6] = [22, 53, 80, 443, 8000, 8099];
 
-impl Draft {
-    pub fn new(rng: &mut Rng) -> Draft {
+impl PolicyModel {
+    pub fn new(rng: &mut Rng) -> PolicyModel {
         let vni = rng.one_in(3);
         let vpcs = (0..1 + rng.below(3))
             .map(|at| Vpc {
@@ -84,7 +84,7 @@ impl Draft {
                 peers: (0..at).filter(|_| rng.one_in(3)).collect(),
             })
             .collect();
-        let mut draft = Draft {
+        let mut draft = PolicyModel {
             vpcs,
             address_groups: [vec![], vec![]],
             groups: vec![],

@@ -9,10 +9,10 @@
 //! Suggestions build on each other: what is superfluous, narrow or unused is asked of the policy that the safe ones before leave. So of two
 //! rules that stand in for each other one is named, and all safe ones together are safe.
 
-mod bench;
 mod change;
+mod evaluate;
 mod narrow;
-mod seen;
+mod observed;
 mod shadow;
 #[cfg(test)]
 mod tests;
@@ -21,20 +21,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use engine::{NicSlot, RuleId};
 
-use crate::api::shape::{Advice, Advised, Decider, Replayed, Suggestion};
+use crate::api::types::{Advice, Advised, Decider, Replayed, Suggestion};
 use crate::commit::Committer;
 use crate::explain::in_words;
 use crate::export::export;
 use crate::model::{Action, Key, Meaning, Policy, Remote, Rule, SecurityGroup};
-use bench::{Bench, Candidate, candidate};
 use change::{Edit, document, trial};
+use evaluate::{Candidate, Evaluator, candidate};
 use narrow::narrowest;
-pub use seen::Seen;
-use shadow::superfluous;
+pub use observed::ObservedOpenings;
+use shadow::redundancy;
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct AdviceRequest {
     /// Of these groups; of all, if there are none.
     pub groups: Vec<Key>,
     /// What was not seen counts only if it was watched for since then, or for longer: seconds since 1970.
@@ -47,7 +47,7 @@ pub struct Asked {
 
 /// What a rule did.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Did {
+pub struct RuleUse {
     /// Since when it is counted: seconds since 1970.
     pub since: Option<u64>,
     /// Connections, or those that it would have let open.
@@ -59,13 +59,13 @@ pub struct Did {
 /// What is known of the traffic.
 pub struct Evidence<'e> {
     /// Openings.
-    pub seen: Seen,
+    pub seen: ObservedOpenings,
     /// The same in numbers, with how far back they go.
-    pub told: crate::api::shape::Seen,
+    pub told: crate::api::types::Seen,
     /// The number of a rule, if any NIC has had it.
     pub number: &'e dyn Fn(&Key, &Meaning) -> Option<RuleId>,
     /// What a rule did.
-    pub did: &'e dyn Fn(RuleId) -> Did,
+    pub did: &'e dyn Fn(RuleId) -> RuleUse,
     /// How many openings of the history a rule decided.
     pub told_by: HashMap<RuleId, u64>,
     /// The rules of live connections.
@@ -73,7 +73,7 @@ pub struct Evidence<'e> {
 }
 
 /// What could be tidied up.
-pub fn advise(committer: &Committer, evidence: Evidence<'_>, asked: &Asked, now: f64) -> Advice {
+pub fn advise(committer: &Committer, evidence: Evidence<'_>, asked: &AdviceRequest, now: f64) -> Advice {
     let policy = committer.policy();
     let mut advice = Advice {
         generation: committer.generation().0,
@@ -90,8 +90,8 @@ pub fn advise(committer: &Committer, evidence: Evidence<'_>, asked: &Asked, now:
     advice.seen.left_out = evidence.seen.left_out;
     let Some(present) = candidate(committer, policy.clone()) else { return advice };
     let Evidence { seen, number, did, told_by, held_by, .. } = evidence;
-    let bench = Bench::new(seen.openings(), &present.snapshot);
-    let mut adviser = Adviser {
+    let bench = Evaluator::new(seen.openings(), &present.snapshot);
+    let mut adviser = Advisor {
         committer,
         asked,
         number,
@@ -136,15 +136,15 @@ fn holders(policy: &Policy, committer: &Committer) -> BTreeMap<Key, Holders> {
     holders
 }
 
-struct Adviser<'a> {
+struct Advisor<'a> {
     committer: &'a Committer,
-    asked: &'a Asked,
+    asked: &'a AdviceRequest,
     number: &'a dyn Fn(&Key, &Meaning) -> Option<RuleId>,
-    did: &'a dyn Fn(RuleId) -> Did,
+    did: &'a dyn Fn(RuleId) -> RuleUse,
     told_by: HashMap<RuleId, u64>,
     held_by: HashSet<RuleId>,
     holders: BTreeMap<Key, Holders>,
-    bench: Bench,
+    bench: Evaluator,
     /// The policy that the safe suggestions leave.
     left: Policy,
     now: f64,
@@ -152,7 +152,7 @@ struct Adviser<'a> {
 }
 
 /// A suggestion to be.
-struct Found<'f> {
+struct PendingSuggestion<'f> {
     kind: Advised,
     group: &'f SecurityGroup,
     /// The rule with its position in the policy in force.
@@ -162,7 +162,7 @@ struct Found<'f> {
     edit: Edit,
 }
 
-impl Adviser<'_> {
+impl Advisor<'_> {
     /// The groups that are asked about and that a document has.
     fn groups(&self) -> Vec<std::sync::Arc<SecurityGroup>> {
         let is_asked = |key: &Key| self.asked.groups.is_empty() || self.asked.groups.contains(key);
@@ -186,7 +186,7 @@ impl Adviser<'_> {
             let lists: Vec<&Vec<Key>> = lists.iter().collect();
             for (position, rule) in group.rules.iter().enumerate() {
                 let Some(there) = self.place_left(&group.key, rule) else { continue };
-                let Some(found) = superfluous(&self.left, &group.key, there, &lists) else { continue };
+                let Some(found) = redundancy(&self.left, &group.key, there, &lists) else { continue };
                 if self.is_full() {
                     return;
                 }
@@ -201,7 +201,7 @@ impl Adviser<'_> {
                 };
                 let edit = Edit::Delete(rule.meaning().identity());
                 let rule = Some((position, rule));
-                self.suggest(Found { kind, group: &group, rule, why, by, edit });
+                self.suggest(PendingSuggestion { kind, group: &group, rule, why, by, edit });
             }
         }
     }
@@ -218,7 +218,7 @@ impl Adviser<'_> {
         }
         let why = "no NIC is in the group, and no rule of another one names it".to_owned();
         let (kind, edit) = (Advised::NoMembers, Edit::DeleteGroup);
-        self.suggest(Found { kind, group, rule: None, why, by: Vec::new(), edit });
+        self.suggest(PendingSuggestion { kind, group, rule: None, why, by: Vec::new(), edit });
     }
 
     /// Rules that did nothing, and those that let in more than was seen.
@@ -249,13 +249,13 @@ impl Adviser<'_> {
                 };
                 if let Some((kind, why, edit)) = found {
                     let rule = Some((position, rule));
-                    self.suggest(Found { kind, group: &group, rule, why, by: Vec::new(), edit });
+                    self.suggest(PendingSuggestion { kind, group: &group, rule, why, by: Vec::new(), edit });
                 }
             }
         }
     }
 
-    fn never_hit(&mut self, rule: &Rule, did: Did) -> Option<(Advised, String, Edit)> {
+    fn never_hit(&mut self, rule: &Rule, did: RuleUse) -> Option<(Advised, String, Edit)> {
         let since = did.since? as f64;
         if since > self.asked.watched_since {
             self.advice.too_young += 1;
@@ -275,7 +275,7 @@ impl Adviser<'_> {
         &mut self,
         group: &SecurityGroup,
         rule: &Rule,
-        (number, did): (RuleId, Did),
+        (number, did): (RuleId, RuleUse),
         seen: &[engine::classify::Query],
         [told, live]: [u64; 2],
     ) -> Option<(Advised, String, Edit)> {
@@ -326,8 +326,8 @@ impl Adviser<'_> {
     }
 
     /// Tries it on what was seen, and shows it.
-    fn suggest(&mut self, found: Found<'_>) {
-        let Found { kind, group, rule, why, by, edit } = found;
+    fn suggest(&mut self, found: PendingSuggestion<'_>) {
+        let PendingSuggestion { kind, group, rule, why, by, edit } = found;
         let key = &group.key;
         let Some(changed) = edit.of(self.committer.policy(), key) else { return };
         let after = changed.security_groups.get(key).cloned();

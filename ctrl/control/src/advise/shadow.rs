@@ -11,7 +11,7 @@ use crate::model::{Action, Key, Policy, Remote, Rule};
 
 /// How a rule is superfluous.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Superfluous {
+pub struct Redundancy {
     /// It never decides at all.
     pub is_shadowed: bool,
     /// Groups and positions of those that decide.
@@ -20,7 +20,7 @@ pub struct Superfluous {
 
 /// A rule with its place in a list of groups.
 #[derive(Clone, Copy)]
-struct Placed<'p> {
+struct RankedRule<'p> {
     rule: &'p Rule,
     group: &'p Key,
     position: usize,
@@ -29,13 +29,8 @@ struct Placed<'p> {
 }
 
 /// Why the rule at a position of a group is superfluous in every one of these lists of groups, if it is.
-pub fn superfluous(
-    policy: &Policy,
-    group: &Key,
-    position: usize,
-    lists: &[&Vec<Key>],
-) -> Option<Superfluous> {
-    let mut found = Superfluous { is_shadowed: true, by: BTreeSet::new() };
+pub fn redundancy(policy: &Policy, group: &Key, position: usize, lists: &[&Vec<Key>]) -> Option<Redundancy> {
+    let mut found = Redundancy { is_shadowed: true, by: BTreeSet::new() };
     for list in lists {
         let rules = placed(policy, list);
         let own = rules.iter().find(|placed| placed.group == group && placed.position == position)?;
@@ -46,10 +41,10 @@ pub fn superfluous(
     (!lists.is_empty()).then_some(found)
 }
 
-fn placed<'p>(policy: &'p Policy, list: &'p [Key]) -> Vec<Placed<'p>> {
+fn placed<'p>(policy: &'p Policy, list: &'p [Key]) -> Vec<RankedRule<'p>> {
     let groups = list.iter().enumerate().filter_map(|(at, key)| Some((at, policy.security_groups.get(key)?)));
     let rules = groups.flat_map(|(at, group)| {
-        group.rules.iter().enumerate().map(move |(position, rule)| Placed {
+        group.rules.iter().enumerate().map(move |(position, rule)| RankedRule {
             rule,
             group: &group.key,
             position,
@@ -62,8 +57,8 @@ fn placed<'p>(policy: &'p Policy, list: &'p [Key]) -> Vec<Placed<'p>> {
 /// Whether it is shadowed, and by whom.
 fn superfluous_in(
     policy: &Policy,
-    rules: &[Placed<'_>],
-    own: &Placed<'_>,
+    rules: &[RankedRule<'_>],
+    own: &RankedRule<'_>,
 ) -> Option<(bool, BTreeSet<(Key, usize)>)> {
     let of_rule = families(own.rule, policy);
     let (mut is_shadowed, mut by) = (true, BTreeSet::new());
@@ -81,7 +76,7 @@ fn superfluous_in(
                 && may_meet(other.rule, own.rule, is_v4)
         });
         let end = opposite.map(|other| other.rank).min();
-        let covering: Vec<&Placed<'_>> =
+        let covering: Vec<&RankedRule<'_>> =
             others.filter(|other| covers_but_ports(other.rule, own.rule, is_v4, policy)).collect();
         let before = covering.iter().copied().filter(|other| other.rank < own.rank);
         let deciders = match deciders(before.clone(), own.rule) {
@@ -105,9 +100,9 @@ fn superfluous_in(
 
 /// Those of the covering rules that together have all of the rule's ports: one, if one does.
 fn deciders<'r, 'p>(
-    covering: impl Iterator<Item = &'r Placed<'p>>,
+    covering: impl Iterator<Item = &'r RankedRule<'p>>,
     rule: &Rule,
-) -> Option<Vec<&'r Placed<'p>>> {
+) -> Option<Vec<&'r RankedRule<'p>>> {
     let mut ranges = Vec::new();
     for other in covering {
         match (other.rule.ports, rule.ports) {

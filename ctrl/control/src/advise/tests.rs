@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use engine::classify::Query;
-use engine::lane::{Lane, What, flags};
+use engine::packet::{PacketKind, PacketMeta, flags};
 use engine::trace::Record;
 use engine::verdict::Verdict;
 use engine::{Direction, Generation, Reason, Side, addr_bits};
@@ -19,11 +19,11 @@ const SINCE: u64 = 500_000;
 /// A policy with what was seen of it.
 struct Scene {
     committer: Committer,
-    seen: Seen,
-    told: crate::api::shape::Seen,
+    seen: ObservedOpenings,
+    told: crate::api::types::Seen,
     told_by: HashMap<RuleId, u64>,
     held_by: HashSet<RuleId>,
-    did: RefCell<HashMap<RuleId, Did>>,
+    did: RefCell<HashMap<RuleId, RuleUse>>,
 }
 
 impl Scene {
@@ -41,10 +41,10 @@ nics:
     fn of(text: &str) -> Scene {
         let mut committer = Committer::new(Config::default());
         committer.commit(parse_policy(text, "test", &Limits::default()).unwrap().policy, 0).unwrap();
-        let told = crate::api::shape::Seen { since: SINCE as f64, most: 9, ..Default::default() };
+        let told = crate::api::types::Seen { since: SINCE as f64, most: 9, ..Default::default() };
         Scene {
             committer,
-            seen: Seen::default(),
+            seen: ObservedOpenings::default(),
             told,
             told_by: HashMap::new(),
             held_by: HashSet::new(),
@@ -60,11 +60,11 @@ nics:
     }
 
     /// A packet from a remote to a NIC with this verdict, which the rule is counted for.
-    fn packet(&mut self, nic: &str, remote: &str, lane: Lane, reason: Reason, rule: Option<&str>) {
+    fn packet(&mut self, nic: &str, remote: &str, pkt: PacketMeta, reason: Reason, rule: Option<&str>) {
         let (src, v6) = addr_bits(remote.parse().unwrap());
-        let lane = Lane { src, v6, side: Side::Outside, ..lane };
+        let pkt = PacketMeta { src, v6, side: Side::Outside, ..pkt };
         let nic = self.committer.nic_slot(&Key::in_default(nic)).unwrap();
-        let record = Record::new(&lane, &Verdict::of(reason, nic), Generation(1));
+        let record = Record::new(&pkt, &Verdict::of(reason, nic), Generation(1));
         self.seen.tell(nic, &record);
         if let Some(rule) = rule.map(|rule| self.number(rule)) {
             let mut did = self.did.borrow_mut();
@@ -80,12 +80,18 @@ nics:
 
     /// A SYN that opened a connection by this rule.
     fn opened(&mut self, nic: &str, remote: &str, port: u16, rule: &str) {
-        let lane = Lane { what: What::Tcp, proto: 6, flags: flags::SYN, dport: port, ..Lane::default() };
-        self.packet(nic, remote, lane, Reason::New, Some(rule));
+        let pkt = PacketMeta {
+            kind: PacketKind::Tcp,
+            proto: 6,
+            flags: flags::SYN,
+            dport: port,
+            ..PacketMeta::default()
+        };
+        self.packet(nic, remote, pkt, Reason::New, Some(rule));
     }
 
     fn advise(self) -> Advice {
-        self.advise_as(&Asked {
+        self.advise_as(&AdviceRequest {
             groups: Vec::new(),
             watched_since: NOW - 3600.0,
             limit: 100,
@@ -93,13 +99,13 @@ nics:
         })
     }
 
-    fn advise_as(self, asked: &Asked) -> Advice {
+    fn advise_as(self, asked: &AdviceRequest) -> Advice {
         let Scene { committer, seen, told, told_by, held_by, did } = self;
         let numbers = committer.compiler().numbers();
         let number = |key: &Key, meaning: &Meaning| numbers.of(key, meaning);
         let did = |rule: RuleId| {
             let did = did.borrow().get(&rule).copied().unwrap_or_default();
-            Did { since: did.since.or(Some(SINCE)), ..did }
+            RuleUse { since: did.since.or(Some(SINCE)), ..did }
         };
         let evidence = Evidence { seen, told, number: &number, did: &did, told_by, held_by };
         advise(&committer, evidence, asked, NOW)
@@ -128,7 +134,8 @@ fn a_rule_that_did_nothing_is_named_and_one_that_did_is_not() {
         { direction: inbound, protocol: tcp, ports: 26, staged: true }";
     let mut scene = Scene::new(rules, "");
     scene.opened("one", "192.0.2.7", 22, "a#0");
-    let refused = Lane { what: What::Tcp, proto: 6, flags: flags::SYN, dport: 24, ..Lane::default() };
+    let refused =
+        PacketMeta { kind: PacketKind::Tcp, proto: 6, flags: flags::SYN, dport: 24, ..PacketMeta::default() };
     scene.packet("one", "192.0.2.9", refused, Reason::Denied, Some("a#2"));
     let advice = scene.advise();
     let idle = [(Advised::NeverHit, "a#1"), (Advised::NeverHit, "a#3"), (Advised::NeverHit, "a#4")];
@@ -148,8 +155,9 @@ fn a_rule_that_a_live_connection_has_or_that_would_take_what_was_seen_is_in_use(
         { direction: outbound, protocol: tcp, ports: 23, remote: 192.0.2.7 }";
     let mut scene = Scene::new(rules, "");
     // Opened by a rule that is gone; this one would let it open today.
-    let lane = Lane { what: What::Tcp, proto: 6, flags: flags::SYN, dport: 22, ..Lane::default() };
-    scene.packet("two", "192.0.2.7", lane, Reason::New, None);
+    let pkt =
+        PacketMeta { kind: PacketKind::Tcp, proto: 6, flags: flags::SYN, dport: 22, ..PacketMeta::default() };
+    scene.packet("two", "192.0.2.7", pkt, Reason::New, None);
     let other = scene.number("a#1");
     scene.held_by.insert(other);
     assert_eq!(kinds(&scene.advise()), []);
@@ -161,7 +169,7 @@ fn what_is_watched_for_too_short_is_counted_and_not_named() {
         "{ direction: inbound, protocol: tcp, ports: 22 }, { direction: inbound, protocol: tcp, ports: 23 }";
     let mut scene = Scene::new(rules, "");
     scene.opened("one", "192.0.2.7", 22, "a#0");
-    let asked = Asked { groups: Vec::new(), watched_since: 499_999.0, limit: 100, document: false };
+    let asked = AdviceRequest { groups: Vec::new(), watched_since: 499_999.0, limit: 100, document: false };
     let advice = scene.advise_as(&asked);
     assert_eq!((kinds(&advice), advice.too_young, advice.too_briefly_seen), (vec![], 1, 1));
 }
@@ -169,7 +177,8 @@ fn what_is_watched_for_too_short_is_counted_and_not_named() {
 #[test]
 fn of_more_connections_than_the_history_has_what_it_goes_back_to_counts() {
     let rules = "{ direction: inbound, protocol: tcp, ports: 22 }";
-    let asked = Asked { groups: Vec::new(), watched_since: NOW - 3600.0, limit: 100, document: false };
+    let asked =
+        AdviceRequest { groups: Vec::new(), watched_since: NOW - 3600.0, limit: 100, document: false };
     for (since, named) in [(NOW - 3599.0, 0), (NOW - 3601.0, 1)] {
         let mut scene = Scene::new(rules, "");
         scene.opened("one", "192.0.2.7", 22, "a#0");
@@ -190,7 +199,7 @@ fn a_rule_is_shadowed_only_if_it_is_for_every_nic_that_has_it() {
     let mut scene = Scene::new(a, b);
     scene.opened("one", "198.51.100.1", 22, "a#0");
     scene.opened("two", "203.0.113.1", 30, "a#0");
-    let udp = Lane { what: What::Ports, proto: 17, dport: 53, ..Lane::default() };
+    let udp = PacketMeta { kind: PacketKind::WithPorts, proto: 17, dport: 53, ..PacketMeta::default() };
     scene.packet("one", "192.0.2.1", udp.clone(), Reason::Denied, Some("b#1"));
     scene.packet("two", "192.0.2.1", udp, Reason::New, Some("a#1"));
     let advice = scene.advise();
@@ -286,11 +295,12 @@ fn the_narrowest_form_has_what_was_seen_and_no_more() {
     for (remote, port) in [("192.0.2.4", 22), ("192.0.2.5", 22), ("2001:db8::7", 443), ("2001:db8::8", 444)] {
         scene.opened("one", remote, port, "a#0");
     }
-    let ping = Lane { what: What::IcmpRequest, proto: 1, dport: 8 << 8, ..Lane::default() };
+    let ping = PacketMeta { kind: PacketKind::IcmpRequest, proto: 1, dport: 8 << 8, ..PacketMeta::default() };
     scene.packet("two", "198.51.100.1", ping, Reason::New, Some("a#0"));
-    let ping = Lane { what: What::IcmpRequest, proto: 58, dport: 128 << 8, ..Lane::default() };
+    let ping =
+        PacketMeta { kind: PacketKind::IcmpRequest, proto: 58, dport: 128 << 8, ..PacketMeta::default() };
     scene.packet("one", "2001:db8::7", ping, Reason::New, Some("a#0"));
-    let udp = Lane { what: What::Ports, proto: 17, dport: 53, ..Lane::default() };
+    let udp = PacketMeta { kind: PacketKind::WithPorts, proto: 17, dport: 53, ..PacketMeta::default() };
     scene.packet("two", "203.0.113.200", udp, Reason::New, Some("a#0"));
     let advice = scene.advise();
     assert_eq!(
@@ -325,7 +335,7 @@ fn what_a_public_server_is_asked_for_from_everywhere_is_not_too_broad() {
 fn port_0_is_kept_where_it_was_seen_and_groups_stay_groups() {
     let rules = "{ direction: inbound, protocol: udp, remote_group: a }, { direction: inbound, protocol: tcp, remote_group: a }";
     let mut scene = Scene::new(rules, "");
-    let udp = Lane { what: What::Ports, proto: 17, dport: 0, ..Lane::default() };
+    let udp = PacketMeta { kind: PacketKind::WithPorts, proto: 17, dport: 0, ..PacketMeta::default() };
     scene.packet("one", "10.0.0.2", udp, Reason::New, Some("a#0"));
     scene.opened("one", "10.0.0.2", 22, "a#1");
     let advice = scene.advise();
@@ -339,18 +349,18 @@ fn a_segment_amid_a_stream_is_judged_as_it_was() {
     // The server's answer to a client of before the start: by the inbound rule, though it leaves.
     let mut scene = Scene::new("{ direction: inbound, protocol: tcp, ports: 22, remote: 192.0.2.7 }", "");
     let (dst, _) = addr_bits("192.0.2.7".parse().unwrap());
-    let lane = Lane {
+    let pkt = PacketMeta {
         dst,
-        what: What::Tcp,
+        kind: PacketKind::Tcp,
         proto: 6,
         flags: flags::ACK,
         sport: 22,
         dport: 40_000,
         side: Side::Inside,
-        ..Lane::default()
+        ..PacketMeta::default()
     };
     let nic = scene.committer.nic_slot(&Key::in_default("one")).unwrap();
-    scene.seen.tell(nic, &Record::new(&lane, &Verdict::of(Reason::New, nic), Generation(1)));
+    scene.seen.tell(nic, &Record::new(&pkt, &Verdict::of(Reason::New, nic), Generation(1)));
     assert_eq!(kinds(&scene.advise()), [], "it is not idle");
 }
 
@@ -361,7 +371,7 @@ fn what_would_deny_a_seen_connection_is_not_safe() {
     scene.opened("two", "192.0.2.8", 22, "a#0");
     let present = candidate(&scene.committer, scene.committer.policy().clone()).unwrap();
     let openings = std::mem::take(&mut scene.seen).openings();
-    let bench = Bench::new(openings, &present.snapshot);
+    let bench = Evaluator::new(openings, &present.snapshot);
     let policy = parse_policy(
         "vpcs: [{ name: v, segment: { untagged: true } }]
 security_groups: [{ name: a, rules: [{ direction: inbound, protocol: tcp, ports: 22, remote: 192.0.2.7 }] }, { name: b }]
@@ -406,7 +416,7 @@ nics: [{ name: one, vpc: v, addresses: [10.0.0.1], security_groups: [a] }]",
 fn so_many_suggestions_are_made_and_of_the_groups_that_are_asked_about() {
     let rules =
         "{ direction: inbound, protocol: tcp, ports: 22 }, { direction: inbound, protocol: tcp, ports: 23 }";
-    let asked = |groups, limit| Asked { groups, watched_since: NOW, limit, document: false };
+    let asked = |groups, limit| AdviceRequest { groups, watched_since: NOW, limit, document: false };
     let advice = Scene::new(rules, rules).advise_as(&asked(vec![Key::in_default("b")], 100));
     assert!(!advice.more && advice.suggestions.iter().all(|s| s.group == "b"), "{advice:#?}");
     let advice = Scene::new(rules, rules).advise_as(&asked(Vec::new(), 1));
@@ -427,19 +437,19 @@ fn prefixes_are_parted_where_addresses_have_least_in_common() {
 
 #[test]
 fn queries_of_both_directions_are_told_apart() {
-    let mut seen = Seen::default();
+    let mut seen = ObservedOpenings::default();
     for side in [Side::Outside, Side::Inside] {
-        let lane = Lane {
+        let pkt = PacketMeta {
             src: 1,
             dst: 1,
-            what: What::Ports,
+            kind: PacketKind::WithPorts,
             proto: 17,
             sport: 7,
             dport: 9,
             side,
-            ..Lane::default()
+            ..PacketMeta::default()
         };
-        seen.tell(NicSlot(1), &Record::new(&lane, &Verdict::of(Reason::New, NicSlot(1)), Generation(1)));
+        seen.tell(NicSlot(1), &Record::new(&pkt, &Verdict::of(Reason::New, NicSlot(1)), Generation(1)));
     }
     let query = |direction| Query { direction, v6: false, protocol: 17, port: 9, remote: 1 };
     let mut found: Vec<_> = seen.openings().all.iter().map(|opening| opening.query).collect();

@@ -9,15 +9,15 @@ use axum::response::Json;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Failed;
+use super::ApiError;
 use super::change::bad_request;
-use super::refusals::{Absent, Senseless, Unanswered};
-use super::shape::Advice;
-use crate::advise::Asked;
+use super::refusals::{BadRequest, NotFound, Unanswered};
+use super::types::Advice;
+use crate::advise::AdviceRequest;
 use crate::document::ObjectKey;
 use crate::live::Live;
 use crate::model::Key;
-use crate::near::absent;
+use crate::similar_names::absent;
 
 /// Suggestions that are made if nothing is said, and at most.
 const MADE: (u32, u32) = (100, 1000);
@@ -48,12 +48,12 @@ pub(super) struct AdviceQuery {
 /// and on the live connections before it is shown; what was not seen there is not known.
 #[utoipa::path(
     get, path = "/v1/advice", tag = "state", params(AdviceQuery),
-    responses((status = 200, description = "Suggestions, with what they rest on", body = Advice), Senseless, Absent, Unanswered)
+    responses((status = 200, description = "Suggestions, with what they rest on", body = Advice), BadRequest, NotFound, Unanswered)
 )]
 pub(super) async fn advice(
     State(live): State<Live>,
     query: Result<Query<AdviceQuery>, QueryRejection>,
-) -> Result<Json<Advice>, Failed> {
+) -> Result<Json<Advice>, ApiError> {
     let Query(AdviceQuery { groups, since, limit, document }) =
         query.map_err(|error| bad_request(error.body_text()))?;
     let limit = match limit.unwrap_or(MADE.0) {
@@ -75,8 +75,8 @@ pub(super) async fn advice(
         if policy.security_groups.contains_key(&key) {
             return Ok(key);
         }
-        Err(Failed::new(StatusCode::NOT_FOUND, absent(&policy, &ObjectKey::SecurityGroup(key))))
+        Err(ApiError::new(StatusCode::NOT_FOUND, absent(&policy, &ObjectKey::SecurityGroup(key))))
     };
     let groups = groups.iter().flat_map(|groups| groups.split('#')).map(key).collect::<Result<_, _>>()?;
-    Ok(Json(live.advise(&Asked { groups, watched_since, limit, document }).await?))
+    Ok(Json(live.advise(&AdviceRequest { groups, watched_since, limit, document }).await?))
 }

@@ -14,7 +14,7 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Failed, MAX_DOCUMENT, MAX_QUESTION, QUESTIONS};
+use super::{ApiError, MAX_DOCUMENT, MAX_QUESTION, QUESTIONS};
 use crate::live::Live;
 use crate::memory;
 
@@ -34,15 +34,15 @@ const DRAINED: Duration = Duration::from_secs(10);
 const PAUSED: Duration = Duration::from_millis(500);
 
 /// A body as text.
-pub(super) struct Text(pub Held);
+pub(super) struct Text(pub BodyText);
 
 /// The text of a body. Its room is taken until it is dropped.
-pub(super) struct Held {
+pub(super) struct BodyText {
     text: String,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-impl Deref for Held {
+impl Deref for BodyText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -51,9 +51,9 @@ impl Deref for Held {
 }
 
 impl FromRequest<Live> for Text {
-    type Rejection = Failed;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &Live) -> Result<Text, Failed> {
+    async fn from_request(request: Request, _: &Live) -> Result<Text, ApiError> {
         let most = if request.uri().path() == QUESTIONS { MAX_QUESTION } else { MAX_DOCUMENT };
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let length = length.and_then(|length| length.parse::<u64>().ok()).unwrap_or(0);
@@ -68,9 +68,10 @@ impl FromRequest<Live> for Text {
     }
 }
 
-async fn read(body: &mut Body, most: usize, length: u64) -> Result<Held, Failed> {
-    let too_long =
-        || Failed::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is too long; allowed: {most} bytes"));
+async fn read(body: &mut Body, most: usize, length: u64) -> Result<BodyText, ApiError> {
+    let too_long = || {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is too long; allowed: {most} bytes"))
+    };
     let until = Instant::now() + WHOLE;
     let length = usize::try_from(length).ok().filter(|length| *length <= most).ok_or_else(too_long)?;
     let (mut bytes, mut room) = (Vec::new(), None);
@@ -78,7 +79,7 @@ async fn read(body: &mut Body, most: usize, length: u64) -> Result<Held, Failed>
     loop {
         let silent_until = until.min(Instant::now() + SILENT);
         let next = timeout_at(silent_until, next(body)).await.map_err(|_| {
-            Failed::new(
+            ApiError::new(
                 StatusCode::REQUEST_TIMEOUT,
                 format!(
                     "the body does not come; allowed: {} s of silence, {} s in all",
@@ -89,7 +90,7 @@ async fn read(body: &mut Body, most: usize, length: u64) -> Result<Held, Failed>
         })?;
         let Some(chunk) = next else { break };
         // The client went away in the middle of it.
-        let chunk = chunk.map_err(|error| Failed::new(StatusCode::BAD_REQUEST, error))?;
+        let chunk = chunk.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
         if bytes.len() + chunk.len() > most {
             return Err(too_long());
         }
@@ -97,18 +98,18 @@ async fn read(body: &mut Body, most: usize, length: u64) -> Result<Held, Failed>
         memory::reserve(&mut bytes, chunk.len()).map_err(|_| {
             let what =
                 "there is no memory for a body of this length; try again, or raise the appliance's limit";
-            Failed::new(StatusCode::SERVICE_UNAVAILABLE, what)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what)
         })?;
         bytes.extend_from_slice(&chunk);
     }
     let text = String::from_utf8(bytes).map_err(|_| {
-        Failed::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is no UTF-8; allowed: text in UTF-8")
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is no UTF-8; allowed: text in UTF-8")
     })?;
-    Ok(Held { text, _room: room })
+    Ok(BodyText { text, _room: room })
 }
 
 /// Has room for a body of this length.
-fn take_room(room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Failed> {
+fn take_room(room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), ApiError> {
     let taken = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let wanted = if length <= SMALL { 0 } else { length.div_ceil(SMALL) };
     if wanted <= taken {
@@ -116,7 +117,7 @@ fn take_room(room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(
     }
     let more = u32::try_from(wanted - taken).unwrap_or(u32::MAX);
     let more = ROOM.clone().try_acquire_many_owned(more).map_err(|_| {
-        Failed::new(
+        ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "other bodies take all the memory that there is for them; try again",
         )
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_known_by_what_it_says_and_by_what_comes() {
         runtime().block_on(async {
-            let status = |result: Result<Held, Failed>| result.err().map(|failed| failed.0.as_u16());
+            let status = |result: Result<BodyText, ApiError>| result.err().map(|failed| failed.0.as_u16());
             let mut body = Body::from("12345678");
             assert_eq!(status(read(&mut body, 7, 0).await), Some(413));
             let mut body = Body::from("12345678");

@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::body::Text;
-use super::documents::{Match, Written, document, if_match};
-use super::refusals::{Absent, BadDocument, Guards, Senseless, Unanswered};
-use super::shape::{Receipt, Record};
-use super::written::Document;
-use super::{Failed, POLICY, Peer};
+use super::documents::{DocumentFormat, Match, document, if_match};
+use super::refusals::{BadDocument, BadRequest, Guards, NotFound, Unanswered};
+use super::schema::Document;
+use super::types::{Receipt, Record};
+use super::{ApiError, POLICY, Peer};
 use crate::document::parse_policy;
 use crate::export::export;
 use crate::live::{Author, Change, LONGEST_CONFIRMATION, Live, Target};
@@ -81,7 +81,7 @@ pub(super) struct RollbackQuery {
 }
 
 /// What all changes have in common.
-pub(super) trait Manner {
+pub(super) trait ChangeOptions {
     /// Whether it is a dry run, what it may disconnect at most, how long it awaits its confirmation in seconds.
     fn common(&self) -> (bool, Option<u64>, Option<u64>);
 
@@ -91,13 +91,13 @@ pub(super) trait Manner {
     }
 }
 
-impl Manner for EditQuery {
+impl ChangeOptions for EditQuery {
     fn common(&self) -> (bool, Option<u64>, Option<u64>) {
         (self.dry_run, self.max_disconnect, self.confirm)
     }
 }
 
-impl Manner for DocumentQuery {
+impl ChangeOptions for DocumentQuery {
     fn common(&self) -> (bool, Option<u64>, Option<u64>) {
         (self.dry_run, self.max_disconnect, self.confirm)
     }
@@ -107,7 +107,7 @@ impl Manner for DocumentQuery {
     }
 }
 
-impl Manner for RollbackQuery {
+impl ChangeOptions for RollbackQuery {
     fn common(&self) -> (bool, Option<u64>, Option<u64>) {
         (self.dry_run, self.max_disconnect, self.confirm)
     }
@@ -123,16 +123,16 @@ pub(super) struct IfMatch {
     generation: Option<String>,
 }
 
-pub(super) fn bad_request(error: impl ToString) -> Failed {
-    Failed::new(StatusCode::BAD_REQUEST, error)
+pub(super) fn bad_request(error: impl ToString) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, error)
 }
 
-pub(super) fn internal(error: impl ToString) -> Failed {
-    Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+pub(super) fn internal(error: impl ToString) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 
 /// A change that somebody asks for, but for what it leads to.
-pub(super) struct Wish<Q> {
+pub(super) struct ChangeRequest<Q> {
     pub live: Live,
     pub query: Q,
     if_generation: Option<u32>,
@@ -141,10 +141,10 @@ pub(super) struct Wish<Q> {
     who: String,
 }
 
-impl<Q: DeserializeOwned + Send> FromRequestParts<Live> for Wish<Q> {
-    type Rejection = Failed;
+impl<Q: DeserializeOwned + Send> FromRequestParts<Live> for ChangeRequest<Q> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<Wish<Q>, Failed> {
+    async fn from_request_parts(parts: &mut Parts, live: &Live) -> Result<ChangeRequest<Q>, ApiError> {
         let query = Query::try_from_uri(&parts.uri)
             .map_err(|error: QueryRejection| bad_request(error.body_text()))?;
         let ConnectInfo(Peer(who)) = ConnectInfo::from_request_parts(parts, live)
@@ -153,27 +153,27 @@ impl<Q: DeserializeOwned + Send> FromRequestParts<Live> for Wish<Q> {
         let matched = if_match(&parts.headers)?;
         let if_there = matched == Match::Any;
         let if_generation = match matched {
-            Match::Unasked | Match::Any => None,
+            Match::Absent | Match::Any => None,
             Match::Generations(known) => {
                 let present = live.generation();
                 let known = if known.contains(&present) { Some(present) } else { known.first().copied() };
                 // Tags that are nobody's match nothing.
                 Some(known.ok_or_else(|| {
-                    Failed::new(
+                    ApiError::new(
                         StatusCode::PRECONDITION_FAILED,
                         format!("If-Match: no such generation; it is {present} now"),
                     )
                 })?)
             }
         };
-        Ok(Wish { live: live.clone(), query: query.0, if_generation, if_there, who })
+        Ok(ChangeRequest { live: live.clone(), query: query.0, if_generation, if_there, who })
     }
 }
 
-impl<Q: Manner> Wish<Q> {
+impl<Q: ChangeOptions> ChangeRequest<Q> {
     /// Makes the change.
-    pub async fn make(self, target: Target) -> Result<Json<Receipt>, Failed> {
-        let Wish { live, query, if_generation, who, .. } = self;
+    pub async fn make(self, target: Target) -> Result<Json<Receipt>, ApiError> {
+        let ChangeRequest { live, query, if_generation, who, .. } = self;
         let (dry_run, max_disconnect, confirm) = query.common();
         if confirm.is_some_and(|seconds| !(1..=MAX_CONFIRM).contains(&seconds)) {
             return Err(bad_request(format!("confirm: allowed: 1 to {MAX_CONFIRM} seconds")));
@@ -198,9 +198,12 @@ impl<Q: Manner> Wish<Q> {
 #[utoipa::path(
     post, path = POLICY, tag = "policy", params(DocumentQuery, IfMatch),
     request_body(content((Document = "application/json"), (Document = "application/yaml"))),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, Guards, BadDocument)
 )]
-pub(super) async fn apply(wish: Wish<DocumentQuery>, Text(text): Text) -> Result<Json<Receipt>, Failed> {
+pub(super) async fn apply(
+    wish: ChangeRequest<DocumentQuery>,
+    Text(text): Text,
+) -> Result<Json<Receipt>, ApiError> {
     let file = wish.query.file.clone().unwrap_or_else(|| "document".to_owned());
     let limits = wish.live.config().policy.limits;
     // A large document takes a while to read: not on the thread that everybody else waits for.
@@ -210,7 +213,7 @@ pub(super) async fn apply(wish: Wish<DocumentQuery>, Text(text): Text) -> Result
     let document = read
         .await
         .map_err(internal)?
-        .map_err(|error| Failed::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
+        .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
     wish.make(Target::Document(document)).await
 }
 
@@ -219,9 +222,9 @@ pub(super) async fn apply(wish: Wish<DocumentQuery>, Text(text): Text) -> Result
 /// What only later changes disconnected is live again (semantics 5.7).
 #[utoipa::path(
     post, path = "/v1/rollback", tag = "generations", params(RollbackQuery, IfMatch),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, NotFound, Guards)
 )]
-pub(super) async fn rollback(wish: Wish<RollbackQuery>) -> Result<Json<Receipt>, Failed> {
+pub(super) async fn rollback(wish: ChangeRequest<RollbackQuery>) -> Result<Json<Receipt>, ApiError> {
     let generation = wish.query.generation;
     wish.make(Target::Generation(generation)).await
 }
@@ -234,7 +237,7 @@ pub(super) async fn rollback(wish: Wish<RollbackQuery>) -> Result<Json<Receipt>,
 pub(super) async fn confirm(
     State(live): State<Live>,
     ConnectInfo(Peer(who)): ConnectInfo<Peer>,
-) -> Result<Json<Record>, Failed> {
+) -> Result<Json<Record>, ApiError> {
     // On a task of its own: a client that hangs up must not leave it half done.
     let confirmed = tokio::spawn(async move { live.confirm().await }).await;
     let record = confirmed.map_err(internal)??;
@@ -253,7 +256,7 @@ pub(super) async fn confirm(
         headers(("ETag" = String, description = "The generation, in quotes"))
     ))
 )]
-pub(super) async fn policy(State(live): State<Live>, written: Written) -> Result<Response, Failed> {
+pub(super) async fn policy(State(live): State<Live>, written: DocumentFormat) -> Result<Response, ApiError> {
     let (policy, generation) = live.policy_and_generation();
     let text = tokio::task::spawn_blocking(move || export(&policy)).await.map_err(internal)?;
     Ok(document(text, generation, written))
@@ -271,7 +274,7 @@ pub(super) struct GenerationPath {
 
 type Asked = Result<Path<u32>, PathRejection>;
 
-fn asked(path: Asked) -> Result<u32, Failed> {
+fn asked(path: Asked) -> Result<u32, ApiError> {
     path.map(|Path(generation)| generation).map_err(|error| bad_request(error.body_text()))
 }
 
@@ -284,14 +287,14 @@ fn asked(path: Asked) -> Result<u32, Failed> {
             content((Document = "application/yaml"), (Document = "application/json")),
             headers(("ETag" = String, description = "The generation, in quotes"))
         ),
-        Senseless, Absent
+        BadRequest, NotFound
     )
 )]
 pub(super) async fn policy_at(
     State(live): State<Live>,
     path: Asked,
-    written: Written,
-) -> Result<Response, Failed> {
+    written: DocumentFormat,
+) -> Result<Response, ApiError> {
     let generation = asked(path)?;
     let policy = live.policy_at(generation)?;
     let text = tokio::task::spawn_blocking(move || export(&policy)).await.map_err(internal)?;
@@ -321,13 +324,13 @@ enum Wait {
 /// One generation of the history
 #[utoipa::path(
     get, path = "/v1/generations/{generation}", tag = "generations", params(GenerationPath, WaitQuery),
-    responses((status = 200, description = "Its record", body = Record), Senseless, Absent, Unanswered)
+    responses((status = 200, description = "Its record", body = Record), BadRequest, NotFound, Unanswered)
 )]
 pub(super) async fn generation(
     State(live): State<Live>,
     path: Asked,
     query: Result<Query<WaitQuery>, QueryRejection>,
-) -> Result<Json<Record>, Failed> {
+) -> Result<Json<Record>, ApiError> {
     let generation = asked(path)?;
     let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
     if query.timeout.is_some_and(|seconds| seconds > MAX_WAIT) {

@@ -12,10 +12,10 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use super::change::{bad_request, internal};
-use super::refusals::{Absent, Senseless, Unanswered};
-use super::shape::{Connection, Count};
-use super::{Failed, Peer, page};
-use crate::live::{Filter, Live, NoAnswer, WrittenFilter};
+use super::refusals::{BadRequest, NotFound, Unanswered};
+use super::types::{Connection, Count};
+use super::{ApiError, Peer, page};
+use crate::live::{Filter, Live, WorkerTimeout, WrittenFilter};
 
 /// Pieces of a listing that wait for their reader.
 const WAITING: usize = 4;
@@ -23,7 +23,7 @@ const WAITING: usize = 4;
 type Asked = Result<Query<WrittenFilter>, QueryRejection>;
 
 /// What is asked of all that fit.
-async fn filter(live: &Live, asked: Asked) -> Result<Filter, Failed> {
+async fn filter(live: &Live, asked: Asked) -> Result<Filter, ApiError> {
     let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
     if written.limit.is_some() || written.after.is_some() {
         return Err(bad_request("limit, after: a listing alone has pages; allowed: the other parameters"));
@@ -31,7 +31,7 @@ async fn filter(live: &Live, asked: Asked) -> Result<Filter, Failed> {
     checked(live, &written).await
 }
 
-async fn checked(live: &Live, written: &WrittenFilter) -> Result<Filter, Failed> {
+async fn checked(live: &Live, written: &WrittenFilter) -> Result<Filter, ApiError> {
     let filter = Filter::read(written)?;
     let known = live.known();
     // Among many names it takes a while: not on the thread that everybody else waits for.
@@ -42,9 +42,9 @@ async fn checked(live: &Live, written: &WrittenFilter) -> Result<Filter, Failed>
 /// Connections and tombstones that fit, in the order in which they lie
 #[utoipa::path(
     get, path = "/v1/connections", tag = "connections", params(WrittenFilter),
-    responses((status = 200, description = "Those that fit", body = Vec<Connection>), Senseless, Absent, Unanswered)
+    responses((status = 200, description = "Those that fit", body = Vec<Connection>), BadRequest, NotFound, Unanswered)
 )]
-pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, Failed> {
+pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, ApiError> {
     let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
     let page = page::of_connections(written.limit, written.after.as_deref())?;
     let filter = checked(&live, &written).await?;
@@ -56,24 +56,24 @@ pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Respo
     });
     // The status says whether a first piece came; a worker that fails later breaks the answer off.
     let first = receive.recv().await.ok_or_else(|| internal("the listing has ended"))??;
-    let pieces = Pieces { first: Some(first), rest: receive };
+    let pieces = ListingBody { first: Some(first), rest: receive };
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::new(pieces)).into_response())
 }
 
 /// The body of a listing, made while it is read: a million connections take no more room than a thousand.
-pub(super) struct Pieces {
+pub(super) struct ListingBody {
     first: Option<Bytes>,
-    rest: mpsc::Receiver<Result<Bytes, NoAnswer>>,
+    rest: mpsc::Receiver<Result<Bytes, WorkerTimeout>>,
 }
 
-impl Pieces {
+impl ListingBody {
     /// All that come.
-    pub fn new(rest: mpsc::Receiver<Result<Bytes, NoAnswer>>) -> Pieces {
-        Pieces { first: None, rest }
+    pub fn new(rest: mpsc::Receiver<Result<Bytes, WorkerTimeout>>) -> ListingBody {
+        ListingBody { first: None, rest }
     }
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for ListingBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -96,9 +96,9 @@ impl HttpBody for Pieces {
 /// How many connections and tombstones fit
 #[utoipa::path(
     get, path = "/v1/connections/count", tag = "connections", params(WrittenFilter),
-    responses((status = 200, description = "How many", body = Count), Senseless, Absent, Unanswered)
+    responses((status = 200, description = "How many", body = Count), BadRequest, NotFound, Unanswered)
 )]
-pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, Failed> {
+pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json<Count>, ApiError> {
     let filter = filter(&live, asked).await?;
     let mut count = 0;
     live.connections(&filter, |_| count += 1).await?;
@@ -111,14 +111,14 @@ pub(super) async fn count(State(live): State<Live>, asked: Asked) -> Result<Json
 /// must be given.
 #[utoipa::path(
     post, path = "/v1/connections/flush", tag = "connections", params(WrittenFilter),
-    responses((status = 200, description = "How many were disconnected", body = Count), Senseless, Absent, Unanswered)
+    responses((status = 200, description = "How many were disconnected", body = Count), BadRequest, NotFound, Unanswered)
 )]
 pub(super) async fn flush(
     State(live): State<Live>,
     ConnectInfo(Peer(who)): ConnectInfo<Peer>,
     uri: Uri,
     asked: Asked,
-) -> Result<Json<Count>, Failed> {
+) -> Result<Json<Count>, ApiError> {
     let says_all = asked.as_ref().is_ok_and(|Query(written)| written.all);
     let filter = filter(&live, asked).await?;
     if filter.is_open() && !says_all {

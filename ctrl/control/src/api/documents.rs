@@ -7,36 +7,36 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Failed;
+use super::ApiError;
 use super::change::bad_request;
 use crate::live::Live;
 use crate::source::as_json;
 
 /// In which form a document is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum DocumentFormat {
     Yaml,
     Json,
 }
 
-impl FromRequestParts<Live> for Written {
+impl FromRequestParts<Live> for DocumentFormat {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Live) -> Result<Written, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &Live) -> Result<DocumentFormat, Infallible> {
         Ok(wanted(&parts.headers))
     }
 }
 
 /// What `Accept` asks for: JSON where it is named, and YAML not before it or with more weight.
-fn wanted(headers: &HeaderMap) -> Written {
+fn wanted(headers: &HeaderMap) -> DocumentFormat {
     let asked = headers.get_all(header::ACCEPT);
     let ranges = asked.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let mut best = (0.0, Written::Yaml);
+    let mut best = (0.0, DocumentFormat::Yaml);
     for range in ranges {
         let mut parts = range.split(';').map(str::trim);
         let written = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "application/json" | "text/json" => Written::Json,
-            _ => Written::Yaml,
+            "application/json" | "text/json" => DocumentFormat::Json,
+            _ => DocumentFormat::Yaml,
         };
         let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
         let weight = weight.unwrap_or(0.0);
@@ -48,10 +48,10 @@ fn wanted(headers: &HeaderMap) -> Written {
 }
 
 /// A document with its generation.
-pub(super) fn document(text: String, generation: u32, written: Written) -> Response {
+pub(super) fn document(text: String, generation: u32, written: DocumentFormat) -> Response {
     let (kind, text) = match written {
-        Written::Yaml => ("application/yaml", text),
-        Written::Json => ("application/json", as_json(&text)),
+        DocumentFormat::Yaml => ("application/yaml", text),
+        DocumentFormat::Json => ("application/json", as_json(&text)),
     };
     let headers = [
         (header::CONTENT_TYPE, kind.to_owned()),
@@ -65,7 +65,7 @@ pub(super) fn document(text: String, generation: u32, written: Written) -> Respo
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Match {
     /// Nothing.
-    Unasked,
+    Absent,
     /// That there is something.
     Any,
     /// One of these; tags that can be no generation's are left out.
@@ -74,11 +74,11 @@ pub(super) enum Match {
 
 /// Reads `If-Match` as RFC 9110, 13.1.1 has it: a list of tags, which are compared strongly, so that a weak one matches
 /// nothing.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Match, Failed> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Match, ApiError> {
     let values: Vec<&str> =
         headers.get_all(header::IF_MATCH).iter().map(|value| value.to_str().unwrap_or("\u{fffd}")).collect();
     if values.is_empty() {
-        return Ok(Match::Unasked);
+        return Ok(Match::Absent);
     }
     let text = values.join(",");
     let bad =
@@ -133,7 +133,7 @@ mod tests {
             &["application/json;q=0"],
             &["text/html"],
         ] {
-            assert_eq!(of(yaml), Written::Yaml, "{yaml:?}");
+            assert_eq!(of(yaml), DocumentFormat::Yaml, "{yaml:?}");
         }
         for json in [
             &["application/json"][..],
@@ -142,7 +142,7 @@ mod tests {
             &["application/yaml;q=0.2, application/json;q=0.9"],
             &["text/html;q=0.1", "application/json"],
         ] {
-            assert_eq!(of(json), Written::Json, "{json:?}");
+            assert_eq!(of(json), DocumentFormat::Json, "{json:?}");
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
     fn tags_are_read_as_the_rfc_has_them() {
         let of = |values: &[&str]| if_match(&headers(header::IF_MATCH, values)).ok();
         let generations = |numbers: &[u32]| Some(Match::Generations(numbers.to_vec()));
-        assert_eq!(of(&[]), Some(Match::Unasked));
+        assert_eq!(of(&[]), Some(Match::Absent));
         assert_eq!(of(&[" * "]), Some(Match::Any));
         assert_eq!(of(&["\"3\""]), generations(&[3]));
         assert_eq!(of(&["\"3\", \"4\"", "\"5\""]), generations(&[3, 4, 5]));

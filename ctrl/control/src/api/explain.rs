@@ -7,17 +7,17 @@ use serde_json::error::Category;
 
 use super::body::Text;
 use super::change::{bad_request, internal};
-use super::refusals::{self, BadDocument, Senseless};
-use super::shape::{Explanation, Question};
-use super::{Failed, QUESTIONS};
-use crate::live::{Live, Unanswered};
+use super::refusals::{self, BadDocument, BadRequest};
+use super::types::{Explanation, Question};
+use super::{ApiError, QUESTIONS};
+use crate::live::{ExplainFailed, Live};
 
-impl From<Unanswered> for Failed {
-    fn from(unanswered: Unanswered) -> Failed {
+impl From<ExplainFailed> for ApiError {
+    fn from(unanswered: ExplainFailed) -> ApiError {
         match unanswered {
-            Unanswered::Question(why) => Failed::new(StatusCode::UNPROCESSABLE_ENTITY, why),
-            Unanswered::Worker(why) => why.into(),
-            Unanswered::Failed(why) => internal(why),
+            ExplainFailed::Question(why) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, why),
+            ExplainFailed::Worker(why) => why.into(),
+            ExplainFailed::Failed(why) => internal(why),
         }
     }
 }
@@ -29,11 +29,14 @@ impl From<Unanswered> for Failed {
 #[utoipa::path(
     post, path = QUESTIONS, tag = "state",
     request_body(content = Question),
-    responses((status = 200, description = "The verdict", body = Explanation), Senseless, BadDocument, refusals::Unanswered)
+    responses((status = 200, description = "The verdict", body = Explanation), BadRequest, BadDocument, refusals::Unanswered)
 )]
-pub(super) async fn explain(State(live): State<Live>, Text(text): Text) -> Result<Json<Explanation>, Failed> {
+pub(super) async fn explain(
+    State(live): State<Live>,
+    Text(text): Text,
+) -> Result<Json<Explanation>, ApiError> {
     let question: Question = serde_json::from_str(&text).map_err(|error| match error.classify() {
-        Category::Data => Failed::new(StatusCode::UNPROCESSABLE_ENTITY, error),
+        Category::Data => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error),
         _ => bad_request(error),
     })?;
     Ok(Json(live.explain(question).await?))

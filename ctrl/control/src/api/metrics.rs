@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Failed;
+use super::ApiError;
 use super::change::internal;
 use crate::live::Live;
 use answer::Answer;
@@ -25,7 +25,7 @@ use text::Format;
         content((String = "application/openmetrics-text"), (String = "text/plain"))
     ))
 )]
-pub(super) async fn metrics(State(live): State<Live>, headers: HeaderMap) -> Result<Response, Failed> {
+pub(super) async fn metrics(State(live): State<Live>, headers: HeaderMap) -> Result<Response, ApiError> {
     let format = accept::format(&headers);
     let gather = move || text::encode(live.figures(), format);
     // It takes a while among many NICs: on a thread that serves nobody else.

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `POST /v1/policy` with a document as its body | [`shape::Receipt`]: the document is the policy |
+//! | `POST /v1/policy` with a document as its body | [`types::Receipt`]: the document is the policy |
 //! | … `?dry_run=true` | what it would do |
 //! | … `&max_disconnect=N` | refused if it would disconnect more live connections |
 //! | … `&allow_empty=true` | an empty document, or one without NICs where there are some, is accepted |
@@ -12,27 +12,27 @@
 //! | `PATCH /v1/policy` with a partial document | its objects are added, or replace those of their names; nothing is removed |
 //! | `GET`, `PUT`, `DELETE /v1/vpcs/NAME`, `/v1/{address-groups,security-groups,nics}/PROJECT/NAME` | one object, as it stands in a document |
 //! | `POST /v1/security-groups/PROJECT/NAME/rules`, `PUT`, `DELETE …/rules/POSITION` | one rule |
-//! | `POST /v1/rollback?generation=N` | [`shape::Receipt`]: the policy is that of generation N (semantics 5.7) |
-//! | `POST /v1/confirm` | [`shape::Record`] of the change that stays |
-//! | `GET /v1/history` | [`shape::Record`]s, the newest first |
+//! | `POST /v1/rollback?generation=N` | [`types::Receipt`]: the policy is that of generation N (semantics 5.7) |
+//! | `POST /v1/confirm` | [`types::Record`] of the change that stays |
+//! | `GET /v1/history` | [`types::Record`]s, the newest first |
 //! | `GET /v1/generations/N` | one of them; `?wait=acknowledged` answers when every worker judges by it, `&timeout=SECONDS` no later |
 //! | `GET /v1/generations/N/policy` | the policy of a generation as a document |
 //! | `GET /v1/nics`, `groups`, `connections`, `counters`, `workers`, `snapshot` | what `show` shows |
-//! | `GET /v1/advice?groups=…` | [`shape::Advice`]: rules that could go, or could let in less |
+//! | `GET /v1/advice?groups=…` | [`types::Advice`]: rules that could go, or could let in less |
 //! | `GET /v1/connections?nic=…` | those that fit: `nic`, `vpc`, `local`, `remote`, `local_port`, `remote_port`, `protocol`, `state`, `opened`, `tombstone`, `rule`, `since`, `worker` |
-//! | `GET /v1/connections/count` | how many fit: [`shape::Count`] |
+//! | `GET /v1/connections/count` | how many fit: [`types::Count`] |
 //! | `POST /v1/connections/flush` | disconnects those that fit; `all=true` without a filter |
-//! | `POST /v1/explain` with [`shape::Question`] as its body | [`shape::Explanation`]: how a packet would be judged, and why |
-//! | `GET /v1/trace?nic=…` | verdicts as they happen, a JSON object a line: [`shape::Told`] |
+//! | `POST /v1/explain` with [`types::Question`] as its body | [`types::Explanation`]: how a packet would be judged, and why |
+//! | `GET /v1/trace?nic=…` | verdicts as they happen, a JSON object a line: [`types::Told`] |
 //! | `GET /v1/capture?nic=…` | frames with their verdicts, as pcapng |
-//! | `GET /v1/why?packet=…` | [`shape::Whys`]: what was decided about it |
-//! | `GET /healthz` | [`shape::Health`]; 503 if something has failed |
+//! | `GET /v1/why?packet=…` | [`types::Whys`]: what was decided about it |
+//! | `GET /healthz` | [`types::Health`]; 503 if something has failed |
 //! | `GET /metrics` | everything that is counted: OpenMetrics, or the classic text format where `Accept` prefers `text/plain` |
 //! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
 //!
 //! A change with `If-Match: "N"` is refused unless N is the present generation: no writer undoes what he has not seen.
 //!
-//! An error is [`shape::Refusal`]: 400 a request that makes no sense, 404 what is not there, 409 a change that a guard refused (with
+//! An error is [`types::Refusal`]: 400 a request that makes no sense, 404 what is not there, 409 a change that a guard refused (with
 //! what it would have done), 412 one from somebody who has not seen the last, 422 a bad document, 503 a worker that does not
 //! answer. While a setting is on that lets pass what the defaults would
 //! not (semantics 2.8), every answer bears the header `portcullis-notice`.
@@ -40,24 +40,24 @@
 //! Handlers run on the control side's thread and never make a worker wait.
 
 mod advice;
+mod auth;
 mod body;
 mod change;
 mod connections;
 mod documents;
 mod explain;
-mod guard;
 mod metrics;
 mod objects;
 mod openapi;
 mod page;
 mod refusals;
+pub mod schema;
 mod server;
-pub mod shape;
 mod socket;
 mod tcp;
 mod trace;
+pub mod types;
 mod views;
-pub mod written;
 
 use axum::Router;
 use axum::extract::State;
@@ -67,12 +67,12 @@ use axum::response::{IntoResponse, Json, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::live::{BadFilter, Live, NoAnswer, NoSuchName, Refused, notice};
-pub use guard::Tokens;
+use crate::live::{BadFilter, ChangeRefused, Live, NoSuchName, WorkerTimeout, notice};
+pub use auth::Tokens;
 pub use openapi::openapi;
-use shape::Refusal;
 pub use socket::{BindError, Peer, Socket};
 pub use tcp::{Tcp, TcpError, refused_files};
+use types::Refusal;
 
 /// Where documents are applied and exported.
 pub const POLICY: &str = "/v1/policy";
@@ -86,53 +86,53 @@ const MAX_QUESTION: usize = 1 << 20;
 const QUESTIONS: &str = "/v1/explain";
 
 /// A refusal on its way out.
-struct Failed(StatusCode, Refusal);
+struct ApiError(StatusCode, Refusal);
 
-impl Failed {
-    fn new(status: StatusCode, error: impl ToString) -> Failed {
-        Failed(status, Refusal { error: error.to_string(), preview: None })
+impl ApiError {
+    fn new(status: StatusCode, error: impl ToString) -> ApiError {
+        ApiError(status, Refusal { error: error.to_string(), preview: None })
     }
 }
 
-impl IntoResponse for Failed {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(self.1)).into_response()
     }
 }
 
-impl From<Refused> for Failed {
-    fn from(refused: Refused) -> Failed {
+impl From<ChangeRefused> for ApiError {
+    fn from(refused: ChangeRefused) -> ApiError {
         let status = match refused {
-            Refused::Stale { .. } => StatusCode::PRECONDITION_FAILED,
-            Refused::NoGeneration(_) | Refused::NotFound(_) => StatusCode::NOT_FOUND,
-            Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refused::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Refused::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ChangeRefused::Stale { .. } => StatusCode::PRECONDITION_FAILED,
+            ChangeRefused::NoGeneration(_) | ChangeRefused::NotFound(_) => StatusCode::NOT_FOUND,
+            ChangeRefused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeRefused::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
+            ChangeRefused::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         };
-        let mut failed = Failed::new(status, &refused);
-        if let Refused::TooMany { preview, .. } = refused {
+        let mut failed = ApiError::new(status, &refused);
+        if let ChangeRefused::DisconnectsTooMany { preview, .. } = refused {
             failed.1.preview = Some(preview);
         }
         failed
     }
 }
 
-impl From<BadFilter> for Failed {
-    fn from(BadFilter(error): BadFilter) -> Failed {
-        Failed::new(StatusCode::BAD_REQUEST, error)
+impl From<BadFilter> for ApiError {
+    fn from(BadFilter(error): BadFilter) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, error)
     }
 }
 
-impl From<NoSuchName> for Failed {
-    fn from(NoSuchName(error): NoSuchName) -> Failed {
-        Failed::new(StatusCode::NOT_FOUND, error)
+impl From<NoSuchName> for ApiError {
+    fn from(NoSuchName(error): NoSuchName) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, error)
     }
 }
 
-impl From<NoAnswer> for Failed {
-    fn from(no_answer: NoAnswer) -> Failed {
-        Failed::new(StatusCode::SERVICE_UNAVAILABLE, no_answer)
+impl From<WorkerTimeout> for ApiError {
+    fn from(no_answer: WorkerTimeout) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, no_answer)
     }
 }
 
@@ -175,9 +175,9 @@ fn described() -> OpenApiRouter<Live> {
 /// The whole API.
 pub fn router(live: Live) -> Router {
     openapi::with_description(described())
-        .fallback(|| async { Failed::new(StatusCode::NOT_FOUND, "there is no such path") })
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async {
-            Failed::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")
         })
         .layer(map_response_with_state(live.clone(), add_notice))
         .with_state(live)

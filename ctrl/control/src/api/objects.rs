@@ -10,29 +10,29 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::Text;
-use super::change::{EditQuery, IfMatch, Wish, bad_request};
-use super::documents::{Written, document};
-use super::refusals::{Absent, BadDocument, Guards, Senseless};
-use super::shape::Receipt;
-use super::written::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
-use super::{Failed, POLICY};
-use crate::document::{EditError, ObjectKey, Parsed, RuleEdit, RulePlace, edit_rule, merge, put, remove};
+use super::change::{ChangeRequest, EditQuery, IfMatch, bad_request};
+use super::documents::{DocumentFormat, document};
+use super::refusals::{BadDocument, BadRequest, Guards, NotFound};
+use super::schema::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
+use super::types::Receipt;
+use super::{ApiError, POLICY};
+use crate::document::{EditError, ObjectKey, Parsed, RuleEdit, RuleSelector, edit_rule, merge, put, remove};
 use crate::export::export_object;
-use crate::live::{Live, Refused, Target};
+use crate::live::{ChangeRefused, Live, Target};
 use crate::model::{Key, Policy};
 use crate::name;
-use crate::near::absent;
+use crate::similar_names::absent;
 
-type Changed = Result<Json<Receipt>, Failed>;
+type ChangeResult = Result<Json<Receipt>, ApiError>;
 /// What a path's parameters say.
 type Asked<P> = Result<Path<P>, PathRejection>;
 
-impl From<EditError> for Refused {
-    fn from(error: EditError) -> Refused {
+impl From<EditError> for ChangeRefused {
+    fn from(error: EditError) -> ChangeRefused {
         match error {
-            EditError::Bad(diagnostic) => Refused::Invalid(diagnostic.to_string()),
-            EditError::NotFound(what) => Refused::NotFound(what),
-            EditError::InUse(what) => Refused::InUse(what),
+            EditError::Bad(diagnostic) => ChangeRefused::Invalid(diagnostic.to_string()),
+            EditError::NotFound(what) => ChangeRefused::NotFound(what),
+            EditError::InUse(what) => ChangeRefused::InUse(what),
         }
     }
 }
@@ -50,30 +50,30 @@ pub(super) fn routes() -> OpenApiRouter<Live> {
 }
 
 /// Names an object.
-trait Place: Sized {
-    fn key(self) -> Result<Key, Failed>;
+trait ObjectPath: Sized {
+    fn key(self) -> Result<Key, ApiError>;
 
     /// The key of an extracted one.
-    fn asked(path: Asked<Self>) -> Result<Key, Failed> {
+    fn asked(path: Asked<Self>) -> Result<Key, ApiError> {
         path.map_err(|error| bad_request(error.body_text()))?.0.key()
     }
 }
 
-fn checked(what: &str, text: &str) -> Result<(), Failed> {
+fn checked(what: &str, text: &str) -> Result<(), ApiError> {
     name::check(text).map_err(|why| bad_request(format!("{what}: {text:?} {why}; allowed: a name")))
 }
 
 /// A VPC's place. VPCs have no project.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-struct VpcPlace {
+struct VpcPath {
     /// Its name.
     #[param(example = "web", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
     name: String,
 }
 
-impl Place for VpcPlace {
-    fn key(self) -> Result<Key, Failed> {
+impl ObjectPath for VpcPath {
+    fn key(self) -> Result<Key, ApiError> {
         checked("name", &self.name)?;
         Ok(Key::in_default(self.name))
     }
@@ -86,7 +86,7 @@ fn vpc_key(key: Key) -> ObjectKey {
 /// The place of an object in its project.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-struct ObjectPlace {
+struct ProjectObjectPath {
     /// Its project.
     #[param(example = "default", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+$", min_length = 1, max_length = 255)]
     project: String,
@@ -95,17 +95,20 @@ struct ObjectPlace {
     name: String,
 }
 
-impl Place for ObjectPlace {
-    fn key(self) -> Result<Key, Failed> {
+impl ObjectPath for ProjectObjectPath {
+    fn key(self) -> Result<Key, ApiError> {
         checked("project", &self.project)?;
         checked("name", &self.name)?;
         Ok(Key::new(self.project, self.name))
     }
 }
 
-impl Wish<EditQuery> {
+impl ChangeRequest<EditQuery> {
     /// Makes the edit.
-    async fn edit(self, edit: impl FnOnce(&Policy) -> Result<Parsed, EditError> + Send + 'static) -> Changed {
+    async fn edit(
+        self,
+        edit: impl FnOnce(&Policy) -> Result<Parsed, EditError> + Send + 'static,
+    ) -> ChangeResult {
         self.make(Target::Edited(Box::new(|present| Ok(edit(present)?)))).await
     }
 }
@@ -116,16 +119,17 @@ impl Wish<EditQuery> {
 #[utoipa::path(
     patch, path = POLICY, tag = "policy", params(EditQuery, IfMatch),
     request_body(content((Document = "application/json"), (Document = "application/yaml"))),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, Guards, BadDocument)
 )]
-async fn merge_document(wish: Wish<EditQuery>, Text(text): Text) -> Changed {
+async fn merge_document(wish: ChangeRequest<EditQuery>, Text(text): Text) -> ChangeResult {
     let limits = wish.live.config().policy.limits;
     wish.edit(move |present| merge(present, &text, "document", &limits)).await
 }
 
-fn shown(live: &Live, object: &ObjectKey, written: Written) -> Result<Response, Failed> {
+fn shown(live: &Live, object: &ObjectKey, written: DocumentFormat) -> Result<Response, ApiError> {
     let (policy, generation) = live.policy_and_generation();
-    let text = export_object(&policy, object).ok_or_else(|| Refused::NotFound(absent(&policy, object)))?;
+    let text =
+        export_object(&policy, object).ok_or_else(|| ChangeRefused::NotFound(absent(&policy, object)))?;
     Ok(document(text, generation, written))
 }
 
@@ -144,14 +148,14 @@ macro_rules! objects {
                         content(($written = "application/yaml"), ($written = "application/json")),
                         headers(("ETag" = String, description = "The generation, in quotes"))
                     ),
-                    Senseless, Absent
+                    BadRequest, NotFound
                 )
             )]
             pub async fn show(
                 State(live): State<Live>,
                 place: Asked<$place>,
-                written: Written,
-            ) -> Result<Response, Failed> {
+                written: DocumentFormat,
+            ) -> Result<Response, ApiError> {
                 shown(&live, &$key($place::asked(place)?), written)
             }
 
@@ -161,20 +165,20 @@ macro_rules! objects {
                 params($place, EditQuery, IfMatch),
                 request_body(content(($written = "application/json"), ($written = "application/yaml"))),
                 responses(
-                    (status = 200, description = "What became of it", body = Receipt), Senseless, Guards, BadDocument
+                    (status = 200, description = "What became of it", body = Receipt), BadRequest, Guards, BadDocument
                 )
             )]
             pub async fn set(
-                wish: Wish<EditQuery>,
+                wish: ChangeRequest<EditQuery>,
                 place: Asked<$place>,
                 Text(text): Text,
-            ) -> Changed {
+            ) -> ChangeResult {
                 let object = $key($place::asked(place)?);
                 let limits = wish.live.config().policy.limits;
                 // `If-Match: *` is for what is there (RFC 9110, 13.1.1).
                 if wish.if_there {
-                    shown(&wish.live, &object, Written::Yaml)
-                        .map_err(|_| Failed::new(StatusCode::PRECONDITION_FAILED, "If-Match: *: it is not there"))?;
+                    shown(&wish.live, &object, DocumentFormat::Yaml)
+                        .map_err(|_| ApiError::new(StatusCode::PRECONDITION_FAILED, "If-Match: *: it is not there"))?;
                 }
                 wish.edit(move |present| put(present, &object, &text, &limits)).await
             }
@@ -183,10 +187,10 @@ macro_rules! objects {
                 delete, path = $path, tag = "objects", operation_id = concat!("delete_", stringify!($module)),
                 summary = concat!("Takes a ", $what, " away that nothing uses"), params($place, EditQuery, IfMatch),
                 responses(
-                    (status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards
+                    (status = 200, description = "What became of it", body = Receipt), BadRequest, NotFound, Guards
                 )
             )]
-            pub async fn delete(wish: Wish<EditQuery>, place: Asked<$place>) -> Changed {
+            pub async fn delete(wish: ChangeRequest<EditQuery>, place: Asked<$place>) -> ChangeResult {
                 let object = $key($place::asked(place)?);
                 wish.edit(move |present| Ok(remove(present, &object)?.into())).await
             }
@@ -194,12 +198,12 @@ macro_rules! objects {
     };
 }
 
-objects!(vpcs, "/v1/vpcs/{name}", "VPC", VpcPlace, Vpc, vpc_key);
+objects!(vpcs, "/v1/vpcs/{name}", "VPC", VpcPath, Vpc, vpc_key);
 objects!(
     address_groups,
     "/v1/address-groups/{project}/{name}",
     "address group",
-    ObjectPlace,
+    ProjectObjectPath,
     AddressGroup,
     ObjectKey::AddressGroup
 );
@@ -207,11 +211,11 @@ objects!(
     security_groups,
     "/v1/security-groups/{project}/{name}",
     "security group",
-    ObjectPlace,
+    ProjectObjectPath,
     SecurityGroup,
     ObjectKey::SecurityGroup
 );
-objects!(nics, "/v1/nics/{project}/{name}", "NIC", ObjectPlace, NicDocument, ObjectKey::Nic);
+objects!(nics, "/v1/nics/{project}/{name}", "NIC", ProjectObjectPath, NicDocument, ObjectKey::Nic);
 
 /// A rule of a group.
 #[derive(Deserialize, IntoParams)]
@@ -229,29 +233,33 @@ struct RulePath {
 }
 
 /// The group and the place in it of an extracted path.
-fn rule_place(path: Asked<RulePath>) -> Result<(Key, RulePlace), Failed> {
+fn rule_place(path: Asked<RulePath>) -> Result<(Key, RuleSelector), ApiError> {
     let Path(RulePath { project, name, rule }) = path.map_err(|error| bad_request(error.body_text()))?;
     let place = rule.parse().map_err(|()| {
         bad_request(format!(
             "rule: {rule:?}; allowed: a position from 0, or an identity such as r-0123456789"
         ))
     })?;
-    Ok((ObjectPlace { project, name }.key()?, place))
+    Ok((ProjectObjectPath { project, name }.key()?, place))
 }
 
-async fn edit_rules(wish: Wish<EditQuery>, group: Key, what: RuleEdit) -> Changed {
+async fn edit_rules(wish: ChangeRequest<EditQuery>, group: Key, what: RuleEdit) -> ChangeResult {
     let limits = wish.live.config().policy.limits;
     wish.edit(move |present| edit_rule(present, &group, &what, &limits)).await
 }
 
 /// Adds a rule at the end of a group's list
 #[utoipa::path(
-    post, path = "/v1/security-groups/{project}/{name}/rules", tag = "objects", params(ObjectPlace, EditQuery, IfMatch),
+    post, path = "/v1/security-groups/{project}/{name}/rules", tag = "objects", params(ProjectObjectPath, EditQuery, IfMatch),
     request_body(content((Rule = "application/json"), (Rule = "application/yaml"))),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards, BadDocument)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, NotFound, Guards, BadDocument)
 )]
-async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): Text) -> Changed {
-    let group = ObjectPlace::asked(place)?;
+async fn add_rule(
+    wish: ChangeRequest<EditQuery>,
+    place: Asked<ProjectObjectPath>,
+    Text(text): Text,
+) -> ChangeResult {
+    let group = ProjectObjectPath::asked(place)?;
     edit_rules(wish, group, RuleEdit::Add(text.to_owned())).await
 }
 
@@ -259,9 +267,9 @@ async fn add_rule(wish: Wish<EditQuery>, place: Asked<ObjectPlace>, Text(text): 
 #[utoipa::path(
     put, path = "/v1/security-groups/{project}/{name}/rules/{rule}", tag = "objects", params(RulePath, EditQuery, IfMatch),
     request_body(content((Rule = "application/json"), (Rule = "application/yaml"))),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards, BadDocument)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, NotFound, Guards, BadDocument)
 )]
-async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePath>, Text(text): Text) -> Changed {
+async fn set_rule(wish: ChangeRequest<EditQuery>, place: Asked<RulePath>, Text(text): Text) -> ChangeResult {
     let (group, place) = rule_place(place)?;
     edit_rules(wish, group, RuleEdit::Set(place, text.to_owned())).await
 }
@@ -269,9 +277,9 @@ async fn set_rule(wish: Wish<EditQuery>, place: Asked<RulePath>, Text(text): Tex
 /// Takes a rule away; those behind it move up
 #[utoipa::path(
     delete, path = "/v1/security-groups/{project}/{name}/rules/{rule}", tag = "objects", params(RulePath, EditQuery, IfMatch),
-    responses((status = 200, description = "What became of it", body = Receipt), Senseless, Absent, Guards)
+    responses((status = 200, description = "What became of it", body = Receipt), BadRequest, NotFound, Guards)
 )]
-async fn delete_rule(wish: Wish<EditQuery>, place: Asked<RulePath>) -> Changed {
+async fn delete_rule(wish: ChangeRequest<EditQuery>, place: Asked<RulePath>) -> ChangeResult {
     let (group, place) = rule_place(place)?;
     edit_rules(wish, group, RuleEdit::Delete(place)).await
 }

@@ -12,7 +12,7 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::refusals::{self, Stranger};
+use super::refusals::{self, Unauthorized};
 use super::{NOTICE, described};
 use crate::live::Live;
 
@@ -87,7 +87,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 fn complete(operation: &mut Operation) {
-    operation.responses.responses.extend(Stranger::responses());
+    operation.responses.responses.extend(Unauthorized::responses());
     if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200") {
         let mut notice = Header::new(Object::with_type(Type::String));
         notice.description = Some("Settings that are on and let pass what the defaults would not".to_owned());

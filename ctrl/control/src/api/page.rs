@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Failed;
+use super::ApiError;
 use super::change::bad_request;
 use crate::live::Page;
 use crate::model::Key;
@@ -39,7 +39,7 @@ pub(super) struct HistoryQuery {
     after: Option<u32>,
 }
 
-fn limit(asked: Option<u32>) -> Result<usize, Failed> {
+fn limit(asked: Option<u32>) -> Result<usize, ApiError> {
     match asked.map(|asked| asked as usize) {
         None => Ok(usize::MAX),
         Some(limit) if (1..=LARGEST).contains(&limit) => Ok(limit),
@@ -47,14 +47,14 @@ fn limit(asked: Option<u32>) -> Result<usize, Failed> {
     }
 }
 
-fn read<Q>(query: Result<Query<Q>, QueryRejection>) -> Result<Q, Failed> {
+fn read<Q>(query: Result<Query<Q>, QueryRejection>) -> Result<Q, ApiError> {
     query.map(|Query(query)| query).map_err(|error| bad_request(error.body_text()))
 }
 
 /// Behind which name, and how many.
 pub(super) fn by_name(
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<(Option<Key>, usize), Failed> {
+) -> Result<(Option<Key>, usize), ApiError> {
     let PageQuery { limit: asked, after } = read(query)?;
     let after = after
         .map(|name| {
@@ -68,7 +68,7 @@ pub(super) fn by_name(
 }
 
 /// Which connections of all that fit.
-pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> Result<Page, Failed> {
+pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> Result<Page, ApiError> {
     let place = |id: &str| {
         let (worker, place) = id.split_once('-')?;
         Some((worker.parse::<usize>().ok()?, place.parse::<u32>().ok()?.checked_add(1)?))
@@ -87,7 +87,7 @@ pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> R
 /// Before which generation, and how many.
 pub(super) fn by_generation(
     query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Result<(Option<u32>, usize), Failed> {
+) -> Result<(Option<u32>, usize), ApiError> {
     let HistoryQuery { limit: asked, after } = read(query)?;
     Ok((after, limit(asked)?))
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
-use super::shape::Refusal;
+use super::types::Refusal;
 
 /// One refusal, by its name among the description's components.
 fn component(set: &str, status: StatusCode) -> String {
@@ -47,11 +47,11 @@ macro_rules! refusals {
 
 refusals! {
     /// Of whatever takes parameters.
-    Senseless {
+    BadRequest {
         BAD_REQUEST: "The request makes no sense: a parameter or header is not what is allowed",
     }
     /// Of whatever asks for something by its name or number.
-    Absent {
+    NotFound {
         NOT_FOUND: "It is not there",
     }
     /// Of every change.
@@ -75,16 +75,16 @@ refusals! {
         SERVICE_UNAVAILABLE: "A worker does not answer",
     }
     /// Of whoever wants to watch packets.
-    Crowded {
+    TooManyReaders {
         TOO_MANY_REQUESTS: "As many watch as may",
     }
     /// Of questions about what was decided.
-    Unkept {
+    NoHistory {
         CONFLICT: "The configuration keeps no decisions",
         INTERNAL_SERVER_ERROR: "A fault of the control side",
     }
     /// Of all requests, over TCP with tokens.
-    Stranger {
+    Unauthorized {
         UNAUTHORIZED: "No token, or an unknown one: only over TCP, where tokens are asked for",
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Limits {
 
 /// Counts connections, and lets in those within the limits.
 #[derive(Clone, Debug)]
-pub(super) struct Gate {
+pub(super) struct ConnectionLimiter {
     limits: Limits,
     held: Arc<Mutex<Held>>,
 }
@@ -62,20 +62,20 @@ struct Held {
 
 /// A connection that was let in; it counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Admission {
-    gate: Gate,
+pub(super) struct ConnectionPermit {
+    gate: ConnectionLimiter,
     address: Option<IpAddr>,
 }
 
-impl Gate {
+impl ConnectionLimiter {
     /// With nobody in.
-    pub fn new(limits: Limits) -> Gate {
-        Gate { limits, held: Arc::default() }
+    pub fn new(limits: Limits) -> ConnectionLimiter {
+        ConnectionLimiter { limits, held: Arc::default() }
     }
 
     /// Lets a client in; `None` if there are too many. An address of IPv6 counts with its whole /64, which one
     /// machine may have.
-    pub fn admit(&self, address: Option<IpAddr>) -> Option<Admission> {
+    pub fn admit(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let address = address.map(|address| match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
             v4 => v4,
@@ -90,11 +90,11 @@ impl Gate {
             *held.by_address.entry(address).or_default() += 1;
         }
         drop(held);
-        Some(Admission { gate: self.clone(), address })
+        Some(ConnectionPermit { gate: self.clone(), address })
     }
 }
 
-impl Drop for Admission {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut held = self.gate.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.all -= 1;
@@ -110,13 +110,13 @@ impl Drop for Admission {
 }
 
 /// A client's stream that gives up when the client takes nothing of an answer for too long.
-struct Patient<S> {
+struct StallTimeout<S> {
     stream: S,
     /// When it gives up, while nothing can be written.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> StallTimeout<S> {
     fn within<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stalled = None;
@@ -127,7 +127,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for StallTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -137,7 +137,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -170,7 +170,7 @@ pub(super) async fn serve_client(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
-    admission: Admission,
+    admission: ConnectionPermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, peer) = (router.clone(), peer.clone());
@@ -186,14 +186,14 @@ pub(super) async fn serve_client(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Patient { stream, stalled: None }), service)
+        .serve_connection(TokioIo::new(StallTimeout { stream, stalled: None }), service)
         .await;
     drop(admission);
 }
 
 /// Serves a unix socket's clients until the future is dropped.
 pub(super) async fn serve_socket(listener: tokio::net::UnixListener, router: Router) -> io::Result<()> {
-    let gate = Gate::new(Limits { all: SOCKETS, of_one: usize::MAX });
+    let gate = ConnectionLimiter::new(Limits { all: SOCKETS, of_one: usize::MAX });
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_limit_and_all_together_have_theirs() {
-        let gate = Gate::new(Limits { all: 4, of_one: 2 });
+        let gate = ConnectionLimiter::new(Limits { all: 4, of_one: 2 });
         let admit = |address: &str| gate.admit(Some(address.parse().unwrap()));
         let (a, b) = (admit("192.0.2.1"), admit("::ffff:192.0.2.1"));
         assert!(a.is_some() && b.is_some() && admit("192.0.2.1").is_none());
@@ -232,7 +232,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (stream, client) = tokio::io::duplex(64);
-            let mut patient = Patient { stream, stalled: None };
+            let mut patient = StallTimeout { stream, stalled: None };
             let begin = tokio::time::Instant::now();
             let error = patient.write_all(&[0; 65]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);

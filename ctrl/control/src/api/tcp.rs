@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::guard::{Guard, Tokens, demand, refuse_readable};
-use super::server::{Gate, Limits, PAUSE, serve_client, within_descriptors};
+use super::auth::{Guard, Tokens, authorize, refuse_readable};
+use super::server::{ConnectionLimiter, Limits, PAUSE, serve_client, within_descriptors};
 use super::socket::group_id;
 use super::{Peer, metrics, router};
 use crate::config::Api;
@@ -121,9 +121,10 @@ impl Tcp {
     /// Serves the API until the future is dropped.
     pub async fn serve(&self, live: Live) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let routes = router(live.clone()).layer(from_fn_with_state(self.guard.clone(), demand));
+        let routes = router(live.clone()).layer(from_fn_with_state(self.guard.clone(), authorize));
         let routes = routes.layer(from_fn_with_state(live, metrics::count));
-        let gate = Gate::new(Limits { all: within_descriptors(CLIENTS), of_one: CLIENTS_OF_ONE });
+        let gate =
+            ConnectionLimiter::new(Limits { all: within_descriptors(CLIENTS), of_one: CLIENTS_OF_ONE });
         loop {
             let Ok((stream, address)) = listener.accept().await else {
                 tokio::time::sleep(PAUSE).await;

@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use utoipa::IntoParams;
 
-use super::Failed;
+use super::ApiError;
 use super::change::{bad_request, internal};
-use super::connections::Pieces;
-use super::refusals::{Absent, Crowded, Senseless, Unanswered, Unkept};
-use super::shape::{Told, Whys};
-use crate::live::{Live, NoAnswer, Unwatched};
+use super::connections::ListingBody;
+use super::refusals::{BadRequest, NoHistory, NotFound, TooManyReaders, Unanswered};
+use super::types::{Told, Whys};
+use crate::live::{Live, WatchRefused, WorkerTimeout};
 use crate::trace::pcapng::{self, Interface};
-use crate::trace::{Asked, Event, Line, Names, Reader, Tuple, Wish, whys};
+use crate::trace::{DecisionText, Event, FilterQuery, NameTable, TupleFilter, WatchRequest, Watcher, whys};
 
 /// Where frames are captured: what is in them is not for everybody who may look.
 pub(super) const CAPTURE: &str = "/v1/capture";
@@ -32,20 +32,20 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Decisions that an answer lists, if nothing is said, and at most.
 const LISTED: (u32, u32) = (100, 10_000);
 
-impl From<Unwatched> for Failed {
-    fn from(unwatched: Unwatched) -> Failed {
+impl From<WatchRefused> for ApiError {
+    fn from(unwatched: WatchRefused) -> ApiError {
         match unwatched {
-            Unwatched::TooMany => Failed::new(StatusCode::TOO_MANY_REQUESTS, unwatched),
-            Unwatched::NoAnswer(error) => error.into(),
+            WatchRefused::TooMany => ApiError::new(StatusCode::TOO_MANY_REQUESTS, unwatched),
+            WatchRefused::NoAnswer(error) => error.into(),
         }
     }
 }
 
-type AskedQuery = Result<Query<Asked>, QueryRejection>;
+type AskedQuery = Result<Query<FilterQuery>, QueryRejection>;
 
-async fn reader(live: &Live, asked: AskedQuery, captures: bool) -> Result<Reader, Failed> {
+async fn reader(live: &Live, asked: AskedQuery, captures: bool) -> Result<Watcher, ApiError> {
     let Query(asked) = asked.map_err(|error| bad_request(error.body_text()))?;
-    let wish = Wish::read(&asked, captures)?;
+    let wish = WatchRequest::read(&asked, captures)?;
     let names = live.trace().names();
     // Among many names it takes a while: not on the thread that everybody else waits for.
     let checked = tokio::task::spawn_blocking(move || wish.check(&names).map(|()| wish)).await;
@@ -60,7 +60,7 @@ trait Form: Send {
 
 struct Lines {
     live: Live,
-    names: Names,
+    names: NameTable,
 }
 
 impl Form for Lines {
@@ -69,7 +69,7 @@ impl Form for Lines {
             self.names = self.live.trace().names();
         }
         let mut line = String::new();
-        Line::new(&event.decision, &self.names.policy).write_json(&mut line);
+        DecisionText::new(&event.decision, &self.names.policy).write_json(&mut line);
         line.push('\n');
         out.extend(line.into_bytes());
     }
@@ -80,7 +80,7 @@ impl Form for Lines {
 }
 
 struct Frames {
-    names: Names,
+    names: NameTable,
     lost: u64,
 }
 
@@ -97,10 +97,10 @@ impl Form for Frames {
 
 /// Sends what the reader is told until its time or count is up, or nobody takes it any more.
 async fn send(
-    mut reader: Reader,
+    mut reader: Watcher,
     mut form: impl Form,
     first: Vec<u8>,
-    pieces: mpsc::Sender<Result<Bytes, NoAnswer>>,
+    pieces: mpsc::Sender<Result<Bytes, WorkerTimeout>>,
 ) {
     let mut left = reader.wish.count.unwrap_or(u64::MAX);
     let end = reader.wish.seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
@@ -133,8 +133,8 @@ async fn send(
     }
 }
 
-fn streamed(kind: &'static str, pieces: mpsc::Receiver<Result<Bytes, NoAnswer>>) -> Response {
-    ([(header::CONTENT_TYPE, kind)], Body::new(Pieces::new(pieces))).into_response()
+fn streamed(kind: &'static str, pieces: mpsc::Receiver<Result<Bytes, WorkerTimeout>>) -> Response {
+    ([(header::CONTENT_TYPE, kind)], Body::new(ListingBody::new(pieces))).into_response()
 }
 
 /// Verdicts as they happen
@@ -142,13 +142,13 @@ fn streamed(kind: &'static str, pieces: mpsc::Receiver<Result<Bytes, NoAnswer>>)
 /// A JSON object a line: [`Told`], from when the answer begins until `count` or `seconds` are up or the connection is closed. A reader
 /// that does not keep up loses records, and is told so by a line `{"lost": N}`.
 #[utoipa::path(
-    get, path = "/v1/trace", tag = "packets", params(Asked),
+    get, path = "/v1/trace", tag = "packets", params(FilterQuery),
     responses(
         (status = 200, description = "One a line", body = Told, content_type = "application/x-ndjson"),
-        Senseless, Absent, Crowded, Unanswered
+        BadRequest, NotFound, TooManyReaders, Unanswered
     )
 )]
-pub(super) async fn trace(State(live): State<Live>, asked: AskedQuery) -> Result<Response, Failed> {
+pub(super) async fn trace(State(live): State<Live>, asked: AskedQuery) -> Result<Response, ApiError> {
     let reader = reader(&live, asked, false).await?;
     let (pieces, receive) = mpsc::channel(WAITING);
     let names = live.trace().names();
@@ -160,13 +160,13 @@ pub(super) async fn trace(State(live): State<Live>, asked: AskedQuery) -> Result
 ///
 /// Whole frames are what tenants say to each other: over TCP it takes a token, whatever strangers may look at.
 #[utoipa::path(
-    get, path = CAPTURE, tag = "packets", params(Asked),
+    get, path = CAPTURE, tag = "packets", params(FilterQuery),
     responses(
         (status = 200, description = "A capture", body = Vec<u8>, content_type = "application/x-pcapng"),
-        Senseless, Absent, Crowded, Unanswered
+        BadRequest, NotFound, TooManyReaders, Unanswered
     )
 )]
-pub(super) async fn capture(State(live): State<Live>, asked: AskedQuery) -> Result<Response, Failed> {
+pub(super) async fn capture(State(live): State<Live>, asked: AskedQuery) -> Result<Response, ApiError> {
     let reader = reader(&live, asked, true).await?;
     let (pieces, receive) = mpsc::channel(WAITING);
     let mut first = Vec::new();
@@ -201,14 +201,14 @@ pub(super) struct WhyQuery {
 /// rules of then.
 #[utoipa::path(
     get, path = "/v1/why", tag = "packets", params(WhyQuery),
-    responses((status = 200, description = "The decisions, the last one last", body = Whys), Senseless, Unkept)
+    responses((status = 200, description = "The decisions, the last one last", body = Whys), BadRequest, NoHistory)
 )]
 pub(super) async fn why(
     State(live): State<Live>,
     asked: Result<Query<WhyQuery>, QueryRejection>,
-) -> Result<Response, Failed> {
+) -> Result<Response, ApiError> {
     let Query(WhyQuery { packet, at, limit }) = asked.map_err(|error| bad_request(error.body_text()))?;
-    let tuple = Tuple::read(&packet).map_err(bad_request)?;
+    let tuple = TupleFilter::read(&packet).map_err(bad_request)?;
     let at = match at {
         None => None,
         Some(at) if (0.0..1e10).contains(&at) => Some((at * 1e9) as u64),
@@ -219,7 +219,7 @@ pub(super) async fn why(
         limit => return Err(bad_request(format!("limit: {limit}; allowed: 1 to {}", LISTED.1))),
     };
     if !live.trace().has_history() {
-        return Err(Failed::new(StatusCode::CONFLICT, "no decisions are kept: [trace] history is 0"));
+        return Err(ApiError::new(StatusCode::CONFLICT, "no decisions are kept: [trace] history is 0"));
     }
     let told = tokio::task::spawn_blocking(move || {
         // What workers have told by now is in it.

@@ -5,10 +5,10 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 
-use super::Failed;
+use super::ApiError;
 use super::page::{HistoryQuery, PageQuery, by_generation, by_name};
-use super::refusals::Senseless;
-use super::shape::{Counters, Group, Health, Nic, Record, Restart, RuleFigures, Snapshot, Status, Worker};
+use super::refusals::BadRequest;
+use super::types::{Counters, Group, Health, Nic, Record, Restart, RuleFigures, Snapshot, Status, Worker};
 use crate::live::Live;
 
 /// The generations that are remembered
@@ -16,12 +16,12 @@ use crate::live::Live;
 /// The newest first; at most 1,025.
 #[utoipa::path(
     get, path = "/v1/history", tag = "generations", params(HistoryQuery),
-    responses((status = 200, description = "Their records", body = Vec<Record>), Senseless)
+    responses((status = 200, description = "Their records", body = Vec<Record>), BadRequest)
 )]
 pub(super) async fn history(
     State(live): State<Live>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Result<Json<Vec<Record>>, Failed> {
+) -> Result<Json<Vec<Record>>, ApiError> {
     let (before, limit) = by_generation(query)?;
     Ok(Json(live.history_page(before, limit)))
 }
@@ -29,12 +29,12 @@ pub(super) async fn history(
 /// NICs with their addresses, groups and limits
 #[utoipa::path(
     get, path = "/v1/nics", tag = "state", params(PageQuery),
-    responses((status = 200, description = "NICs by name", body = Vec<Nic>), Senseless)
+    responses((status = 200, description = "NICs by name", body = Vec<Nic>), BadRequest)
 )]
 pub(super) async fn nics(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<Vec<Nic>>, Failed> {
+) -> Result<Json<Vec<Nic>>, ApiError> {
     let (after, limit) = by_name(query)?;
     Ok(Json(live.nics_after(after.as_ref(), limit)))
 }
@@ -42,12 +42,12 @@ pub(super) async fn nics(
 /// Security groups with the numbers of their rules, and their members
 #[utoipa::path(
     get, path = "/v1/groups", tag = "state", params(PageQuery),
-    responses((status = 200, description = "Groups by name", body = Vec<Group>), Senseless)
+    responses((status = 200, description = "Groups by name", body = Vec<Group>), BadRequest)
 )]
 pub(super) async fn groups(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<Vec<Group>>, Failed> {
+) -> Result<Json<Vec<Group>>, ApiError> {
     let (after, limit) = by_name(query)?;
     Ok(Json(live.groups_after(after.as_ref(), limit)))
 }
@@ -57,12 +57,12 @@ pub(super) async fn groups(
 /// Whole groups by name: as many as it takes to list `limit` rules. `after` is the group of the last rule of the page before.
 #[utoipa::path(
     get, path = "/v1/rules", tag = "state", params(PageQuery),
-    responses((status = 200, description = "Rules by group and position", body = Vec<RuleFigures>), Senseless)
+    responses((status = 200, description = "Rules by group and position", body = Vec<RuleFigures>), BadRequest)
 )]
 pub(super) async fn rules(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<Vec<RuleFigures>>, Failed> {
+) -> Result<Json<Vec<RuleFigures>>, ApiError> {
     let (after, limit) = by_name(query)?;
     Ok(Json(live.rules_after(after.as_ref(), limit)))
 }

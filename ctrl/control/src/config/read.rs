@@ -4,9 +4,9 @@ use super::eal::chooses_cores;
 use super::flow_log::flow_logs;
 use super::sandbox::sandbox;
 use super::{
-    Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, Keep, LOG_LEVELS, Log, LogFormat,
-    Metrics, OnFlush, PolicySettings, Source, Stats, Store, TcpPickup, Timeouts, Trace, Unknown, Wire,
-    Workers,
+    Anonymous, Api, Config, Conntrack, Eal, FlushScope, Idle, InboundFlush, LOG_LEVELS, Log, LogFormat,
+    Metrics, OnFlush, Persistence, PolicySettings, Source, Stats, Store, TcpPickup, Timeouts, Trace, Unknown,
+    Wire, Workers,
 };
 use crate::document::{Limits, host_bits};
 use crate::model::{Mode, Prefix, ipv4_form};
@@ -249,12 +249,12 @@ fn conntrack(table: &Node, text: &str, faults: &mut Faults) -> Conntrack {
     conntrack
 }
 
-fn keep(node: &Node) -> Result<Keep, Fault> {
+fn keep(node: &Node) -> Result<Persistence, Fault> {
     let no = || node.no("place to keep connections", "\"off\", \"auto\" or the absolute path of a folder");
     match &node.value {
-        Value::Text(text) if text == "off" => Ok(Keep::Off),
-        Value::Text(text) if text == "auto" => Ok(Keep::Auto),
-        Value::Text(text) if text.starts_with('/') => path(node).map(Keep::At),
+        Value::Text(text) if text == "off" => Ok(Persistence::Off),
+        Value::Text(text) if text == "auto" => Ok(Persistence::Auto),
+        Value::Text(text) if text.starts_with('/') => path(node).map(Persistence::At),
         _ => Err(no()),
     }
 }

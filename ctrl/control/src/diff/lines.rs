@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::{Diff, Kind, Object};
-use crate::api::shape::{ChangeLine, LineChange, ObjectKind};
+use crate::api::types::{ChangeLine, LineChange, ObjectKind};
 use crate::delta::{Before, Delta};
 use crate::explain::in_words;
 use crate::model::{AddressGroup, Identity, Nic, Policy, Rule, SecurityGroup, Vpc};

@@ -8,12 +8,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::read::{self, Draft, DraftAddressGroup, DraftNic, DraftSecurityGroup, DraftVpc};
+use super::read::{
+    self, UnresolvedAddressGroup, UnresolvedNic, UnresolvedPolicy, UnresolvedSecurityGroup, UnresolvedVpc,
+};
 use super::resolve::{resolve, settle_implied_defaults};
-use super::rule::{DraftRule, rule};
+use super::rule::{UnresolvedRule, rule};
 use super::{Limits, Parsed, told, warnings};
 use crate::model::{Identity, Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
-use crate::near::absent;
+use crate::similar_names::absent;
 use crate::source::{Diagnostic, Faults, Node, Pos, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
@@ -58,7 +60,7 @@ impl From<Diagnostic> for EditError {
 }
 
 /// Stands where an object of the present policy has no text.
-pub(super) static NOWHERE: Node = Node { at: Pos::START, value: Value::Null };
+pub(super) static NO_TEXT: Node = Node { at: Pos::START, value: Value::Null };
 
 /// The policy with the objects of a partial document in it: new ones added, those of the same name replaced, nothing taken
 /// away. `file` is how diagnostics name the text.
@@ -66,17 +68,17 @@ pub fn merge(present: &Policy, text: &str, file: &str, limits: &Limits) -> Resul
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
     let mut faults = Faults::default();
     let draft = match root.value {
-        Value::Null => Draft::default(),
+        Value::Null => UnresolvedPolicy::default(),
         _ => read::read(&root, &mut faults),
     };
-    merged(present, draft, faults, &Text { root: &root, file }, limits)
+    merged(present, draft, faults, &EditSource { root: &root, file }, limits)
 }
 
 /// The same for one object, which is given as it would stand in its section and must bear this name.
 pub fn put(present: &Policy, key: &ObjectKey, text: &str, limits: &Limits) -> Result<Parsed, EditError> {
     let file = &key.to_string();
     let root = parse_yaml(text).map_err(|fault| fault.in_file(file))?;
-    let (mut draft, mut faults) = (Draft::default(), Faults::default());
+    let (mut draft, mut faults) = (UnresolvedPolicy::default(), Faults::default());
     match key {
         ObjectKey::Vpc(_) => draft.vpcs.extend(read::vpc(&root, &mut faults)),
         ObjectKey::AddressGroup(_) => draft.address_groups.extend(read::address_group(&root, &mut faults)),
@@ -94,7 +96,7 @@ pub fn put(present: &Policy, key: &ObjectKey, text: &str, limits: &Limits) -> Re
         let message = format!("the object is the {found}; allowed: the one that is asked for");
         return Err(Diagnostic::whole_file(file, message).into());
     }
-    merged(present, draft, faults, &Text { root: &root, file }, limits)
+    merged(present, draft, faults, &EditSource { root: &root, file }, limits)
 }
 
 /// The policy without an object that nothing else needs.
@@ -153,36 +155,36 @@ fn user_of_missing(policy: &Policy, gone: &ObjectKey) -> Option<ObjectKey> {
 
 /// Which rule of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RulePlace {
+pub enum RuleSelector {
     /// The one at this position, from 0.
     Position(usize),
     /// The one of this identity.
     Identity(Identity),
 }
 
-impl std::str::FromStr for RulePlace {
+impl std::str::FromStr for RuleSelector {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<RulePlace, ()> {
+    fn from_str(text: &str) -> Result<RuleSelector, ()> {
         match text.parse() {
-            Ok(identity) => Ok(RulePlace::Identity(identity)),
-            Err(()) => text.parse().map(RulePlace::Position).map_err(|_| ()),
+            Ok(identity) => Ok(RuleSelector::Identity(identity)),
+            Err(()) => text.parse().map(RuleSelector::Position).map_err(|_| ()),
         }
     }
 }
 
-impl RulePlace {
+impl RuleSelector {
     /// Its position in the group, if it is there.
     fn find(self, group: &SecurityGroup) -> Result<usize, EditError> {
         let found = match self {
-            RulePlace::Position(at) => (at < group.rules.len()).then_some(at),
-            RulePlace::Identity(id) => group.rules.iter().position(|rule| rule.meaning().identity() == id),
+            RuleSelector::Position(at) => (at < group.rules.len()).then_some(at),
+            RuleSelector::Identity(id) => group.rules.iter().position(|rule| rule.meaning().identity() == id),
         };
         found.ok_or_else(|| {
             let key = &group.key;
             let what = match self {
-                RulePlace::Position(at) => format!("rule {key}#{at}"),
-                RulePlace::Identity(id) => format!("rule {id} in {key}"),
+                RuleSelector::Position(at) => format!("rule {key}#{at}"),
+                RuleSelector::Identity(id) => format!("rule {id} in {key}"),
             };
             EditError::NotFound(match group.rules.len() {
                 0 => format!("{what}; the group has no rules"),
@@ -198,9 +200,9 @@ pub enum RuleEdit {
     /// A rule at the end of the list.
     Add(String),
     /// A rule in the place of another.
-    Set(RulePlace, String),
+    Set(RuleSelector, String),
     /// No rule in that place; those behind it move up.
-    Delete(RulePlace),
+    Delete(RuleSelector),
 }
 
 /// The policy with a group's rules edited.
@@ -223,12 +225,12 @@ pub fn edit_rule(present: &Policy, key: &Key, edit: &RuleEdit, limits: &Limits) 
         }
         RuleEdit::Delete(place) => drop(draft.rules.remove(place.find(group)?)),
     }
-    let draft = Draft { security_groups: vec![draft], ..Draft::default() };
-    merged(present, draft, faults, &Text { root: &root, file }, limits)
+    let draft = UnresolvedPolicy { security_groups: vec![draft], ..UnresolvedPolicy::default() };
+    merged(present, draft, faults, &EditSource { root: &root, file }, limits)
 }
 
 /// What an edit was read from.
-struct Text<'t> {
+struct EditSource<'t> {
     root: &'t Node,
     file: &'t str,
 }
@@ -236,9 +238,9 @@ struct Text<'t> {
 /// The policy with the objects of the draft in it. `faults` are those of reading it.
 fn merged(
     present: &Policy,
-    draft: Draft<'_>,
+    draft: UnresolvedPolicy<'_>,
     mut faults: Faults,
-    text: &Text<'_>,
+    text: &EditSource<'_>,
     limits: &Limits,
 ) -> Result<Parsed, EditError> {
     let vpcs: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
@@ -271,7 +273,7 @@ fn take<K: Ord + Clone, V: Eq>(into: &mut Objects<K, V>, from: &mut Objects<K, V
 }
 
 /// The draft with what it may clash with or refer to.
-fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
+fn with_context<'t>(present: &Policy, mut draft: UnresolvedPolicy<'t>) -> UnresolvedPolicy<'t> {
     if !draft.vpcs.is_empty() || !draft.nics.is_empty() {
         draft.nics.extend(nics_beside(present, &draft).map(|nic| nic_draft(nic)).collect::<Vec<_>>());
         let edited: Vec<Arc<str>> = draft.vpcs.iter().map(|d| d.name.clone()).collect();
@@ -296,8 +298,8 @@ fn with_context<'t>(present: &Policy, mut draft: Draft<'t>) -> Draft<'t> {
     draft.security_groups.extend(groups.filter(|group| !group.implied).map(|group| group_head(group)));
     let edited: BTreeSet<Key> = draft.address_groups.iter().map(|d| d.key.clone()).collect();
     let lists = named(&present.address_groups, lists, &edited);
-    draft.address_groups.extend(lists.map(|list| DraftAddressGroup {
-        at: &NOWHERE,
+    draft.address_groups.extend(lists.map(|list| UnresolvedAddressGroup {
+        at: &NO_TEXT,
         key: list.key.clone(),
         description: String::new(),
         prefixes: Vec::new(),
@@ -322,7 +324,10 @@ fn named<'p, V: Eq>(
 }
 
 /// NICs that are not edited and may own what the draft's NICs claim; where a VPC is edited, whose peers are others then, all.
-fn nics_beside<'p>(present: &'p Policy, draft: &Draft<'_>) -> impl Iterator<Item = &'p Arc<Nic>> + use<'p> {
+fn nics_beside<'p>(
+    present: &'p Policy,
+    draft: &UnresolvedPolicy<'_>,
+) -> impl Iterator<Item = &'p Arc<Nic>> + use<'p> {
     let edited: BTreeSet<Key> = draft.nics.iter().map(|d| d.key.clone()).collect();
     let fixed = draft.nics.iter().flat_map(|nic| &nic.addresses).map(|(_, address)| *address);
     let allowed =
@@ -334,35 +339,35 @@ fn nics_beside<'p>(present: &'p Policy, draft: &Draft<'_>) -> impl Iterator<Item
     others.map(|(_, nic)| nic)
 }
 
-fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> DraftVpc<'static> {
+fn vpc_draft(vpc: &Vpc, edited: &[Arc<str>]) -> UnresolvedVpc<'static> {
     // What an edited VPC says of its peers counts for both ends.
     let peers = vpc.peers.iter().filter(|peer| !edited.contains(peer));
-    DraftVpc {
-        at: &NOWHERE,
+    UnresolvedVpc {
+        at: &NO_TEXT,
         name: vpc.name.clone(),
-        segment: Some((&NOWHERE, vpc.segment)),
-        peers: peers.map(|peer| (&NOWHERE, peer.clone())).collect(),
+        segment: Some((&NO_TEXT, vpc.segment)),
+        peers: peers.map(|peer| (&NO_TEXT, peer.clone())).collect(),
     }
 }
 
-fn nic_draft(nic: &Nic) -> DraftNic<'static> {
-    DraftNic {
-        at: &NOWHERE,
+fn nic_draft(nic: &Nic) -> UnresolvedNic<'static> {
+    UnresolvedNic {
+        at: &NO_TEXT,
         key: nic.key.clone(),
         description: String::new(),
-        vpc: (&NOWHERE, nic.vpc.clone()),
+        vpc: (&NO_TEXT, nic.vpc.clone()),
         mac: nic.mac,
-        addresses: nic.addresses.iter().map(|address| (&NOWHERE, *address)).collect(),
-        allowed_addresses: nic.allowed_addresses.iter().map(|address| (&NOWHERE, *address)).collect(),
+        addresses: nic.addresses.iter().map(|address| (&NO_TEXT, *address)).collect(),
+        allowed_addresses: nic.allowed_addresses.iter().map(|address| (&NO_TEXT, *address)).collect(),
         security_groups: Some(Vec::new()),
         max_connections: None,
         mode: None,
     }
 }
 
-fn group_head(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
-    DraftSecurityGroup {
-        at: &NOWHERE,
+fn group_head(group: &SecurityGroup) -> UnresolvedSecurityGroup<'static> {
+    UnresolvedSecurityGroup {
+        at: &NO_TEXT,
         key: group.key.clone(),
         description: group.description.clone(),
         staged: group.staged,
@@ -370,8 +375,8 @@ fn group_head(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
     }
 }
 
-fn group_draft(group: &SecurityGroup) -> DraftSecurityGroup<'static> {
+fn group_draft(group: &SecurityGroup) -> UnresolvedSecurityGroup<'static> {
     let rules =
-        group.rules.iter().map(|rule| DraftRule { at: &NOWHERE, rule: rule.clone(), reference: None });
-    DraftSecurityGroup { rules: rules.collect(), ..group_head(group) }
+        group.rules.iter().map(|rule| UnresolvedRule { at: &NO_TEXT, rule: rule.clone(), reference: None });
+    UnresolvedSecurityGroup { rules: rules.collect(), ..group_head(group) }
 }

@@ -1,6 +1,6 @@
 //! The first pass: each object by itself, in the order of the document.
 
-use super::rule::{DraftRule, rule};
+use super::rule::{UnresolvedRule, rule};
 use crate::model::{AllowedAddress, Key, Mac, Mode, Prefix, Segment};
 use crate::name::{self, DEFAULT_PROJECT};
 use crate::source::{Fault, Faults, Fields, Node};
@@ -10,16 +10,16 @@ use std::sync::Arc;
 /// What a document says, before anybody asked whether its parts fit together. Nodes are kept for the positions of
 /// what the second pass may refuse.
 #[derive(Default)]
-pub(super) struct Draft<'t> {
-    pub vpcs: Vec<DraftVpc<'t>>,
-    pub address_groups: Vec<DraftAddressGroup<'t>>,
-    pub security_groups: Vec<DraftSecurityGroup<'t>>,
-    pub nics: Vec<DraftNic<'t>>,
+pub(super) struct UnresolvedPolicy<'t> {
+    pub vpcs: Vec<UnresolvedVpc<'t>>,
+    pub address_groups: Vec<UnresolvedAddressGroup<'t>>,
+    pub security_groups: Vec<UnresolvedSecurityGroup<'t>>,
+    pub nics: Vec<UnresolvedNic<'t>>,
     /// Whether something could not be read that others may refer to.
     pub lacks_names: bool,
 }
 
-impl Draft<'_> {
+impl UnresolvedPolicy<'_> {
     pub fn is_empty(&self) -> bool {
         self.vpcs.is_empty()
             && self.address_groups.is_empty()
@@ -28,7 +28,7 @@ impl Draft<'_> {
     }
 }
 
-pub(super) struct DraftVpc<'t> {
+pub(super) struct UnresolvedVpc<'t> {
     pub at: &'t Node,
     pub name: Arc<str>,
     /// `None` where it could not be read, and the draft is good for faults alone.
@@ -36,22 +36,22 @@ pub(super) struct DraftVpc<'t> {
     pub peers: Vec<(&'t Node, Arc<str>)>,
 }
 
-pub(super) struct DraftAddressGroup<'t> {
+pub(super) struct UnresolvedAddressGroup<'t> {
     pub at: &'t Node,
     pub key: Key,
     pub description: String,
     pub prefixes: Vec<(&'t Node, Prefix)>,
 }
 
-pub(super) struct DraftSecurityGroup<'t> {
+pub(super) struct UnresolvedSecurityGroup<'t> {
     pub at: &'t Node,
     pub key: Key,
     pub description: String,
     pub staged: bool,
-    pub rules: Vec<DraftRule<'t>>,
+    pub rules: Vec<UnresolvedRule<'t>>,
 }
 
-pub(super) struct DraftNic<'t> {
+pub(super) struct UnresolvedNic<'t> {
     pub at: &'t Node,
     pub key: Key,
     pub description: String,
@@ -66,8 +66,8 @@ pub(super) struct DraftNic<'t> {
 }
 
 /// What can be read of it; what cannot is noted.
-pub(super) fn read<'t>(node: &'t Node, faults: &mut Faults) -> Draft<'t> {
-    let mut draft = Draft::default();
+pub(super) fn read<'t>(node: &'t Node, faults: &mut Faults) -> UnresolvedPolicy<'t> {
+    let mut draft = UnresolvedPolicy::default();
     let known = ["vpcs", "address_groups", "security_groups", "nics"];
     let Some(sections) = node.keys(&known, faults) else { return draft };
     for (section, node) in sections.in_order() {
@@ -112,14 +112,14 @@ fn each<'t, T>(
     items.iter().filter_map(|item| Some((item, faults.take(read(item))?))).collect()
 }
 
-pub(super) fn vpc<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftVpc<'t>> {
+pub(super) fn vpc<'t>(node: &'t Node, faults: &mut Faults) -> Option<UnresolvedVpc<'t>> {
     let fields = node.keys(&["name", "segment", "peers"], faults)?;
     let at = fields.needed("name", faults);
     let name = at.and_then(|at| faults.take(name_of(at)));
     let segment = fields.needed("segment", faults);
     let segment = segment.and_then(|node| Some((node, faults.take(segment_of(node))?)));
     let peers = each(&fields, "peers", "names of VPCs", faults, name_of);
-    Some(DraftVpc { at: at?, name: name?, segment, peers })
+    Some(UnresolvedVpc { at: at?, name: name?, segment, peers })
 }
 
 fn segment_of(node: &Node) -> Result<Segment, Fault> {
@@ -138,17 +138,17 @@ fn segment_of(node: &Node) -> Result<Segment, Fault> {
     }
 }
 
-pub(super) fn address_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftAddressGroup<'t>> {
+pub(super) fn address_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<UnresolvedAddressGroup<'t>> {
     let fields = node.keys(&["name", "project", "description", "addresses"], faults)?;
     let key = key_of(&fields, faults);
     let description = description_of(&fields, faults);
     fields.needed("addresses", faults);
     let prefixes = each(&fields, "addresses", "prefixes", faults, prefix_of);
     let (at, key) = key?;
-    Some(DraftAddressGroup { at, key, description, prefixes })
+    Some(UnresolvedAddressGroup { at, key, description, prefixes })
 }
 
-pub(super) fn security_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftSecurityGroup<'t>> {
+pub(super) fn security_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<UnresolvedSecurityGroup<'t>> {
     let fields = node.keys(&["name", "project", "description", "staged", "rules"], faults)?;
     let key = key_of(&fields, faults);
     let description = description_of(&fields, faults);
@@ -157,10 +157,10 @@ pub(super) fn security_group<'t>(node: &'t Node, faults: &mut Faults) -> Option<
     let rules = faults.take(fields.items("rules", "rules")).unwrap_or_default();
     let rules = rules.iter().filter_map(|node| rule(node, &owner, staged, faults)).collect();
     let (at, key) = key?;
-    Some(DraftSecurityGroup { at, key, description, staged, rules })
+    Some(UnresolvedSecurityGroup { at, key, description, staged, rules })
 }
 
-pub(super) fn nic<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftNic<'t>> {
+pub(super) fn nic<'t>(node: &'t Node, faults: &mut Faults) -> Option<UnresolvedNic<'t>> {
     const KEYS: [&str; 10] = [
         "name",
         "project",
@@ -188,7 +188,7 @@ pub(super) fn nic<'t>(node: &'t Node, faults: &mut Faults) -> Option<DraftNic<'t
         fields.optional("max_connections", faults, |node| node.int("number of connections", 0..=u32::MAX));
     let mode = fields.optional("mode", faults, |node| node.one_of("mode", &modes));
     let (at, key) = key?;
-    Some(DraftNic {
+    Some(UnresolvedNic {
         at,
         key,
         description,

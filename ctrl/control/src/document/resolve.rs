@@ -1,9 +1,9 @@
 //! The second pass: whether the parts of a draft fit together.
 
 use super::Limits;
-use super::read::{Draft, DraftNic, DraftSecurityGroup, DraftVpc};
+use super::read::{UnresolvedNic, UnresolvedPolicy, UnresolvedSecurityGroup, UnresolvedVpc};
 use crate::model::{AddressGroup, Key, Nic, Objects, Policy, Remote, SecurityGroup, Segment, Vpc};
-use crate::near::{listed, nearest, nearest_of};
+use crate::similar_names::{listed, nearest, nearest_of};
 use crate::source::{Faults, Node};
 use ahash::AHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The policy that the draft means; whatever does not fit together is noted.
-pub(super) fn resolve(draft: &Draft<'_>, limits: &Limits, faults: &mut Faults) -> Policy {
+pub(super) fn resolve(draft: &UnresolvedPolicy<'_>, limits: &Limits, faults: &mut Faults) -> Policy {
     let mut policy = Policy {
         vpcs: shared(vpcs(&draft.vpcs, draft.lacks_names, faults)),
         address_groups: shared(address_groups(draft, faults)),
@@ -55,7 +55,7 @@ fn no_duplicates<'t, T: Eq + Hash>(
     }
 }
 
-fn vpcs(drafts: &[DraftVpc<'_>], lacks_names: bool, faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc> {
+fn vpcs(drafts: &[UnresolvedVpc<'_>], lacks_names: bool, faults: &mut Faults) -> BTreeMap<Arc<str>, Vpc> {
     no_duplicates(drafts.iter().map(|d| (d.at, &d.name)), |name| format!("the VPC {name:?}"), faults);
     no_duplicates(drafts.iter().filter_map(|d| d.segment), |s| format!("the segment {s}"), faults);
     let first =
@@ -96,7 +96,7 @@ fn vpcs(drafts: &[DraftVpc<'_>], lacks_names: bool, faults: &mut Faults) -> BTre
     vpcs
 }
 
-fn address_groups(draft: &Draft<'_>, faults: &mut Faults) -> BTreeMap<Key, AddressGroup> {
+fn address_groups(draft: &UnresolvedPolicy<'_>, faults: &mut Faults) -> BTreeMap<Key, AddressGroup> {
     let drafts = &draft.address_groups;
     let what = |key: &&Key| format!("the address group {:?}", key.to_string());
     no_duplicates(drafts.iter().map(|d| (d.at, &d.key)), what, faults);
@@ -114,7 +114,7 @@ fn address_groups(draft: &Draft<'_>, faults: &mut Faults) -> BTreeMap<Key, Addre
 }
 
 fn security_groups(
-    drafts: &[DraftSecurityGroup<'_>],
+    drafts: &[UnresolvedSecurityGroup<'_>],
     limits: &Limits,
     faults: &mut Faults,
 ) -> BTreeMap<Key, SecurityGroup> {
@@ -147,7 +147,7 @@ fn security_groups(
     groups
 }
 
-fn nics(drafts: &[DraftNic<'_>], limits: &Limits, faults: &mut Faults) -> BTreeMap<Key, Nic> {
+fn nics(drafts: &[UnresolvedNic<'_>], limits: &Limits, faults: &mut Faults) -> BTreeMap<Key, Nic> {
     let what = |key: &&Key| format!("the NIC {:?}", key.to_string());
     no_duplicates(drafts.iter().map(|d| (d.at, &d.key)), what, faults);
     let mut nics = BTreeMap::new();
@@ -236,7 +236,7 @@ fn is_default_wanted(policy: &Policy, default: &Key) -> bool {
 }
 
 /// Every name that one object uses for another.
-fn check_references(draft: &Draft<'_>, policy: &Policy, faults: &mut Faults) {
+fn check_references(draft: &UnresolvedPolicy<'_>, policy: &Policy, faults: &mut Faults) {
     for rule in draft.security_groups.iter().flat_map(|group| &group.rules) {
         match (rule.reference, &rule.rule.remote) {
             (Some(node), Remote::Group(key)) => {
@@ -271,7 +271,7 @@ fn check_key<T: Eq>(node: &Node, key: &Key, kind: &str, known: &Objects<Key, T>,
 }
 
 /// Who owns which address: semantics 2.5.
-fn check_owners(drafts: &[DraftNic<'_>], policy: &Policy, faults: &mut Faults) {
+fn check_owners(drafts: &[UnresolvedNic<'_>], policy: &Policy, faults: &mut Faults) {
     struct Claim<'t> {
         node: &'t Node,
         nic: &'t Key,

@@ -5,7 +5,7 @@ use crate::model::{Action, Direction, Ethertypes, Key, MAX_PRIORITY, Remote, Rul
 use crate::source::{Fault, Faults, Fields, Node, Value};
 
 /// A rule, with where it stands and where its remote does.
-pub(super) struct DraftRule<'t> {
+pub(super) struct UnresolvedRule<'t> {
     pub at: &'t Node,
     pub rule: Rule,
     pub reference: Option<&'t Node>,
@@ -17,7 +17,7 @@ pub(super) fn rule<'t>(
     owner: &Key,
     is_staged: bool,
     faults: &mut Faults,
-) -> Option<DraftRule<'t>> {
+) -> Option<UnresolvedRule<'t>> {
     const KEYS: [&str; 13] = [
         "direction",
         "ethertype",
@@ -70,7 +70,7 @@ pub(super) fn rule<'t>(
         description,
         staged: staged.unwrap_or(is_staged),
     };
-    Some(DraftRule { at: node, rule, reference })
+    Some(UnresolvedRule { at: node, rule, reference })
 }
 
 /// Whether a rule is staged; in a group that is, all are.

@@ -3,9 +3,9 @@
 //! A rule is shadowed only by rules of its own group: these stand beside it on every NIC. Whether a group of others would
 //! decide first hangs on the NIC.
 
-use super::edit::NOWHERE;
-use super::read::{Draft, DraftSecurityGroup};
-use super::rule::DraftRule;
+use super::edit::NO_TEXT;
+use super::read::{UnresolvedPolicy, UnresolvedSecurityGroup};
+use super::rule::UnresolvedRule;
 use crate::model::{Action, Ethertypes, Key, Policy, Prefix, Remote, Rule, protocol};
 use crate::source::{Faults, Node, Value, quoted};
 use ahash::AHashMap;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const COMPARED: usize = 1 << 20;
 
 /// Warnings of what the draft's text says, which is part of this policy now.
-pub(super) fn of(draft: &Draft<'_>, policy: &Policy) -> Faults {
+pub(super) fn of(draft: &UnresolvedPolicy<'_>, policy: &Policy) -> Faults {
     let mut found = Faults::default();
     for (node, prefix) in draft.address_groups.iter().flat_map(|list| &list.prefixes) {
         host_bits(node, prefix, &mut found);
@@ -42,7 +42,7 @@ pub(super) fn of(draft: &Draft<'_>, policy: &Policy) -> Faults {
 
 /// Whether it stands in the text, and not in the policy before.
 fn is_written(node: &Node) -> bool {
-    !std::ptr::eq(node, &NOWHERE)
+    !std::ptr::eq(node, &NO_TEXT)
 }
 
 /// Of a prefix that was written with more bits than it has.
@@ -123,7 +123,7 @@ fn out_of_reach<'p>(
 }
 
 /// Which earlier rules of the group decide all that the rule at `at` could match, if they do.
-fn shadowed(group: &DraftSecurityGroup<'_>, at: usize, policy: &Policy) -> Option<String> {
+fn shadowed(group: &UnresolvedSecurityGroup<'_>, at: usize, policy: &Policy) -> Option<String> {
     let rule = &group.rules[at].rule;
     let families = families(rule, policy);
     let mut deciders = BTreeSet::new();
@@ -131,7 +131,7 @@ fn shadowed(group: &DraftSecurityGroup<'_>, at: usize, policy: &Policy) -> Optio
         deciders.extend(deciders_of(group, at, is_v4, policy)?);
     }
     let named = deciders.iter().map(|place| {
-        let DraftRule { at, .. } = &group.rules[*place];
+        let UnresolvedRule { at, .. } = &group.rules[*place];
         let line = if is_written(at) { format!(" in line {}", at.at.line) } else { String::new() };
         format!("{}#{place}{line}", group.key)
     });
@@ -140,7 +140,7 @@ fn shadowed(group: &DraftSecurityGroup<'_>, at: usize, policy: &Policy) -> Optio
 
 /// The same in one family, by their places.
 fn deciders_of(
-    group: &DraftSecurityGroup<'_>,
+    group: &UnresolvedSecurityGroup<'_>,
     at: usize,
     is_v4: bool,
     policy: &Policy,

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::model::{Mac, Nic, Segment, ipv4_form, protocol};
 use engine::{Direction, Side, proto};
 
-use super::Unexplained;
-use super::frame::{self, Ends};
+use super::ExplainError;
+use super::frame::{self, Endpoints};
 
 /// Where a description names no source port, one of the range that clients take theirs from (RFC 6335 §6).
 const SOME_PORT: u16 = 49_152;
@@ -18,7 +18,7 @@ const FORM: &str = "allowed: \"inbound|outbound PROTOCOL SOURCE[:PORT] > DESTINA
 
 /// An opening packet as it was described.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Described {
+pub struct DescribedPacket {
     direction: Direction,
     protocol: u8,
     source: (IpAddr, Option<u16>),
@@ -27,10 +27,10 @@ pub struct Described {
     icmp: (u8, u8),
 }
 
-impl Described {
+impl DescribedPacket {
     /// Reads a description.
-    pub fn read(text: &str) -> Result<Described, Unexplained> {
-        let bad = |what: String| Unexplained::Senseless(format!("{what}; {FORM}"));
+    pub fn read(text: &str) -> Result<DescribedPacket, ExplainError> {
+        let bad = |what: String| ExplainError::Senseless(format!("{what}; {FORM}"));
         let words: Vec<&str> = text.split_whitespace().collect();
         let [direction, protocol, source, ">", destination, rest @ ..] = words.as_slice() else {
             return Err(bad(format!("{text:?} is no description of a packet")));
@@ -74,7 +74,7 @@ impl Described {
             ["type", kind, "code", code] => (octet(kind)?, octet(code)?),
             _ => return Err(bad(format!("{:?} behind the destination", rest.join(" ")))),
         };
-        Ok(Described { direction, protocol: number, source, destination, icmp })
+        Ok(DescribedPacket { direction, protocol: number, source, destination, icmp })
     }
 
     /// Where the packet comes from.
@@ -103,7 +103,7 @@ impl Described {
         };
         let ports = (self.source.1.unwrap_or(SOME_PORT), self.destination.1.unwrap_or(0));
         let l4 = frame::l4(self.protocol, self.source.0.is_ipv6(), ports, self.icmp);
-        let ends = Ends { src_mac, dst_mac, src: self.source.0, dst: self.destination.0 };
+        let ends = Endpoints { src_mac, dst_mac, src: self.source.0, dst: self.destination.0 };
         frame::in_segment(segment, &ends, frame::packet(&ends, self.protocol, &l4))
     }
 }
@@ -127,14 +127,14 @@ mod tests {
 
     #[test]
     fn a_description_reads_like_the_packet() {
-        let tcp = Described::read("inbound tcp 198.51.100.9:40000 > 10.5.6.7:22").unwrap();
+        let tcp = DescribedPacket::read("inbound tcp 198.51.100.9:40000 > 10.5.6.7:22").unwrap();
         assert_eq!((tcp.side(), tcp.protocol), (Side::Outside, 6));
         assert_eq!((tcp.local(), tcp.destination.1), ("10.5.6.7".parse().unwrap(), Some(22)));
-        let ping = Described::read("outbound icmpv6 2001:db8::7 > 2001:db8::9").unwrap();
+        let ping = DescribedPacket::read("outbound icmpv6 2001:db8::7 > 2001:db8::9").unwrap();
         assert_eq!((ping.icmp, ping.local()), ((128, 0), "2001:db8::7".parse().unwrap()));
-        let port = Described::read("inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53").unwrap();
+        let port = DescribedPacket::read("inbound udp [2001:db8::9]:5000 > [2001:db8::7]:53").unwrap();
         assert_eq!(port.source.1, Some(5000));
-        let bracketed = Described::read("outbound icmpv6 [2001:db8::7] > [2001:db8::9]").unwrap();
+        let bracketed = DescribedPacket::read("outbound icmpv6 [2001:db8::7] > [2001:db8::9]").unwrap();
         assert_eq!(bracketed, ping, "brackets say the same where there is no port");
     }
 
@@ -157,10 +157,11 @@ mod tests {
             "inbound tcp 1.1.1.1:1 > 2.2.2.2:2 type 8 code 0",
             "inbound tcp [::ffff:1.1.1.1]:1 > [::ffff:2.2.2.2]:2",
         ] {
-            let refusal = Described::read(bad).unwrap_err().to_string();
+            let refusal = DescribedPacket::read(bad).unwrap_err().to_string();
             assert!(refusal.contains("allowed: "), "{bad:?}: {refusal}");
         }
-        let mapped = Described::read("inbound icmpv6 2001:db8::9 > ::ffff:2.2.2.2").unwrap_err().to_string();
+        let mapped =
+            DescribedPacket::read("inbound icmpv6 2001:db8::9 > ::ffff:2.2.2.2").unwrap_err().to_string();
         assert!(mapped.starts_with("::ffff:2.2.2.2 is IPv4-mapped: write 2.2.2.2; "), "{mapped}");
     }
 }

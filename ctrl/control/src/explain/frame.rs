@@ -7,7 +7,7 @@ use engine::proto;
 use crate::model::Segment;
 
 /// Who sends a frame to whom.
-pub struct Ends {
+pub struct Endpoints {
     /// Ethernet source.
     pub src_mac: [u8; 6],
     /// Ethernet destination.
@@ -49,7 +49,7 @@ pub fn l4(protocol: u8, v6: bool, ports: (u16, u16), icmp: (u8, u8)) -> Vec<u8> 
 }
 
 /// An IP packet, with the ethertype of its family.
-pub fn packet(ends: &Ends, protocol: u8, l4: &[u8]) -> (u16, Vec<u8>) {
+pub fn packet(ends: &Endpoints, protocol: u8, l4: &[u8]) -> (u16, Vec<u8>) {
     match (ends.src, ends.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let [high, low] = ((20 + l4.len()) as u16).to_be_bytes();
@@ -72,7 +72,7 @@ pub fn packet(ends: &Ends, protocol: u8, l4: &[u8]) -> (u16, Vec<u8>) {
     }
 }
 
-fn ethernet(ends: &Ends, tag: &[u8], (ethertype, packet): (u16, Vec<u8>)) -> Vec<u8> {
+fn ethernet(ends: &Endpoints, tag: &[u8], (ethertype, packet): (u16, Vec<u8>)) -> Vec<u8> {
     let mut frame = Vec::with_capacity(14 + tag.len() + packet.len());
     frame.extend(ends.dst_mac);
     frame.extend(ends.src_mac);
@@ -83,7 +83,7 @@ fn ethernet(ends: &Ends, tag: &[u8], (ethertype, packet): (u16, Vec<u8>)) -> Vec
 }
 
 /// The frame on a wire that many VPCs share: plain, tagged, or in a VXLAN tunnel (RFC 7348 §5).
-pub fn in_segment(segment: Segment, ends: &Ends, packet: (u16, Vec<u8>)) -> Vec<u8> {
+pub fn in_segment(segment: Segment, ends: &Endpoints, packet: (u16, Vec<u8>)) -> Vec<u8> {
     match segment {
         Segment::Untagged => ethernet(ends, &[], packet),
         Segment::Vlan(id) => {
@@ -98,7 +98,7 @@ pub fn in_segment(segment: Segment, ends: &Ends, packet: (u16, Vec<u8>)) -> Vec<
             datagram.extend([0x08, 0, 0, 0, a, b, c, 0]);
             datagram.extend(inner);
             // Documentation addresses (RFC 5737): the tunnel's ends are judged by nobody.
-            let outer = Ends {
+            let outer = Endpoints {
                 src: Ipv4Addr::new(192, 0, 2, 1).into(),
                 dst: Ipv4Addr::new(192, 0, 2, 2).into(),
                 ..*ends

@@ -8,7 +8,7 @@ use engine::classify::{Field, Query};
 use engine::snapshot::{Binding, Snapshot};
 use engine::{RuleId, addr_from_bits, proto};
 
-use crate::api::shape::{Mismatch, Near};
+use crate::api::types::{Mismatch, Near};
 use crate::commit::Committer;
 use crate::model::{Action, Direction, Ethertypes, Key, Policy, Remote, Rule, protocol};
 

@@ -1,7 +1,7 @@
 //! What a change needs before anything is written: a plan, and places for all that is new. Whatever can be refused is refused
 //! here; what comes later changes a copy, the disk, and then what is in force, which cannot fail.
 
-use super::{Inner, Refused, Target};
+use super::{ChangeRefused, Inner, Target};
 use crate::commit::{NoRollback, Prepared};
 use crate::document::Parsed;
 use crate::model::Policy;
@@ -19,7 +19,7 @@ impl Inner {
         target: Target,
         allow_empty: bool,
         now_ns: u64,
-    ) -> Result<(Prepared, Vec<String>), Refused> {
+    ) -> Result<(Prepared, Vec<String>), ChangeRefused> {
         self.committer.recycle(now_ns);
         self.recycle_idle(false);
         let there = self.committer.policy().nics.len();
@@ -32,16 +32,16 @@ impl Inner {
                     prepared = self.committer.prepare_rollback(to, now_ns);
                 }
                 return prepared.map(|prepared| (prepared, Vec::new())).map_err(|error| match error {
-                    NoRollback::NoSuchGeneration(error) => Refused::NoGeneration(error),
-                    NoRollback::Exhausted(error) => Refused::Exhausted(error),
+                    NoRollback::NoSuchGeneration(error) => ChangeRefused::NoGeneration(error),
+                    NoRollback::Exhausted(error) => ChangeRefused::Exhausted(error),
                 });
             }
             Target::Edited(edit) => edit(self.committer.policy())?,
-            Target::Document(Parsed { empty: true, .. }) if !allow_empty => return Err(Refused::Empty),
+            Target::Document(Parsed { empty: true, .. }) if !allow_empty => return Err(ChangeRefused::Empty),
             Target::Document(Parsed { policy, .. })
                 if policy.nics.is_empty() && there > 0 && !allow_empty =>
             {
-                return Err(Refused::NoNics(there));
+                return Err(ChangeRefused::NoNics(there));
             }
             Target::Document(parsed) => parsed,
         };
@@ -51,16 +51,21 @@ impl Inner {
             self.committer.prepare(policy)
         });
         let warnings = warnings.iter().map(ToString::to_string).collect();
-        Ok((prepared.map_err(Refused::Exhausted)?, warnings))
+        Ok((prepared.map_err(ChangeRefused::Exhausted)?, warnings))
     }
 
     /// The guard against files that were cut short.
-    pub(super) fn refuse_to_take_away(&self, prepared: &Prepared, share: Option<f64>) -> Result<(), Refused> {
+    pub(super) fn refuse_large_removal(
+        &self,
+        prepared: &Prepared,
+        share: Option<f64>,
+    ) -> Result<(), ChangeRefused> {
         let Some(share) = share else { return Ok(()) };
         let nics = self.committer.policy().nics.len() as u64;
         let gone = prepared.plan.ended.iter().filter(|key| !prepared.policy().nics.contains_key(*key));
         let (mut removed, mut connections) = (0, 0);
-        let held = |key| self.committer.nic_slot(key).map_or(0, |slot| u64::from(self.population.get(slot)));
+        let held =
+            |key| self.committer.nic_slot(key).map_or(0, |slot| u64::from(self.connection_counts.get(slot)));
         for key in gone {
             removed += 1;
             connections += held(key);
@@ -74,7 +79,7 @@ impl Inner {
         };
         if connections as f64 > share * there as f64 {
             let what = "connections, with their NICs";
-            return Err(Refused::TakesAway { what, removed: connections, there, share });
+            return Err(ChangeRefused::RemovesTooMuch { what, removed: connections, there, share });
         }
         Ok(())
     }
@@ -82,25 +87,25 @@ impl Inner {
     /// Gives back places of NICs that are gone and have no connections left, once all workers know that they are gone.
     fn recycle_idle(&mut self, all: bool) {
         if self.publisher.all_acknowledged(self.publisher.epoch()) {
-            let population = &self.population;
-            self.committer.recycle_idle(all, |nic| population.get(nic) == 0);
+            let connection_counts = &self.connection_counts;
+            self.committer.recycle_idle(all, |nic| connection_counts.get(nic) == 0);
         }
     }
 }
 
 /// The guards that a policy file meets at a start, where no connections are counted yet: as one that is read again, it may not
 /// take away all NICs or too large a share of them. There is nothing to compare with where nothing was stored.
-pub(super) fn refuse_to_empty(stored: &Policy, file: &Policy, share: f64) -> Option<Refused> {
+pub(super) fn refuse_to_empty(stored: &Policy, file: &Policy, share: f64) -> Option<ChangeRefused> {
     let there = stored.nics.len();
     if file.nics.is_empty() && there > 0 {
-        return Some(Refused::NoNics(there));
+        return Some(ChangeRefused::NoNics(there));
     }
     let removed = stored.nics.keys().filter(|key| !file.nics.contains_key(*key)).count();
     takes_away(removed as u64, there as u64, share)
 }
 
-fn takes_away(removed: u64, there: u64, share: f64) -> Option<Refused> {
+fn takes_away(removed: u64, there: u64, share: f64) -> Option<ChangeRefused> {
     let what = "NICs";
     let is_too_much = removed >= FEW_NICS && removed as f64 > share * there as f64;
-    is_too_much.then_some(Refused::TakesAway { what, removed, there, share })
+    is_too_much.then_some(ChangeRefused::RemovesTooMuch { what, removed, there, share })
 }

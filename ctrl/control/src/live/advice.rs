@@ -6,17 +6,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use engine::{NicSlot, Reason};
 
 use super::connections::is_live;
-use super::turns::give_way;
-use super::{Live, NoAnswer};
-use crate::advise::{Asked, Did, Evidence, Seen, advise};
-use crate::api::shape;
+use super::locking::block_in_place;
+use super::{Live, WorkerTimeout};
+use crate::advise::{AdviceRequest, Evidence, ObservedOpenings, RuleUse, advise};
+use crate::api::types;
 use crate::model::Key;
 
 impl Live {
     /// Suggestions about rules, each tried on what was seen. One at a time: each takes memory for what it looks at.
-    pub async fn advise(&self, asked: &Asked) -> Result<shape::Advice, NoAnswer> {
+    pub async fn advise(&self, asked: &AdviceRequest) -> Result<types::Advice, WorkerTimeout> {
         let _turn = self.shared.advising.lock().await;
-        let (mut seen, mut told, mut held_by) = (Seen::default(), shape::Seen::default(), HashSet::new());
+        let (mut seen, mut told, mut held_by) =
+            (ObservedOpenings::default(), types::Seen::default(), HashSet::new());
         self.scan(|inner, connections, _, _| {
             let snapshot = inner.publisher.current();
             for connection in connections.iter().filter(|c| is_live(c, snapshot) == Some(true)) {
@@ -28,12 +29,12 @@ impl Live {
         })
         .await?;
         // What workers have told by now is in the history.
-        give_way(|| self.trace().drain());
-        let advice = give_way(|| {
-            let (committer, cells, rules_since) = {
+        block_in_place(|| self.trace().drain());
+        let advice = block_in_place(|| {
+            let (committer, counters, rules_since) = {
                 let inner = self.inner();
-                let cells: Vec<_> = inner.workers.iter().map(|worker| worker.cells.clone()).collect();
-                (inner.committer.clone(), cells, inner.rules_since.clone())
+                let counters: Vec<_> = inner.workers.iter().map(|worker| worker.counters.clone()).collect();
+                (inner.committer.clone(), counters, inner.rules_since.clone())
             };
             let mut told_by: HashMap<_, u64> = HashMap::new();
             let mut places: HashMap<_, Option<NicSlot>> = HashMap::new();
@@ -58,10 +59,10 @@ impl Live {
             (told.kept, told.most, told.lost) = (reach.kept, reach.most, reach.lost);
             told.lost_at = (reach.lost != 0).then(|| seconds(reach.lost_ns));
             let numbers = committer.compiler().numbers();
-            let did = |rule: engine::RuleId| Did {
+            let did = |rule: engine::RuleId| RuleUse {
                 since: rules_since.get(rule.0 as usize).copied(),
-                opened: cells.iter().map(|cells| cells.rules.opened(rule)).sum(),
-                denied: cells.iter().map(|cells| cells.rules.denied(rule)).sum(),
+                opened: counters.iter().map(|counters| counters.rules.opened(rule)).sum(),
+                denied: counters.iter().map(|counters| counters.rules.denied(rule)).sum(),
             };
             let number = |key: &Key, meaning: &crate::model::Meaning| numbers.of(key, meaning);
             let evidence = Evidence { seen, told, number: &number, did: &did, told_by, held_by };

@@ -6,13 +6,13 @@ use std::sync::{Arc, LazyLock};
 use engine::{Direction, NicSlot};
 
 use super::WorkerHandle;
-use super::views::Tally;
+use super::views::ReasonCounts;
 
 /// What all workers have counted of one NIC.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Counted {
+pub(super) struct NicTotals {
     /// Inbound, outbound.
-    pub packets: [Tally; 2],
+    pub packets: [ReasonCounts; 2],
     /// Connections that gave way to those of NICs below their share.
     pub displaced: u64,
     /// How often any place had been given out again: it tells the holders of one place apart.
@@ -22,15 +22,15 @@ pub(super) struct Counted {
 /// Inbound, outbound.
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
 
-impl Counted {
+impl NicTotals {
     /// By now.
-    pub fn read(workers: &[WorkerHandle], nic: NicSlot) -> Counted {
-        let mut all = Counted::default();
-        for WorkerHandle { cells, .. } in workers {
+    pub fn read(workers: &[WorkerHandle], nic: NicSlot) -> NicTotals {
+        let mut all = NicTotals::default();
+        for WorkerHandle { counters, .. } in workers {
             for direction in DIRECTIONS {
-                all.packets[direction as usize].add(&Tally::read(cells, nic, direction));
+                all.packets[direction as usize].add(&ReasonCounts::read(counters, nic, direction));
             }
-            all.displaced += cells.displaced(nic);
+            all.displaced += counters.displaced(nic);
         }
         all
     }
@@ -39,24 +39,24 @@ impl Counted {
 /// What stood in places that were given out again. A copy costs nothing.
 #[derive(Clone, Default)]
 pub(super) struct Baselines {
-    before: imbl::HashMap<NicSlot, Arc<Counted>>,
+    before: imbl::HashMap<NicSlot, Arc<NicTotals>>,
     holders: u64,
 }
 
-static NOTHING: LazyLock<Counted> = LazyLock::new(Counted::default);
+static NOTHING: LazyLock<NicTotals> = LazyLock::new(NicTotals::default);
 
 impl Baselines {
     /// These places have new NICs, of which no worker knows yet. Nobody has counted there for longer than any connection lives.
     pub fn begin(&mut self, places: Vec<NicSlot>, workers: &[WorkerHandle]) {
         for nic in places {
             self.holders += 1;
-            let counted = Counted { holder: self.holders, ..Counted::read(workers, nic) };
+            let counted = NicTotals { holder: self.holders, ..NicTotals::read(workers, nic) };
             self.before.insert(nic, Arc::new(counted));
         }
     }
 
     /// What stood in the place before its NIC.
-    pub fn of(&self, nic: NicSlot) -> &Counted {
+    pub fn of(&self, nic: NicSlot) -> &NicTotals {
         self.before.get(&nic).map_or(&NOTHING, |counted| counted)
     }
 }

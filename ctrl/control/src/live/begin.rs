@@ -8,14 +8,14 @@ use engine::snapshot::{AddressKey, Snapshot};
 
 use super::admit::refuse_to_empty;
 use super::journal::{start_record, unix_seconds};
-use crate::api::shape::Record;
+use crate::api::types::Record;
 use crate::commit::Committer;
 use crate::config::{Config, Source};
 use crate::delta::Delta;
 use crate::diff::diff;
-use crate::kept::State;
 use crate::model::Policy;
-use crate::store::{Contents, Past, Step, Store};
+use crate::persisted::PersistedState;
+use crate::store::{Contents, PastGeneration, Step, Store};
 
 /// A policy file that was given at the start.
 pub struct PolicyFile {
@@ -26,7 +26,7 @@ pub struct PolicyFile {
 }
 
 /// What a run starts with.
-pub struct Beginning {
+pub struct StartState {
     /// With the first policy.
     pub committer: Committer,
     /// What workers start with.
@@ -38,12 +38,12 @@ pub struct Beginning {
     /// The file was not taken up, as it would take away too much: it is to be offered again, which is refused into health.
     pub file_waits: bool,
     /// What was made of the state that a former process left.
-    pub former: Former,
+    pub former: PreviousState,
 }
 
 /// What was made of the state that a former process left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Former {
+pub enum PreviousState {
     /// There was none.
     None,
     /// It is taken up: its last generation.
@@ -59,8 +59,8 @@ pub fn begin(
     config: Config,
     store: Option<(Store, Option<Contents>)>,
     file: Option<PolicyFile>,
-    kept: Option<State>,
-) -> Result<Beginning, String> {
+    kept: Option<PersistedState>,
+) -> Result<StartState, String> {
     let file_governs = config.source() == Source::File;
     let max_removed_share = config.policy.max_removed_share;
     let mut file_waits = false;
@@ -68,17 +68,17 @@ pub fn begin(
     let mut snapshot = Box::new(committer.initial());
     let mut warnings = Vec::new();
     let (store, mut contents) = store.map_or((None, None), |(store, contents)| (Some(store), contents));
-    warnings.extend(store.iter().flat_map(Store::words).cloned());
-    let mut former = Former::None;
+    warnings.extend(store.iter().flat_map(Store::notes).cloned());
+    let mut former = PreviousState::None;
     if let Some(state) = kept {
         let generation = state.last_generation();
         let held = store.as_ref().map(|_| contents.as_ref());
         match take_up(committer.config(), state, held) {
-            Ok(taken) => (committer, snapshot, former) = (taken.0, taken.1, Former::Taken(generation)),
-            Err(reason) => former = Former::Unfit(reason),
+            Ok(taken) => (committer, snapshot, former) = (taken.0, taken.1, PreviousState::Taken(generation)),
+            Err(reason) => former = PreviousState::Unfit(reason),
         }
     }
-    let is_taken = matches!(former, Former::Taken(_));
+    let is_taken = matches!(former, PreviousState::Taken(_));
     if is_taken && store.is_none() && file.is_none() {
         // Nobody says what the policy is: then there is none, as ever.
         let prepared = committer.prepare(Policy::default()).map_err(|error| error.to_string())?;
@@ -113,13 +113,13 @@ pub fn begin(
         }
     }
     let store = store.map(|store| (store, contents));
-    Ok(Beginning { committer, snapshot, store, warnings, file_waits, former })
+    Ok(StartState { committer, snapshot, store, warnings, file_waits, former })
 }
 
 /// The state of a former process, brought to where the store is: `held` is what that holds, where there is one.
 fn take_up(
     config: &Config,
-    state: State,
+    state: PersistedState,
     held: Option<Option<&Contents>>,
 ) -> Result<(Committer, Box<Snapshot>), String> {
     let kept = state.generation;
@@ -139,7 +139,7 @@ fn take_up(
     let (mut policy, mut since) = (policy.clone(), Vec::new());
     for past in history.iter().rev().take(ahead as usize) {
         since.push(policy.clone());
-        past.delta.take_back(&mut policy);
+        past.delta.revert(&mut policy);
     }
     if Delta::between(committer.policy(), &policy) != Delta::default() {
         return Err(format!("the store's generation {kept} is another than the one that was kept"));
@@ -182,7 +182,7 @@ fn adopt(
     store: Option<&Store>,
     path: String,
     policy: Policy,
-) -> Result<Past, String> {
+) -> Result<PastGeneration, String> {
     let prepared = committer.prepare(policy).map_err(|error| error.to_string())?;
     let diff = &prepared.plan.diff;
     let record = Record {
@@ -194,7 +194,7 @@ fn adopt(
         removed: diff.removed.clone(),
         ..start_record(committer.generation().0 + 1)
     };
-    let past = Past { record, delta: Arc::clone(&prepared.delta) };
+    let past = PastGeneration { record, delta: Arc::clone(&prepared.delta) };
     if let Some(store) = store {
         let oldest = prepared.oldest.0;
         let step = Step { policy: prepared.policy(), past: &past, awaited: None, oldest };

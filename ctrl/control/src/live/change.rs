@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::NoAnswer;
-use crate::api::shape::Receipt;
+use super::WorkerTimeout;
+use crate::api::types::Receipt;
 use crate::commit::NoSuchGeneration;
 use crate::document::Parsed;
 use crate::model::Policy;
-use crate::registry::Exhausted;
+use crate::registry::OutOfSlots;
 
 /// By which way a change came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Author {
 }
 
 /// Changes a policy that is in force by then, and says what of that is likely a mistake; or one line says why it cannot.
-pub type Edit = Box<dyn FnOnce(&Policy) -> Result<Parsed, Refused> + Send>;
+pub type Edit = Box<dyn FnOnce(&Policy) -> Result<Parsed, ChangeRefused> + Send>;
 
 /// What the policy is to become.
 pub enum Target {
@@ -124,20 +124,20 @@ impl Change {
 
 /// Why a change was not applied. Nothing of it has happened.
 #[derive(Debug)]
-pub enum Refused {
+pub enum ChangeRefused {
     /// The document is empty.
     Empty,
     /// The document has no NICs, and the present policy has some.
     NoNics(usize),
     /// It would disconnect more than it may.
-    TooMany {
+    DisconnectsTooMany {
         /// What it may.
         most: u64,
         /// What it would do.
         preview: Box<Receipt>,
     },
     /// It would remove more than it may.
-    TakesAway {
+    RemovesTooMuch {
         /// `NICs`, or the connections of those that go.
         what: &'static str,
         /// How many go.
@@ -148,7 +148,7 @@ pub enum Refused {
         share: f64,
     },
     /// The tables have no place for so many NICs or addresses.
-    Exhausted(Exhausted),
+    Exhausted(OutOfSlots),
     /// Another change awaits its confirmation.
     Unconfirmed {
         /// Which.
@@ -174,51 +174,51 @@ pub enum Refused {
     /// What an edit asks for makes no valid policy.
     Invalid(String),
     /// A worker does not say what the change would do to its connections.
-    NoAnswer(NoAnswer),
+    NoAnswer(WorkerTimeout),
     /// The store does not take it.
     Store(String),
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ChangeRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refused::Empty => {
+            ChangeRefused::Empty => {
                 f.write_str("the document is empty and would remove everything; allowed with --allow-empty")
             }
-            Refused::NoNics(there) => {
+            ChangeRefused::NoNics(there) => {
                 write!(f, "the document has no NICs, and there are {there}; allowed with --allow-empty")
             }
-            Refused::TooMany { most, preview } => {
+            ChangeRefused::DisconnectsTooMany { most, preview } => {
                 write!(
                     f,
                     "it would disconnect {} live connections; allowed: at most {most}",
                     preview.disconnected
                 )
             }
-            Refused::TakesAway { what, removed, there, share } => write!(
+            ChangeRefused::RemovesTooMuch { what, removed, there, share } => write!(
                 f,
                 "it would take away {removed} of {there} {what}; allowed: a share of {share} ([policy] max_removed_share)"
             ),
-            Refused::Exhausted(error) => error.fmt(f),
-            Refused::Unconfirmed { generation, seconds } => write!(
+            ChangeRefused::Exhausted(error) => error.fmt(f),
+            ChangeRefused::Unconfirmed { generation, seconds } => write!(
                 f,
                 "generation {generation} awaits its confirmation for {seconds} s more; allowed until then: confirm, rollback"
             ),
-            Refused::NothingToConfirm => f.write_str("nothing awaits a confirmation"),
-            Refused::Stale { known, present } => {
+            ChangeRefused::NothingToConfirm => f.write_str("nothing awaits a confirmation"),
+            ChangeRefused::Stale { known, present } => {
                 write!(f, "the policy has changed: it is generation {present} now, not {known}")
             }
-            Refused::NoGeneration(error) => error.fmt(f),
-            Refused::NotFound(what) => write!(f, "there is no {what}"),
-            Refused::InUse(what) | Refused::Invalid(what) => f.write_str(what),
-            Refused::NoAnswer(error) => error.fmt(f),
-            Refused::Store(error) => write!(f, "the store does not take the change: {error}"),
+            ChangeRefused::NoGeneration(error) => error.fmt(f),
+            ChangeRefused::NotFound(what) => write!(f, "there is no {what}"),
+            ChangeRefused::InUse(what) | ChangeRefused::Invalid(what) => f.write_str(what),
+            ChangeRefused::NoAnswer(error) => error.fmt(f),
+            ChangeRefused::Store(error) => write!(f, "the store does not take the change: {error}"),
         }
     }
 }
 
-impl From<NoAnswer> for Refused {
-    fn from(error: NoAnswer) -> Refused {
-        Refused::NoAnswer(error)
+impl From<WorkerTimeout> for ChangeRefused {
+    fn from(error: WorkerTimeout) -> ChangeRefused {
+        ChangeRefused::NoAnswer(error)
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use engine::Generation;
 
 use super::durable::written;
-use super::{Author, Change, Inner, Live, Origin, Refused};
-use crate::api::shape::{Confirmation, Record};
+use super::{Author, Change, ChangeRefused, Inner, Live, Origin};
+use crate::api::types::{Confirmation, Record};
 use crate::health::Severity;
 use crate::store::Awaited;
 
@@ -78,16 +78,17 @@ impl From<Awaited> for Unconfirmed {
 
 impl Live {
     /// Keeps the change that awaits its confirmation. Nothing does: it is refused.
-    pub async fn confirm(&self) -> Result<Record, Refused> {
+    pub async fn confirm(&self) -> Result<Record, ChangeRefused> {
         let _turn = self.shared.writer.lock().await;
-        let Unconfirmed { generation, .. } = self.inner().unconfirmed.ok_or(Refused::NothingToConfirm)?;
+        let Unconfirmed { generation, .. } =
+            self.inner().unconfirmed.ok_or(ChangeRefused::NothingToConfirm)?;
         let record = Record { confirmation: Some(Confirmation::Confirmed), ..self.record(generation)? };
         let store = self.inner().store.clone();
         if let Some(store) = store {
             let (kept, writer) = (record.clone(), store.clone());
             let settled = written(&store, move || writer.settle(&kept)).await;
             self.tell_store(&store, &settled);
-            settled.map_err(|error| Refused::Store(error.to_string()))?;
+            settled.map_err(|error| ChangeRefused::Store(error.to_string()))?;
         }
         {
             let mut inner = self.inner();
@@ -137,7 +138,7 @@ impl Live {
             let change = Change { if_generation: Some(generation), ..Change::back_to(before, author) };
             match self.apply(change).await {
                 // It was confirmed in this very moment.
-                Err(Refused::NothingToConfirm) => return board.clear(UNCONFIRMED),
+                Err(ChangeRefused::NothingToConfirm) => return board.clear(UNCONFIRMED),
                 Ok(receipt) => {
                     tracing::warn!(
                         "generation {generation} was not confirmed in time: back to {before}, as generation {}",
@@ -159,11 +160,12 @@ impl Live {
 
 impl Inner {
     /// Until a change is confirmed or taken back, nobody may build on it.
-    pub(super) fn refuse_while_unconfirmed(&self, is_allowed: bool) -> Result<(), Refused> {
+    pub(super) fn refuse_while_unconfirmed(&self, is_allowed: bool) -> Result<(), ChangeRefused> {
         match &self.unconfirmed {
-            Some(change) if !is_allowed => {
-                Err(Refused::Unconfirmed { generation: change.generation, seconds: change.left().as_secs() })
-            }
+            Some(change) if !is_allowed => Err(ChangeRefused::Unconfirmed {
+                generation: change.generation,
+                seconds: change.left().as_secs(),
+            }),
             _ => Ok(()),
         }
     }

@@ -5,15 +5,15 @@ mod filter;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
-use engine::classify::Judgement;
-use engine::conntrack::opening_query;
-use engine::conntrack::{Standing, standing};
+use engine::classify::RuleVerdict;
+use engine::conntrack::query_of_entry;
+use engine::conntrack::{Liveness, liveness};
 use engine::snapshot::Snapshot;
-use engine::worker::{Answer, Connection, Question, Task};
+use engine::worker::{Connection, RequestKind, WorkerReply, WorkerRequest};
 use engine::{NicSlot, addr_from_bits, proto};
 
 use super::{Inner, Live};
-use crate::api::shape;
+use crate::api::types;
 use crate::commit::Committer;
 use crate::model::protocol;
 pub(crate) use filter::check_rule;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Where pieces of a listing go.
-pub(crate) type Sending = tokio::sync::mpsc::Sender<Result<hyper::body::Bytes, NoAnswer>>;
+pub(crate) type ListingSender = tokio::sync::mpsc::Sender<Result<hyper::body::Bytes, WorkerTimeout>>;
 
 /// A part of a listing: so many connections, from a place of a worker's table on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,34 +46,39 @@ pub(crate) struct Page {
 
 /// A worker that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoAnswer {
+pub struct WorkerTimeout {
     /// Which.
     pub worker: usize,
 }
 
-impl std::fmt::Display for NoAnswer {
+impl std::fmt::Display for WorkerTimeout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "worker {} does not answer", self.worker)
     }
 }
 
 /// One worker, asked one question after the other. Both ends of the channel stay here, so that no worker frees it.
-pub(super) struct Interview<'l> {
+pub(super) struct WorkerQuery<'l> {
     live: &'l Live,
     worker: usize,
-    pub(super) answer: (Sender<Answer>, Receiver<Answer>),
+    pub(super) answer: (Sender<WorkerReply>, Receiver<WorkerReply>),
 }
 
-impl Interview<'_> {
+impl WorkerQuery<'_> {
     /// Never blocks the worker, and wakes this thread by no system call of the worker's: it looks for the answer
     /// itself.
-    async fn ask(&self, task: Task, from: u32, connections: Vec<Connection>) -> Result<Answer, NoAnswer> {
+    async fn ask(
+        &self,
+        task: RequestKind,
+        from: u32,
+        connections: Vec<Connection>,
+    ) -> Result<WorkerReply, WorkerTimeout> {
         let answer = self.answer.0.clone();
-        self.put(Question { task, from, connections, interest: None, answer }).await
+        self.send(WorkerRequest { kind: task, from, connections, watch_set: None, reply: answer }).await
     }
 
-    pub(super) async fn put(&self, question: Question) -> Result<Answer, NoAnswer> {
-        let no_answer = NoAnswer { worker: self.worker };
+    pub(super) async fn send(&self, question: WorkerRequest) -> Result<WorkerReply, WorkerTimeout> {
+        let no_answer = WorkerTimeout { worker: self.worker };
         let waker = {
             let inner = self.live.inner();
             let worker = inner.workers.get(self.worker).ok_or(no_answer)?;
@@ -100,8 +105,8 @@ impl Interview<'_> {
 }
 
 /// Everything that lies in the workers' tables, a slice of one worker at a time.
-struct Slices<'l> {
-    interview: Interview<'l>,
+struct ConnectionScan<'l> {
+    interview: WorkerQuery<'l>,
     workers: usize,
     /// Where the next slice of this worker begins; `None` once there is none.
     from: Option<u32>,
@@ -109,20 +114,20 @@ struct Slices<'l> {
 }
 
 /// Connections of one worker at one moment.
-struct Slice {
+struct ScanSlice {
     worker: usize,
     /// The tick of then.
     now: u32,
     connections: Vec<Connection>,
 }
 
-impl Slices<'_> {
+impl ConnectionScan<'_> {
     /// The next one, into the room of the one before. Others have their turn between the slices, and the worker's packets above all.
-    async fn next(&mut self, before: Option<Slice>) -> Result<Option<Slice>, NoAnswer> {
+    async fn next(&mut self, before: Option<ScanSlice>) -> Result<Option<ScanSlice>, WorkerTimeout> {
         let mut room = before.map_or_else(|| Vec::with_capacity(SLICE), |slice| slice.connections);
         room.clear();
         if self.from.is_none() {
-            self.interview = self.interview.live.interview(self.interview.worker + 1);
+            self.interview = self.interview.live.worker_query(self.interview.worker + 1);
             (self.from, self.due) = (Some(0), Instant::now());
         } else if self.from != Some(0) {
             match self.due.checked_duration_since(Instant::now()).filter(|ahead| *ahead > AHEAD) {
@@ -134,38 +139,44 @@ impl Slices<'_> {
         if worker >= self.workers {
             return Ok(None);
         }
-        let Answer { connections, next, now, .. } = self.interview.ask(Task::List, from, room).await?;
+        let WorkerReply { connections, next, now, .. } =
+            self.interview.ask(RequestKind::List, from, room).await?;
         self.due += PACE * connections.len() as u32;
         self.from = next;
-        Ok(Some(Slice { worker, now: now.up, connections }))
+        Ok(Some(ScanSlice { worker, now: now.ceil, connections }))
     }
 }
 
 impl Live {
-    fn slices(&self) -> Slices<'_> {
+    fn slices(&self) -> ConnectionScan<'_> {
         self.slices_from(0, 0)
     }
 
     /// From a place of a worker's table on.
-    fn slices_from(&self, worker: usize, place: u32) -> Slices<'_> {
+    fn slices_from(&self, worker: usize, place: u32) -> ConnectionScan<'_> {
         let workers = self.inner().workers.len();
-        Slices { interview: self.interview(worker), workers, from: Some(place), due: Instant::now() }
+        ConnectionScan {
+            interview: self.worker_query(worker),
+            workers,
+            from: Some(place),
+            due: Instant::now(),
+        }
     }
 
-    pub(super) fn interview(&self, worker: usize) -> Interview<'_> {
-        Interview { live: self, worker, answer: bounded(1) }
+    pub(super) fn worker_query(&self, worker: usize) -> WorkerQuery<'_> {
+        WorkerQuery { live: self, worker, answer: bounded(1) }
     }
 
     /// How many entries a worker's table holds.
-    pub(super) async fn table_len(&self, worker: usize) -> Result<u32, NoAnswer> {
-        self.interview(worker).ask(Task::List, 0, Vec::new()).await.map(|answer| answer.len)
+    pub(super) async fn table_len(&self, worker: usize) -> Result<u32, WorkerTimeout> {
+        self.worker_query(worker).ask(RequestKind::List, 0, Vec::new()).await.map(|answer| answer.len)
     }
 
     /// Hands everything that lies in the workers' tables to `each`, a slice of one worker at a time, with the tick of then.
     pub(super) async fn scan(
         &self,
         mut each: impl FnMut(&Inner, &[Connection], u32, usize),
-    ) -> Result<(), NoAnswer> {
+    ) -> Result<(), WorkerTimeout> {
         let (mut slices, mut slice) = (self.slices(), None);
         while let Some(found) = slices.next(slice).await? {
             each(&self.inner(), &found.connections, found.now, found.worker);
@@ -176,7 +187,12 @@ impl Live {
 
     /// Sends a page of the connections that the filter lets through, as JSON in pieces of some size, to whoever takes them in his own
     /// time. Ends early if nobody does any more.
-    pub(crate) async fn list(&self, filter: &Filter, page: Page, pieces: &Sending) -> Result<(), NoAnswer> {
+    pub(crate) async fn list(
+        &self,
+        filter: &Filter,
+        page: Page,
+        pieces: &ListingSender,
+    ) -> Result<(), WorkerTimeout> {
         let (mut slices, mut slice) = (self.slices_from(page.worker, page.place), None);
         let (mut text, mut is_first, mut left) = (vec![b'['], true, page.limit);
         while left > 0
@@ -211,8 +227,8 @@ impl Live {
     pub async fn connections(
         &self,
         filter: &Filter,
-        mut each: impl FnMut(shape::Connection),
-    ) -> Result<(), NoAnswer> {
+        mut each: impl FnMut(types::Connection),
+    ) -> Result<(), WorkerTimeout> {
         self.scan(|inner, connections, now, worker| {
             let shown = connections.iter().filter_map(|c| inner.connection(c, now, worker));
             shown.filter(|shown| filter.holds(inner, shown)).for_each(&mut each);
@@ -221,7 +237,7 @@ impl Live {
     }
 
     /// Copies of all connections of a NIC, each with its worker, tombstones included.
-    pub(super) async fn of_nic(&self, nic: NicSlot) -> Result<Vec<(Connection, usize)>, NoAnswer> {
+    pub(super) async fn of_nic(&self, nic: NicSlot) -> Result<Vec<(Connection, usize)>, WorkerTimeout> {
         let mut found = Vec::new();
         self.scan(|inner, connections, _, worker| {
             let snapshot = inner.publisher.current();
@@ -237,7 +253,7 @@ impl Live {
 
     /// Disconnects every live connection that the filter lets through: inbound ones become tombstones, which no rollback
     /// takes back, outbound ones are gone. How many.
-    pub async fn disconnect(&self, filter: &Filter) -> Result<u64, NoAnswer> {
+    pub async fn disconnect(&self, filter: &Filter) -> Result<u64, WorkerTimeout> {
         let mut chosen: Vec<Vec<Connection>> = Vec::new();
         self.scan(|inner, connections, now, worker| {
             chosen.resize_with(chosen.len().max(worker + 1), Vec::new);
@@ -251,9 +267,9 @@ impl Live {
         .await?;
         let mut ended = 0;
         for (worker, chosen) in chosen.iter().enumerate() {
-            let interview = self.interview(worker);
+            let interview = self.worker_query(worker);
             for slice in chosen.chunks(SLICE) {
-                let of_slice = u64::from(interview.ask(Task::End, 0, slice.to_vec()).await?.ended);
+                let of_slice = u64::from(interview.ask(RequestKind::End, 0, slice.to_vec()).await?.ended);
                 self.metrics().count_disconnected(of_slice);
                 ended += of_slice;
                 tokio::task::yield_now().await;
@@ -267,21 +283,21 @@ impl Live {
 pub(crate) fn is_live(connection: &Connection, snapshot: &Snapshot) -> Option<bool> {
     let Connection { entry, remote, .. } = connection;
     let binding = snapshot.bindings().get(entry.addr.slot())?;
-    match standing(entry, binding, snapshot) {
-        Standing::Ended => None,
-        Standing::Live => Some(true),
-        Standing::Tombstone => Some(false),
-        Standing::Rejudge => {
-            let query = opening_query(entry, *remote);
+    match liveness(entry, binding, snapshot) {
+        Liveness::Ended => None,
+        Liveness::Live => Some(true),
+        Liveness::Tombstone => Some(false),
+        Liveness::Rejudge => {
+            let query = query_of_entry(entry, *remote);
             let judgement = snapshot.policy(binding).judge(snapshot, binding.vpc, &query);
-            Some(matches!(judgement, Judgement::Allow(_)))
+            Some(matches!(judgement, RuleVerdict::Allow(_)))
         }
     }
 }
 
 impl Inner {
     /// A connection as it stands under the present policy; `None` if that has ended it.
-    fn connection(&self, connection: &Connection, now: u32, worker: usize) -> Option<shape::Connection> {
+    fn connection(&self, connection: &Connection, now: u32, worker: usize) -> Option<types::Connection> {
         let is_live = is_live(connection, self.publisher.current())?;
         let mut shown = describe(&self.committer, self.publisher.current(), connection, now, worker)?;
         shown.tombstone = !is_live;
@@ -296,14 +312,14 @@ pub(crate) fn describe(
     connection: &Connection,
     now: u32,
     worker: usize,
-) -> Option<shape::Connection> {
-    let Connection { entry, remote, carried, .. } = connection;
+) -> Option<types::Connection> {
+    let Connection { entry, remote, totals: carried, .. } = connection;
     let binding = snapshot.bindings().get(entry.addr.slot())?;
     let number = entry.protocol();
     let has_ports = proto::has_ports(number);
     let is_icmp = number == if entry.is_v6() { proto::ICMPV6 } else { proto::ICMP };
     let rule = entry.rule().get().and_then(|rule| committer.compiler().rule(rule));
-    Some(shape::Connection {
+    Some(types::Connection {
         nic: committer.nic_name(binding.nic)?.to_string(),
         opened: if entry.is_inbound() { "inbound" } else { "outbound" }.to_owned(),
         protocol: protocol::name(number).map_or_else(|| number.to_string(), str::to_owned),
@@ -318,13 +334,13 @@ pub(crate) fn describe(
         rule_id: rule.map(|rule| rule.identity.to_string()),
         worker,
         id: format!("{worker}-{}", connection.flow.0),
-        icmp: is_icmp.then_some(shape::Icmp {
+        icmp: is_icmp.then_some(types::Icmp {
             identifier: (entry.ports >> 16) as u16,
             kind: (entry.syn_seq >> 8) as u8,
             code: entry.syn_seq as u8,
         }),
         generation: entry.stamp.0,
-        packets: carried.map(|sums| shape::Carried::of(sums.packets)),
-        bytes: carried.map(|sums| shape::Carried::of(sums.bytes)),
+        packets: carried.map(|sums| types::Carried::of(sums.packets)),
+        bytes: carried.map(|sums| types::Carried::of(sums.bytes)),
     })
 }

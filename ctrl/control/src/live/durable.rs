@@ -5,36 +5,36 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::{Admitted, Live, Origin, Refused, journal};
+use super::{Admitted, ChangeRefused, Live, Origin, journal};
 use crate::health::Severity;
 use crate::model::Policy;
-use crate::store::{Awaited, Past, Step, Store, StoreError};
+use crate::store::{Awaited, PastGeneration, Step, Store, StoreError};
 
 const WRITE: (&str, &str) = ("store", "write");
 const GONE: (&str, &str) = ("store", "gone");
 
 /// A change as the store keeps it.
-pub(super) struct Written {
+pub(super) struct DurableChange {
     policy: Policy,
-    past: Past,
+    past: PastGeneration,
     awaited: Option<Awaited>,
     oldest: u32,
 }
 
-impl Written {
+impl DurableChange {
     /// A record is kept as the change begins: what its workers answer is known to the living alone.
-    fn of(admitted: &Admitted) -> Written {
+    fn of(admitted: &Admitted) -> DurableChange {
         let mut receipt = admitted.receipt.clone();
         receipt.generation += 1;
         let prepared = &admitted.prepared;
         let record = journal::record(&receipt, prepared.back_to, admitted.unconfirmed.is_some());
-        let past = Past { record, delta: prepared.delta.clone() };
+        let past = PastGeneration { record, delta: prepared.delta.clone() };
         let (policy, awaited) = (prepared.policy().clone(), admitted.unconfirmed.map(Awaited::from));
-        Written { policy, past, awaited, oldest: prepared.oldest.0 }
+        DurableChange { policy, past, awaited, oldest: prepared.oldest.0 }
     }
 
     fn commit(&self, store: &Store) -> Result<(), StoreError> {
-        let Written { policy, past, awaited, oldest } = self;
+        let DurableChange { policy, past, awaited, oldest } = self;
         store.commit(&Step { policy, past, awaited: *awaited, oldest: *oldest })
     }
 }
@@ -42,18 +42,19 @@ impl Written {
 /// How far writing changes in their order came.
 struct Progress {
     /// Those that the store has not.
-    left: Vec<Arc<Written>>,
+    left: Vec<Arc<DurableChange>>,
     result: Result<(), StoreError>,
 }
 
 /// Writes these changes, one after the other up to the first that the store refuses, and then, where that is asked for, something
 /// that means nothing. Others are served meanwhile: the disk takes its time.
-async fn write(store: &Arc<Store>, changes: Vec<Arc<Written>>, probe: bool) -> Progress {
+async fn write(store: &Arc<Store>, changes: Vec<Arc<DurableChange>>, probe: bool) -> Progress {
     let (mut left, done) = (changes.clone(), Arc::new(AtomicUsize::new(0)));
     let (writer, count) = (store.clone(), done.clone());
     let write = move || {
-        let one =
-            |change: &Arc<Written>| change.commit(&writer).inspect(|()| _ = count.fetch_add(1, Relaxed));
+        let one = |change: &Arc<DurableChange>| {
+            change.commit(&writer).inspect(|()| _ = count.fetch_add(1, Relaxed))
+        };
         changes.iter().try_for_each(one)?;
         if probe { writer.probe() } else { Ok(()) }
     };
@@ -73,13 +74,13 @@ pub(super) async fn written(
 
 impl Live {
     /// Makes a change durable, after those that the store does not have yet. Called by whoever has the turn.
-    pub(super) async fn make_durable(&self, admitted: &Admitted) -> Result<(), Refused> {
+    pub(super) async fn make_durable(&self, admitted: &Admitted) -> Result<(), ChangeRefused> {
         let (store, mut changes) = {
             let inner = self.inner();
             (inner.store.clone(), inner.unwritten.clone())
         };
         let Some(store) = store else { return Ok(()) };
-        let change = Arc::new(Written::of(admitted));
+        let change = Arc::new(DurableChange::of(admitted));
         changes.push(change.clone());
         let Progress { mut left, result } = write(&store, changes, false).await;
         self.tell_store(&store, &result);
@@ -94,7 +95,7 @@ impl Live {
         }
         left.retain(|other| !Arc::ptr_eq(other, &change));
         self.inner().unwritten = left;
-        Err(Refused::Store(error.to_string()))
+        Err(ChangeRefused::Store(error.to_string()))
     }
 
     /// Writes what the store does not have yet, and looks whether it is well. Called every now and then.
@@ -107,7 +108,7 @@ impl Live {
         if let Err(error) = store.check() {
             return self.tell_store(&store, &Err(error));
         }
-        if !is_behind && !self.shared.board.lasts(WRITE) && !self.shared.board.lasts(GONE) {
+        if !is_behind && !self.shared.board.is_raised(WRITE) && !self.shared.board.is_raised(GONE) {
             return;
         }
         let _turn = self.shared.writer.lock().await;

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::Generation;
-use engine::cells::Population;
+use engine::counters::ConnectionCounts;
 use tempfile::TempDir;
 
-use super::{Author, Change, Live, Parts, Refused, begin};
-use crate::api::shape::{Confirmation, Receipt};
+use super::{Author, Change, ChangeRefused, Live, Parts, begin};
+use crate::api::types::{Confirmation, Receipt};
 use crate::config::Config;
 use crate::document::{Limits, Parsed, parse_policy};
 use crate::model::Policy;
-use crate::registry::Places;
+use crate::registry::SlotCount;
 use crate::store::tests::Act;
-use crate::store::{Contents, Opening, Store};
+use crate::store::{Contents, OpenOptions, Store};
 
 fn document(port: u16, nics: &[&str]) -> Parsed {
     let nics: Vec<_> = (1..)
@@ -50,7 +50,7 @@ struct Force {
     policy: Policy,
     generation: u32,
     published: Generation,
-    free: Places,
+    free: SlotCount,
     oldest: Generation,
     records: Vec<(u32, Option<Confirmation>)>,
     awaits: bool,
@@ -68,7 +68,7 @@ impl Rig {
             publisher: rcu::domain(began.snapshot, 0).0,
             committer: began.committer,
             workers: Vec::new(),
-            population: Arc::new(Population::new()),
+            connection_counts: Arc::new(ConnectionCounts::new()),
             ports: Box::new(Vec::new),
             start: Instant::now(),
             board: Default::default(),
@@ -86,7 +86,7 @@ impl Rig {
         self.live.inner().store.clone().unwrap()
     }
 
-    fn apply(&self, change: Change) -> Result<Receipt, Refused> {
+    fn apply(&self, change: Change) -> Result<Receipt, ChangeRefused> {
         run(self.live.apply(change))
     }
 
@@ -115,7 +115,7 @@ impl Rig {
 }
 
 fn opened(path: &Path) -> Contents {
-    Store::open_as(&Opening::of(path)).unwrap().1.unwrap()
+    Store::open_as(&OpenOptions::of(path)).unwrap().1.unwrap()
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -127,22 +127,22 @@ fn to(document: Parsed) -> Change {
 }
 
 /// A change, ready to be made.
-type Make = fn(&Rig) -> Result<(), Refused>;
+type Make = fn(&Rig) -> Result<(), ChangeRefused>;
 
-fn apply_nics(rig: &Rig) -> Result<(), Refused> {
+fn apply_nics(rig: &Rig) -> Result<(), ChangeRefused> {
     rig.apply(to(document(23, &["one", "three", "four"]))).map(|_| ())
 }
 
-fn apply_unconfirmed(rig: &Rig) -> Result<(), Refused> {
+fn apply_unconfirmed(rig: &Rig) -> Result<(), ChangeRefused> {
     let change = Change { confirm: Some(Duration::from_secs(3600)), ..to(document(24, &["one"])) };
     rig.apply(change).map(|_| ())
 }
 
-fn roll_back(rig: &Rig) -> Result<(), Refused> {
+fn roll_back(rig: &Rig) -> Result<(), ChangeRefused> {
     rig.apply(Change::back_to(1, Author::client("test"))).map(|_| ())
 }
 
-fn confirm(rig: &Rig) -> Result<(), Refused> {
+fn confirm(rig: &Rig) -> Result<(), ChangeRefused> {
     run(rig.live.confirm()).map(|_| ())
 }
 
@@ -169,7 +169,7 @@ fn timeless(contents: &Contents) -> (Policy, u32, Vec<(u32, Policy, Option<Confi
     let mut policy = contents.policy.clone();
     let mut back = Vec::new();
     for past in contents.history.iter().rev() {
-        past.delta.take_back(&mut policy);
+        past.delta.revert(&mut policy);
         back.push((past.record.generation, policy.clone(), past.record.confirmation));
     }
     let awaited = contents.awaited.map(|awaited| awaited.generation);
@@ -201,7 +201,7 @@ fn at_every_step(act: impl Fn(&Rig) -> Act, mend: impl Fn(&Rig)) -> (usize, usiz
                 late += 1;
                 continue;
             }
-            assert!(matches!(made, Err(Refused::Store(_))), "{at}: {made:?}");
+            assert!(matches!(made, Err(ChangeRefused::Store(_))), "{at}: {made:?}");
             assert_eq!(rig.force(), force, "{at}: what is in force");
             mend(&rig);
             assert_eq!(timeless(&rig.found_by_a_start()), timeless(&lying), "{at}: what a start finds");

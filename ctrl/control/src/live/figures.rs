@@ -1,6 +1,6 @@
 //! Everything that is counted, as one list of families: what `/metrics` and the stats page show, and [what only the page](page) does.
 //!
-//! The lock that changes hold is taken for as long as it takes to note who is there. Counters are read after it, from the cells that
+//! The lock that changes hold is taken for as long as it takes to note who is there. Counters are read after it, from the counters that
 //! workers write and anybody reads.
 
 mod nics;
@@ -12,41 +12,41 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use engine::NicSlot;
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use stats::{Family, Kind};
 
 use super::baselines::Baselines;
 use super::{Inner, Live, Polls};
-use crate::api::shape::{Began, PortCounters, Problem, Restart};
+use crate::api::types::{Began, PortCounters, Problem, Restart};
 use crate::compile::RuleNumbers;
 use crate::model::{Key, Policy};
 
 /// What is known from one time to the next. Who gathers holds it: one at a time.
 #[derive(Default)]
-pub(super) struct Gatherer {
+pub(super) struct FigureCollector {
     /// The generation that the lists are of.
     generation: Option<u32>,
     /// NICs that are there, with their places.
     nics: Arc<Vec<(Key, NicSlot)>>,
     rules: rules::Listed,
-    shown: workers::Shown,
-    shown_of_nics: nics::Shown,
+    shown: workers::LastShown,
+    shown_of_nics: nics::LastShown,
 }
 
 /// One worker as it was met.
-struct Met {
+struct WorkerSample {
     core: usize,
-    cells: Arc<Cells>,
+    counters: Arc<EngineCounters>,
     capacity: u32,
     polls: Polls,
     generation: u32,
 }
 
 /// What is taken under the lock.
-struct Taken {
+struct Sample {
     generation: u32,
-    workers: Vec<Met>,
-    population: Arc<Population>,
+    workers: Vec<WorkerSample>,
+    connection_counts: Arc<ConnectionCounts>,
     /// Places of NICs that were ever given out.
     places: u32,
     baselines: Baselines,
@@ -70,7 +70,7 @@ impl Live {
         self.gathered(|taken, ports, nics| page::families(self, taken, ports, nics))
     }
 
-    fn gathered(&self, beside: impl FnOnce(&Taken, &[PortCounters], usize) -> Vec<Family>) -> Vec<Family> {
+    fn gathered(&self, beside: impl FnOnce(&Sample, &[PortCounters], usize) -> Vec<Family>) -> Vec<Family> {
         let mut gatherer = self.shared.gatherer.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = self.inner().taken(&mut gatherer);
         let ports = (self.shared.ports.lock().unwrap_or_else(PoisonError::into_inner))();
@@ -81,7 +81,7 @@ impl Live {
 }
 
 impl Inner {
-    fn taken(&self, gatherer: &mut Gatherer) -> Taken {
+    fn taken(&self, gatherer: &mut FigureCollector) -> Sample {
         let (generation, newest) = (self.committer.generation().0, self.publisher.epoch().get());
         let registry = self.committer.registry();
         if gatherer.generation != Some(generation) {
@@ -91,18 +91,18 @@ impl Inner {
         let met = |(id, worker): (usize, &super::WorkerHandle)| {
             // Each publication is one generation more. Who holds none takes the newest before it judges.
             let behind = self.publisher.held(id).map_or(0, |held| newest.saturating_sub(held.get()));
-            Met {
+            WorkerSample {
                 core: worker.core,
-                cells: worker.cells.clone(),
+                counters: worker.counters.clone(),
                 capacity: worker.capacity,
                 polls: (worker.polls)(),
                 generation: generation.saturating_sub(behind as u32),
             }
         };
-        Taken {
+        Sample {
             generation,
             workers: self.workers.iter().enumerate().map(met).collect(),
-            population: self.population.clone(),
+            connection_counts: self.connection_counts.clone(),
             places: registry.names.len() as u32,
             baselines: self.baselines.clone(),
             policy: self.committer.policy().clone(),
@@ -113,8 +113,8 @@ impl Inner {
     }
 }
 
-impl Gatherer {
-    fn families(&mut self, taken: &Taken, ports: &[PortCounters], live: &Live) -> Vec<Family> {
+impl FigureCollector {
+    fn families(&mut self, taken: &Sample, ports: &[PortCounters], live: &Live) -> Vec<Family> {
         if self.generation != Some(taken.generation) {
             self.rules.update(&taken.policy, &taken.numbers);
             self.generation = Some(taken.generation);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::Generation;
 
-use super::turns::{Pulse, give_way};
-use super::{Live, NoAnswer, Refused};
-use crate::api::shape::{Confirmation, Health, Receipt, Record, State};
+use super::locking::{HealthSnapshot, block_in_place};
+use super::{ChangeRefused, Live, WorkerTimeout};
+use crate::api::types::{Confirmation, Health, Receipt, Record, State};
 use crate::commit::{Committer, NoSuchGeneration};
 use crate::model::Policy;
 use crate::store::Contents;
@@ -147,13 +147,13 @@ impl Live {
     }
 
     /// Waits until every worker judges by a generation, which may be yet to come; if nobody makes it in time, for no longer.
-    pub async fn wait_acknowledged(&self, generation: u32, patience: Duration) -> Result<(), NoAnswer> {
+    pub async fn wait_acknowledged(&self, generation: u32, patience: Duration) -> Result<(), WorkerTimeout> {
         let begin = Instant::now();
         loop {
             let Health { generation: present, lagging, .. } = self.health();
             match lagging.first() {
                 None if present >= generation => return Ok(()),
-                Some(worker) if begin.elapsed() > patience => return Err(NoAnswer { worker: *worker }),
+                Some(worker) if begin.elapsed() > patience => return Err(WorkerTimeout { worker: *worker }),
                 None if begin.elapsed() > patience => return Ok(()),
                 _ => tokio::time::sleep(Duration::from_millis(2)).await,
             }
@@ -162,23 +162,23 @@ impl Live {
 
     /// How the appliance is, and which workers do not follow yet.
     pub fn health(&self) -> Health {
-        let Pulse { generation, lagging } = self.pulse();
+        let HealthSnapshot { generation, lagging } = self.health_snapshot();
         let (status, problems) = self.shared.board.list();
         Health { status, problems, generation, lagging }
     }
 
     /// The policy of a generation.
-    pub fn policy_at(&self, generation: u32) -> Result<Policy, Refused> {
-        let at = give_way(|| self.inner().committer.policy_at(Generation(generation)));
-        at.map_err(Refused::NoGeneration)
+    pub fn policy_at(&self, generation: u32) -> Result<Policy, ChangeRefused> {
+        let at = block_in_place(|| self.inner().committer.policy_at(Generation(generation)));
+        at.map_err(ChangeRefused::NoGeneration)
     }
 
     /// One generation's record.
-    pub fn record(&self, generation: u32) -> Result<Record, Refused> {
+    pub fn record(&self, generation: u32) -> Result<Record, ChangeRefused> {
         self.history().into_iter().find(|record| record.generation == generation).ok_or_else(|| {
             let inner = self.inner();
             let oldest = inner.journal.records.front().map_or(0, |record| record.generation);
-            Refused::NoGeneration(NoSuchGeneration {
+            ChangeRefused::NoGeneration(NoSuchGeneration {
                 asked: Generation(generation),
                 oldest: Generation(oldest),
                 present: inner.committer.generation(),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connections::{describe, is_live};
-use super::turns::give_way;
-use super::{Admitted, Live, Refused};
-use crate::api::shape::{self, Affected};
+use super::locking::block_in_place;
+use super::{Admitted, ChangeRefused, Live};
+use crate::api::types::{self, Affected};
 use crate::model::Identity;
 
 /// Connections that a preview names; it counts all.
@@ -27,14 +27,14 @@ pub struct Preview {
     /// The same by the rules' identities.
     pub by_rule_id: BTreeMap<Identity, u64>,
     /// The first of the disconnected.
-    pub connections: Vec<shape::Connection>,
+    pub connections: Vec<types::Connection>,
 }
 
 impl Live {
     /// Looks at every connection under the present snapshot and under the one that the change would make.
-    pub(super) async fn foresee(&self, admitted: &Admitted, now_ns: u64) -> Result<Preview, Refused> {
+    pub(super) async fn preview(&self, admitted: &Admitted, now_ns: u64) -> Result<Preview, ChangeRefused> {
         // A copy of the control side makes the change for itself: what it would publish is what a commit publishes.
-        let (then, epoch) = give_way(|| {
+        let (then, epoch) = block_in_place(|| {
             let (mut committer, epoch) = {
                 let inner = self.inner();
                 (inner.committer.clone(), inner.publisher.epoch())

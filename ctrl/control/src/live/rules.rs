@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::RuleId;
-use engine::cells::Cells;
+use engine::counters::EngineCounters;
 use imbl::Vector;
 
-use super::turns::give_way;
+use super::locking::block_in_place;
 use super::views::behind;
 use super::{Inner, Live};
-use crate::api::shape::{RuleFigures, Would};
+use crate::api::types::{RuleFigures, Would};
 use crate::commit::Committer;
 use crate::compile::RuleNumbers;
 use crate::explain::in_words;
@@ -21,10 +21,10 @@ use crate::model::{Key, Policy};
 pub(super) type Since = Vector<u64>;
 
 /// What is taken under the lock.
-struct Taken {
+struct RuleSample {
     policy: Policy,
     numbers: RuleNumbers,
-    cells: Vec<Arc<Cells>>,
+    counters: Vec<Arc<EngineCounters>>,
     since: Since,
 }
 
@@ -32,16 +32,16 @@ impl Live {
     /// The rules of groups behind a name: of as many whole groups as it takes to list so many.
     pub fn rules_after(&self, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
         let taken = self.inner().rules_taken();
-        give_way(|| taken.list(after, limit))
+        block_in_place(|| taken.list(after, limit))
     }
 }
 
 impl Inner {
-    fn rules_taken(&self) -> Taken {
-        Taken {
+    fn rules_taken(&self) -> RuleSample {
+        RuleSample {
             policy: self.committer.policy().clone(),
             numbers: self.committer.compiler().numbers(),
-            cells: self.workers.iter().map(|worker| worker.cells.clone()).collect(),
+            counters: self.workers.iter().map(|worker| worker.counters.clone()).collect(),
             since: self.rules_since.clone(),
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn begin_counting(since: &mut Since, committer: &Committer) {
     }
 }
 
-impl Taken {
+impl RuleSample {
     fn list(&self, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
         let mut members: HashMap<&Key, usize> = HashMap::new();
         for group in self.policy.nics.values().flat_map(|nic| &nic.security_groups) {
@@ -69,16 +69,16 @@ impl Taken {
             for (at, rule) in group.rules.iter().enumerate() {
                 let meaning = rule.meaning();
                 let number = self.numbers.of(&group.key, &meaning);
-                let told = |count: fn(&Cells, RuleId) -> u64| {
-                    number.map_or(0, |rule| self.cells.iter().map(|cells| count(cells, rule)).sum())
+                let told = |count: fn(&EngineCounters, RuleId) -> u64| {
+                    number.map_or(0, |rule| self.counters.iter().map(|counters| count(counters, rule)).sum())
                 };
-                let opened = told(|cells, rule| cells.rules.opened(rule));
-                let denied = told(|cells, rule| cells.rules.denied(rule));
+                let opened = told(|counters, rule| counters.rules.opened(rule));
+                let denied = told(|counters, rule| counters.rules.denied(rule));
                 let would = rule.staged.then(|| Would {
                     pass: opened,
-                    pass_dropped: told(|cells, rule| cells.rules.differing(rule)[0]),
+                    pass_dropped: told(|counters, rule| counters.rules.differing(rule)[0]),
                     drop: denied,
-                    drop_passed: told(|cells, rule| cells.rules.differing(rule)[1]),
+                    drop_passed: told(|counters, rule| counters.rules.differing(rule)[1]),
                 });
                 let enforced = |count: u64| if rule.staged { 0 } else { count };
                 listed.push(RuleFigures {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use engine::trace::interest;
-use engine::worker::{Question, Task};
+use engine::trace::watch_set;
+use engine::worker::{RequestKind, WorkerRequest};
 use engine::{Generation, NicSlot};
 
-use super::turns::give_way;
-use super::{Inner, Live, NoAnswer};
-use crate::api::shape::Receipt;
-use crate::trace::{Change, Names, Reader, Trace, Wish};
+use super::locking::block_in_place;
+use super::{Inner, Live, WorkerTimeout};
+use crate::api::types::Receipt;
+use crate::trace::{Change, NameTable, Trace, WatchRequest, Watcher};
 
 /// Records that a worker's ring for readers holds: 1.75 MiB.
 const RING: usize = 1 << 14;
@@ -20,20 +20,20 @@ const PACE: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(10)
 
 /// Why nobody is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unwatched {
+pub enum WatchRefused {
     /// There are as many readers as there may be.
     TooMany,
     /// A worker does not answer.
-    NoAnswer(NoAnswer),
+    NoAnswer(WorkerTimeout),
 }
 
-impl std::fmt::Display for Unwatched {
+impl std::fmt::Display for WatchRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unwatched::TooMany => {
-                write!(f, "there are {} readers already; allowed: no more", engine::trace::WATCHES)
+            WatchRefused::TooMany => {
+                write!(f, "there are {} readers already; allowed: no more", engine::trace::MAX_WATCHES)
             }
-            Unwatched::NoAnswer(error) => error.fmt(f),
+            WatchRefused::NoAnswer(error) => error.fmt(f),
         }
     }
 }
@@ -45,39 +45,44 @@ impl Live {
     }
 
     /// Has the workers tell of what this wish is about, from when this returns until the reader is dropped.
-    pub async fn watch(&self, wish: Wish) -> Result<Reader, Unwatched> {
-        let reader = self.trace().readers.admit(wish).ok_or(Unwatched::TooMany)?;
-        self.tell_wishes().await.map_err(Unwatched::NoAnswer)?;
+    pub async fn watch(&self, wish: WatchRequest) -> Result<Watcher, WatchRefused> {
+        let reader = self.trace().readers.admit(wish).ok_or(WatchRefused::TooMany)?;
+        self.update_workers().await.map_err(WatchRefused::NoAnswer)?;
         Ok(reader)
     }
 
     /// Tells every worker what all readers together want; nothing, if there are none.
-    async fn tell_wishes(&self) -> Result<(), NoAnswer> {
+    async fn update_workers(&self) -> Result<(), WorkerTimeout> {
         let readers = &self.trace().readers;
         let _turn = readers.telling.lock().await;
         let wanted = readers.wanted();
         let workers = self.inner().workers.len();
         for worker in 0..workers {
-            let asked = (!wanted.wishes.is_empty()).then(|| {
-                give_way(|| {
+            let asked = (!wanted.requests.is_empty()).then(|| {
+                block_in_place(|| {
                     let inner = self.inner();
-                    let watches = wanted.wishes.iter().map(|wish| wish.watch(&inner.committer)).collect();
+                    let watches = wanted.requests.iter().map(|wish| wish.watch(&inner.committer)).collect();
                     drop(inner);
-                    interest(watches, wanted.snaplen, RING, BYTES)
+                    watch_set(watches, wanted.snaplen, RING, BYTES)
                 })
             });
             let is_told = asked.is_some();
-            let asked = asked.map(|(interest, read)| {
+            let asked = asked.map(|(watch_set, read)| {
                 // Whatever the worker tells by it is read from its first record on.
                 readers.add(worker, read, &wanted.ids);
-                interest
+                watch_set
             });
-            let interview = self.interview(worker);
+            let interview = self.worker_query(worker);
             let answer = interview.answer.0.clone();
-            let question =
-                Question { task: Task::Watch, from: 0, connections: Vec::new(), interest: asked, answer };
+            let question = WorkerRequest {
+                kind: RequestKind::Watch,
+                from: 0,
+                connections: Vec::new(),
+                watch_set: asked,
+                reply: answer,
+            };
             // The rings of before come back with the answer, and are freed here.
-            drop(interview.put(question).await?);
+            drop(interview.send(question).await?);
             readers.settle(worker, is_told);
         }
         Ok(())
@@ -89,15 +94,15 @@ impl Live {
         let mut generation = self.generation();
         let mut telling: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            give_way(|| self.trace().drain());
+            block_in_place(|| self.trace().drain());
             let readers = &self.trace().readers;
-            let present = self.pulse().generation;
+            let present = self.health_snapshot().generation;
             let is_stale = readers.has_gone() || present != generation && readers.have_names();
             if is_stale && telling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 generation = present;
                 let live = self.clone();
                 telling = Some(tokio::spawn(async move {
-                    if let Err(error) = live.tell_wishes().await {
+                    if let Err(error) = live.update_workers().await {
                         tracing::warn!("trace: {error}");
                     }
                 }));
@@ -118,6 +123,7 @@ impl Inner {
         let mut flushed: Box<[_]> = ended_epochs.iter().map(|(slot, _)| *slot).collect();
         flushed.sort_unstable();
         let (generation, by) = (self.committer.generation(), format!("{} ({})", receipt.who, receipt.origin));
-        self.trace.begin(Names::of(&self.committer), Change { generation, by: by.into(), back_to, flushed });
+        self.trace
+            .begin(NameTable::of(&self.committer), Change { generation, by: by.into(), back_to, flushed });
     }
 }

@@ -4,42 +4,42 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::PoisonError;
 
-use engine::cells::Cells;
 use engine::conntrack::fair_share;
+use engine::counters::EngineCounters;
 use engine::{Direction, Generation, NicSlot, Reason};
 
-use super::baselines::Counted;
-use super::turns::give_way;
-use super::{Inner, Live, NoAnswer, names, spread};
-use crate::api::shape::{self, Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
+use super::baselines::NicTotals;
+use super::locking::block_in_place;
+use super::{Inner, Live, WorkerTimeout, load_balance, names};
+use crate::api::types::{self, Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
 use crate::config::{Config, Unknown};
-use crate::explain::{Bench, Unexplained, in_words};
+use crate::explain::{ExplainError, ScratchFirewall, in_words};
 use crate::model::{self, Mode, Policy};
 
 /// What one worker counted of one NIC and direction, or a sum of such.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
+pub(super) struct ReasonCounts {
     reasons: [u64; Reason::ALL.len()],
     pub observed: u64,
     /// Passed, dropped.
     pub bytes: [u64; 2],
 }
 
-impl Tally {
+impl ReasonCounts {
     /// What a worker has counted by now. It goes on meanwhile: what it observed is read last, so that no packet which
     /// passed seems dropped, and taken for no more than the drops that were read before.
-    pub fn read(cells: &Cells, nic: NicSlot, direction: Direction) -> Tally {
-        let reasons = Reason::ALL.map(|reason| cells.get(nic, direction, reason));
-        let bytes = [true, false].map(|passed| cells.bytes(nic, direction, passed));
-        let mut tally = Tally { reasons, observed: 0, bytes };
+    pub fn read(counters: &EngineCounters, nic: NicSlot, direction: Direction) -> ReasonCounts {
+        let reasons = Reason::ALL.map(|reason| counters.get(nic, direction, reason));
+        let bytes = [true, false].map(|passed| counters.bytes(nic, direction, passed));
+        let mut tally = ReasonCounts { reasons, observed: 0, bytes };
         let observable = |reason: Reason| {
             !reason.passes() && !matches!(reason, Reason::HandoffFull | Reason::TxFull | Reason::TxDown)
         };
-        tally.observed = cells.observed(nic, direction).min(tally.sum(observable));
+        tally.observed = counters.observed(nic, direction).min(tally.sum(observable));
         tally
     }
 
-    pub fn add(&mut self, other: &Tally) {
+    pub fn add(&mut self, other: &ReasonCounts) {
         for (sum, n) in self.reasons.iter_mut().zip(&other.reasons) {
             *sum = sum.wrapping_add(*n);
         }
@@ -48,7 +48,7 @@ impl Tally {
     }
 
     /// Less what was counted before.
-    fn since(&self, before: &Tally) -> Tally {
+    fn since(&self, before: &ReasonCounts) -> ReasonCounts {
         let mut rest = *self;
         for (n, before) in rest.reasons.iter_mut().zip(&before.reasons) {
             *n = n.wrapping_sub(*before);
@@ -133,38 +133,38 @@ pub(super) struct Notice {
 
 /// Why `explain` has no answer.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum ExplainFailed {
     /// The question has none.
-    Question(Unexplained),
+    Question(ExplainError),
     /// A worker does not say which connections it has.
-    Worker(NoAnswer),
+    Worker(WorkerTimeout),
     /// It failed.
     Failed(String),
 }
 
-impl From<NoAnswer> for Unanswered {
-    fn from(error: NoAnswer) -> Unanswered {
-        Unanswered::Worker(error)
+impl From<WorkerTimeout> for ExplainFailed {
+    fn from(error: WorkerTimeout) -> ExplainFailed {
+        ExplainFailed::Worker(error)
     }
 }
 
 impl Live {
     /// `explain`: by the very snapshot that the workers judge by and with the NIC's connections as they have them, or as the first
     /// of a connection. A NIC's limit counts; how full a worker's table is does not.
-    pub async fn explain(&self, question: shape::Question) -> Result<shape::Explanation, Unanswered> {
+    pub async fn explain(&self, question: types::Question) -> Result<types::Explanation, ExplainFailed> {
         let (live, config) = (self.clone(), self.config());
         let in_grace = self.shared.start.elapsed() < config.conntrack.pickup_grace;
         let is_fresh = question.fresh;
         let first = tokio::task::spawn_blocking(move || {
-            let bench = Bench::new(&config, in_grace);
+            let bench = ScratchFirewall::new(&config, in_grace);
             let inner = live.inner();
             let told = bench.explain(&inner.committer, inner.publisher.current(), &question)?;
             Ok((told, question))
         });
         let (told, question) = first
             .await
-            .map_err(|error| Unanswered::Failed(error.to_string()))?
-            .map_err(Unanswered::Question)?;
+            .map_err(|error| ExplainFailed::Failed(error.to_string()))?
+            .map_err(ExplainFailed::Question)?;
         let key = told.nic.as_deref().filter(|_| !is_fresh).and_then(model::Key::parse);
         let slot = key.and_then(|key| Some(self.inner().committer.registry().nic(&key)?.slot));
         let Some(slot) = slot else { return Ok(told) };
@@ -172,46 +172,51 @@ impl Live {
         let (live, config) = (self.clone(), self.config());
         let second = tokio::task::spawn_blocking(move || {
             let at_ns = live.shared.start.elapsed().as_nanos() as u64;
-            let bench = Bench::running(&config, at_ns, held);
+            let bench = ScratchFirewall::running(&config, at_ns, held);
             let inner = live.inner();
             bench.explain(&inner.committer, inner.publisher.current(), &question)
         });
-        second.await.map_err(|error| Unanswered::Failed(error.to_string()))?.map_err(Unanswered::Question)
+        second
+            .await
+            .map_err(|error| ExplainFailed::Failed(error.to_string()))?
+            .map_err(ExplainFailed::Question)
     }
 
     /// `show counters`
     pub fn counters(&self) -> Counters {
-        give_way(|| self.inner().counters())
+        block_in_place(|| self.inner().counters())
     }
 
     /// `show nics`
-    pub fn nics(&self) -> Vec<shape::Nic> {
+    pub fn nics(&self) -> Vec<types::Nic> {
         self.nics_after(None, usize::MAX)
     }
 
     /// So many of them behind a name.
-    pub fn nics_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<shape::Nic> {
+    pub fn nics_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<types::Nic> {
         let inner = self.inner();
-        give_way(|| behind(&inner.committer.policy().nics, after, limit).map(|nic| inner.nic(nic)).collect())
+        block_in_place(|| {
+            behind(&inner.committer.policy().nics, after, limit).map(|nic| inner.nic(nic)).collect()
+        })
     }
 
     /// `show groups`
-    pub fn groups(&self) -> Vec<shape::Group> {
+    pub fn groups(&self) -> Vec<types::Group> {
         self.groups_after(None, usize::MAX)
     }
 
     /// So many of them behind a name.
-    pub fn groups_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<shape::Group> {
+    pub fn groups_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
         // The policy is shared with what is in force: nobody waits for this.
         let policy = &self.policy();
-        give_way(|| groups_of(policy, after, limit))
+        block_in_place(|| groups_of(policy, after, limit))
     }
 
     /// `show snapshot`
-    pub fn snapshot(&self) -> shape::Snapshot {
+    pub fn snapshot(&self) -> types::Snapshot {
         let inner = self.inner();
         let (policy, snapshot) = (inner.committer.policy(), inner.publisher.current());
-        shape::Snapshot {
+        types::Snapshot {
             generation: snapshot.generation.0,
             vpcs: policy.vpcs.len(),
             nics: policy.nics.len(),
@@ -228,7 +233,7 @@ impl Live {
     }
 
     /// `show workers`
-    pub async fn workers(&self) -> Vec<shape::Worker> {
+    pub async fn workers(&self) -> Vec<types::Worker> {
         let count = self.inner().workers.len();
         let mut lens = Vec::with_capacity(count);
         for id in 0..count {
@@ -240,16 +245,16 @@ impl Live {
         let all: u64 = judged.iter().sum();
         let (loads, ports) = (inner.loads(), inner.ports_now());
         let worker = |(id, handle): (usize, &super::WorkerHandle)| {
-            let (polls, cells) = ((handle.polls)(), &handle.cells);
-            let received = cells.received();
-            let (bursts, frames) = cells.tally.bursts();
-            shape::Worker {
+            let (polls, counters) = ((handle.polls)(), &handle.counters);
+            let received = counters.received();
+            let (bursts, frames) = counters.worker.bursts();
+            types::Worker {
                 id,
                 core: handle.core,
                 numa_node: loads[id].numa_node,
                 queues: ports.len() as u32,
                 received_percent: loads[id].received_percent(&loads),
-                notes: spread::notes(&loads, id, &ports),
+                notes: load_balance::notes(&loads, id, &ports),
                 acknowledged: inner.publisher.acknowledged(id, epoch),
                 connections: lens[id],
                 capacity: handle.capacity,
@@ -257,8 +262,8 @@ impl Live {
                 busy_polls: polls.busy,
                 sleeps: polls.sleeps,
                 received,
-                handed_over: cells.handed_over(),
-                taken_over: cells.taken_over(),
+                handed_over: counters.handed_over(),
+                taken_over: counters.taken_over(),
                 load_percent: judged[id] * count as u64 * 100 / all.max(1),
                 busy_percent: percent(polls.busy_cycles, polls.busy_cycles.saturating_add(polls.idle_cycles)),
                 busy_cycles: polls.busy_cycles,
@@ -276,12 +281,12 @@ impl Inner {
     fn counters(&self) -> Counters {
         const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
         let nics = self.committer.registry().names.len();
-        let mut by_nic = vec![[Tally::default(); 2]; nics];
-        let mut by_worker = vec![Tally::default(); self.workers.len()];
+        let mut by_nic = vec![[ReasonCounts::default(); 2]; nics];
+        let mut by_worker = vec![ReasonCounts::default(); self.workers.len()];
         for (worker, sum) in self.workers.iter().zip(&mut by_worker) {
             for (slot, tallies) in by_nic.iter_mut().enumerate() {
                 for (direction, tally) in DIRECTIONS.into_iter().zip(tallies) {
-                    let counted = Tally::read(&worker.cells, NicSlot(slot as u32), direction);
+                    let counted = ReasonCounts::read(&worker.counters, NicSlot(slot as u32), direction);
                     tally.add(&counted);
                     sum.add(&counted);
                 }
@@ -293,15 +298,15 @@ impl Inner {
                 *tally = tally.since(before);
             }
         }
-        let mut total = Tally::default();
+        let mut total = ReasonCounts::default();
         by_worker.iter().for_each(|tally| total.add(tally));
-        let worker = |(id, (handle, tally)): (usize, (&super::WorkerHandle, &Tally))| WorkerCounters {
+        let worker = |(id, (handle, tally)): (usize, (&super::WorkerHandle, &ReasonCounts))| WorkerCounters {
             id,
             core: handle.core,
             packets: tally.packets(),
             bytes: tally.in_bytes(),
         };
-        let nic = |(slot, [inbound, outbound]): (usize, &[Tally; 2])| NicCounters {
+        let nic = |(slot, [inbound, outbound]): (usize, &[ReasonCounts; 2])| NicCounters {
             nic: self.committer.nic_name(NicSlot(slot as u32)).map(|name| name.to_string()),
             inbound: inbound.tallied(),
             outbound: outbound.tallied(),
@@ -325,15 +330,15 @@ impl Inner {
         fair_share(all, self.publisher.current().policy_nics())
     }
 
-    fn nic(&self, nic: &model::Nic) -> shape::Nic {
+    fn nic(&self, nic: &model::Nic) -> types::Nic {
         let identity = self.committer.registry().nic(&nic.key);
         let slot = identity.map_or(NicSlot::NONE, |identity| identity.slot);
-        let (connections, fair_share) = (self.population.get(slot), self.fair_share());
+        let (connections, fair_share) = (self.connection_counts.get(slot), self.fair_share());
         let before = self.baselines.of(slot);
-        let counted = identity.map(|_| Counted::read(&self.workers, slot)).unwrap_or(*before);
+        let counted = identity.map(|_| NicTotals::read(&self.workers, slot)).unwrap_or(*before);
         let [inbound, outbound] = [0, 1].map(|at| counted.packets[at].since(&before.packets[at]));
         let mode = nic.mode.unwrap_or(self.committer.config().policy.mode);
-        shape::Nic {
+        types::Nic {
             nic: nic.key.to_string(),
             vpc: nic.vpc.to_string(),
             mac: nic.mac.map(|mac| mac.to_string()),
@@ -373,7 +378,7 @@ pub(super) fn behind<'o, V>(
 }
 
 /// So many groups of a policy behind a name.
-fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<shape::Group> {
+fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
     let listed: Vec<_> = behind(&policy.security_groups, after, limit).collect();
     let mut members: BTreeMap<&model::Key, Vec<String>> =
         listed.iter().map(|group| (&group.key, Vec::new())).collect();
@@ -386,7 +391,7 @@ fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<s
     }
     let group = |group: &std::sync::Arc<model::SecurityGroup>| {
         let inbound = group.rules.iter().filter(|rule| rule.direction == model::Direction::Inbound).count();
-        shape::Group {
+        types::Group {
             group: group.key.to_string(),
             description: group.description.clone(),
             implied: group.implied,
@@ -401,8 +406,8 @@ fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<s
 }
 
 /// A rule at its position in its group.
-fn described(group: &model::SecurityGroup, at: usize, rule: &model::Rule) -> shape::GroupRule {
-    shape::GroupRule {
+fn described(group: &model::SecurityGroup, at: usize, rule: &model::Rule) -> types::GroupRule {
+    types::GroupRule {
         rule: format!("{}#{at}", group.key),
         rule_id: rule.meaning().identity().to_string(),
         rule_text: in_words(rule),

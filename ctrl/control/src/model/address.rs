@@ -83,21 +83,21 @@ impl From<IpAddr> for Prefix {
 
 /// The text is no prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAPrefix;
+pub struct InvalidPrefix;
 
 impl FromStr for Prefix {
-    type Err = NotAPrefix;
+    type Err = InvalidPrefix;
 
     /// `ADDRESS/LENGTH` or a bare address, which is the prefix of that one address.
-    fn from_str(text: &str) -> Result<Prefix, NotAPrefix> {
+    fn from_str(text: &str) -> Result<Prefix, InvalidPrefix> {
         let Some((addr, len)) = text.split_once('/') else {
-            return text.parse::<IpAddr>().map(Prefix::from).map_err(|_| NotAPrefix);
+            return text.parse::<IpAddr>().map(Prefix::from).map_err(|_| InvalidPrefix);
         };
         // Integer parsing would take "+24" and "024", which no other tool writes.
         let canonical = len == "0" || (len.starts_with(|c: char| ('1'..='9').contains(&c)));
-        let addr = addr.parse::<IpAddr>().map_err(|_| NotAPrefix)?;
-        let len = len.parse::<u8>().ok().filter(|_| canonical).ok_or(NotAPrefix)?;
-        Prefix::new(addr, len).ok_or(NotAPrefix)
+        let addr = addr.parse::<IpAddr>().map_err(|_| InvalidPrefix)?;
+        let len = len.parse::<u8>().ok().filter(|_| canonical).ok_or(InvalidPrefix)?;
+        Prefix::new(addr, len).ok_or(InvalidPrefix)
     }
 }
 
@@ -148,7 +148,7 @@ kept_as_text!(Mac, "MAC address");
 
 /// Why a text is no station's MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotAMac {
+pub enum InvalidMac {
     /// Not six pairs of hexadecimal digits.
     Format,
     /// A MAC address, but zero or multicast.
@@ -156,24 +156,24 @@ pub enum NotAMac {
 }
 
 impl FromStr for Mac {
-    type Err = NotAMac;
+    type Err = InvalidMac;
 
     /// Six pairs of hexadecimal digits with `:` or `-` between them, of either case.
-    fn from_str(text: &str) -> Result<Mac, NotAMac> {
+    fn from_str(text: &str) -> Result<Mac, InvalidMac> {
         let separator = if text.contains('-') { '-' } else { ':' };
         let mut bytes = [0u8; 6];
         let mut pairs = text.split(separator);
         for byte in &mut bytes {
-            let pair = pairs.next().ok_or(NotAMac::Format)?;
+            let pair = pairs.next().ok_or(InvalidMac::Format)?;
             if pair.len() != 2 || !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(NotAMac::Format);
+                return Err(InvalidMac::Format);
             }
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| NotAMac::Format)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| InvalidMac::Format)?;
         }
         if pairs.next().is_some() {
-            return Err(NotAMac::Format);
+            return Err(InvalidMac::Format);
         }
-        Mac::new(bytes).ok_or(NotAMac::NoStation)
+        Mac::new(bytes).ok_or(InvalidMac::NoStation)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use engine::snapshot::Undone;
+use engine::snapshot::RollbackSpan;
 use engine::{AddrId, Generation, NicSlot};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Address {
 
 /// An address that it had.
 #[derive(Clone, Copy, Debug)]
-struct Past {
+struct FormerAddress {
     address: IpAddr,
     id: AddrId,
     span: Span,
@@ -56,10 +56,10 @@ pub struct Identity {
     /// The last generation after which its inbound connections are judged again.
     pub rejudge: Generation,
     /// What rollbacks took back, with the moment of each.
-    undone: Vec<(Undone, u64)>,
+    undone: Vec<(RollbackSpan, u64)>,
     /// Its addresses.
     pub addresses: BTreeMap<IpAddr, Address>,
-    past: Vec<Past>,
+    past: Vec<FormerAddress>,
     /// Since when it is there, if it is.
     since: Option<Generation>,
     lives: Vec<Span>,
@@ -98,7 +98,7 @@ impl Identity {
     }
 
     /// What rollbacks took back of what changes did to its connections.
-    pub fn undone(&self) -> Vec<Undone> {
+    pub fn rollbacks(&self) -> Vec<RollbackSpan> {
         self.undone.iter().map(|(undone, _)| *undone).collect()
     }
 
@@ -132,7 +132,7 @@ impl Identity {
         let then = self.epochs.iter().rposition(|epoch| epoch.set <= to).unwrap_or_default();
         let flush = self.epochs[then..].iter().map(|epoch| epoch.flush).min().unwrap_or_default();
         self.epochs.push(Epoch { set: by, flush });
-        self.undone.push((Undone { after: to, by }, now_ns));
+        self.undone.push((RollbackSpan { after: to, by }, now_ns));
         self.rejudge_at(by);
         self.trim();
     }
@@ -143,7 +143,7 @@ impl Identity {
             self.lives.push(Span { from, until: generation });
         }
         let addresses: Vec<IpAddr> = self.addresses.keys().copied().collect();
-        addresses.into_iter().filter_map(|address| self.take_away(address, generation)).collect()
+        addresses.into_iter().filter_map(|address| self.remove_address(address, generation)).collect()
     }
 
     /// It is there again, so far without addresses.
@@ -153,9 +153,9 @@ impl Identity {
     }
 
     /// Takes an address away; its place.
-    pub(super) fn take_away(&mut self, address: IpAddr, generation: Generation) -> Option<AddrId> {
+    pub(super) fn remove_address(&mut self, address: IpAddr, generation: Generation) -> Option<AddrId> {
         let Address { id, since } = self.addresses.remove(&address)?;
-        self.past.push(Past { address, id, span: Span { from: since, until: generation } });
+        self.past.push(FormerAddress { address, id, span: Span { from: since, until: generation } });
         Some(id)
     }
 
@@ -170,7 +170,7 @@ impl Identity {
         if self.addresses.get(&address).is_some_and(|held| held.since <= at) {
             return None;
         }
-        let was = |past: &&Past| past.address == address && past.span.holds(at);
+        let was = |past: &&FormerAddress| past.address == address && past.span.holds(at);
         self.past.iter().rev().find(was).map(|past| past.id)
     }
 
@@ -196,7 +196,7 @@ impl Identity {
 
 /// An identity as it is written down; generations and places as numbers.
 #[derive(Serialize, Deserialize)]
-pub struct Written {
+pub struct PersistedIdentity {
     slot: u32,
     rejudge: u32,
     /// After which generation, and by which.
@@ -214,8 +214,8 @@ pub struct Written {
 }
 
 impl Identity {
-    pub(super) fn written(&self) -> Written {
-        Written {
+    pub(super) fn to_persisted(&self) -> PersistedIdentity {
+        PersistedIdentity {
             slot: self.slot.0,
             rejudge: self.rejudge.0,
             undone: self.undone.iter().map(|(undone, _)| (undone.after.0, undone.by.0)).collect(),
@@ -234,11 +234,12 @@ impl Identity {
     }
 
     /// The moments of rollbacks are counted anew.
-    pub(super) fn read(written: Written) -> Identity {
+    pub(super) fn from_persisted(written: PersistedIdentity) -> Identity {
         let span = |(from, until)| Span { from: Generation(from), until: Generation(until) };
-        let undone = |(after, by)| (Undone { after: Generation(after), by: Generation(by) }, 0);
+        let undone = |(after, by)| (RollbackSpan { after: Generation(after), by: Generation(by) }, 0);
         let held = |(address, id, since)| (address, Address { id: AddrId(id), since: Generation(since) });
-        let past = |(address, id, from, until)| Past { address, id: AddrId(id), span: span((from, until)) };
+        let past =
+            |(address, id, from, until)| FormerAddress { address, id: AddrId(id), span: span((from, until)) };
         let epoch = |(set, flush)| Epoch { set: Generation(set), flush: Generation(flush) };
         Identity {
             slot: NicSlot(written.slot),

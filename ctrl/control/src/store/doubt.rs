@@ -3,13 +3,13 @@
 use redb::Database;
 
 use super::rows::{self, Digest, Objects};
-use super::witness::Testimony;
-use super::{Awaited, Contents, HISTORY, Past, get, put};
-use crate::api::shape::Confirmation;
+use super::witness::WitnessRecord;
+use super::{Awaited, Contents, HISTORY, PastGeneration, get, put};
+use crate::api::types::Confirmation;
 
 /// What may lie there.
 #[derive(Clone, Debug)]
-pub(super) enum Doubt {
+pub(super) enum InDoubt {
     /// A generation.
     Generation(u32),
     /// A confirmation.
@@ -23,11 +23,11 @@ pub(super) enum Doubt {
     },
 }
 
-impl Doubt {
+impl InDoubt {
     /// What a witness tells of a store with these contents.
-    pub fn told(told: &Testimony, contents: &Contents) -> Option<Doubt> {
+    pub fn told(told: &WitnessRecord, contents: &Contents) -> Option<InDoubt> {
         if told.refused == Some(contents.generation) {
-            return Some(Doubt::Generation(contents.generation));
+            return Some(InDoubt::Generation(contents.generation));
         }
         let awaited = told.awaited.filter(|awaited| awaited.generation == contents.generation)?;
         let last = contents.history.last().cloned().map(|mut last| {
@@ -35,22 +35,26 @@ impl Doubt {
             rows::json(&last)
         });
         let generation = contents.generation;
-        contents.awaited.is_none().then_some(Doubt::Settled { generation, row: last, awaited: Some(awaited) })
+        contents.awaited.is_none().then_some(InDoubt::Settled {
+            generation,
+            row: last,
+            awaited: Some(awaited),
+        })
     }
 
     /// Makes the file what it was before. When this returns, that is on the disk.
     pub fn undo(&self, database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         match self {
-            Doubt::Generation(refused) => {
+            InDoubt::Generation(refused) => {
                 if get(&transaction, "generation")? != Some(*refused) {
                     return Ok(transaction.abort()?);
                 }
                 let mut history = transaction.open_table(HISTORY)?;
                 let row = history.remove(refused)?.map(|row| row.value().to_vec());
                 drop(history);
-                let past: Option<Past> = row.and_then(|row| serde_json::from_slice(&row).ok());
-                let Some(Past { delta, .. }) = past else {
+                let past: Option<PastGeneration> = row.and_then(|row| serde_json::from_slice(&row).ok());
+                let Some(PastGeneration { delta, .. }) = past else {
                     let what = format!("what generation {refused} replaced is not known");
                     return Err(redb::Error::Corrupted(what));
                 };
@@ -65,7 +69,7 @@ impl Doubt {
                 let awaited: Option<Awaited> = get(&transaction, "unconfirmed_before")?.flatten();
                 put(&transaction, "unconfirmed", &awaited)?;
             }
-            Doubt::Settled { generation, row, awaited } => {
+            InDoubt::Settled { generation, row, awaited } => {
                 put(&transaction, "unconfirmed", awaited)?;
                 if let Some(row) = row {
                     transaction.open_table(HISTORY)?.insert(generation, &**row)?;

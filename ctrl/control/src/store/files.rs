@@ -43,11 +43,11 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// A copy of a store, gone with this.
-pub(super) struct Copy(pub PathBuf);
+pub(super) struct TempCopy(pub PathBuf);
 
-impl Copy {
-    pub fn of(path: &Path) -> Result<Copy, StoreError> {
-        let copy = Copy(with_suffix(path, &format!("{COPY}{}", std::process::id())));
+impl TempCopy {
+    pub fn of(path: &Path) -> Result<TempCopy, StoreError> {
+        let copy = TempCopy(with_suffix(path, &format!("{COPY}{}", std::process::id())));
         // With the permissions of the store.
         let copied = fs::copy(path, &copy.0);
         copied.map_err(|error| StoreError::Io(path.to_owned(), error.to_string()))?;
@@ -55,7 +55,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for TempCopy {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }

@@ -10,11 +10,13 @@ use std::sync::Mutex;
 
 use redb::Database;
 
-use super::doubt::Doubt;
-use super::files::{self, Copy, identity, with_suffix};
+use super::doubt::InDoubt;
+use super::files::{self, TempCopy, identity, with_suffix};
 use super::rows::{Digest, Objects};
-use super::witness::{Found, Testimony, Witness};
-use super::{Contents, Fault, HISTORY, Held, SCHEMA, Store, StoreError, get, put, read as read_tables};
+use super::witness::{Witness, WitnessRecord, WitnessState};
+use super::{
+    Contents, Fault, HISTORY, SCHEMA, Store, StoreError, WriterState, get, put, read as read_tables,
+};
 
 /// What to do where there is no store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub enum Missing {
 
 /// A store that is to be opened.
 #[derive(Clone, Debug)]
-pub struct Opening {
+pub struct OpenOptions {
     /// Its file.
     pub path: PathBuf,
     /// Where its witness is; beside it, if left out.
@@ -39,15 +41,15 @@ pub struct Opening {
     pub missing: Missing,
 }
 
-impl Opening {
+impl OpenOptions {
     /// As it is without further settings.
-    pub fn of(path: &Path) -> Opening {
-        Opening { path: path.to_owned(), witness: None, missing: Missing::default() }
+    pub fn of(path: &Path) -> OpenOptions {
+        OpenOptions { path: path.to_owned(), witness: None, missing: Missing::default() }
     }
 }
 
 /// A store as it lies in the file.
-struct Lying {
+struct StoredFile {
     contents: Contents,
     /// Drawn when it was made; stores of earlier versions have none.
     name: Option<String>,
@@ -56,22 +58,22 @@ struct Lying {
 impl Store {
     /// Opens the store at `path`, or makes an empty one; what it holds, `None` if it is new.
     pub fn open(path: &Path) -> Result<(Store, Option<Contents>), StoreError> {
-        Store::open_as(&Opening::of(path))
+        Store::open_as(&OpenOptions::of(path))
     }
 
     /// Opens a store, or makes an empty one where that is asked for; what it holds, `None` if it is new.
-    pub fn open_as(opening: &Opening) -> Result<(Store, Option<Contents>), StoreError> {
-        let Opening { path, witness, missing } = opening;
+    pub fn open_as(opening: &OpenOptions) -> Result<(Store, Option<Contents>), StoreError> {
+        let OpenOptions { path, witness, missing } = opening;
         let io = |error: &dyn Display| StoreError::Io(path.clone(), error.to_string());
         let witness = witness.clone().unwrap_or_else(|| with_suffix(path, "witness"));
         let testimony = Witness::find(&witness);
         let testimony = testimony.map_err(|error| StoreError::Io(witness.clone(), error.to_string()))?;
         let is_there = path.try_exists().map_err(|error| io(&error))?;
         let held = match &testimony {
-            Found::Told(told) => Some(told.generation),
-            Found::Nothing | Found::Damaged(_) => None,
+            WitnessState::Told(told) => Some(told.generation),
+            WitnessState::Nothing | WitnessState::Damaged(_) => None,
         };
-        let is_known = !matches!(testimony, Found::Nothing);
+        let is_known = !matches!(testimony, WitnessState::Nothing);
         match missing {
             Missing::New if is_there => return Err(StoreError::Exists(path.clone())),
             Missing::Refuse if !is_there => return Err(StoreError::Missing { path: path.clone(), held }),
@@ -98,7 +100,7 @@ impl Store {
     ) -> Result<Store, StoreError> {
         let identity = identity(path).map_err(|error| StoreError::Io(path.to_owned(), error.to_string()))?;
         Ok(Store {
-            held: Mutex::new(Held { database: Some(database), doubt: None, witness }),
+            held: Mutex::new(WriterState { database: Some(database), doubt: None, witness }),
             path: path.to_owned(),
             identity,
             words,
@@ -139,15 +141,15 @@ fn found_first(database: &Database, name: &str) -> Result<(), redb::Error> {
 fn found(
     path: &Path,
     witness: &Path,
-    testimony: Found,
+    testimony: WitnessState,
     lock: File,
 ) -> Result<(Store, Option<Contents>), StoreError> {
     let io = |error: &dyn Display| StoreError::Io(path.to_owned(), error.to_string());
-    let Lying { mut contents, name } = verified(path)?;
+    let StoredFile { mut contents, name } = verified(path)?;
     let mut words = Vec::new();
     let told = match testimony {
-        Found::Told(told) => Some(told),
-        Found::Nothing => {
+        WitnessState::Told(told) => Some(told),
+        WitnessState::Nothing => {
             words.push(format!(
                 "{}: nothing tells what the store {} must hold; it holds generation {} and is taken for the right one",
                 witness.display(),
@@ -156,7 +158,7 @@ fn found(
             ));
             None
         }
-        Found::Damaged(what) => {
+        WitnessState::Damaged(what) => {
             words.push(format!(
                 "{}: {what}; the store {} holds generation {} and is taken for the right one",
                 witness.display(),
@@ -174,7 +176,7 @@ fn found(
         })?;
     }
     let database = opened(path)?;
-    if let Some(doubt) = told.as_ref().and_then(|told| Doubt::told(told, &contents)) {
+    if let Some(doubt) = told.as_ref().and_then(|told| InDoubt::told(told, &contents)) {
         words.push(format!(
             "{}: the last change of generation {} was refused: it is undone",
             path.display(),
@@ -193,7 +195,7 @@ fn found(
     let witness = match told {
         Some(told) => {
             let mut open = Witness::open(witness, told).map_err(at_witness)?;
-            open.tell(contents.generation).map_err(at_witness)?;
+            open.record_generation(contents.generation).map_err(at_witness)?;
             open
         }
         None => Witness::make(witness, name, contents.generation).map_err(at_witness)?,
@@ -205,7 +207,7 @@ fn found(
 }
 
 /// What differs from what the witness tells.
-fn compare(told: &Testimony, contents: &Contents, name: Option<&str>) -> Result<(), String> {
+fn compare(told: &WitnessRecord, contents: &Contents, name: Option<&str>) -> Result<(), String> {
     if name != Some(&told.store) {
         return Err(format!(
             "it is not the store that was here, which held generation {}; this one holds {}",
@@ -246,14 +248,14 @@ fn drawn() -> String {
 
 /// What a store holds, for `check`.
 pub(super) fn read(path: &Path) -> Result<Contents, StoreError> {
-    let copy = Copy::of(path)?;
+    let copy = TempCopy::of(path)?;
     let lying = read_copy(&copy).map_err(|fault| fault.at(path, |path| Ok(path.to_owned())))?;
     Ok(lying.contents)
 }
 
 /// What the store holds; a corrupt one is set aside.
-fn verified(path: &Path) -> Result<Lying, StoreError> {
-    let copy = Copy::of(path)?;
+fn verified(path: &Path) -> Result<StoredFile, StoreError> {
+    let copy = TempCopy::of(path)?;
     read_copy(&copy).map_err(|fault| fault.at(path, files::set_aside))
 }
 
@@ -273,7 +275,7 @@ impl Fault {
 
 /// The database takes some corrupt files for a fault of its own and panics: that is one way more to say that a file is not
 /// what it wrote.
-fn read_copy(copy: &Copy) -> Result<Lying, Fault> {
+fn read_copy(copy: &TempCopy) -> Result<StoredFile, Fault> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let read = panic::catch_unwind(|| open_and_read(copy));
@@ -281,7 +283,7 @@ fn read_copy(copy: &Copy) -> Result<Lying, Fault> {
     read.unwrap_or_else(|_| Err(Fault::Corrupt("its pages make no sense".to_owned())))
 }
 
-fn open_and_read(Copy(path): &Copy) -> Result<Lying, Fault> {
+fn open_and_read(TempCopy(path): &TempCopy) -> Result<StoredFile, Fault> {
     let mut database = Database::open(path)?;
     // An unclean end is mended while it is opened; from then on every page must be what its checksum says.
     if !database.check_integrity()? {
@@ -289,5 +291,5 @@ fn open_and_read(Copy(path): &Copy) -> Result<Lying, Fault> {
     }
     let transaction = database.begin_write()?;
     let contents = read_tables(&transaction)?;
-    Ok(Lying { contents, name: get(&transaction, "identity")? })
+    Ok(StoredFile { contents, name: get(&transaction, "identity")? })
 }

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Awaited;
-use super::doubt::Doubt;
+use super::doubt::InDoubt;
 
 /// The length of a line, its end included.
 const LINE: usize = 512;
 
 /// What is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Testimony {
+pub struct WitnessRecord {
     /// Drawn when the store was made.
     pub store: String,
     /// The last generation that somebody was told of.
@@ -36,66 +36,66 @@ pub struct Testimony {
 
 /// What a look at the file yields.
 #[derive(Debug)]
-pub enum Found {
+pub enum WitnessState {
     /// There is none.
     Nothing,
     /// It makes no sense; this is why.
     Damaged(String),
     /// What it says.
-    Told(Testimony),
+    Told(WitnessRecord),
 }
 
 /// The file, held open.
 pub struct Witness {
     path: PathBuf,
     file: File,
-    last: Testimony,
+    last: WitnessRecord,
 }
 
 impl Witness {
     /// Looks at a file.
-    pub fn find(path: &Path) -> io::Result<Found> {
+    pub fn find(path: &Path) -> io::Result<WitnessState> {
         let text = match fs::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(WitnessState::Nothing),
             Err(error) => return Err(error),
         };
         let lines = text.chunks(LINE).take(2).filter_map(parsed);
         Ok(match lines.max_by_key(|told| told.serial) {
-            Some(told) => Found::Told(told),
-            None => Found::Damaged("neither of its lines bears its checksum".to_owned()),
+            Some(told) => WitnessState::Told(told),
+            None => WitnessState::Damaged("neither of its lines bears its checksum".to_owned()),
         })
     }
 
     /// Makes the file, in the place of one that is there.
     pub fn make(path: &Path, store: String, generation: u32) -> io::Result<Witness> {
-        let last = Testimony { store, generation, ..Testimony::default() };
+        let last = WitnessRecord { store, generation, ..WitnessRecord::default() };
         let file = made(path, &last)?;
         Ok(Witness { path: path.to_owned(), file, last })
     }
 
     /// Goes on with one that says this.
-    pub fn open(path: &Path, last: Testimony) -> io::Result<Witness> {
+    pub fn open(path: &Path, last: WitnessRecord) -> io::Result<Witness> {
         let file = File::options().read(true).write(true).open(path)?;
         Ok(Witness { path: path.to_owned(), file, last })
     }
 
     /// Notes that somebody is told of a generation. When this returns, it is on the disk.
-    pub fn tell(&mut self, generation: u32) -> io::Result<()> {
-        self.note(Testimony { generation, refused: None, awaited: None, ..self.last.clone() })
+    pub fn record_generation(&mut self, generation: u32) -> io::Result<()> {
+        self.note(WitnessRecord { generation, refused: None, awaited: None, ..self.last.clone() })
     }
 
     /// Notes what was refused and may lie in the store.
-    pub fn doubt(&mut self, doubt: &Doubt) -> io::Result<()> {
+    pub fn doubt(&mut self, doubt: &InDoubt) -> io::Result<()> {
         let (mut refused, mut still) = (None, None);
         match doubt {
-            Doubt::Generation(generation) => refused = Some(*generation),
-            Doubt::Settled { awaited, .. } => still = *awaited,
+            InDoubt::Generation(generation) => refused = Some(*generation),
+            InDoubt::Settled { awaited, .. } => still = *awaited,
         }
-        self.note(Testimony { refused, awaited: still, ..self.last.clone() })
+        self.note(WitnessRecord { refused, awaited: still, ..self.last.clone() })
     }
 
-    fn note(&mut self, mut next: Testimony) -> io::Result<()> {
+    fn note(&mut self, mut next: WitnessRecord) -> io::Result<()> {
         if next == self.last {
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl Witness {
 }
 
 /// Makes the file whole under another name, and puts it in its place.
-fn made(path: &Path, told: &Testimony) -> io::Result<File> {
+fn made(path: &Path, told: &WitnessRecord) -> io::Result<File> {
     let beside = super::with_suffix(path, "new");
     fs::write(&beside, [line(told), line(told)].concat())?;
     fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
@@ -136,7 +136,7 @@ fn made(path: &Path, told: &Testimony) -> io::Result<File> {
     Ok(file)
 }
 
-fn line(told: &Testimony) -> Vec<u8> {
+fn line(told: &WitnessRecord) -> Vec<u8> {
     let text = super::rows::json(told);
     let mut line = format!("{:016x} ", xxh3_64(&text)).into_bytes();
     line.extend(text);
@@ -145,7 +145,7 @@ fn line(told: &Testimony) -> Vec<u8> {
     line
 }
 
-fn parsed(line: &[u8]) -> Option<Testimony> {
+fn parsed(line: &[u8]) -> Option<WitnessRecord> {
     let text = std::str::from_utf8(line).ok()?;
     let (sum, told) = text.trim_end().split_once(' ')?;
     let is_whole = line.len() == LINE && u64::from_str_radix(sum, 16) == Ok(xxh3_64(told.as_bytes()));
@@ -158,8 +158,8 @@ mod tests {
 
     fn told(path: &Path) -> Option<(String, u32, Option<u32>)> {
         match Witness::find(path).unwrap() {
-            Found::Told(told) => Some((told.store, told.generation, told.refused)),
-            Found::Nothing | Found::Damaged(_) => None,
+            WitnessState::Told(told) => Some((told.store, told.generation, told.refused)),
+            WitnessState::Nothing | WitnessState::Damaged(_) => None,
         }
     }
 
@@ -167,13 +167,13 @@ mod tests {
     fn the_newest_whole_line_counts_and_a_lost_file_is_made_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("witness");
-        assert!(matches!(Witness::find(&path), Ok(Found::Nothing)));
+        assert!(matches!(Witness::find(&path), Ok(WitnessState::Nothing)));
         let mut witness = Witness::make(&path, "s".to_owned(), 3).unwrap();
         for generation in 4..9 {
-            witness.tell(generation).unwrap();
+            witness.record_generation(generation).unwrap();
             assert_eq!(told(&path), Some(("s".to_owned(), generation, None)));
         }
-        witness.doubt(&Doubt::Generation(9)).unwrap();
+        witness.doubt(&InDoubt::Generation(9)).unwrap();
         assert_eq!(told(&path), Some(("s".to_owned(), 8, Some(9))));
         // A line half written: the other one counts.
         let whole = fs::read(&path).unwrap();
@@ -186,11 +186,11 @@ mod tests {
         };
         assert_eq!((damaged(&[0]), damaged(&[1])), (Some((8, None)), Some((8, Some(9)))));
         assert_eq!(damaged(&[0, 1]), None);
-        assert!(matches!(Witness::find(&path), Ok(Found::Damaged(_))));
+        assert!(matches!(Witness::find(&path), Ok(WitnessState::Damaged(_))));
         fs::remove_file(&path).unwrap();
-        witness.tell(9).unwrap();
+        witness.record_generation(9).unwrap();
         assert_eq!(told(&path), Some(("s".to_owned(), 9, None)));
-        let again = Witness::open(&path, Testimony::default()).unwrap();
+        let again = Witness::open(&path, WitnessRecord::default()).unwrap();
         assert!(again.is_there());
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use engine::trace::Disconnected;
+use engine::trace::TombstoneInfo;
 use engine::{Generation, NicSlot};
 
-use super::Ending;
+use super::DisconnectCause;
 
 /// Places of NICs that are remembered, of all changes together: 4 MiB.
 const REMEMBERED: usize = 1 << 20;
@@ -52,20 +52,20 @@ impl Changes {
     }
 
     /// What made this connection of the NIC a tombstone that a packet met under generation `at`.
-    pub fn ending(&self, nic: NicSlot, of: &Disconnected, at: Generation) -> Ending {
+    pub fn ending(&self, nic: NicSlot, of: &TombstoneInfo, at: Generation) -> DisconnectCause {
         if of.is_marked && of.stamp == Generation(0) {
-            return Ending { generation: None, by: "an operator, with `connections flush`".into() };
+            return DisconnectCause { generation: None, by: "an operator, with `connections flush`".into() };
         }
         let generation = if of.is_marked { of.stamp } else { self.flush_of(nic, of, at) };
         let change = self.all.iter().find(|change| change.generation == generation);
-        Ending {
+        DisconnectCause {
             generation: Some(generation.0),
             by: change.map_or_else(|| "unknown".into(), |c| c.by.clone()),
         }
     }
 
     /// The first flush since it was last live that no rollback has taken back.
-    fn flush_of(&self, nic: NicSlot, of: &Disconnected, at: Generation) -> Generation {
+    fn flush_of(&self, nic: NicSlot, of: &TombstoneInfo, at: Generation) -> Generation {
         let is_undone = |flush: Generation| {
             self.all.iter().any(|change| {
                 change.generation <= at
@@ -98,9 +98,9 @@ mod tests {
         changes
     }
 
-    fn tombstone(stamp: u32, flush: u32) -> Disconnected {
+    fn tombstone(stamp: u32, flush: u32) -> TombstoneInfo {
         let (stamp, flush) = (Generation(stamp), Generation(flush));
-        Disconnected { stamp, is_marked: false, flush, expires_in: 8 }
+        TombstoneInfo { stamp, is_marked: false, flush, expires_in: 8 }
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_was_judged_again_or_ended_by_hand_says_so() {
         let changes = changes(&[(4, None, &[])]);
-        let marked = |stamp| Disconnected { is_marked: true, ..tombstone(stamp, 0) };
+        let marked = |stamp| TombstoneInfo { is_marked: true, ..tombstone(stamp, 0) };
         let ending = changes.ending(NicSlot(1), &marked(4), Generation(9));
         assert_eq!((ending.generation, &*ending.by), (Some(4), "who4"));
         let ending = changes.ending(NicSlot(1), &marked(0), Generation(9));

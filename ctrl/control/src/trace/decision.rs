@@ -8,7 +8,7 @@ use crate::compile::NamedRule;
 
 /// How a connection was disconnected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct DisconnectCause {
     /// The generation that did it; `None` where no change did.
     pub generation: Option<u32>,
     /// Who.
@@ -29,5 +29,5 @@ pub struct Decision {
     /// The staged rule that would decide, where it stood then.
     pub staged: Option<NamedRule>,
     /// Of a packet of a tombstone.
-    pub ending: Option<Arc<Ending>>,
+    pub ending: Option<Arc<DisconnectCause>>,
 }

@@ -10,9 +10,9 @@ use crate::compile::{NamedRule, range_of};
 use crate::document::ObjectKey;
 use crate::live::{BadFilter, NoSuchName, check_rule};
 use crate::model::{Identity, Key, Policy, Prefix, ipv4_form, protocol};
-use crate::near::absent;
+use crate::similar_names::absent;
 
-use super::Names;
+use super::NameTable;
 
 /// Bytes of a frame that are captured, if nothing is said.
 const SNAPLEN: u32 = MAX_SNAPLEN;
@@ -23,7 +23,7 @@ const LONGEST: f64 = 30.0 * 86_400.0;
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Asked {
+pub struct FilterQuery {
     /// Judged for this NIC: its name, or project/name.
     #[param(value_type = String, required = false)]
     pub nic: Option<String>,
@@ -73,7 +73,7 @@ pub struct Asked {
 
 /// What a reader wants, read: nothing in it makes no sense.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wish {
+pub struct WatchRequest {
     nic: Option<Key>,
     group: Option<Key>,
     rule: Option<String>,
@@ -128,9 +128,9 @@ fn reasons(value: Option<&str>) -> Result<Option<u32>, BadFilter> {
     Ok(Some(bits))
 }
 
-impl Wish {
+impl WatchRequest {
     /// Reads what is asked; `captures` where frames are wanted, too.
-    pub fn read(asked: &Asked, captures: bool) -> Result<Wish, BadFilter> {
+    pub fn read(asked: &FilterQuery, captures: bool) -> Result<WatchRequest, BadFilter> {
         let number = |name: &str| {
             let number = protocol::by_name(name).or_else(|| name.parse().ok());
             let allowed = "allowed: a name such as tcp, or 0-255";
@@ -160,20 +160,22 @@ impl Wish {
             Err(BadFilter(format!("{what}: {found}; allowed: {allowed}")))
         };
         match asked {
-            Asked { rate: Some(0), .. } => return bad("rate", "0".to_owned(), "1 and more: one of so many"),
-            Asked { count: Some(0), .. } => return bad("count", "0".to_owned(), "1 and more"),
-            Asked { seconds: Some(s), .. } if !(*s > 0.0 && *s <= LONGEST) => {
+            FilterQuery { rate: Some(0), .. } => {
+                return bad("rate", "0".to_owned(), "1 and more: one of so many");
+            }
+            FilterQuery { count: Some(0), .. } => return bad("count", "0".to_owned(), "1 and more"),
+            FilterQuery { seconds: Some(s), .. } if !(*s > 0.0 && *s <= LONGEST) => {
                 return bad("seconds", s.to_string(), "above 0, at most 30 days");
             }
-            Asked { snaplen: Some(_), .. } if !captures => {
+            FilterQuery { snaplen: Some(_), .. } if !captures => {
                 return bad("snaplen", "a trace has no bytes".to_owned(), "with a capture");
             }
-            Asked { snaplen: Some(len), .. } if !(1..=MAX_SNAPLEN).contains(len) => {
+            FilterQuery { snaplen: Some(len), .. } if !(1..=MAX_SNAPLEN).contains(len) => {
                 return bad("snaplen", len.to_string(), "1 to 65535");
             }
             _ => {}
         }
-        Ok(Wish {
+        Ok(WatchRequest {
             nic: key("nic", asked.nic.as_deref())?,
             group: key("group", asked.group.as_deref())?,
             rule: asked.rule.clone(),
@@ -186,7 +188,7 @@ impl Wish {
     }
 
     /// Refuses a NIC, a group or a rule that is not there. It takes a while where there are many names.
-    pub fn check(&self, names: &Names) -> Result<(), NoSuchName> {
+    pub fn check(&self, names: &NameTable) -> Result<(), NoSuchName> {
         let policy: &Policy = &names.policy;
         if let Some(key) = self.nic.as_ref().filter(|key| !policy.nics.contains_key(*key)) {
             return Err(NoSuchName(format!("nic: no {}", absent(policy, &ObjectKey::Nic(key.clone())))));
@@ -220,7 +222,7 @@ impl Wish {
                 }
         };
         let has_rules = self.rule.is_some() || self.group.is_some();
-        let rules = has_rules.then(|| Names::of(committer).rules_that(is_one));
+        let rules = has_rules.then(|| NameTable::of(committer).rules_that(is_one));
         let filter = Filter { nic, rules, ..self.plain.clone() };
         Watch { filter, one_in: self.one_in, captures: self.captures.is_some() }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Decision, Tuple};
+use super::{Decision, TupleFilter};
 
 /// The last decisions, the newest last.
 pub struct History {
@@ -15,7 +15,7 @@ pub struct History {
 }
 
 /// What was found.
-pub struct Recalled {
+pub struct HistoryMatches {
     /// In the order of their times.
     pub decisions: Vec<Decision>,
     /// How many more there were, all older.
@@ -34,7 +34,7 @@ pub struct Recalled {
 
 /// How far back a history goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Reach {
+pub struct HistoryExtent {
     /// Decisions that are kept.
     pub kept: usize,
     /// How many there may be.
@@ -49,9 +49,9 @@ pub struct Reach {
 
 impl History {
     /// How far back it goes.
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> HistoryExtent {
         let History { kept, most, since_ns, lost, lost_ns } = self;
-        Reach { kept: kept.len(), most: *most, since_ns: *since_ns, lost: *lost, lost_ns: *lost_ns }
+        HistoryExtent { kept: kept.len(), most: *most, since_ns: *since_ns, lost: *lost, lost_ns: *lost_ns }
     }
 
     /// Shows all decisions, the oldest first.
@@ -88,14 +88,14 @@ impl History {
     }
 
     /// The last `most` decisions about packets of this tuple, up to this moment.
-    pub fn recall(&self, tuple: &Tuple, at_ns: Option<u64>, most: usize) -> Recalled {
+    pub fn recall(&self, tuple: &TupleFilter, at_ns: Option<u64>, most: usize) -> HistoryMatches {
         let is_meant = |decision: &&Decision| {
             at_ns.is_none_or(|at| decision.record.at_ns <= at) && tuple.fits(&decision.record)
         };
         let mut found = self.kept.iter().rev().filter(is_meant);
         let mut decisions: Vec<Decision> = found.by_ref().take(most).cloned().collect();
         decisions.reverse();
-        Recalled {
+        HistoryMatches {
             decisions,
             left_out: found.count(),
             kept: self.kept.len(),
@@ -110,15 +110,23 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::lane::{Lane, What};
+    use engine::packet::{PacketKind, PacketMeta};
     use engine::trace::Record;
     use engine::verdict::Verdict;
     use engine::{Generation, Reason};
 
     fn decision(at_ns: u64, sport: u16) -> Decision {
         let (src, dst) = (1, 2);
-        let lane = Lane { src, dst, sport, dport: 22, what: What::Tcp, proto: 6, ..Lane::default() };
-        let record = Record::new(&lane, &Verdict::nobody(Reason::NoRule), Generation(1));
+        let pkt = PacketMeta {
+            src,
+            dst,
+            sport,
+            dport: 22,
+            kind: PacketKind::Tcp,
+            proto: 6,
+            ..PacketMeta::default()
+        };
+        let record = Record::new(&pkt, &Verdict::nobody(Reason::NoRule), Generation(1));
         Decision {
             record: Record { at_ns, ..record },
             worker: 0,
@@ -132,8 +140,8 @@ mod tests {
     #[test]
     fn the_oldest_goes_and_the_history_says_how_far_back_it_goes() {
         let mut history = History::new(4, 5);
-        let tuple = Tuple::read("tcp 0.0.0.1:7 > 0.0.0.2:22").unwrap();
-        let times = |recalled: &Recalled| {
+        let tuple = TupleFilter::read("tcp 0.0.0.1:7 > 0.0.0.2:22").unwrap();
+        let times = |recalled: &HistoryMatches| {
             recalled.decisions.iter().map(|decision| decision.record.at_ns).collect::<Vec<_>>()
         };
         history.push(decision(10, 7));

@@ -11,7 +11,7 @@ use crate::registry::NicNames;
 
 /// The names of one generation.
 #[derive(Clone)]
-pub struct Names {
+pub struct NameTable {
     /// Which.
     pub generation: Generation,
     /// Its policy.
@@ -20,10 +20,10 @@ pub struct Names {
     nics: NicNames,
 }
 
-impl Names {
+impl NameTable {
     /// Those of the present generation.
-    pub fn of(committer: &Committer) -> Names {
-        Names {
+    pub fn of(committer: &Committer) -> NameTable {
+        NameTable {
             generation: committer.generation(),
             policy: committer.policy().clone(),
             rules: committer.compiler().rules().clone(),
@@ -32,8 +32,8 @@ impl Names {
     }
 
     /// The same with another policy's words.
-    pub fn with_policy(&self, policy: &Policy) -> Names {
-        Names { policy: policy.clone(), ..self.clone() }
+    pub fn with_policy(&self, policy: &Policy) -> NameTable {
+        NameTable { policy: policy.clone(), ..self.clone() }
     }
 
     /// A NIC's name.

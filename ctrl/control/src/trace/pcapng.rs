@@ -3,7 +3,7 @@
 
 use engine::Side;
 
-use super::{Event, Line};
+use super::{DecisionText, Event};
 use crate::config::Wire;
 use crate::model::Policy;
 
@@ -147,7 +147,7 @@ pub fn event(out: &mut Vec<u8>, event: &Event, policy: &Policy) {
             at_ns: record.at_ns,
             bytes: &event.bytes,
             original: record.len,
-            comment: &Line::new(&event.decision, policy).comment(),
+            comment: &DecisionText::new(&event.decision, policy).comment(),
         },
     );
 }

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use engine::trace::{InterestRead, Record, WATCHES, pieces_of};
+use engine::trace::{MAX_WATCHES, Record, WatchReader, chunks_for};
 use tokio::sync::mpsc;
 
-use super::{Decision, Wish, locked};
+use super::{Decision, WatchRequest, locked};
 
 /// Records that wait for a reader.
 const QUEUE: usize = 1 << 13;
@@ -25,15 +25,15 @@ pub struct Event {
 }
 
 /// One reader's end. It stops watching when this is dropped.
-pub struct Reader {
+pub struct Watcher {
     /// What it wants.
-    pub wish: Wish,
+    pub wish: WatchRequest,
     events: mpsc::Receiver<Event>,
     lost: Arc<AtomicU64>,
     told_lost: u64,
 }
 
-impl Reader {
+impl Watcher {
     /// The next packet; `None` once nobody tells any more.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
@@ -54,15 +54,15 @@ impl Reader {
 /// A reader as those who tell know him.
 struct Entry {
     id: u64,
-    wish: Wish,
+    wish: WatchRequest,
     events: mpsc::Sender<Event>,
     lost: Arc<AtomicU64>,
 }
 
-/// One interest of one worker.
+/// One watch set of one worker.
 struct Read {
     worker: usize,
-    read: InterestRead,
+    read: WatchReader,
     /// Whose each bit is.
     bits: Vec<u64>,
     /// Losses that their readers know of.
@@ -80,25 +80,25 @@ struct Inner {
 
 /// All who watch.
 #[derive(Default)]
-pub struct Readers {
+pub struct Watchers {
     inner: Mutex<Inner>,
     /// Held by whoever tells the workers, from the list of readers to the last worker's answer.
     pub(crate) telling: tokio::sync::Mutex<()>,
 }
 
 /// What workers are to be told of: the wishes, and whose they are.
-pub(crate) struct Wanted {
-    pub wishes: Vec<Wish>,
+pub(crate) struct WatchPlan {
+    pub requests: Vec<WatchRequest>,
     pub ids: Vec<u64>,
     pub snaplen: u32,
 }
 
-impl Readers {
+impl Watchers {
     /// One more; `None` if there are too many.
-    pub(crate) fn admit(&self, wish: Wish) -> Option<Reader> {
+    pub(crate) fn admit(&self, wish: WatchRequest) -> Option<Watcher> {
         let mut inner = locked(&self.inner);
         inner.entries.retain(|entry| !entry.events.is_closed());
-        if inner.entries.len() == WATCHES {
+        if inner.entries.len() == MAX_WATCHES {
             return None;
         }
         let room = wish.captures.map_or(QUEUE, |snaplen| {
@@ -109,15 +109,15 @@ impl Readers {
         let (id, lost) = (inner.next, Arc::new(AtomicU64::new(0)));
         inner.next += 1;
         inner.entries.push(Entry { id, wish: wish.clone(), events: send, lost: lost.clone() });
-        Some(Reader { wish, events, lost, told_lost: 0 })
+        Some(Watcher { wish, events, lost, told_lost: 0 })
     }
 
     /// What they all want. Those who have gone do not count.
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> WatchPlan {
         let mut inner = locked(&self.inner);
         inner.entries.retain(|entry| !entry.events.is_closed());
-        Wanted {
-            wishes: inner.entries.iter().map(|entry| entry.wish.clone()).collect(),
+        WatchPlan {
+            requests: inner.entries.iter().map(|entry| entry.wish.clone()).collect(),
             ids: inner.entries.iter().map(|entry| entry.id).collect(),
             snaplen: inner.entries.iter().filter_map(|entry| entry.wish.captures).max().unwrap_or(0),
         }
@@ -140,7 +140,7 @@ impl Readers {
     }
 
     /// A worker is about to tell by this.
-    pub(crate) fn add(&self, worker: usize, read: InterestRead, bits: &[u64]) {
+    pub(crate) fn add(&self, worker: usize, read: WatchReader, bits: &[u64]) {
         let known = vec![0; bits.len()];
         locked(&self.inner).reads.push(Read { worker, read, bits: bits.to_vec(), known, is_over: false });
     }
@@ -162,11 +162,11 @@ impl Readers {
         let (mut sent, mut lost) = (0, 0);
         let mut told: Vec<(u16, usize, Record, Arc<[u8]>)> = Vec::new();
         for (at, read) in reads.iter_mut().enumerate() {
-            let InterestRead { records, pieces, counts } = &mut read.read;
+            let WatchReader { records, pieces, counts } = &mut read.read;
             records.take(TURN, |record| {
                 let mut bytes = Vec::with_capacity(record.captured as usize);
                 if let Some(pieces) = pieces {
-                    pieces.take(pieces_of(record.captured), |piece| bytes.extend_from_slice(&piece));
+                    pieces.take(chunks_for(record.captured), |piece| bytes.extend_from_slice(&piece));
                 }
                 bytes.truncate(record.captured as usize);
                 told.push((record.wanted, at, record, bytes.into()));

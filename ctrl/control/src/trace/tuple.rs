@@ -13,7 +13,7 @@ const FORM: &str = "allowed: \"[inbound|outbound] PROTOCOL SOURCE[:PORT] > DESTI
 
 /// Packets of one tuple, either way unless one is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tuple {
+pub struct TupleFilter {
     protocol: u8,
     /// Each with its port, where that is said.
     source: (IpAddr, Option<u16>),
@@ -24,9 +24,9 @@ pub struct Tuple {
     direction: Option<engine::Direction>,
 }
 
-impl Tuple {
+impl TupleFilter {
     /// Reads one.
-    pub fn read(text: &str) -> Result<Tuple, String> {
+    pub fn read(text: &str) -> Result<TupleFilter, String> {
         let bad = |what: String| format!("{what}; {FORM}");
         let mut words: Vec<&str> = text.split_whitespace().collect();
         let direction = match words.first() {
@@ -67,7 +67,7 @@ impl Tuple {
             ["type", kind, "code", code] => (Some(octet(kind)?), Some(octet(code)?)),
             _ => return Err(bad(format!("{:?} behind the destination", rest.join(" ")))),
         };
-        Ok(Tuple { protocol: number, source, destination, icmp, direction })
+        Ok(TupleFilter { protocol: number, source, destination, icmp, direction })
     }
 
     /// True if the packet is one of them.
@@ -98,31 +98,31 @@ fn is_end(record: &Record, (addr, port): (IpAddr, Option<u16>), (bits, number): 
 mod tests {
     use super::*;
     use engine::Generation;
-    use engine::lane::{Lane, What};
+    use engine::packet::{PacketKind, PacketMeta};
     use engine::verdict::Verdict;
     use engine::{Reason, Side};
 
-    fn packet(side: Side, what: What, proto: u8, src: (u32, u16), dst: (u32, u16)) -> Record {
-        let lane = Lane {
+    fn packet(side: Side, what: PacketKind, proto: u8, src: (u32, u16), dst: (u32, u16)) -> Record {
+        let pkt = PacketMeta {
             src: src.0.into(),
             dst: dst.0.into(),
             sport: src.1,
             dport: dst.1,
-            what,
+            kind: what,
             proto,
             side,
-            ..Lane::default()
+            ..PacketMeta::default()
         };
-        Record::new(&lane, &Verdict::nobody(Reason::NoRule), Generation(1))
+        Record::new(&pkt, &Verdict::nobody(Reason::NoRule), Generation(1))
     }
 
     #[test]
     fn a_tuple_without_a_direction_is_of_both_and_one_with_it_of_that_alone() {
         let (remote, local) = ((0xC633_6409, 40_000), (0x0A05_0607, 22));
-        let there = packet(Side::Outside, What::Tcp, 6, remote, local);
-        let back = packet(Side::Inside, What::Tcp, 6, local, remote);
+        let there = packet(Side::Outside, PacketKind::Tcp, 6, remote, local);
+        let back = packet(Side::Inside, PacketKind::Tcp, 6, local, remote);
         let fits = |text: &str| {
-            let tuple = Tuple::read(text).unwrap();
+            let tuple = TupleFilter::read(text).unwrap();
             (tuple.fits(&there), tuple.fits(&back))
         };
         assert_eq!(fits("tcp 198.51.100.9:40000 > 10.5.6.7:22"), (true, true));
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn types_and_codes_tell_messages_apart() {
-        let ping = packet(Side::Outside, What::IcmpRequest, 1, (1, 77), (2, 8 << 8));
-        let fits = |text: &str| Tuple::read(text).unwrap().fits(&ping);
+        let ping = packet(Side::Outside, PacketKind::IcmpRequest, 1, (1, 77), (2, 8 << 8));
+        let fits = |text: &str| TupleFilter::read(text).unwrap().fits(&ping);
         assert!(fits("icmp 0.0.0.1 > 0.0.0.2") && fits("icmp 0.0.0.1 > 0.0.0.2 type 8 code 0"));
         assert!(!fits("icmp 0.0.0.1 > 0.0.0.2 type 0") && !fits("icmp 0.0.0.1 > 0.0.0.2 type 8 code 1"));
     }
@@ -158,7 +158,7 @@ mod tests {
             "icmp 1.1.1.1 > 2.2.2.2 type 256",
             "tcp [::ffff:1.1.1.1]:1 > [::ffff:2.2.2.2]:2",
         ] {
-            let refusal = Tuple::read(bad).unwrap_err();
+            let refusal = TupleFilter::read(bad).unwrap_err();
             assert!(refusal.contains("allowed: "), "{bad:?}: {refusal}");
         }
     }

@@ -6,42 +6,42 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::config::Idle;
-use control::health::Board;
-use control::live::{Beginning, Parts, WorkerHandle};
+use control::health::HealthBoard;
+use control::live::{Parts, StartState, WorkerHandle};
 use control::trace;
 use crossbeam::channel::bounded;
 use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::handoff::spreads;
-use engine::trace::{DecisionsRead, Recorder, decisions};
-use engine::worker::{mesh, ring_for};
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::handoff::is_usable_pattern;
+use engine::trace::{DecisionReader, Recorder, decisions};
+use engine::worker::{mesh, ring_size};
 
 use super::cores::Cores;
-use super::flows::{Hears, lines_to};
-use super::keep::Keeping;
+use super::flows::{FlowReceiver, flow_channels};
+use super::persist::StateKeeper;
 use super::ports::{Ports, Wires};
-use super::workers::{Beat, Job};
+use super::workers::{Job, WorkerStatus};
 use crate::failure::Failure;
 
 /// Questions that may wait for a worker.
 const QUESTIONS: usize = 16;
 
 /// What the control side has, what each worker has, and what workers tell: of packets, and of connections.
-pub type Assembled = (Parts, Vec<Job>, Vec<DecisionsRead>, Vec<Hears>);
+pub type Assembled = (Parts, Vec<Job>, Vec<DecisionReader>, Vec<FlowReceiver>);
 
 /// For a worker with each of the `queues`, whose hashes `secret` keys. `start` is moment 0 of their clock. What the workers tell of
 /// their decisions, where a history of them is kept, comes by the last.
 pub fn assemble(
-    beginning: Beginning,
+    beginning: StartState,
     queues: Vec<Wires>,
     cores: &Cores,
     ports: &Ports,
     secret: Secret,
-    (start, keeping): (Instant, &mut Keeping),
+    (start, keeping): (Instant, &mut StateKeeper),
 ) -> Result<Assembled, Failure> {
-    let Beginning { committer, snapshot, store, .. } = beginning;
+    let StartState { committer, snapshot, store, .. } = beginning;
     let config = committer.config();
     let count = queues.len();
     let firewalls: Vec<_> = (0..count as u32)
@@ -53,37 +53,39 @@ pub fn assemble(
         .collect();
     let capacities: Vec<_> = firewalls.iter().map(|firewall| firewall.shard.capacity).collect();
     let mut shares = keeping.deal(&capacities, secret.pattern(), &snapshot).into_iter();
-    let (wakers, parkers) = beds(config.workers.idle, count).map_err(Failure::runtime)?;
+    let (wakers, parkers) = parkers(config.workers.idle, count).map_err(Failure::runtime)?;
     let (publisher, readers) = rcu::domain(snapshot, count);
-    let population = Arc::new(if count == 1 { Population::of_one_worker() } else { Population::new() });
+    let connection_counts =
+        Arc::new(if count == 1 { ConnectionCounts::of_one_worker() } else { ConnectionCounts::new() });
 
     let (mut handles, mut jobs, mut told) = (Vec::new(), Vec::new(), Vec::new());
     let has_history = config.trace.history != 0;
-    let rings = mesh(count, ring_for(config.wires.len()));
-    let (tells, hears) = lines_to(config, count);
+    let rings = mesh(count, ring_size(config.wires.len()));
+    let (tells, hears) = flow_channels(config, count);
     let mine = queues.into_iter().zip(readers).zip(rings).zip(firewalls).zip(parkers).zip(tells);
     for (id, (((((wires, reader), mut rings), firewall), parker), tells)) in mine.enumerate() {
         rings.wakers.clone_from(&wakers);
-        let (cells, beat) = (Arc::new(Cells::new()), Arc::new(CachePadded::new(Beat::default())));
+        let (counters, beat) =
+            (Arc::new(EngineCounters::new()), Arc::new(CachePadded::new(WorkerStatus::default())));
         let (asked, questions) = bounded(QUESTIONS);
         let (core, shown) = (cores.workers[id], beat.clone());
         handles.push(WorkerHandle {
             core,
-            cells: cells.clone(),
+            counters: counters.clone(),
             questions: asked,
             waker: wakers.get(id).cloned(),
             capacity: firewall.shard.capacity,
             polls: Box::new(move || shown.polls()),
         });
-        let population = population.clone();
+        let connection_counts = connection_counts.clone();
         let (decisions, read) = has_history.then(|| decisions(trace::RING, trace::PER_SECOND)).unzip();
         told.extend(read);
         jobs.push(Job {
             id,
             core,
             firewall,
-            cells,
-            population,
+            counters,
+            connection_counts,
             reader,
             wires,
             rings,
@@ -100,18 +102,18 @@ pub fn assemble(
         committer,
         publisher,
         workers,
-        population,
+        connection_counts,
         ports,
         start,
         governing_file: None,
-        board: Board::default(),
+        board: HealthBoard::default(),
         store,
     };
     Ok((parts, jobs, told, hears))
 }
 
 /// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.
-fn beds(idle: Idle, count: usize) -> io::Result<(Vec<rcu::Waker>, Vec<Option<rcu::Parker>>)> {
+fn parkers(idle: Idle, count: usize) -> io::Result<(Vec<rcu::Waker>, Vec<Option<rcu::Parker>>)> {
     let (mut wakers, mut parkers) = (Vec::new(), Vec::new());
     for _ in 0..count {
         if idle == Idle::Poll {
@@ -131,7 +133,7 @@ pub fn random_secret() -> Result<Secret, Failure> {
     let secret = read_random().map_err(|error| Failure::runtime(format!("/dev/urandom: {error}")))?;
     let Ok(text) = std::env::var("PORTCULLIS_RSS_PATTERN") else { return Ok(secret) };
     match u16::from_str_radix(&text, 16) {
-        Ok(pattern) if spreads(pattern) => Ok(secret.with_pattern(pattern)),
+        Ok(pattern) if is_usable_pattern(pattern) => Ok(secret.with_pattern(pattern)),
         _ => Err(Failure::input(format!(
             "PORTCULLIS_RSS_PATTERN is {text:?}; allowed: 16 bits in hexadecimal of which 9 or 11 are set, such as 6d5a"
         ))),

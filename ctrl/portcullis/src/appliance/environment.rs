@@ -7,8 +7,8 @@ use std::{fs, io};
 use control::config::Config;
 use engine::io::BURST;
 
-use super::mtu::Room;
-use engine::worker::ring_for;
+use super::mtu::BufferSizing;
+use engine::worker::ring_size;
 
 /// Frames of a port's receive and transmit rings.
 pub const PORT_RING: u16 = 1024;
@@ -44,7 +44,7 @@ fn is_option(arg: &str, option: &str) -> bool {
 impl Environment {
     /// For the configuration's ports and workers, with the operator's arguments and buffers as in `room`. EAL's own
     /// thread runs on `core`.
-    pub fn new(config: &Config, room: &Room, core: usize, has_hugepages: bool) -> Environment {
+    pub fn new(config: &Config, room: &BufferSizing, core: usize, has_hugepages: bool) -> Environment {
         let (given, data_room) = (&room.args, pmd::data_room(room.buffer));
         let has = |option: &str| given.iter().any(|arg| is_option(arg, option));
         let has_amount = given.iter().any(|arg| arg.starts_with("-m"));
@@ -155,9 +155,9 @@ fn can_hold_a_socket(directory: &Path) -> io::Result<()> {
 fn buffers(config: &Config) -> u32 {
     let (ports, workers) = (2 * config.wires.len(), config.workers.cores.len());
     let rings = ports * workers * 2 * usize::from(PORT_RING);
-    let handoff = workers * workers.saturating_sub(1) * ring_for(config.wires.len());
+    let handoff = workers * workers.saturating_sub(1) * ring_size(config.wires.len());
     let in_hand = (workers + 1) * (THREAD_CACHE + (2 + ports) * BURST);
-    let held = workers * engine::waits::PLACES;
+    let held = workers * engine::fragment_queue::SLOTS;
     let kept: usize = config.eal.args.iter().map(|arg| kept_by_device(arg)).sum();
     u32::try_from(rings + handoff + in_hand + held + kept + 2048).unwrap_or(u32::MAX)
 }
@@ -200,7 +200,12 @@ mod tests {
     fn environment(args: &[&str], has_hugepages: bool) -> Environment {
         let mut config = Config::default();
         config.eal.args = args.iter().map(ToString::to_string).collect();
-        Environment::new(&config, &Room { args: config.eal.args.clone(), buffer: 1522 }, 0, has_hugepages)
+        Environment::new(
+            &config,
+            &BufferSizing { args: config.eal.args.clone(), buffer: 1522 },
+            0,
+            has_hugepages,
+        )
     }
 
     #[test]
@@ -249,8 +254,10 @@ mod tests {
         assert_eq!(environment(&["--proc-type=secondary"], true).prefix(), "rte");
         let mut config = Config::default();
         config.eal.telemetry = false;
-        let room =
-            |args: &[&str]| Room { args: args.iter().map(ToString::to_string).collect(), buffer: 1522 };
+        let room = |args: &[&str]| BufferSizing {
+            args: args.iter().map(ToString::to_string).collect(),
+            buffer: 1522,
+        };
         assert!(!Environment::new(&config, &room(&[]), 0, true).has_telemetry());
         assert!(Environment::new(&config, &room(&["--telemetry"]), 0, true).has_telemetry());
     }

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use control::commit::Committer;
 use control::compile::{NamedRule, RuleNames};
 use control::config::{Config, FlowLog};
-use control::health::{Board, Severity};
+use control::health::{HealthBoard, Severity};
 use control::live::Live;
-use engine::conntrack::flows::{Told, Wishes};
+use engine::conntrack::flow_accounting::{FlowEvent, FlowRequests};
 use engine::ring::{Consumer, Producer, ring};
 use engine::{NicSlot, RuleId};
 
-use crate::flow::gather::Gatherer;
-use crate::flow::record::Names;
+use crate::flow::gather::FlowCollector;
+use crate::flow::record::NameSource;
 use crate::flow::sink::{Sink, State, unix_ns};
 
 /// Tellings of one worker that wait: at a million connections a second that end, the thread may be 30 ms late.
@@ -36,15 +36,15 @@ const LOST_SHOWN: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_millis(600);
 
 /// One worker's end: where it tells, and what it is asked.
-pub type Tells = (Producer<Told>, Arc<Wishes>);
+pub type FlowSender = (Producer<FlowEvent>, Arc<FlowRequests>);
 /// The other end.
-pub type Hears = (Consumer<Told>, Arc<Wishes>);
+pub type FlowReceiver = (Consumer<FlowEvent>, Arc<FlowRequests>);
 
 /// Both ends for so many workers; nothing where nobody wants to know.
-pub fn lines_to(config: &Config, workers: usize) -> (Vec<Option<Tells>>, Vec<Hears>) {
+pub fn flow_channels(config: &Config, workers: usize) -> (Vec<Option<FlowSender>>, Vec<FlowReceiver>) {
     let is_wanted = !config.flow_logs.is_empty();
     let one = |_| {
-        let ((tells, hears), wishes) = (ring(RING), Arc::new(Wishes::default()));
+        let ((tells, hears), wishes) = (ring(RING), Arc::new(FlowRequests::default()));
         is_wanted.then(|| ((tells, wishes.clone()), (hears, wishes)))
     };
     let all: Vec<_> = (0..workers).map(one).collect();
@@ -65,7 +65,7 @@ pub struct FlowLogs {
 
 impl FlowLogs {
     /// Begins. `start` is moment 0 of the workers' clocks.
-    pub fn start(live: &Live, hears: Vec<Hears>, start: Instant) -> io::Result<FlowLogs> {
+    pub fn start(live: &Live, hears: Vec<FlowReceiver>, start: Instant) -> io::Result<FlowLogs> {
         let stop = Arc::new(AtomicBool::new(false));
         let logs = live.config().flow_logs;
         if logs.is_empty() {
@@ -96,12 +96,12 @@ impl FlowLogs {
 
 /// Names, also while a change is worked out and of NICs that are gone.
 #[derive(Default)]
-struct Known {
+struct NameCache {
     rules: RuleNames,
     nics: HashMap<NicSlot, Arc<str>>,
 }
 
-impl Known {
+impl NameCache {
     /// Has these at hand, with the policy's own where nobody holds it.
     fn by(&mut self, live: &Live, look: impl FnOnce(&mut Present<'_>)) {
         let mut look = Some(look);
@@ -117,12 +117,12 @@ impl Known {
 
 /// They, with the policy's own where nobody holds it.
 struct Present<'k> {
-    known: &'k mut Known,
+    known: &'k mut NameCache,
     committer: Option<&'k Committer>,
     live: &'k Live,
 }
 
-impl Names for Present<'_> {
+impl NameSource for Present<'_> {
     fn nic(&mut self, nic: NicSlot) -> Option<Arc<str>> {
         if nic == NicSlot::NONE {
             return None;
@@ -153,13 +153,13 @@ impl Names for Present<'_> {
 
 struct Round {
     live: Live,
-    hears: Vec<Hears>,
+    hears: Vec<FlowReceiver>,
     start: Instant,
-    gatherer: Gatherer,
+    gatherer: FlowCollector,
     /// By the place of their interval.
     sinks: Vec<(Reported, Vec<Sink>)>,
-    known: Known,
-    told: Vec<Told>,
+    known: NameCache,
+    told: Vec<FlowEvent>,
     /// The end of an interval at which workers were asked last.
     asked: u64,
     /// Tellings that workers have lost, as far as that was counted.
@@ -174,7 +174,7 @@ struct Reported {
 }
 
 impl Round {
-    fn new(live: &Live, logs: &[FlowLog], hears: Vec<Hears>, start: Instant) -> io::Result<Round> {
+    fn new(live: &Live, logs: &[FlowLog], hears: Vec<FlowReceiver>, start: Instant) -> io::Result<Round> {
         let mut intervals: Vec<u64> = logs.iter().map(|log| log.interval.as_nanos() as u64).collect();
         intervals.sort_unstable();
         intervals.dedup();
@@ -195,9 +195,9 @@ impl Round {
             live: live.clone(),
             hears,
             start,
-            gatherer: Gatherer::new(&intervals, unix_ns()),
+            gatherer: FlowCollector::new(&intervals, unix_ns()),
             sinks,
-            known: Known::default(),
+            known: NameCache::default(),
             told: Vec::new(),
             asked: 0,
             lost: 0,
@@ -211,7 +211,7 @@ impl Round {
         let now_ns = unix_ns();
         if now_ns >= end_ns && self.asked != end_ns {
             self.asked = end_ns;
-            self.hears.iter().for_each(|(_, wishes)| wishes.ask());
+            self.hears.iter().for_each(|(_, wishes)| wishes.request_round());
         }
         if now_ns >= end_ns.saturating_add(LAG_NS) {
             let Round { live, known, gatherer, .. } = self;
@@ -290,7 +290,7 @@ fn label(logs: &[FlowLog], place: usize) -> String {
 }
 
 /// What is wrong with a sink, in health.
-fn tell_of(board: &Board, name: &str, state: &State, lost: &mut u64, since: &mut Option<Instant>) {
+fn tell_of(board: &HealthBoard, name: &str, state: &State, lost: &mut u64, since: &mut Option<Instant>) {
     let what = format!("flow log {name}");
     match state.problem() {
         Some(problem) => board.raise(

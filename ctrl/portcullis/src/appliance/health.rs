@@ -5,11 +5,11 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant, SystemTime};
 
-use control::health::{Board, Severity};
+use control::health::{HealthBoard, Severity};
 use control::live::Live;
 use tokio::task::JoinHandle;
 
-use super::log::Lines;
+use super::log::LogWriter;
 use super::service::Watchdog;
 use super::workers::Workers;
 use crate::memory;
@@ -42,8 +42,8 @@ const WANTED: (&str, &str) = ("memory", "wanted");
 const TABLE: (&str, &str) = ("connections", "full");
 
 /// Looks after what has no other watch.
-pub struct Watchman {
-    lines: Lines,
+pub struct HealthWatch {
+    lines: LogWriter,
     last: Instant,
     /// Wall clock and time at the last look.
     clocks: (SystemTime, Instant),
@@ -58,11 +58,11 @@ pub struct Watchman {
     watchdog: Option<Watchdog>,
 }
 
-impl Watchman {
+impl HealthWatch {
     /// Of an appliance whose log is `lines`.
-    pub fn new(live: &Live, lines: &Lines) -> Watchman {
+    pub fn new(live: &Live, lines: &LogWriter) -> HealthWatch {
         let now = Instant::now();
-        Watchman {
+        HealthWatch {
             lines: lines.clone(),
             last: now,
             clocks: (SystemTime::now(), now),
@@ -244,7 +244,7 @@ where
     tokio::spawn(again_and_again(live.board().clone(), what, make));
 }
 
-async fn again_and_again<F>(board: Board, what: &'static str, make: impl Fn() -> F + Send + 'static)
+async fn again_and_again<F>(board: HealthBoard, what: &'static str, make: impl Fn() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -268,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_task_that_panics_is_in_health_and_is_begun_anew() {
-        let (board, begun) = (Board::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let (board, begun) =
+            (HealthBoard::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (counted, its) = (begun.clone(), board.clone());

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes lines without ever blocking or failing. Cheap to clone.
 #[derive(Clone)]
-pub struct Lines {
+pub struct LogWriter {
     queue: Sender<Line>,
     lost: Arc<AtomicU64>,
 }
@@ -31,16 +31,16 @@ enum Line {
     Flush(Sender<()>),
 }
 
-impl Lines {
+impl LogWriter {
     /// To a stream, by a thread of its own.
-    pub fn to(stream: impl Write + Send + 'static) -> io::Result<Lines> {
+    pub fn to(stream: impl Write + Send + 'static) -> io::Result<LogWriter> {
         let (queue, lines) = bounded(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = lost.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_all(&lines, stream, &counted))?;
-        Ok(Lines { queue, lost })
+        Ok(LogWriter { queue, lost })
     }
 
     /// Lines lost since the start.
@@ -84,7 +84,7 @@ fn write_all(lines: &Receiver<Line>, mut stream: impl Write, lost: &AtomicU64) {
 
 /// One event's text on its way into the queue.
 pub struct Event<'l> {
-    lines: &'l Lines,
+    lines: &'l LogWriter,
     text: Vec<u8>,
 }
 
@@ -107,7 +107,7 @@ impl Drop for Event<'_> {
     }
 }
 
-impl<'l> MakeWriter<'l> for Lines {
+impl<'l> MakeWriter<'l> for LogWriter {
     type Writer = Event<'l>;
 
     fn make_writer(&'l self) -> Event<'l> {
@@ -116,9 +116,9 @@ impl<'l> MakeWriter<'l> for Lines {
 }
 
 /// Starts the log on standard error, as the configuration says.
-pub fn start(log: &Log) -> io::Result<Lines> {
+pub fn start(log: &Log) -> io::Result<LogWriter> {
     // A descriptor of its own: while EAL starts, standard error leads elsewhere.
-    let lines = Lines::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
+    let lines = LogWriter::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
         .with_target(false)
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn lines_come_out_whole_and_in_order() {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Lines::to(Stream { written: written.clone(), fails: false }).unwrap();
+        let lines = LogWriter::to(Stream { written: written.clone(), fails: false }).unwrap();
         for n in 0..100 {
             let mut event = lines.make_writer();
             write!(event, "line ").unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_lost_and_counted() {
-        let lines = Lines::to(Stream { written: Arc::default(), fails: true }).unwrap();
+        let lines = LogWriter::to(Stream { written: Arc::default(), fails: true }).unwrap();
         (0..10).for_each(|_| lines.put(b"line\n".to_vec()));
         lines.flush();
         assert_eq!(lines.lost(), 10);
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_read_holds_nobody_up() {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Lines::to(Stream { written: written.clone(), fails: false }).unwrap();
+        let lines = LogWriter::to(Stream { written: written.clone(), fails: false }).unwrap();
         let held = written.lock().unwrap();
         (0..2 * QUEUE).for_each(|_| lines.put(b"line\n".to_vec()));
         lines.flush();

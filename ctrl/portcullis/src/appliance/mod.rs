@@ -5,9 +5,9 @@ pub mod cores;
 pub mod environment;
 mod flows;
 mod health;
-mod keep;
 mod log;
 pub mod mtu;
+mod persist;
 pub mod ports;
 pub mod preflight;
 pub mod refusals;
@@ -29,10 +29,10 @@ use control::api::{self, Socket, Tcp, TcpError};
 use control::config::{Config, LOG_LEVELS, Source};
 use control::document::Parsed;
 use control::health::Severity;
-use control::kept::State;
-use control::live::{self, Beginning, Live, Parts, PolicyFile, lenient_settings};
+use control::live::{self, Live, Parts, PolicyFile, StartState, lenient_settings};
+use control::persisted::PersistedState;
 use control::source::{Diagnostic, input_name};
-use control::store::{Missing, Opening, Store};
+use control::store::{Missing, OpenOptions, Store};
 use engine::conntrack::Secret;
 use pmd::{Eal, Mempool};
 use tokio::runtime::Runtime;
@@ -48,11 +48,11 @@ use crate::{input, memory};
 use cores::Cores;
 use environment::Environment;
 use flows::FlowLogs;
-use health::Watchman;
-use keep::Keeping;
-use log::Lines;
+use health::HealthWatch;
+use log::LogWriter;
+use persist::StateKeeper;
 use ports::claims::{self, Claims};
-use ports::keeper::{Keeper, Means};
+use ports::monitor::{MonitorContext, PortMonitor};
 use ports::{Ports, Wires};
 use service::{Signals, tell_reloading, tell_supervisor};
 use watch::{Stamp, Watch};
@@ -92,7 +92,7 @@ fn run_with(
     policy: Option<Parsed>,
     (args, stamp): (&cli::Run, Option<Stamp>),
     cores: &Cores,
-    lines: &Lines,
+    lines: &LogWriter,
 ) -> Result<ExitCode, Failure> {
     warn_of(&config, policy.as_ref(), args.policy.as_deref());
     let runtime = service::runtime(CONTROL_THREADS).map_err(Failure::runtime)?;
@@ -111,7 +111,7 @@ fn run_with(
     let policy_file = args.policy.as_deref().filter(is_file).zip(stamp);
     let policy_file = policy_file.filter(|_| config.source() == Source::File);
     let opening = opening(&config, args.new_store)?;
-    let mut keeping = Keeping::open(&config, args.cold).map_err(Failure::runtime)?;
+    let mut keeping = StateKeeper::open(&config, args.cold).map_err(Failure::runtime)?;
     let former = keeping.state();
     let (first, path) = (config.clone(), args.policy.clone());
     let begin = move || begin_with(first, opening, policy, path.as_deref(), former);
@@ -121,14 +121,14 @@ fn run_with(
         return Ok(ExitCode::SUCCESS);
     };
     let beginning = beginning?;
-    keeping.take_up(&beginning.former);
+    keeping.read_connections(&beginning.former);
     let dataplane = Dataplane::open(&config, cores)?;
     sandbox::confine(&config, args.policy.as_deref(), &dataplane.ports);
-    dataplane.run((beginning, keeping), policy_file, &Doors { socket, tcp }, runtime, signals, lines)
+    dataplane.run((beginning, keeping), policy_file, &Listeners { socket, tcp }, runtime, signals, lines)
 }
 
 /// The store that the configuration names, if it does.
-fn opening(config: &Config, new_store: bool) -> Result<Option<Opening>, Failure> {
+fn opening(config: &Config, new_store: bool) -> Result<Option<OpenOptions>, Failure> {
     let control::config::Store { path, witness, must_exist } = &config.store;
     let missing = match (new_store, must_exist) {
         (true, _) if path.is_none() => {
@@ -140,17 +140,17 @@ fn opening(config: &Config, new_store: bool) -> Result<Option<Opening>, Failure>
         (false, true) => Missing::Refuse,
         (false, false) => Missing::Make,
     };
-    Ok(path.clone().map(|path| Opening { path, witness: witness.clone(), missing }))
+    Ok(path.clone().map(|path| OpenOptions { path, witness: witness.clone(), missing }))
 }
 
 /// The first policy, from the store or the file.
 fn begin_with(
     config: Config,
-    opening: Option<Opening>,
+    opening: Option<OpenOptions>,
     policy: Option<Parsed>,
     path: Option<&Path>,
-    former: Option<State>,
-) -> Result<Beginning, Failure> {
+    former: Option<PersistedState>,
+) -> Result<StartState, Failure> {
     let store = opening.as_ref().map(Store::open_as).transpose().map_err(Failure::runtime)?;
     let file = policy.zip(path).map(|(parsed, path)| {
         let name = if path == Path::new("-") {
@@ -242,7 +242,7 @@ impl Dataplane {
         claims::remove_stale_sockets(config);
         let secret = assemble::random_secret()?;
         let mtus = mtu::resolve(config).map_err(Failure::runtime)?;
-        let room = mtu::make_room(config, &mtus).map_err(Failure::runtime)?;
+        let room = mtu::buffer_sizing(config, &mtus).map_err(Failure::runtime)?;
         let mut environment = Environment::new(config, &room, cores.control[0], Eal::has_hugepages());
         environment.look_for_a_place(&environment::runtime_directory());
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -258,12 +258,12 @@ impl Dataplane {
     /// From the first frame to the last.
     fn run(
         self,
-        (beginning, mut keeping): (Beginning, Keeping),
+        (beginning, mut keeping): (StartState, StateKeeper),
         policy_file: Option<(&Path, Stamp)>,
-        doors: &Doors,
+        doors: &Listeners,
         runtime: Runtime,
         signals: Signals,
-        lines: &Lines,
+        lines: &LogWriter,
     ) -> Result<ExitCode, Failure> {
         let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores, claims: _held } = self;
         let start = Instant::now();
@@ -276,13 +276,13 @@ impl Dataplane {
         let is_kept = keeping.is_on();
         let settle = || keeping.settle(&live);
         let mut workers = Workers::start(jobs, &eal, start, settle).map_err(Failure::runtime)?;
-        let means = Means {
+        let means = MonitorContext {
             eal: eal.clone(),
             pool: pool.clone(),
             exchange: workers.exchange(),
             board: live.board().clone(),
         };
-        let keeper = Keeper::start(&ports, means).map_err(Failure::runtime)?;
+        let keeper = PortMonitor::start(&ports, means).map_err(Failure::runtime)?;
         let flow_logs = FlowLogs::start(&live, hears, start).map_err(Failure::runtime)?;
         let (page, again) = {
             let _within = runtime.enter();
@@ -295,7 +295,7 @@ impl Dataplane {
         memory::wait_from_now_on();
         ready(&live, cores.workers.len());
 
-        let looked_after = Watchman::new(&live, lines);
+        let looked_after = HealthWatch::new(&live, lines);
         let result =
             runtime.block_on(supervise(&live, doors, &mut workers, signals, again.as_deref(), looked_after));
         tell_supervisor("STOPPING=1");
@@ -324,7 +324,7 @@ impl Dataplane {
 }
 
 /// Where clients come in.
-struct Doors {
+struct Listeners {
     socket: Socket,
     tcp: Option<Tcp>,
 }
@@ -332,7 +332,7 @@ struct Doors {
 /// Tokens are others in the file than those in force.
 const TOKENS: (&str, &str) = ("tokens", "refused");
 
-impl Doors {
+impl Listeners {
     /// On SIGHUP. A file that is refused leaves the tokens as they were.
     fn read_tokens_again(&self, live: &Live) {
         let Some(tokens) = self.tcp.as_ref().and_then(Tcp::tokens) else { return };
@@ -395,11 +395,11 @@ fn begin_tasks(live: &Live, file: Option<(&Path, Stamp)>, file_waits: bool) -> O
 /// Serves clients until a signal or a failure ends it.
 async fn supervise(
     live: &Live,
-    doors: &Doors,
+    doors: &Listeners,
     workers: &mut Workers,
     mut signals: Signals,
     again: Option<&Notify>,
-    mut watchman: Watchman,
+    mut watchman: HealthWatch,
 ) -> Result<(), Failure> {
     let serve = doors.serve(live);
     tokio::pin!(serve);

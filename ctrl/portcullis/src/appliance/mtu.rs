@@ -129,7 +129,7 @@ fn resolve_wire(
 
 /// What DPDK is to be told and to have ready for the wires' frames.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct BufferSizing {
     /// EAL's arguments, with AF_PACKET rings whose slots hold the frames.
     pub args: Vec<String>,
     /// Bytes that a buffer holds.
@@ -137,11 +137,11 @@ pub struct Room {
 }
 
 /// Makes room for the wires' frames. An error is one line.
-pub fn make_room(config: &Config, mtus: &[Option<u16>]) -> Result<Room, String> {
+pub fn buffer_sizing(config: &Config, mtus: &[Option<u16>]) -> Result<BufferSizing, String> {
     // One of each direction, a queue pair.
     let ports =
         config.wires.iter().flat_map(|wire| [&wire.inside, &wire.outside]).filter(is_packet_port).count();
-    make_room_with(config, mtus, ring_size(2 * ports * config.workers.cores.len()))
+    buffer_sizing_with(config, mtus, ring_size(2 * ports * config.workers.cores.len()))
 }
 
 /// True for a port of AF_PACKET.
@@ -150,8 +150,13 @@ fn is_packet_port(port: &&String) -> bool {
 }
 
 /// The same, with so many bytes for a ring.
-pub fn make_room_with(config: &Config, mtus: &[Option<u16>], ring: usize) -> Result<Room, String> {
-    let mut room = Room { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
+pub fn buffer_sizing_with(
+    config: &Config,
+    mtus: &[Option<u16>],
+    ring: usize,
+) -> Result<BufferSizing, String> {
+    let mut room =
+        BufferSizing { args: config.eal.args.clone(), buffer: usize::from(USUAL) + FRAME_OVERHEAD };
     for (wire, mtu) in config.wires.iter().zip(mtus) {
         let mtu = mtu.unwrap_or(USUAL).max(USUAL);
         room.buffer = room.buffer.max(usize::from(mtu) + FRAME_OVERHEAD);
@@ -258,7 +263,7 @@ mod tests {
     #[test]
     fn slots_grow_with_the_mtu_and_small_ones_are_refused() {
         let room = |args: &[&str], mtu| {
-            let room = make_room(&config(args, Some(mtu)), &[Some(mtu)]);
+            let room = buffer_sizing(&config(args, Some(mtu)), &[Some(mtu)]);
             room.map(|room| (room.args.join(" "), room.buffer))
         };
         let usual = "--vdev=net_af_packet0,iface=lo";

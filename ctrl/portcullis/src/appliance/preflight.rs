@@ -7,7 +7,7 @@ use std::path::Path;
 
 use control::api::refused_files;
 use control::config::{Checked, FlowTarget};
-use control::near;
+use control::similar_names;
 use control::source::Diagnostic;
 
 use super::cores::Cores;
@@ -15,7 +15,7 @@ use super::mtu;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct PreflightReport {
     /// `run` refuses these.
     pub faults: Vec<Diagnostic>,
     /// Likely mistakes.
@@ -24,15 +24,15 @@ pub struct Found {
     pub absent: Vec<Diagnostic>,
 }
 
-impl Found {
+impl PreflightReport {
     /// Of the text alone.
-    pub fn of_text(checked: &Checked) -> Found {
-        Found { warnings: checked.warnings.clone(), ..Found::default() }
+    pub fn of_text(checked: &Checked) -> PreflightReport {
+        PreflightReport { warnings: checked.warnings.clone(), ..PreflightReport::default() }
     }
 }
 
 /// What of this machine is asked: another, in tests of what asks.
-pub struct Here<'h> {
+pub struct MachineView<'h> {
     /// `/sys`.
     pub sys: &'h Path,
     /// The MTU of a kernel's interface.
@@ -40,9 +40,9 @@ pub struct Here<'h> {
 }
 
 /// Looks at the configuration and at the files that it names.
-pub fn look(checked: &Checked) -> Found {
-    let mut found = Found::of_text(checked);
-    let here = Here { sys: Path::new("/sys"), mtu_of: &mtu::mtu_of };
+pub fn look(checked: &Checked) -> PreflightReport {
+    let mut found = PreflightReport::of_text(checked);
+    let here = MachineView { sys: Path::new("/sys"), mtu_of: &mtu::mtu_of };
     cores(checked, &mut found);
     ports(checked, &here, &mut found);
     sizes(checked, &here, &mut found);
@@ -51,23 +51,23 @@ pub fn look(checked: &Checked) -> Found {
 }
 
 /// Whether the workers' cores are there.
-pub fn cores(checked: &Checked, found: &mut Found) {
+pub fn cores(checked: &Checked, found: &mut PreflightReport) {
     for (place, message) in Cores::missing(&checked.config) {
         found.faults.push(checked.fault(&format!("workers.cores[{place}]"), message));
     }
 }
 
 /// Whether MTUs agree and rings hold them. Sizes are only known of interfaces that are there.
-pub fn sizes(checked: &Checked, here: &Here<'_>, found: &mut Found) {
+pub fn sizes(checked: &Checked, here: &MachineView<'_>, found: &mut PreflightReport) {
     let config = &checked.config;
-    let sizes = mtu::resolve_by(config, here.mtu_of).and_then(|mtus| mtu::make_room(config, &mtus));
+    let sizes = mtu::resolve_by(config, here.mtu_of).and_then(|mtus| mtu::buffer_sizing(config, &mtus));
     if let Err(message) = sizes {
         found.faults.push(checked.fault("wire", message));
     }
 }
 
 /// Whether all files that the configuration names can be what they are for.
-pub fn files(checked: &Checked, found: &mut Found) {
+pub fn files(checked: &Checked, found: &mut PreflightReport) {
     let config = &checked.config;
     flow_logs(checked, found);
     for (key, message) in refused_files(&config.api) {
@@ -86,7 +86,7 @@ pub fn files(checked: &Checked, found: &mut Found) {
 }
 
 /// Whether flow logs can be where they should.
-fn flow_logs(checked: &Checked, found: &mut Found) {
+fn flow_logs(checked: &Checked, found: &mut PreflightReport) {
     for (place, log) in checked.config.flow_logs.iter().enumerate() {
         let FlowTarget::File { path, .. } = &log.target else { continue };
         let at = format!("flow_log[{place}].path");
@@ -107,7 +107,7 @@ fn flow_logs(checked: &Checked, found: &mut Found) {
 }
 
 /// Whether DPDK will have the wires' ports.
-pub fn ports(checked: &Checked, here: &Here<'_>, found: &mut Found) {
+pub fn ports(checked: &Checked, here: &MachineView<'_>, found: &mut PreflightReport) {
     let config = &checked.config;
     let args = &config.eal.args;
     let made: Vec<&str> = mtu::vdevs(args).collect();
@@ -128,7 +128,10 @@ pub fn ports(checked: &Checked, here: &Here<'_>, found: &mut Found) {
                     found.absent.push(checked.fault(&path, format!("no PCI device {port} is there (yet)")));
                 }
             } else if !has_pci || is_vdev_name(port) {
-                let near = near::listed(&near::nearest(port, made.iter().map(|name| (*name).to_owned())));
+                let near = similar_names::listed(&similar_names::nearest(
+                    port,
+                    made.iter().map(|name| (*name).to_owned()),
+                ));
                 let message = format!("{port:?} is made by no --vdev of eal.args; {near}");
                 found.faults.push(checked.fault(&path, message));
             }
@@ -165,7 +168,7 @@ mod tests {
         let toml = format!(
             "[eal]\nargs = [{args}]\n[[wire]]\nname = \"w\"\ninside = \"{inside}\"\noutside = \"{outside}\"\n[workers]\ncores = [0]\n"
         );
-        let Found { faults, warnings, absent } = look(&check_config(&toml, "c").unwrap());
+        let PreflightReport { faults, warnings, absent } = look(&check_config(&toml, "c").unwrap());
         let told = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect();
         (told(faults), told([warnings, absent].concat()))
     }
@@ -190,7 +193,7 @@ mod tests {
     fn a_flow_log_is_a_file_in_a_directory() {
         let look = |path: &str| {
             let toml = format!("[[flow_log]]\nkind = \"json\"\npath = \"{path}\"\n[workers]\ncores = [0]\n");
-            let Found { faults, absent, .. } = look(&check_config(&toml, "c").unwrap());
+            let PreflightReport { faults, absent, .. } = look(&check_config(&toml, "c").unwrap());
             let told = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
             (told(faults), told(absent))
         };

@@ -29,20 +29,20 @@ pub struct Machine<'a> {
 
 /// What is the matter with a device, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct DeviceProblem {
     /// What is the matter.
     pub found: String,
     /// What mends it; empty where nothing is known.
     pub cure: String,
 }
 
-impl Trouble {
-    fn new(found: impl Into<String>, cure: impl Into<String>) -> Trouble {
-        Trouble { found: found.into(), cure: cure.into() }
+impl DeviceProblem {
+    fn new(found: impl Into<String>, cure: impl Into<String>) -> DeviceProblem {
+        DeviceProblem { found: found.into(), cure: cure.into() }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for DeviceProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.cure {
             "" => f.write_str(&self.found),
@@ -80,7 +80,7 @@ impl Machine<'_> {
     }
 
     /// What is the matter with a PCI device that EAL has made no port of.
-    fn about_pci(&self, address: &str) -> Trouble {
+    fn about_pci(&self, address: &str) -> DeviceProblem {
         let device = self.device(address);
         let said = self.said(address);
         let wants_physical = said.contains("IOVA")
@@ -88,19 +88,21 @@ impl Machine<'_> {
             || self.log.contains("Expecting 'PA' IOVA");
         match (self.obstacle(address), link(&device.join("driver"))) {
             (Some(obstacle), _) => obstacle,
-            _ if wants_physical => Trouble::new(format!("{said}: it needs physical addresses"), PHYSICAL),
+            _ if wants_physical => {
+                DeviceProblem::new(format!("{said}: it needs physical addresses"), PHYSICAL)
+            }
             (None, Some(driver)) if BESIDE_DPDK.contains(&driver.as_str()) => {
                 let cure = "look whether its driver's plugin and libibverbs are installed";
-                Trouble::new(format!("{said}; {cure}"), "")
+                DeviceProblem::new(format!("{said}; {cure}"), "")
             }
             (None, Some(driver)) if driver == "vfio-pci" => {
                 let group = link(&device.join("iommu_group")).unwrap_or_default();
                 let all =
                     format!("all devices of its IOMMU group {group} must be bound to vfio-pci or to nothing");
-                Trouble::new(format!("{said}; {all}"), "")
+                DeviceProblem::new(format!("{said}; {all}"), "")
             }
             (None, driver) => {
-                Trouble::new(format!("{said}; it is bound to {}", driver.unwrap_or_default()), "")
+                DeviceProblem::new(format!("{said}; it is bound to {}", driver.unwrap_or_default()), "")
             }
         }
     }
@@ -110,20 +112,20 @@ impl Machine<'_> {
     }
 
     /// What keeps EAL from taking a PCI device, as far as that can be known before it tries; `None` if nothing does.
-    pub fn obstacle(&self, address: &str) -> Option<Trouble> {
+    pub fn obstacle(&self, address: &str) -> Option<DeviceProblem> {
         let device = self.device(address);
         let words: Vec<&str> = self.args.iter().flat_map(|arg| arg.split(['=', ' '])).collect();
         if words.contains(&"--no-pci") {
-            return Some(Trouble::new("eal.args says --no-pci", "take that out"));
+            return Some(DeviceProblem::new("eal.args says --no-pci", "take that out"));
         }
         if !device.exists() {
             let cure = "`lspci -D` lists those that there are";
-            return Some(Trouble::new("there is no PCI device of this address", cure));
+            return Some(DeviceProblem::new("there is no PCI device of this address", cure));
         }
         let class = fs::read_to_string(device.join("class")).unwrap_or_default();
         if !class.starts_with("0x02") {
             let found = format!("it is no network device (its class is {})", class.trim());
-            return Some(Trouble::new(found, "`lspci -D` lists those that there are"));
+            return Some(DeviceProblem::new(found, "`lspci -D` lists those that there are"));
         }
         let short = address.strip_prefix("0000:").unwrap_or(address);
         let names_it =
@@ -133,18 +135,18 @@ impl Machine<'_> {
             given.collect::<Vec<_>>()
         };
         if of(["--block", "-b"]).iter().any(names_it) {
-            return Some(Trouble::new("eal.args blocks it", "take that out"));
+            return Some(DeviceProblem::new("eal.args blocks it", "take that out"));
         }
         let allowed = of(["--allow", "-a"]);
         if !allowed.is_empty() && !allowed.iter().any(names_it) {
-            return Some(Trouble::new(
+            return Some(DeviceProblem::new(
                 "eal.args allows other devices only",
                 format!("add --allow={address}"),
             ));
         }
         let bind = format!("`dpdk-devbind.py --bind=vfio-pci {address}` gives it to DPDK");
         match link(&device.join("driver")) {
-            None => Some(Trouble::new("no driver of the kernel has it", bind)),
+            None => Some(DeviceProblem::new("no driver of the kernel has it", bind)),
             Some(driver) if driver == "vfio-pci" => self.obstacle_of_vfio(&device),
             Some(driver) if FOR_DPDK.contains(&driver.as_str()) || BESIDE_DPDK.contains(&driver.as_str()) => {
                 None
@@ -152,17 +154,17 @@ impl Machine<'_> {
             Some(driver) => {
                 let whose = interface_of_device(&device)
                     .map_or_else(String::new, |interface| format!(" as {interface}, which then goes"));
-                Some(Trouble::new(format!("the kernel's driver {driver} has it{whose}"), bind))
+                Some(DeviceProblem::new(format!("the kernel's driver {driver} has it{whose}"), bind))
             }
         }
     }
 
     /// The same of a device that is bound to vfio-pci: its group's file must be there, and ours to open.
-    fn obstacle_of_vfio(&self, device: &Path) -> Option<Trouble> {
+    fn obstacle_of_vfio(&self, device: &Path) -> Option<DeviceProblem> {
         let Some(group) = link(&device.join("iommu_group")) else {
             let cure = "say intel_iommu=on or amd_iommu=on on the kernel's command line, or without one write 1 to \
                         /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
-            return Some(Trouble::new("there is no IOMMU for it", cure));
+            return Some(DeviceProblem::new("there is no IOMMU for it", cure));
         };
         let files = [self.dev.join("vfio").join(&group), self.dev.join(format!("vfio/noiommu-{group}"))];
         let file = files.iter().find(|file| file.exists()).unwrap_or(&files[0]);
@@ -170,15 +172,15 @@ impl Machine<'_> {
         let file = file.display();
         Some(match error.kind() {
             ErrorKind::PermissionDenied => {
-                Trouble::new(format!("{file} may not be opened"), "run as root, or own it")
+                DeviceProblem::new(format!("{file} may not be opened"), "run as root, or own it")
             }
             _ if error.raw_os_error() == Some(libc::EBUSY) => {
-                Trouble::new(format!("another process has {file}"), format!("`fuser {file}` names it"))
+                DeviceProblem::new(format!("another process has {file}"), format!("`fuser {file}` names it"))
             }
             ErrorKind::NotFound => {
-                Trouble::new(format!("{file}: {error}"), "`modprobe vfio-pci`, and bind it again")
+                DeviceProblem::new(format!("{file}: {error}"), "`modprobe vfio-pci`, and bind it again")
             }
-            _ => Trouble::new(format!("{file}: {error}"), ""),
+            _ => DeviceProblem::new(format!("{file}: {error}"), ""),
         })
     }
 

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::api::shape::Receipt;
-use control::api::shape::State;
+use control::api::types::Receipt;
+use control::api::types::State;
 use control::document::parse_policy;
-use control::health::{Board, Severity};
-use control::live::{Author, Change, Live, Refused};
+use control::health::{HealthBoard, Severity};
+use control::live::{Author, Change, ChangeRefused, Live};
 use control::memory;
 use control::source::{MAX_DOCUMENT, text};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::watch::{Glances, LOOK_EVERY, Stamp, Watch};
+use super::watch::{FilePoller, LOOK_EVERY, Stamp, Watch};
 
 /// The file says something else than what is in force.
 const REFUSED: (&str, &str) = ("policy file", "refused");
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(16);
 
 /// Why the file is not in force.
-enum Failed {
+enum ReloadError {
     /// It must be mended.
     Wrong(String),
     /// The same file may do later.
@@ -54,14 +54,14 @@ pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
                 (patience, told) = (Duration::MAX, None);
                 continue;
             }
-            Err(Failed::Wrong(reason)) => {
+            Err(ReloadError::Wrong(reason)) => {
                 patience = Duration::MAX;
                 (
                     reason,
                     "mend the file, or apply it with `portcullis apply`: it is read again when it changes, and on SIGHUP",
                 )
             }
-            Err(Failed::NotNow(reason)) => {
+            Err(ReloadError::NotNow(reason)) => {
                 // A large file costs its reader something each time.
                 patience = if patience == Duration::MAX { RETRY } else { (2 * patience).min(LONGEST_RETRY) };
                 (reason, "it is tried again by itself")
@@ -81,16 +81,16 @@ pub async fn serve(live: Live, path: PathBuf, again: Arc<Notify>) {
 }
 
 /// Reads, validates and applies the file; refused, it says why in one line.
-async fn reload(live: &Live, path: &Path) -> Result<Receipt, Failed> {
+async fn reload(live: &Live, path: &Path) -> Result<Receipt, ReloadError> {
     let (file, policy) = (path.to_owned(), live.config().policy);
     let read = move || {
         let bytes = read_regular(&file)?;
         let name = file.display().to_string();
         let parsed = text(name.clone(), bytes).and_then(|text| parse_policy(&text, &name, &policy.limits));
-        parsed.map_err(|diagnostic| Failed::Wrong(diagnostic.to_string()))
+        parsed.map_err(|diagnostic| ReloadError::Wrong(diagnostic.to_string()))
     };
     let document = tokio::task::spawn_blocking(read).await;
-    let document = document.map_err(|error| Failed::NotNow(error.to_string()))??;
+    let document = document.map_err(|error| ReloadError::NotNow(error.to_string()))??;
     let change = Change {
         max_removed_share: Some(policy.max_removed_share),
         ..Change::to(document, Author::file(path.display().to_string()))
@@ -98,31 +98,31 @@ async fn reload(live: &Live, path: &Path) -> Result<Receipt, Failed> {
     live.apply(change).await.map_err(|refused| {
         let reason = format!("{}: {refused}", path.display());
         match refused {
-            Refused::Store(_)
-            | Refused::NoAnswer(_)
-            | Refused::Exhausted(_)
-            | Refused::Unconfirmed { .. } => Failed::NotNow(reason),
-            _ => Failed::Wrong(reason),
+            ChangeRefused::Store(_)
+            | ChangeRefused::NoAnswer(_)
+            | ChangeRefused::Exhausted(_)
+            | ChangeRefused::Unconfirmed { .. } => ReloadError::NotNow(reason),
+            _ => ReloadError::Wrong(reason),
         }
     })
 }
 
 /// The bytes of a file that can be read to its end. Anything else could hold the reader up for good.
-fn read_regular(path: &Path) -> Result<Vec<u8>, Failed> {
+fn read_regular(path: &Path) -> Result<Vec<u8>, ReloadError> {
     let at = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-    let not_now = |error: io::Error| Failed::NotNow(at(&error));
+    let not_now = |error: io::Error| ReloadError::NotNow(at(&error));
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(not_now)?;
     let found = file.metadata().map_err(not_now)?;
     if !found.is_file() {
-        return Err(Failed::Wrong(at(&"it is no file; allowed: a regular file, also behind links")));
+        return Err(ReloadError::Wrong(at(&"it is no file; allowed: a regular file, also behind links")));
     }
     if found.len() > MAX_DOCUMENT as u64 {
         let what = format!("it has {} bytes; allowed: {MAX_DOCUMENT}", found.len());
-        return Err(Failed::Wrong(at(&what)));
+        return Err(ReloadError::Wrong(at(&what)));
     }
     let mut bytes = Vec::new();
     let room = memory::reserve(&mut bytes, found.len() as usize);
-    room.map_err(|error| Failed::NotNow(at(&error)))?;
+    room.map_err(|error| ReloadError::NotNow(at(&error)))?;
     // It may grow meanwhile: then it is read again.
     file.take(MAX_DOCUMENT as u64).read_to_end(&mut bytes).map_err(not_now)?;
     Ok(bytes)
@@ -135,9 +135,9 @@ pub async fn watch(
     mut watch: io::Result<Watch>,
     mut read: Stamp,
     again: Arc<Notify>,
-    board: Board,
+    board: HealthBoard,
 ) {
-    let mut glances = Glances::new(&path, read);
+    let mut glances = FilePoller::new(&path, read);
     loop {
         let failed = match watch {
             Ok(mut watch) => loop {

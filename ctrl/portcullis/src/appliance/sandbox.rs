@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use control::config::{Config, FlowTarget};
-use sandbox::{Calls, Capability, Files, Outcome, Wishes};
+use sandbox::{Calls, Capability, Files, Outcome, Restrictions};
 use tracing::{info, warn};
 
 use super::environment::runtime_directory;
-use super::keep;
 use super::mtu::{value, vdev};
+use super::persist;
 use super::ports::Ports;
 use super::watch;
 
@@ -36,7 +36,7 @@ pub fn confine(config: &Config, policy: Option<&Path>, ports: &Ports) {
     }
     let is_limited = sandbox::locked_memory_is_limited();
     let loads_programs = kinds.iter().any(|(driver, _)| *driver == "net_af_xdp");
-    let outcomes = sandbox::confine(&Wishes {
+    let outcomes = sandbox::confine(&Restrictions {
         no_new_privs: wished.no_new_privs,
         capabilities: wished
             .capabilities
@@ -121,7 +121,7 @@ fn files(config: &Config, policy: Option<&Path>, kinds: &[(&str, Option<&str>)])
         .chain(logs)
         .chain(sockets.iter().map(Path::new));
     let mut write: Vec<PathBuf> = written.filter_map(Files::directory_of).collect();
-    write.extend(keep::place(config));
+    write.extend(persist::place(config));
     write.push(runtime_directory().join("dpdk"));
     if config.eal.args.iter().any(|arg| HUGE_FILES.iter().any(|option| arg.starts_with(option))) {
         write.extend(huge_page_mounts());

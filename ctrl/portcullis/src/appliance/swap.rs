@@ -40,16 +40,16 @@ impl Swap {
 /// The way to all workers. Workers look at what comes by it only while `order` says so: there is nothing more to look
 /// at in the turns between.
 #[derive(Clone)]
-pub struct Exchange {
+pub struct SwapChannel {
     order: Arc<CachePadded<AtomicU8>>,
     workers: Vec<Sender<Swap>>,
 }
 
-impl Exchange {
+impl SwapChannel {
     /// To workers that obey `order`; the second value is what each of them gets.
-    pub fn new(order: &Arc<CachePadded<AtomicU8>>, workers: usize) -> (Exchange, Vec<Receiver<Swap>>) {
+    pub fn new(order: &Arc<CachePadded<AtomicU8>>, workers: usize) -> (SwapChannel, Vec<Receiver<Swap>>) {
         let (workers, swaps) = (0..workers).map(|_| bounded(1)).unzip();
-        (Exchange { order: order.clone(), workers }, swaps)
+        (SwapChannel { order: order.clone(), workers }, swaps)
     }
 
     /// Gives every worker its queue of this port; back come those that they had, once all have let go of them. `None`

@@ -4,8 +4,8 @@
 use std::ffi::CStr;
 use std::path::PathBuf;
 
-use control::api::shape::Status;
-use control::health::Board;
+use control::api::types::Status;
+use control::health::HealthBoard;
 use control::live::Live;
 use pmd::{Answer, Eal, Field};
 use stats::Reader;
@@ -61,7 +61,7 @@ fn text(name: &str, value: impl Into<String>) -> (String, Field) {
     (name.to_owned(), Field::Text(value.into()))
 }
 
-fn answer(command: &str, parameter: &str, board: &Board, page: Option<&PathBuf>) -> Answer {
+fn answer(command: &str, parameter: &str, board: &HealthBoard, page: Option<&PathBuf>) -> Answer {
     let command =
         COMMANDS.iter().map(|(command, _)| *command).find(|its| its.to_bytes() == command.as_bytes());
     let Some(command) = command else { return error("no such command") };
@@ -88,7 +88,7 @@ fn answer(command: &str, parameter: &str, board: &Board, page: Option<&PathBuf>)
     }
 }
 
-fn health(board: &Board) -> Answer {
+fn health(board: &HealthBoard) -> Answer {
     let (status, problems) = board.list();
     let status = match status {
         Status::Ok => "ok",

@@ -47,17 +47,17 @@ impl Stamp {
 }
 
 /// Looks at a file now and then.
-pub struct Glances {
+pub struct FilePoller {
     path: PathBuf,
     /// As it was when it was last read.
     read: Stamp,
     last: Stamp,
 }
 
-impl Glances {
+impl FilePoller {
     /// At a file that was read when it bore this stamp.
-    pub fn new(path: &Path, read: Stamp) -> Glances {
-        Glances { path: path.to_owned(), read, last: read }
+    pub fn new(path: &Path, read: Stamp) -> FilePoller {
+        FilePoller { path: path.to_owned(), read, last: read }
     }
 
     /// True if it is another than was read, and has not changed since the last look: nobody is writing it.
@@ -77,7 +77,7 @@ impl Glances {
 /// A watched file.
 pub struct Watch {
     path: PathBuf,
-    glances: Glances,
+    glances: FilePoller,
     looked: Instant,
     inotify: AsyncFd<OwnedFd>,
     /// What counts, by watched directory.
@@ -104,7 +104,7 @@ impl Watch {
         let path = std::path::absolute(path)?;
         // SAFETY: the descriptor was just made; an OwnedFd keeps it open, and the same, until it is dropped.
         let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let glances = Glances::new(&path, read);
+        let glances = FilePoller::new(&path, read);
         let mut watch = Watch {
             path,
             glances,

@@ -11,18 +11,18 @@ use control::live::Polls;
 use crossbeam::channel::Receiver;
 use crossbeam::utils::CachePadded;
 use engine::burst::{Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
+use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
 use engine::trace::Recorder;
-use engine::worker::{Question, Rings, Wire, Worker};
+use engine::worker::{Rings, Wire, Worker, WorkerRequest};
 use pmd::{Eal, Mbuf, Queue};
 use rcu::Parker;
 use tracing::warn;
 
 use super::cores;
-use super::flows::Tells;
-use super::keep::Share;
-use super::swap::{Exchange, Swap};
+use super::flows::FlowSender;
+use super::persist::WorkerShare;
+use super::swap::{Swap, SwapChannel};
 
 /// Empty polls in a row after which a worker offers its core to others between two polls.
 const PATIENT_POLLS: u32 = 2048;
@@ -53,14 +53,14 @@ pub mod order {
     pub const DRAIN: u8 = 1;
     /// Let go of everything.
     pub const END: u8 = 2;
-    /// As `RUN`, and take the queues that come by the [`Exchange`](super::Exchange).
+    /// As `RUN`, and take the queues that come by the [`SwapChannel`](super::SwapChannel).
     pub const SWAP: u8 = 3;
 }
 
 /// What a worker tells of itself. Relaxed but for `drained`: counts that stand for themselves, each written by its
 /// worker alone.
 #[derive(Default)]
-pub struct Beat {
+pub struct WorkerStatus {
     polls: AtomicU64,
     busy: AtomicU64,
     sleeps: AtomicU64,
@@ -72,7 +72,7 @@ pub struct Beat {
     taken: AtomicU64,
 }
 
-impl Beat {
+impl WorkerStatus {
     /// What the loop has done.
     pub fn polls(&self) -> Polls {
         Polls {
@@ -111,9 +111,9 @@ pub struct Job {
     /// Its part of the table of connections, its secret, its timeouts.
     pub firewall: FirewallConfig,
     /// What it counts.
-    pub cells: Arc<Cells>,
+    pub counters: Arc<EngineCounters>,
     /// Everybody's connections by NIC.
-    pub population: Arc<Population>,
+    pub connection_counts: Arc<ConnectionCounts>,
     /// Its view of the policy.
     pub reader: rcu::Reader<Snapshot>,
     /// Its queues.
@@ -121,30 +121,30 @@ pub struct Job {
     /// Its rings.
     pub rings: Rings<Mbuf>,
     /// What it is asked.
-    pub questions: Receiver<Question>,
+    pub questions: Receiver<WorkerRequest>,
     /// What it tells.
-    pub beat: Arc<CachePadded<Beat>>,
+    pub beat: Arc<CachePadded<WorkerStatus>>,
     /// Where it sleeps when there is nothing to do; `None` to poll on.
     pub parker: Option<Parker>,
     /// What it tells of packets.
     pub recorder: Recorder,
     /// Where it tells what connections carry, if anybody wants to know.
-    pub tells: Option<Tells>,
+    pub tells: Option<FlowSender>,
     /// Where its connections outlive it, with those that it takes up.
-    pub share: Option<Share>,
+    pub share: Option<WorkerShare>,
 }
 
 /// The running workers.
 pub struct Workers {
     order: Arc<CachePadded<AtomicU8>>,
     threads: Vec<Thread>,
-    exchange: Exchange,
+    exchange: SwapChannel,
 }
 
 struct Thread {
     id: usize,
     handle: JoinHandle<()>,
-    beat: Arc<CachePadded<Beat>>,
+    beat: Arc<CachePadded<WorkerStatus>>,
     seen: u64,
     since: Instant,
 }
@@ -159,7 +159,7 @@ impl Workers {
         settle: impl FnOnce(),
     ) -> Result<Workers, String> {
         let order = Arc::new(CachePadded::new(AtomicU8::new(order::RUN)));
-        let (exchange, swaps) = Exchange::new(&order, jobs.len());
+        let (exchange, swaps) = SwapChannel::new(&order, jobs.len());
         let mut workers = Workers { order, threads: Vec::new(), exchange };
         let (ready, is_ready) = mpsc::channel();
         for (job, swaps) in jobs.into_iter().zip(swaps) {
@@ -204,7 +204,7 @@ impl Workers {
     }
 
     /// The way to exchange their queues.
-    pub fn exchange(&self) -> Exchange {
+    pub fn exchange(&self) -> SwapChannel {
         self.exchange.clone()
     }
 
@@ -295,8 +295,8 @@ fn run(
         id,
         core,
         firewall,
-        cells,
-        population,
+        counters,
+        connection_counts,
         reader,
         wires,
         rings,
@@ -315,9 +315,9 @@ fn run(
     // On its own core, so that its memory is near.
     let (memory, keeping) =
         share.map(|share| (share.memory, (share.connections, share.since, share.told, share.go))).unzip();
-    let mut firewall = Firewall::within(memory, &firewall, cells, population);
+    let mut firewall = Firewall::with_memory(memory, &firewall, counters, connection_counts);
     if let Some((ring, wishes)) = tells {
-        firewall.tell_by(ring, wishes);
+        firewall.export_flows_to(ring, wishes);
     }
     let now = || start.elapsed().as_nanos() as u64;
     if let Some((connections, since, told, go)) = keeping {
@@ -328,7 +328,7 @@ fn run(
         }
     }
     let mut worker = Worker::new(id as u32, firewall, reader, wires, rings, questions);
-    worker.record_by(recorder);
+    worker.set_recorder(recorder);
     worker.touch(EXPECTED_NICS);
     worker.poll(now(), &mut ());
     drop(ready.send(Ok(())));
@@ -359,7 +359,7 @@ fn run(
         std::thread::yield_now();
     }
     let until = Instant::now() + LAST_WORDS;
-    while !worker.tell_all() && Instant::now() < until {
+    while !worker.export_all_flows() && Instant::now() < until {
         std::thread::yield_now();
     }
     drop(worker);
@@ -392,7 +392,7 @@ struct Pause {
 
 impl Pause {
     #[inline]
-    fn after(&mut self, frames: usize, worker: &mut Worker<Queue>, beat: &Beat) {
+    fn after(&mut self, frames: usize, worker: &mut Worker<Queue>, beat: &WorkerStatus) {
         if frames > 0 {
             self.idle = 0;
             return;
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_worker_that_panics_is_missed_at_once_and_ends_with_the_others() {
         let order = Arc::new(CachePadded::new(AtomicU8::new(order::RUN)));
-        let (exchange, _swaps) = Exchange::new(&order, 2);
+        let (exchange, _swaps) = SwapChannel::new(&order, 2);
         let thread = |id: usize, body: Box<dyn FnOnce() + Send>| Thread {
             id,
             handle: Builder::new().spawn(body).unwrap(),

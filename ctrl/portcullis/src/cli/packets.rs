@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use control::trace::Asked;
+use control::trace::FilterQuery;
 
 use super::{Client, Output};
 
@@ -52,10 +52,10 @@ pub const PARAMETERS: [&str; 11] =
 
 impl Packets {
     /// As the API and `replay` take it.
-    pub fn asked(&self) -> Asked {
+    pub fn asked(&self) -> FilterQuery {
         let Packets { nic, remote, local, port, protocol, verdict, reason, group, rule, direction, from } =
             self.clone();
-        Asked {
+        FilterQuery {
             nic,
             remote,
             local,
@@ -67,7 +67,7 @@ impl Packets {
             rule,
             direction,
             from,
-            ..Asked::default()
+            ..FilterQuery::default()
         }
     }
 

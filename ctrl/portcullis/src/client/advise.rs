@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use control::api::shape::{Advice, Advised, Replayed, Seen, Suggestion};
+use control::api::types::{Advice, Advised, Replayed, Seen, Suggestion};
 use hyper::Method;
 
 use super::http::{encoded, request};

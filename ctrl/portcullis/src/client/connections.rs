@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::api::shape::Count;
+use control::api::types::Count;
 use hyper::Method;
 
 use super::http::{encoded, request};

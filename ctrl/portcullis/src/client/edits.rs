@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::api::shape::Group;
-use control::document::RulePlace;
+use control::api::types::Group;
+use control::document::RuleSelector;
 use control::model::{Identity, Key};
-use control::near;
+use control::similar_names;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -97,7 +97,7 @@ fn rule_path(place: &str, edit: &Edit) -> Result<String, Failure> {
         Err(()) => place.to_owned(),
     };
     let (group, rule) =
-        name.rsplit_once('#').filter(|(_, rule)| rule.parse::<RulePlace>().is_ok()).ok_or_else(|| {
+        name.rsplit_once('#').filter(|(_, rule)| rule.parse::<RuleSelector>().is_ok()).ok_or_else(|| {
             Failure::input(format!("{place:?}; allowed: GROUP#POSITION, or a rule's id such as r-0123456789"))
         })?;
     Ok(format!("{}/rules/{rule}?", path("security-groups", group)?))
@@ -114,7 +114,7 @@ fn name_of(identity: Identity, edit: &Edit) -> Result<String, Failure> {
         [group] => Ok(format!("{group}#{asked}")),
         [] => {
             let ids = groups.iter().flat_map(|group| &group.rules).map(|rule| rule.rule_id.clone());
-            let near = near::listed(&near::nearest(&asked, ids));
+            let near = similar_names::listed(&similar_names::nearest(&asked, ids));
             Err(Failure::input(format!(
                 "no rule has the id {asked}; {near} (`show groups -o json` lists all)"
             )))

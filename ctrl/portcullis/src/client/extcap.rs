@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::process::ExitCode;
 
-use control::trace::Asked;
+use control::trace::FilterQuery;
 
 use super::packets::frames;
 use crate::cli;
@@ -103,7 +103,7 @@ fn capture(args: &cli::Extcap) -> Result<ExitCode, Failure> {
     // Wireshark gives what its dialog has, also where nothing is chosen.
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let asked = args.packets.asked();
-    let asked = Asked {
+    let asked = FilterQuery {
         nic: said(asked.nic),
         remote: said(asked.remote),
         local: said(asked.local),

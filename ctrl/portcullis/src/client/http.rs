@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use control::api::NOTICE;
-use control::api::shape::Refusal;
+use control::api::types::Refusal;
 use control::source::read_input;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -26,7 +26,7 @@ use crate::cli::Client;
 use crate::failure::Failure;
 
 /// What the appliance answered.
-pub struct Answer {
+pub struct HttpReply {
     /// The status.
     pub status: StatusCode,
     /// Lenient settings that are on.
@@ -35,7 +35,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpReply {
     /// The body, unless it is a refusal: bad input where the request was at fault, a failure else.
     pub fn success(self) -> Result<Bytes, Failure> {
         if self.status.is_success() {
@@ -63,7 +63,7 @@ impl Answer {
 }
 
 /// Asks the appliance.
-pub fn request(client: &Client, method: Method, target: &str, body: Vec<u8>) -> Result<Answer, Failure> {
+pub fn request(client: &Client, method: Method, target: &str, body: Vec<u8>) -> Result<HttpReply, Failure> {
     request_if(client, method, target, body, None)
 }
 
@@ -74,8 +74,8 @@ pub fn request_if(
     target: &str,
     body: Vec<u8>,
     generation: Option<u32>,
-) -> Result<Answer, Failure> {
-    let door = Door::new(client)?;
+) -> Result<HttpReply, Failure> {
+    let door = Endpoint::new(client)?;
     let request = door.request(method, target, body, generation)?;
     runtime()?.block_on(async {
         let unreached = |reason| door.unreached(reason);
@@ -94,7 +94,7 @@ pub fn stream(
     mut begun: impl FnMut(),
     mut each: impl FnMut(&[u8]) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    let door = Door::new(client)?;
+    let door = Endpoint::new(client)?;
     let request = door.request(Method::GET, target, Vec::new(), None)?;
     runtime()?.block_on(async {
         let unreached = |reason| door.unreached(reason);
@@ -130,23 +130,23 @@ fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)
 }
 
-async fn whole(answer: Response<Incoming>) -> Result<Answer, String> {
+async fn whole(answer: Response<Incoming>) -> Result<HttpReply, String> {
     let status = answer.status();
     let notice = answer.headers().get(NOTICE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-    Ok(Answer { status, notice, body })
+    Ok(HttpReply { status, notice, body })
 }
 
 /// Where the appliance is reached.
-struct Door<'c> {
+struct Endpoint<'c> {
     client: &'c Client,
     remote: Option<Remote>,
 }
 
-impl<'c> Door<'c> {
-    fn new(client: &'c Client) -> Result<Door<'c>, Failure> {
+impl<'c> Endpoint<'c> {
+    fn new(client: &'c Client) -> Result<Endpoint<'c>, Failure> {
         let remote = client.url.as_deref().map(|url| Remote::new(url, client)).transpose()?;
-        Ok(Door { client, remote })
+        Ok(Endpoint { client, remote })
     }
 
     fn request(

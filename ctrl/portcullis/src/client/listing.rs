@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::process::ExitCode;
 
-use control::api::shape::{Connection, Group, Nic, RuleFigures};
+use control::api::types::{Connection, Group, Nic, RuleFigures};
 use control::name::natural;
 use serde::de::DeserializeOwned;
 

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::api::shape::{Explanation, Question, Receipt, Record, State};
-use control::api::{POLICY, shape};
+use control::api::types::{Explanation, Question, Receipt, Record, State};
+use control::api::{POLICY, types};
 use control::source::{input_name, read_input};
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ pub use advise::advise;
 pub use connections::connections;
 pub use edits::{group, nic, rule};
 pub use extcap::extcap;
-use http::{Answer, encoded, request, request_if};
+use http::{HttpReply, encoded, request, request_if};
 pub use packets::{as_option, capture, moment, trace, why};
 
 /// Exit status of what was refused, and of `diff` where there are differences.
@@ -87,7 +87,7 @@ pub fn wait(args: &cli::Wait) -> Result<ExitCode, Failure> {
 }
 
 /// A receipt, or the preview that a guard refused.
-fn print_change(answer: Answer, output: Output) -> Result<ExitCode, Failure> {
+fn print_change(answer: HttpReply, output: Output) -> Result<ExitCode, Failure> {
     if answer.status == StatusCode::CONFLICT
         && let Some(preview) = answer.refusal().preview
     {
@@ -151,7 +151,7 @@ fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
             print_answer(body, output, |body| Ok(table::counters(&parsed(body)?)))
         }),
         Subject::Workers => ("workers", |body, output| {
-            print_answer(body, output, |body| Ok(table::workers(&parsed::<Vec<shape::Worker>>(body)?)))
+            print_answer(body, output, |body| Ok(table::workers(&parsed::<Vec<types::Worker>>(body)?)))
         }),
         Subject::Health => return health(args),
         Subject::Snapshot => ("snapshot", |body, output| {
@@ -162,7 +162,7 @@ fn show_once(args: &cli::Show) -> Result<ExitCode, Failure> {
         }
     };
     let answer = request(&args.client, Method::GET, &format!("/v1/{path}"), Vec::new())?;
-    let Answer { notice, .. } = &answer;
+    let HttpReply { notice, .. } = &answer;
     if let Some(notice) = notice {
         failure::print(&format!("portcullis: not strict: {notice}\n"), true);
     }

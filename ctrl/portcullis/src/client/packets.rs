@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use control::api::shape::{Told, Whys};
-use control::trace::Asked;
+use control::api::types::{Told, Whys};
+use control::trace::FilterQuery;
 use hyper::Method;
 
 use super::http::{encoded, request, stream};
@@ -17,8 +17,9 @@ use crate::cli::{self, Output};
 use crate::failure::{Failure, print};
 
 /// The query of a filter.
-pub fn query(asked: &Asked) -> String {
-    let Asked { nic, remote, local, protocol, verdict, reason, group, rule, direction, from, .. } = asked;
+pub fn query(asked: &FilterQuery) -> String {
+    let FilterQuery { nic, remote, local, protocol, verdict, reason, group, rule, direction, from, .. } =
+        asked;
     let texts = [
         ("nic", nic),
         ("remote", remote),
@@ -63,7 +64,7 @@ fn say_lost(lost: u64, what: &str) {
 /// `trace`
 pub fn trace(args: &cli::Trace) -> Result<ExitCode, Failure> {
     let cli::Trace { packets, count, rate, seconds, output, client } = args;
-    let asked = Asked { count: *count, rate: *rate, seconds: *seconds, ..packets.asked() };
+    let asked = FilterQuery { count: *count, rate: *rate, seconds: *seconds, ..packets.asked() };
     let (mut rest, mut shown) = (Vec::new(), String::new());
     let each = |bytes: &[u8]| {
         rest.extend_from_slice(bytes);
@@ -96,7 +97,8 @@ pub fn trace(args: &cli::Trace) -> Result<ExitCode, Failure> {
 /// `capture`
 pub fn capture(args: &cli::Capture) -> Result<ExitCode, Failure> {
     let cli::Capture { write, packets, count, seconds, rate, snaplen, client } = args;
-    let asked = Asked { count: *count, seconds: *seconds, rate: *rate, snaplen: *snaplen, ..packets.asked() };
+    let asked =
+        FilterQuery { count: *count, seconds: *seconds, rate: *rate, snaplen: *snaplen, ..packets.asked() };
     let mut target: Target = if write == Path::new("-") {
         Target::Stdout(io::stdout())
     } else {
@@ -145,7 +147,7 @@ pub struct Counted {
 /// Captures into a file, block by block: one that is interrupted holds whole frames.
 pub fn frames(
     client: &cli::Client,
-    asked: &Asked,
+    asked: &FilterQuery,
     begun: impl FnMut(),
     target: &mut impl Write,
 ) -> Result<Counted, Failure> {

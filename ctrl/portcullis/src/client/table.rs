@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use control::api::shape::{
+use control::api::types::{
     Affected, Began, Bytes, Carried, ChangeLine, Confirmation, Connection, Counters, Group, Health,
     LineChange, LinkState, Nic, ObjectKind, Packets, Problem, Receipt, Record, Restart, RuleFigures,
     Snapshot, State, Status, Worker,
@@ -400,8 +400,14 @@ pub fn rules(rules: &[RuleFigures]) -> String {
             or_dash(rule.since.map(|since| moment(since as f64))),
             enforced(rule.connections),
             enforced(rule.denied),
-            or_dash(rule.would.map(|would_be| would(would_be.pass, would_be.pass_dropped, "dropped"))),
-            or_dash(rule.would.map(|would_be| would(would_be.drop, would_be.drop_passed, "passed"))),
+            or_dash(
+                rule.would
+                    .map(|staged_verdict| would(staged_verdict.pass, staged_verdict.pass_dropped, "dropped")),
+            ),
+            or_dash(
+                rule.would
+                    .map(|staged_verdict| would(staged_verdict.drop, staged_verdict.drop_passed, "passed")),
+            ),
             rule.rule_text.clone(),
         ]
     };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use control::api::shape::{Told, Whys};
+use control::api::types::{Told, Whys};
 
 /// Seconds since 1970 as a time of day, or with its date, UTC.
 fn moment(seconds: f64, format: &str) -> String {

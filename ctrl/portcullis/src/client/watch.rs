@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use control::api::shape::{Bytes, Counters, NicCounters, Packets};
+use control::api::types::{Bytes, Counters, NicCounters, Packets};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -75,7 +75,7 @@ fn of_ports(old: &Counters, new: &Counters, seconds: f64) -> Rates {
     let rates = new.ports.iter().map(|port| {
         let was = old.ports.iter().find(|was| was.name == port.name);
         let rate =
-            |of: fn(&control::api::shape::PortCounters) -> u64| rate(was.map_or(0, of), of(port), seconds);
+            |of: fn(&control::api::types::PortCounters) -> u64| rate(was.map_or(0, of), of(port), seconds);
         let all =
             vec![rate(|p| p.rx_packets), rate(|p| p.rx_bytes), rate(|p| p.tx_packets), rate(|p| p.tx_bytes)];
         (port.name.clone(), all)
@@ -161,7 +161,7 @@ fn per_second(old: &Counters, new: &Counters, seconds: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control::api::shape::Tallied;
+    use control::api::types::Tallied;
 
     fn counters(received: u64, pass: u64, new: u64) -> Counters {
         let packets = Packets { received, pass, drop: received - pass, observed: 0 };

@@ -1,6 +1,6 @@
 //! The workers' cores, the clock and the kernel.
 
-use super::Examination;
+use super::MachineCheck;
 use crate::machine::listed;
 
 const ISOLATION: &str = "isolation";
@@ -16,7 +16,7 @@ const FAST: [&str; 3] = ["tsc", "kvm-clock", "arch_sys_counter"];
 /// The oldest kernel that this was tried with.
 const OLDEST: (u32, u32) = (5, 10);
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     pub(super) fn cores(&mut self) {
         let cores = self.config.workers.cores.clone();
         let isolated = self.machine.cores("devices/system/cpu/isolated");

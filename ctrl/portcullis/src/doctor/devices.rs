@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::Examination;
+use super::MachineCheck;
 use crate::appliance::mtu;
 use crate::appliance::ports::{claims, offloads};
-use crate::appliance::preflight::{self, Found, Here, is_pci_address};
+use crate::appliance::preflight::{self, MachineView, PreflightReport, is_pci_address};
 use crate::appliance::refusals;
 
 const PORTS: &str = "ports";
@@ -17,7 +17,7 @@ const LINK: &str = "link";
 const OFFLOADS: &str = "offloads";
 const NUMA: &str = "numa";
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     pub(super) fn devices(&mut self) {
         self.iommu();
         if self.checked.is_none() {
@@ -38,8 +38,8 @@ impl Examination<'_> {
     fn names_of_ports(&mut self) {
         let Some(checked) = self.checked else { return };
         let by_interface = |name: &str| self.machine.mtu_of(name);
-        let here = Here { sys: &self.machine.sys, mtu_of: &by_interface };
-        let mut found = Found::default();
+        let here = MachineView { sys: &self.machine.sys, mtu_of: &by_interface };
+        let mut found = PreflightReport::default();
         preflight::ports(checked, &here, &mut found);
         for fault in &found.faults {
             self.fail(
@@ -67,7 +67,7 @@ impl Examination<'_> {
         {
             self.fail(PORTS, None, message, "end that process first");
         }
-        let mut found = Found::default();
+        let mut found = PreflightReport::default();
         preflight::sizes(checked, &here, &mut found);
         for fault in &found.faults {
             self.fail(
@@ -262,7 +262,7 @@ impl Examination<'_> {
     /// What `check` says of other files than ports.
     pub(super) fn files(&mut self) {
         let Some(checked) = self.checked else { return };
-        let mut found = Found::of_text(checked);
+        let mut found = PreflightReport::of_text(checked);
         preflight::cores(checked, &mut found);
         preflight::files(checked, &mut found);
         for fault in &found.faults {

@@ -1,6 +1,6 @@
 //! Huge pages, and where they lie.
 
-use super::Examination;
+use super::MachineCheck;
 use crate::appliance::environment::Environment;
 use crate::appliance::mtu;
 use crate::machine::names;
@@ -32,7 +32,7 @@ impl Pages {
     }
 }
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     pub(super) fn memory(&mut self) {
         let has = |option: &str| {
             self.args().iter().any(|arg| arg == option || arg.starts_with(&format!("{option}=")))
@@ -94,8 +94,8 @@ impl Examination<'_> {
     fn needed(&self) -> u64 {
         let by_interface = |name: &str| self.machine.mtu_of(name);
         let room = mtu::resolve_by(&self.config, &by_interface)
-            .and_then(|mtus| mtu::make_room(&self.config, &mtus))
-            .unwrap_or(mtu::Room { args: Vec::new(), buffer: 2048 });
+            .and_then(|mtus| mtu::buffer_sizing(&self.config, &mtus))
+            .unwrap_or(mtu::BufferSizing { args: Vec::new(), buffer: 2048 });
         let environment = Environment::new(&self.config, &room, 0, true);
         environment.pool_bytes() + BESIDE
     }

@@ -62,7 +62,7 @@ struct Report<'f> {
 }
 
 /// One look at a machine, for a configuration if there is one.
-pub struct Examination<'m> {
+pub struct MachineCheck<'m> {
     machine: &'m Machine,
     /// What is to run; without a file, a configuration without wires and workers.
     config: Config,
@@ -72,7 +72,7 @@ pub struct Examination<'m> {
     findings: Vec<Finding>,
 }
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     fn ok(&mut self, check: &'static str, on: Option<String>, found: impl Into<String>) {
         let (found, nothing) = (found.into(), String::new);
         self.findings.push(Finding {
@@ -129,7 +129,7 @@ pub fn examine(machine: &Machine, checked: Option<&Checked>, runs: bool) -> Vec<
             nothing
         }
     };
-    let mut examination = Examination { machine, config, checked, runs, findings: Vec::new() };
+    let mut examination = MachineCheck { machine, config, checked, runs, findings: Vec::new() };
     examination.files();
     examination.memory();
     examination.process();

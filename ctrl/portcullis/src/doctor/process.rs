@@ -1,6 +1,6 @@
 //! What this user may: capabilities and locked memory; and the sizes of rings, which hang on it.
 
-use super::Examination;
+use super::MachineCheck;
 use crate::appliance::mtu;
 
 const CAPABILITIES: &str = "capabilities";
@@ -16,7 +16,7 @@ const BPF: (u32, &str) = (39, "CAP_BPF");
 /// Frames that an AF_PACKET ring holds where nobody says anything else: 20 ms at 800,000 frames a second.
 const USUAL_RING: usize = 16_384;
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     pub(super) fn process(&mut self) {
         self.capabilities();
         self.rings();
@@ -72,7 +72,7 @@ impl Examination<'_> {
         let mtus = mtu::resolve_by(&self.config, &by_interface).unwrap_or_else(unknown);
         let rings = 2 * ports.len() * self.config.workers.cores.len();
         let within = mtu::ring_within(rings, limit, limit.is_none());
-        let Ok(room) = mtu::make_room_with(&self.config, &mtus, within) else { return };
+        let Ok(room) = mtu::buffer_sizing_with(&self.config, &mtus, within) else { return };
         let number = |port: &str, key: &str| {
             let vdev = mtu::vdev(&room.args, port)?;
             mtu::value(vdev, key)?.parse::<usize>().ok()

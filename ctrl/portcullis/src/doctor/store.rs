@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use control::store::Store;
 use rustix::fs::{Access, access, statvfs};
 
-use super::Examination;
+use super::MachineCheck;
 
 const STORE: &str = "store";
 /// Below so much, the next large change may find no room.
 const LITTLE: u64 = 256 << 20;
 
-impl Examination<'_> {
+impl MachineCheck<'_> {
     pub(super) fn store(&mut self) {
         let Some(path) = self.config.store.path.clone() else {
             if self.checked.is_some() {

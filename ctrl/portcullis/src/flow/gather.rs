@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use engine::conntrack::flows::Told;
-use engine::conntrack::refusals::{Refusal, Tuple};
+use engine::conntrack::flow_accounting::FlowEvent;
+use engine::conntrack::refusals::{RefusalCount, RefusedTuple};
 use engine::{Direction, addr_from_bits};
 
-use super::record::{Cause, Names, Record};
+use super::record::{Cause, NameSource, Record};
 
 /// Tuples that were refused within one interval at most: records of more are lost.
 const MOST_REFUSED: usize = 1 << 16;
@@ -18,7 +18,7 @@ const MOST_ACTIVE: usize = 1 << 18;
 #[derive(Clone, Copy, Debug)]
 pub struct Refused {
     /// Which.
-    pub tuple: Tuple,
+    pub tuple: RefusedTuple,
     /// How many.
     pub packets: u64,
     /// Their frames' bytes.
@@ -33,16 +33,16 @@ pub struct Refused {
 
 impl Refused {
     /// Of what a worker told; its clock's moment 0 is `origin_ns`.
-    pub fn of(told: &Refusal, ns: [u64; 2], origin_ns: u64) -> Refused {
+    pub fn of(told: &RefusalCount, ns: [u64; 2], origin_ns: u64) -> Refused {
         let [first_ns, last_ns] = ns.map(|ns| origin_ns.saturating_add(ns));
-        let Refusal { tuple, packets, bytes, generation, .. } = *told;
+        let RefusalCount { tuple, packets, bytes, generation, .. } = *told;
         Refused { tuple, packets, bytes, first_ns, last_ns, generation: generation.0 }
     }
 }
 
 /// What tells one connection from another while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Which {
+struct FlowKey {
     ends: Option<[IpAddr; 2]>,
     ports: [u16; 2],
     protocol: Option<u8>,
@@ -58,20 +58,20 @@ struct Stream {
     ends_ns: u64,
     /// Workers tell of connections once a shorter interval: they are gathered.
     gathers: bool,
-    active: HashMap<Which, Record>,
-    refused: HashMap<Tuple, Refused>,
+    active: HashMap<FlowKey, Record>,
+    refused: HashMap<RefusedTuple, Refused>,
     lost: u64,
     due: Vec<Record>,
 }
 
 /// All intervals that somebody wants records by.
-pub struct Gatherer {
+pub struct FlowCollector {
     streams: Vec<Stream>,
 }
 
-impl Gatherer {
+impl FlowCollector {
     /// These intervals in nanoseconds, each once; `now_ns` is when the first ones begin.
-    pub fn new(intervals_ns: &[u64], now_ns: u64) -> Gatherer {
+    pub fn new(intervals_ns: &[u64], now_ns: u64) -> FlowCollector {
         let shortest = intervals_ns.iter().min().copied().unwrap_or(u64::MAX);
         let stream = |interval_ns: &u64| Stream {
             interval_ns: *interval_ns,
@@ -82,14 +82,14 @@ impl Gatherer {
             lost: 0,
             due: Vec::new(),
         };
-        Gatherer { streams: intervals_ns.iter().map(stream).collect() }
+        FlowCollector { streams: intervals_ns.iter().map(stream).collect() }
     }
 
     /// Takes what a worker told whose clock's moment 0 is `origin_ns`.
-    pub fn take_up(&mut self, told: &Told, origin_ns: u64, names: &mut impl Names) {
+    pub fn take_up(&mut self, told: &FlowEvent, origin_ns: u64, names: &mut impl NameSource) {
         match told {
-            Told::Connection(told) => self.connection(&Record::of(told, origin_ns, names)),
-            Told::Refusal(told, ns) => self.refused(&Refused::of(told, *ns, origin_ns)),
+            FlowEvent::Connection(told) => self.connection(&Record::of(told, origin_ns, names)),
+            FlowEvent::Refusal(told, ns) => self.refused(&Refused::of(told, *ns, origin_ns)),
         }
     }
 
@@ -102,7 +102,7 @@ impl Gatherer {
     }
 
     /// The time is `now_ns`: what was gathered in intervals that have ended is due.
-    pub fn end_intervals(&mut self, now_ns: u64, names: &mut impl Names) {
+    pub fn end_intervals(&mut self, now_ns: u64, names: &mut impl NameSource) {
         for stream in &mut self.streams {
             if now_ns < stream.ends_ns {
                 continue;
@@ -120,7 +120,7 @@ impl Gatherer {
     }
 
     /// All intervals end now.
-    pub fn end(&mut self, names: &mut impl Names) {
+    pub fn end(&mut self, names: &mut impl NameSource) {
         self.streams.iter_mut().for_each(|stream| stream.end(names));
     }
 
@@ -140,7 +140,7 @@ impl Stream {
         if !self.gathers {
             return self.due.push(record);
         }
-        let which = Which {
+        let which = FlowKey {
             ends: record.ends,
             ports: record.ports,
             protocol: record.protocol,
@@ -181,13 +181,13 @@ impl Stream {
         }
     }
 
-    fn end(&mut self, names: &mut impl Names) {
+    fn end(&mut self, names: &mut impl NameSource) {
         self.due.extend(self.active.drain().map(|(_, record)| record));
         let refused = self.refused.drain().map(|(tuple, sum)| Record {
             nic: names.nic(tuple.nic),
             direction: tuple.direction,
             protocol: tuple.is_ip.then_some(tuple.protocol),
-            ends: tuple.is_ip.then(|| tuple.ends.map(|bits| addr_from_bits(bits, tuple.v6))),
+            ends: tuple.is_ip.then(|| tuple.addrs.map(|bits| addr_from_bits(bits, tuple.v6))),
             ports: tuple.ports,
             packets: [sum.packets, 0],
             bytes: [sum.bytes, 0],

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use control::compile::NamedRule;
 use control::config::FlowWhat;
-use engine::conntrack::flows::{Telling, Why};
-use engine::tally::How;
+use engine::conntrack::flow_accounting::{FlowCause, FlowRecord};
+use engine::worker_totals::EndCause;
 use engine::{Direction, NicSlot, Reason, RuleId, addr_from_bits, proto};
 
 /// Names of what the data path knows by number.
-pub trait Names {
+pub trait NameSource {
     /// A NIC's: its name, with the project and a slash before it outside the default one.
     fn nic(&mut self, nic: NicSlot) -> Option<Arc<str>>;
     /// A rule's.
@@ -21,7 +21,7 @@ pub trait Names {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A connection, which has ended or not.
-    Connection(Why),
+    Connection(FlowCause),
     /// Packets that were refused, or would have been.
     Refusal(Reason),
 }
@@ -29,7 +29,7 @@ pub enum Cause {
 /// The packets of one connection, or of one tuple that was refused, in a stretch of time.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Whose they are: as [`Names::nic`] has it.
+    /// Whose they are: as [`NameSource::nic`] has it.
     pub nic: Option<Arc<str>>,
     /// Of the packet that opened the connection, or was refused.
     pub direction: Direction,
@@ -66,7 +66,7 @@ pub fn reverse(direction: Direction) -> Direction {
 
 impl Record {
     /// Of what a worker told; its clock's moment 0 is `origin_ns`.
-    pub fn of(told: &Telling, origin_ns: u64, names: &mut impl Names) -> Record {
+    pub fn of(told: &FlowRecord, origin_ns: u64, names: &mut impl NameSource) -> Record {
         let [local, remote] = [told.local, told.remote].map(|bits| addr_from_bits(bits, told.v6));
         let has_ports = proto::has_ports(told.protocol);
         let ports = if has_ports { [(told.ports >> 16) as u16, told.ports as u16] } else { [0, told.icmp] };
@@ -128,18 +128,18 @@ impl Record {
 
     /// True if its connection goes on.
     pub fn is_active(&self) -> bool {
-        self.cause == Cause::Connection(Why::Active)
+        self.cause == Cause::Connection(FlowCause::Active)
     }
 
     /// flowEndReason of IPFIX (RFC 5102, 5.11.3): idle timeout, active timeout, end of flow, forced end, lack of resources.
     pub fn end_reason(&self) -> u8 {
         match self.cause {
-            Cause::Connection(Why::Active) | Cause::Refusal(_) => 2,
-            Cause::Connection(Why::Ended(how)) => match how {
-                How::Expired => 1,
-                How::Closed | How::Reset => 3,
-                How::Flushed => 4,
-                How::Evicted => 5,
+            Cause::Connection(FlowCause::Active) | Cause::Refusal(_) => 2,
+            Cause::Connection(FlowCause::Ended(how)) => match how {
+                EndCause::Expired => 1,
+                EndCause::Closed | EndCause::Reset => 3,
+                EndCause::Flushed => 4,
+                EndCause::Evicted => 5,
             },
         }
     }
@@ -147,8 +147,8 @@ impl Record {
     /// firewallEvent (IANA): 2 flow deleted, 3 flow denied, 5 flow update.
     pub fn event(&self) -> u8 {
         match self.cause {
-            Cause::Connection(Why::Active) => 5,
-            Cause::Connection(Why::Ended(_)) => 2,
+            Cause::Connection(FlowCause::Active) => 5,
+            Cause::Connection(FlowCause::Ended(_)) => 2,
             Cause::Refusal(_) => 3,
         }
     }

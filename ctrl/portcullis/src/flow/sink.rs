@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use control::config::{FlowKind, FlowLog, FlowTarget, FlowWhat};
-use control::metrics::Records;
+use control::metrics::RecordCounters;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::export::{Datagram, Exporter, Protocol};
@@ -30,7 +30,7 @@ const REFUSAL: Duration = Duration::from_millis(50);
 
 /// What a sink tells of itself.
 pub struct State {
-    records: Arc<Records>,
+    records: Arc<RecordCounters>,
     problem: Mutex<Option<String>>,
 }
 
@@ -74,7 +74,7 @@ pub struct Sink {
 
 impl Sink {
     /// Begins. `domain` tells exporters of one appliance apart; what is sent and lost is counted by `records`.
-    pub fn start(log: &FlowLog, domain: u32, records: Arc<Records>) -> io::Result<Sink> {
+    pub fn start(log: &FlowLog, domain: u32, records: Arc<RecordCounters>) -> io::Result<Sink> {
         let (queue, batches) = bounded(QUEUE);
         let state = Arc::new(State { records, problem: Mutex::default() });
         let (log, told) = (log.clone(), state.clone());

@@ -6,19 +6,19 @@ use std::process::Command;
 use std::sync::Arc;
 
 use control::compile::NamedRule;
-use engine::conntrack::flows::{Sums, Telling, Told, Why};
-use engine::tally::How;
+use engine::conntrack::flow_accounting::{FlowCause, FlowEvent, FlowRecord, FlowTotals};
+use engine::worker_totals::EndCause;
 use engine::{Generation, NicSlot, RuleId};
 
 use super::export::{Exporter, Protocol};
 use super::file::LogFile;
-use super::gather::Gatherer;
+use super::gather::FlowCollector;
 use super::lines;
-use super::record::{Names, Record};
+use super::record::{NameSource, Record};
 
 struct NoNames;
 
-impl Names for NoNames {
+impl NameSource for NoNames {
     fn nic(&mut self, _: NicSlot) -> Option<Arc<str>> {
         Some("web".into())
     }
@@ -28,8 +28,8 @@ impl Names for NoNames {
     }
 }
 
-fn telling(port: u16, why: Why, packets: u64, at: u64) -> Telling {
-    Telling {
+fn telling(port: u16, why: FlowCause, packets: u64, at: u64) -> FlowRecord {
+    FlowRecord {
         nic: NicSlot(1),
         rule: RuleId::NONE,
         generation: Generation(3),
@@ -41,7 +41,7 @@ fn telling(port: u16, why: Why, packets: u64, at: u64) -> Telling {
         ports: 22 << 16 | u32::from(port),
         local: 0x0A05_0607,
         remote: 0xC633_6409,
-        sums: Sums { packets: [packets, 1], bytes: [packets * 100, 54] },
+        sums: FlowTotals { packets: [packets, 1], bytes: [packets * 100, 54] },
         opened_ns: 0,
         since_ns: at,
         last_ns: at + 5,
@@ -140,11 +140,13 @@ fn a_full_disk_takes_whole_lines_only_and_goes_on_when_it_is_freed() {
 
 #[test]
 fn a_longer_interval_gathers_what_a_shorter_one_tells() {
-    let mut gatherer = Gatherer::new(&[10, 30], 0);
+    let mut gatherer = FlowCollector::new(&[10, 30], 0);
     let mut told = [Vec::new(), Vec::new()];
-    for (at, why) in [(10, Why::Active), (20, Why::Active), (25, Why::Ended(How::Closed))] {
-        gatherer.take_up(&Told::Connection(telling(1000, why, 2, at)), 0, &mut NoNames);
-        gatherer.take_up(&Told::Connection(telling(2000, Why::Active, 1, at)), 0, &mut NoNames);
+    for (at, why) in
+        [(10, FlowCause::Active), (20, FlowCause::Active), (25, FlowCause::Ended(EndCause::Closed))]
+    {
+        gatherer.take_up(&FlowEvent::Connection(telling(1000, why, 2, at)), 0, &mut NoNames);
+        gatherer.take_up(&FlowEvent::Connection(telling(2000, FlowCause::Active, 1, at)), 0, &mut NoNames);
         gatherer.end_intervals(at, &mut NoNames);
         gatherer.take(|place, records, _| told[place].extend(records));
     }
@@ -173,7 +175,7 @@ fn a_longer_interval_gathers_what_a_shorter_one_tells() {
 #[test]
 fn names_with_spaces_stay_one_field_and_those_of_nobody_are_dashes() {
     struct Odd(Option<Arc<str>>);
-    impl Names for Odd {
+    impl NameSource for Odd {
         fn nic(&mut self, _: NicSlot) -> Option<Arc<str>> {
             self.0.clone()
         }
@@ -183,7 +185,7 @@ fn names_with_spaces_stay_one_field_and_those_of_nobody_are_dashes() {
         }
     }
     let first = |name: Option<&str>| {
-        let told = telling(1, Why::Active, 1, 0);
+        let told = telling(1, FlowCause::Active, 1, 0);
         let mut text = String::new();
         lines::aws(&Record::of(&told, 0, &mut Odd(name.map(Into::into))), &mut text);
         text.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ")
@@ -195,7 +197,7 @@ fn names_with_spaces_stay_one_field_and_those_of_nobody_are_dashes() {
 
 #[test]
 fn datagrams_are_whole_and_templates_come_again() {
-    let record = Record::of(&telling(1000, Why::Active, 1, 0), 0, &mut NoNames);
+    let record = Record::of(&telling(1000, FlowCause::Active, 1, 0), 0, &mut NoNames);
     let records = vec![record; 1000];
     for protocol in [Protocol::NetFlow9, Protocol::Ipfix] {
         let mut exporter = Exporter::new(protocol, 7, 0);

@@ -9,16 +9,16 @@ use control::commit::Committer;
 use control::compile::NamedRule;
 use control::config::Config;
 use engine::burst::Firewall;
-use engine::conntrack::flows::{Told, Wishes};
+use engine::conntrack::flow_accounting::{FlowEvent, FlowRequests};
 use engine::ring::{Consumer, ring};
 use engine::snapshot::Snapshot;
 use engine::{NicSlot, RuleId};
 
 use super::output::Pending;
 use crate::cli::FlowLines;
-use crate::flow::gather::Gatherer;
+use crate::flow::gather::FlowCollector;
 use crate::flow::lines;
-use crate::flow::record::{Names, Record};
+use crate::flow::record::{NameSource, Record};
 
 /// Tellings that wait to be taken: more than one batch of packets can make.
 const RING: usize = 1 << 16;
@@ -28,7 +28,7 @@ const INTERVAL: u64 = 60;
 /// Names as the policy has them.
 pub struct OfPolicy<'c>(pub &'c Committer);
 
-impl Names for OfPolicy<'_> {
+impl NameSource for OfPolicy<'_> {
     fn nic(&mut self, nic: NicSlot) -> Option<Arc<str>> {
         self.0.nic_name(nic)
     }
@@ -42,8 +42,8 @@ impl Names for OfPolicy<'_> {
 pub struct FlowFile {
     pending: Pending,
     put: fn(&Record, &mut String),
-    gatherer: Gatherer,
-    ring: Consumer<Told>,
+    gatherer: FlowCollector,
+    ring: Consumer<FlowEvent>,
     text: String,
 }
 
@@ -58,11 +58,11 @@ impl FlowFile {
     ) -> io::Result<FlowFile> {
         let interval = config.flow_logs.first().map_or(INTERVAL, |log| log.interval.as_secs());
         let (tellings, ring) = ring(RING);
-        firewall.tell_by(tellings, Arc::new(Wishes::default()));
+        firewall.export_flows_to(tellings, Arc::new(FlowRequests::default()));
         Ok(FlowFile {
             pending: Pending::create(path)?,
             put: if form == FlowLines::Json { lines::json } else { lines::aws },
-            gatherer: Gatherer::new(&[interval * 1_000_000_000], start_ns),
+            gatherer: FlowCollector::new(&[interval * 1_000_000_000], start_ns),
             ring,
             text: String::new(),
         })
@@ -91,7 +91,7 @@ impl FlowFile {
         snapshot: &Snapshot,
         committer: &Committer,
     ) -> io::Result<()> {
-        while !firewall.tell_all(snapshot) {
+        while !firewall.export_all_flows(snapshot) {
             self.take(committer)?;
         }
         self.take(committer)?;

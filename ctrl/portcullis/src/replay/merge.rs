@@ -32,9 +32,9 @@ struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     fn new(packets: Option<Packets<'a>>, side: Side) -> Result<Lane<'a>, BadCapture> {
-        let mut lane = Lane { packets, side, next: None, last_ns: 0 };
-        lane.advance()?;
-        Ok(lane)
+        let mut pkt = Lane { packets, side, next: None, last_ns: 0 };
+        pkt.advance()?;
+        Ok(pkt)
     }
 
     #[inline]
@@ -73,8 +73,8 @@ impl<'a> Merge<'a> {
 
     /// When the next packet is judged.
     pub fn peek_ns(&self) -> Option<u64> {
-        let lane = if self.inside_is_next() { &self.inside } else { &self.outside };
-        lane.next.as_ref().map(|merged| merged.at_ns)
+        let pkt = if self.inside_is_next() { &self.inside } else { &self.outside };
+        pkt.next.as_ref().map(|merged| merged.at_ns)
     }
 
     /// The next packet.

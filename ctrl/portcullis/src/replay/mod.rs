@@ -15,19 +15,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use control::api::shape::Staged;
+use control::api::types::Staged;
 use control::commit::Committer;
 use control::config::Config;
 use control::document::{Event, Parsed};
 use control::explain::owner;
 use engine::burst::{Batch, Firewall, FirewallConfig};
-use engine::cells::{Cells, Population};
 use engine::conntrack::Secret;
-use engine::held::Held;
+use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::held_frames::HeldFrames;
 use engine::io::BURST;
-use engine::lane::{Arrival, Lane};
+use engine::packet::{Arrival, PacketMeta};
 use engine::snapshot::Snapshot;
-use engine::staged::WouldBe;
+use engine::staged::StagedVerdict;
 use engine::time::{TICK_NS, reached};
 use engine::verdict::Verdict;
 
@@ -87,7 +87,7 @@ fn packets_of(file: &Option<CaptureFile>) -> Result<Option<capture::Packets<'_>>
 struct InHand<'a> {
     batch: Batch<CapturedFrame<'a>>,
     /// Fragments whose first has not come.
-    held: Held<CapturedFrame<'a>>,
+    held: HeldFrames<CapturedFrame<'a>>,
     order: InOrder<'a>,
 }
 
@@ -124,8 +124,11 @@ impl Replay {
             secret: Secret::new([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]),
             grace_end_ns,
         };
-        let mut firewall =
-            Firewall::new(&firewall, Arc::new(Cells::new()), Arc::new(Population::of_one_worker()));
+        let mut firewall = Firewall::new(
+            &firewall,
+            Arc::new(EngineCounters::new()),
+            Arc::new(ConnectionCounts::of_one_worker()),
+        );
         let flows = args
             .flow_log
             .as_deref()
@@ -194,14 +197,14 @@ impl Replay {
                 self.firewall.now(merged.at_ns);
                 self.firewall.begin(&self.snapshot);
             }
-            if let [lane] = hand.batch.lanes.grow(1) {
-                self.read(&mut frame, lane);
+            if let [pkt] = hand.batch.pkts.grow(1) {
+                self.read(&mut frame, pkt);
             }
             hand.batch.frames.push(frame);
         }
         self.judge(&mut hand)?;
         // The first fragments that these wait for are in no capture.
-        self.firewall.waits_mut().end();
+        self.firewall.fragment_queue_mut().release_all();
         self.take_up(&mut hand)?;
         for event in events {
             self.commit(event.policy, event.at_ns)?;
@@ -209,39 +212,39 @@ impl Replay {
         Ok(())
     }
 
-    /// Reads a frame into its lane. What its capture does not tell, its side or its Ethernet source, is
+    /// Reads a frame into its packet metadata. What its capture does not tell, its side or its Ethernet source, is
     /// found out by a first reading and told in a second.
     #[inline]
-    fn read(&mut self, frame: &mut CapturedFrame<'_>, lane: &mut Lane) {
+    fn read(&mut self, frame: &mut CapturedFrame<'_>, pkt: &mut PacketMeta) {
         let now = self.firewall.now(frame.merged.at_ns);
         let mut arrival = Arrival { side: frame.merged.side, wire: 0, tunnels: self.snapshot.tunnels, now };
-        self.firewall.read_into(frame, &arrival, lane);
+        self.firewall.read_into(frame, &arrival, pkt);
         if self.sides.is_none() && !frame.lacks_addresses() {
             return;
         }
         if let Some(sides) = &self.sides {
-            arrival.side = sides.of(&self.snapshot, lane, frame);
+            arrival.side = sides.of(&self.snapshot, pkt, frame);
             frame.merged.side = arrival.side;
         }
         if frame.lacks_addresses()
-            && let Some(mac) = owner::source_mac(&self.snapshot, lane, |at| frame.byte(at))
+            && let Some(mac) = owner::source_mac(&self.snapshot, pkt, |at| frame.byte(at))
         {
             frame.set_source(mac);
         }
-        self.firewall.read_into(frame, &arrival, lane);
+        self.firewall.read_into(frame, &arrival, pkt);
     }
 
     /// Fragments whose time is over by then wait no more.
     #[inline]
     fn end_waits<'a>(&mut self, hand: &mut InHand<'a>, at_ns: u64) -> Result<(), Failure> {
-        let Some(deadline) = self.firewall.waits().next_deadline() else { return Ok(()) };
+        let Some(deadline) = self.firewall.fragment_queue().next_deadline() else { return Ok(()) };
         let tick = self.firewall.now(at_ns).tick;
         if !reached(tick, deadline) {
             return Ok(());
         }
         // What came before comes before.
         self.judge(hand)?;
-        self.firewall.waits_mut().expire(tick);
+        self.firewall.fragment_queue_mut().expire(tick);
         self.take_up(hand)
     }
 
@@ -256,13 +259,14 @@ impl Replay {
 
     /// Judges fragments that wait no more.
     fn take_up<'a>(&mut self, hand: &mut InHand<'a>) -> Result<(), Failure> {
-        while self.firewall.waits().has_leaving() {
+        while self.firewall.fragment_queue().has_released() {
             self.firewall.begin(&self.snapshot);
             let now = self.firewall.now(0);
             while hand.batch.frames.len() < BURST
-                && let Some((frame, lane, _)) = self.firewall.take_up(&self.snapshot, &mut hand.held, now)
+                && let Some((frame, pkt, _)) =
+                    self.firewall.next_released(&self.snapshot, &mut hand.held, now)
             {
-                hand.batch.push(frame, lane);
+                hand.batch.push(frame, pkt);
             }
             self.judge_batch(hand)?;
         }
@@ -277,18 +281,19 @@ impl Replay {
         }
         let mut tickets = batch.tickets.iter();
         let mut staged = batch.staged.iter().peekable();
-        for (place, ((mut frame, lane), verdict)) in
-            batch.frames.drain(..).zip(batch.lanes.iter()).zip(batch.verdicts.iter()).enumerate()
+        for (place, ((mut frame, pkt), verdict)) in
+            batch.frames.drain(..).zip(batch.pkts.iter()).zip(batch.verdicts.iter()).enumerate()
         {
-            let would_be = staged.next_if(|(at, _)| *at == place).map(|(_, would_be)| would_be);
+            let staged_verdict =
+                staged.next_if(|(at, _)| *at == place).map(|(_, staged_verdict)| staged_verdict);
             if !verdict.held {
-                self.tell(frame, (verdict, would_be), order)?;
+                self.tell(frame, (verdict, staged_verdict), order)?;
             } else if let Some(ticket) = tickets.next() {
                 frame.number = Some(order.push(frame.merged, None));
-                held.keep(*ticket, frame, lane.clone());
+                held.keep(*ticket, frame, pkt.clone());
             }
         }
-        let now = batch.lanes.last().map(|lane| lane.now).unwrap_or_default();
+        let now = batch.pkts.last().map(|pkt| pkt.now).unwrap_or_default();
         batch.clear();
         self.firewall.upkeep(&self.snapshot, now, false);
         match &mut self.flows {
@@ -321,14 +326,14 @@ impl Replay {
     fn tell<'a>(
         &mut self,
         frame: CapturedFrame<'a>,
-        (verdict, would_be): (&Verdict, Option<&WouldBe>),
+        (verdict, staged_verdict): (&Verdict, Option<&StagedVerdict>),
         order: &mut InOrder<'a>,
     ) -> Result<(), Failure> {
         let (mut nic, mut rule, mut staged) = (None, None, None);
         let compiler = self.committer.compiler();
-        if let Some(would_be) = would_be {
-            self.output.stage(would_be);
-            staged = compiler.rule(would_be.rule).map(|rule| Staged::of(would_be, rule));
+        if let Some(staged_verdict) = staged_verdict {
+            self.output.stage(staged_verdict);
+            staged = compiler.rule(staged_verdict.rule).map(|rule| Staged::of(staged_verdict, rule));
         }
         if self.output.wants_lines() {
             nic = self.committer.nic_name(verdict.nic);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use control::api::shape::Staged;
+use control::api::types::Staged;
 use control::compile::NamedRule;
 use engine::verdict::Verdict;
 

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use control::api::shape::{Staged, Would};
+use control::api::types::{Staged, Would};
 use control::compile::NamedRule;
 use engine::reason::REASONS;
-use engine::staged::WouldBe;
+use engine::staged::StagedVerdict;
 use engine::verdict::Verdict;
 use engine::{Reason, RuleId, Side};
 
@@ -273,14 +273,14 @@ impl Output {
     }
 
     /// Counts what a staged rule would decide about a packet.
-    pub fn stage(&mut self, would_be: &WouldBe) {
-        let would = self.staged.entry(would_be.rule).or_default();
-        let (all, differing) = match would_be.allows {
+    pub fn stage(&mut self, staged_verdict: &StagedVerdict) {
+        let would = self.staged.entry(staged_verdict.rule).or_default();
+        let (all, differing) = match staged_verdict.allows {
             true => (&mut would.pass, &mut would.pass_dropped),
             false => (&mut would.drop, &mut would.drop_passed),
         };
         *all += 1;
-        *differing += u64::from(would_be.differs);
+        *differing += u64::from(staged_verdict.differs);
     }
 
     /// Puts the files in their places.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use control::explain::owner;
 use control::model::Policy;
 use engine::Side;
-use engine::lane::Lane;
+use engine::packet::PacketMeta;
 use engine::snapshot::Snapshot;
 
 use super::frame::CapturedFrame;
@@ -28,11 +28,11 @@ impl Sides {
     }
 
     /// Inside if the capturing host sent it, or if its source address or else its source MAC is a NIC's.
-    pub fn of(&self, snapshot: &Snapshot, lane: &Lane, frame: &CapturedFrame<'_>) -> Side {
+    pub fn of(&self, snapshot: &Snapshot, pkt: &PacketMeta, frame: &CapturedFrame<'_>) -> Side {
         let packet = &frame.merged.packet;
         let header = packet.link.header(packet.data);
         let is_inside = header.is_some_and(|header| header.is_sent)
-            || owner::sender(snapshot, lane, |at| frame.byte(at)).is_some()
+            || owner::sender(snapshot, pkt, |at| frame.byte(at)).is_some()
             || header.and_then(|header| header.sender).is_some_and(|mac| self.macs.contains(&mac));
         if is_inside { Side::Inside } else { Side::Outside }
     }

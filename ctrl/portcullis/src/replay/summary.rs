@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control::api::shape::Would;
+use control::api::types::Would;
 use control::commit::Committer;
 use control::compile::NamedRule;
 use serde_json::{Map, json};

@@ -5,18 +5,20 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use control::api::shape::Whys;
+use control::api::types::Whys;
 use control::commit::Committer;
 use control::model::Policy;
 use control::plan::Plan;
 use control::trace::pcapng::{self, Interface};
-use control::trace::{Change, Changes, Decision, Event, History, Line, Names, Tuple, Wish, whys};
+use control::trace::{
+    Change, Changes, Decision, DecisionText, Event, History, NameTable, TupleFilter, WatchRequest, whys,
+};
 use engine::NicSlot;
 use engine::burst::{Batch, Firewall};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::trace::{
-    Decisions, DecisionsRead, InterestRead, MAX_SNAPLEN, Recorder, decisions, interest, pieces_of,
+    DecisionReader, DecisionWriter, MAX_SNAPLEN, Recorder, WatchReader, chunks_for, decisions, watch_set,
 };
 
 use super::frame::CapturedFrame;
@@ -31,14 +33,14 @@ const KEPT: usize = 10_000;
 /// What is told, and where it goes.
 pub struct Telling {
     recorder: Recorder,
-    wishes: Vec<Wish>,
-    read: Option<InterestRead>,
-    decided: Option<DecisionsRead>,
+    wishes: Vec<WatchRequest>,
+    read: Option<WatchReader>,
+    decided: Option<DecisionReader>,
     trace: Verdicts,
     capture: Option<Pending>,
-    asked: Option<(Tuple, Option<u64>)>,
+    asked: Option<(TupleFilter, Option<u64>)>,
     history: History,
-    names: Names,
+    names: NameTable,
     changes: Changes,
     /// How the answer is printed.
     output: cli::Output,
@@ -57,10 +59,10 @@ impl Telling {
             };
         }
         let asked = args.packets.asked();
-        let wish = |captures| Wish::read(&asked, captures).map_err(|error| refused(error.0));
+        let wish = |captures| WatchRequest::read(&asked, captures).map_err(|error| refused(error.0));
         let wishes = [args.trace.as_ref().map(|_| wish(false)), args.capture.as_ref().map(|_| wish(true))];
-        let wishes: Vec<Wish> = wishes.into_iter().flatten().collect::<Result<_, _>>()?;
-        let tuple = args.why.as_deref().map(Tuple::read).transpose();
+        let wishes: Vec<WatchRequest> = wishes.into_iter().flatten().collect::<Result<_, _>>()?;
+        let tuple = args.why.as_deref().map(TupleFilter::read).transpose();
         let tuple = tuple.map_err(|error| Failure::input(format!("--why: {error}")))?;
         let at = args.at.as_deref().map(moment).transpose()?;
         let at = at.and_then(|at| at.parse::<f64>().ok()).map(|seconds| (seconds * 1e9) as u64);
@@ -73,7 +75,7 @@ impl Telling {
             capture.write_all(&first).map_err(Failure::runtime)?;
         }
         Ok(Some(Telling {
-            recorder: Recorder::new(told as Option<Decisions>),
+            recorder: Recorder::new(told as Option<DecisionWriter>),
             wishes,
             read: None,
             decided,
@@ -81,7 +83,7 @@ impl Telling {
             capture,
             asked: tuple.map(|tuple| (tuple, at)),
             history: History::new(KEPT, start_ns),
-            names: Names::of(committer),
+            names: NameTable::of(committer),
             changes: Changes::default(),
             output: args.output,
         }))
@@ -93,7 +95,7 @@ impl Telling {
         committer: &Committer,
         events: impl Iterator<Item = &'p Policy> + Clone,
     ) -> Result<(), Failure> {
-        let names = Names::of(committer);
+        let names = NameTable::of(committer);
         for wish in &self.wishes {
             let Err(first) = wish.check(&names) else { continue };
             if !events.clone().any(|policy| wish.check(&names.with_policy(policy)).is_ok()) {
@@ -110,7 +112,7 @@ impl Telling {
 
     /// A policy is in force from now on: the first, or an event's that does what its plan says.
     pub fn begin(&mut self, committer: &Committer, plan: Option<&Plan>) {
-        self.names = Names::of(committer);
+        self.names = NameTable::of(committer);
         // NICs that end leave no tombstone.
         let flushed = plan.into_iter().flat_map(|plan| &plan.flushed);
         let mut flushed: Box<[NicSlot]> = flushed.filter_map(|key| committer.nic_slot(key)).collect();
@@ -122,8 +124,9 @@ impl Telling {
             return;
         }
         let watches = self.wishes.iter().map(|wish| wish.watch(committer)).collect();
-        let (interest, read) = interest(watches, MAX_SNAPLEN, 2 * BURST, BURST * (MAX_SNAPLEN as usize + 1));
-        self.recorder.watch(Some(interest));
+        let (watch_set, read) =
+            watch_set(watches, MAX_SNAPLEN, 2 * BURST, BURST * (MAX_SNAPLEN as usize + 1));
+        self.recorder.watch(Some(watch_set));
         self.read = Some(read);
     }
 
@@ -134,7 +137,7 @@ impl Telling {
         snapshot: &Snapshot,
         batch: &Batch<CapturedFrame<'_>>,
     ) -> io::Result<()> {
-        self.recorder.note(firewall, snapshot, batch);
+        self.recorder.record_burst(firewall, snapshot, batch);
         let Telling { read, decided, names, changes, history, asked, trace, capture, wishes, .. } = self;
         if let (Some(decided), Some((tuple, _))) = (decided, asked) {
             decided.records.take(usize::MAX, |record| {
@@ -143,12 +146,12 @@ impl Telling {
                 }
             });
         }
-        let Some(InterestRead { records, pieces, .. }) = read else { return Ok(()) };
+        let Some(WatchReader { records, pieces, .. }) = read else { return Ok(()) };
         let (mut failed, mut line, mut block) = (Ok(()), String::new(), Vec::new());
         records.take(usize::MAX, |record| {
             let mut bytes = Vec::new();
             if let Some(pieces) = pieces {
-                pieces.take(pieces_of(record.captured), |piece| bytes.extend(piece));
+                pieces.take(chunks_for(record.captured), |piece| bytes.extend(piece));
             }
             bytes.truncate(record.captured as usize);
             let decision = Decision::new(record, 0, names, changes);
@@ -156,7 +159,7 @@ impl Telling {
                 debug_assert!(bit < 2);
                 if wish.captures.is_none() {
                     line.clear();
-                    Line::new(&decision, &names.policy).write_json(&mut line);
+                    DecisionText::new(&decision, &names.policy).write_json(&mut line);
                     line.push('\n');
                     keep(&mut failed, trace.write_line(line.as_bytes()));
                 } else if let Some(capture) = capture {

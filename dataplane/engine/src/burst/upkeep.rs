@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Firewall;
 use super::Verdicts;
-use crate::conntrack::flows::{Told, Wishes};
-use crate::lane::Lane;
+use crate::conntrack::flow_accounting::{FlowEvent, FlowRequests};
+use crate::packet::PacketMeta;
 use crate::ring::Producer;
 use crate::snapshot::Snapshot;
 use crate::time::Now;
@@ -26,8 +26,8 @@ impl Firewall {
         shard.expire(snapshot, now, EXPIRY_BUDGET);
         let slice = if is_idle { IDLE_SWEEP_BUDGET } else { SWEEP_BUDGET };
         shard.sweep(snapshot, slice);
-        if shard.counts() {
-            shard.go_on_telling(snapshot, slice);
+        if shard.counts_flows() {
+            shard.continue_export(snapshot, slice);
         }
     }
 
@@ -45,22 +45,22 @@ impl Firewall {
     }
 
     /// From here on what connections carry is told by this ring. For a firewall that counts it.
-    pub fn tell_by(&mut self, ring: Producer<Told>, wishes: Arc<Wishes>) {
-        self.judge.shard.tell_by(ring, wishes);
+    pub fn export_flows_to(&mut self, ring: Producer<FlowEvent>, wishes: Arc<FlowRequests>) {
+        self.judge.shard.export_flows_to(ring, wishes);
     }
 
     /// Counts those of a burst that were refused, or would have been.
     #[inline(never)]
-    pub(super) fn count_refusals(&mut self, snapshot: &Snapshot, lanes: &[Lane], verdicts: &Verdicts) {
-        for (lane, verdict) in lanes.iter().zip(verdicts.iter()) {
+    pub(super) fn count_refusals(&mut self, snapshot: &Snapshot, pkts: &[PacketMeta], verdicts: &Verdicts) {
+        for (pkt, verdict) in pkts.iter().zip(verdicts.iter()) {
             if !verdict.reason.passes() && !verdict.held {
-                self.judge.shard.count_refusal(lane, verdict, snapshot.generation);
+                self.judge.shard.count_refusal(pkt, verdict, snapshot.generation);
             }
         }
     }
 
     /// Tells of everything that has carried something; false if the ring is too full for all of it: to be called again then.
-    pub fn tell_all(&mut self, snapshot: &Snapshot) -> bool {
-        self.judge.shard.tell_all(snapshot)
+    pub fn export_all_flows(&mut self, snapshot: &Snapshot) -> bool {
+        self.judge.shard.export_all_flows(snapshot)
     }
 }

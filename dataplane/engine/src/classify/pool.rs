@@ -12,25 +12,25 @@ const WORTH: usize = 256;
 
 /// Parts that policies share.
 #[derive(Clone, Default)]
-pub struct Pool {
-    pub(super) nodes: Kept<Node>,
-    pub(super) buckets: Kept<u16>,
-    pub(super) ends: Kept<i32>,
-    pub(super) keys: Kept<u128>,
-    pub(super) places: Kept<u32>,
+pub struct InternPool {
+    pub(super) nodes: Interned<Node>,
+    pub(super) buckets: Interned<u16>,
+    pub(super) ends: Interned<i32>,
+    pub(super) keys: Interned<u128>,
+    pub(super) places: Interned<u32>,
 }
 
 /// Parts of one kind.
 #[derive(Clone)]
-pub(super) struct Kept<T>(HashSet<Arc<[T]>>);
+pub(super) struct Interned<T>(HashSet<Arc<[T]>>);
 
-impl<T> Default for Kept<T> {
-    fn default() -> Kept<T> {
-        Kept(HashSet::new())
+impl<T> Default for Interned<T> {
+    fn default() -> Interned<T> {
+        Interned(HashSet::new())
     }
 }
 
-impl<T: Eq + Hash> Kept<T> {
+impl<T: Eq + Hash> Interned<T> {
     /// Puts the part that is known in the place of an equal one.
     pub fn share(&mut self, part: &mut Arc<[T]>) {
         if part.len() < WORTH {
@@ -47,7 +47,7 @@ impl<T: Eq + Hash> Kept<T> {
     }
 }
 
-impl Pool {
+impl InternPool {
     /// Drops what no policy has any more.
     pub fn forget_unused(&mut self) {
         self.nodes.forget_unused();
@@ -97,7 +97,7 @@ mod tests {
         let v4 = (0..5000u128).map(|n| (n * 512, n * 512 + 3, false));
         let v6 = (0..5000u128).map(|n| (n << 80, (n << 80) + 3, true));
         let list: Arc<[_]> = v4.chain(v6).collect();
-        let mut pool = Pool::default();
+        let mut pool = InternPool::default();
         // Each has another rule beside the list.
         let compiled: Vec<Policy> = (0..20)
             .map(|n| {

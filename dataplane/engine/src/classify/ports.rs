@@ -1,8 +1,8 @@
 //! Which rules fit a protocol and a port.
 
 use super::Rule;
-use super::rows::{Row, Rows, Sets, Shape, Span};
-use super::simd::{LANES, Lanes};
+use super::rows::{Row, RowBuilder, RowLayout, RuleSets, Span};
+use super::simd::{LANES, VectorOps};
 
 /// Sets of rules by protocol and port, or ICMP type and code.
 ///
@@ -17,12 +17,12 @@ pub(super) struct Ports {
     ends: Box<[u16]>,
     /// By range.
     places: Box<[u32]>,
-    sets: Sets,
+    sets: RuleSets,
 }
 
 impl Ports {
     /// Of rules in the order in which they win; those of `always` fit everywhere.
-    pub fn new(rules: &[&Rule], shape: Shape, always: &[u64]) -> Ports {
+    pub fn new(rules: &[&Rule], shape: RowLayout, always: &[u64]) -> Ports {
         let mut protocols: Vec<u8> = rules.iter().filter_map(|r| r.protocol).collect();
         protocols.sort_unstable();
         protocols.dedup();
@@ -32,7 +32,7 @@ impl Ports {
         for (number, protocol) in (1..).zip(&protocols) {
             by_protocol[usize::from(*protocol)] = number;
         }
-        let mut rows = Rows::new(shape, rules.len());
+        let mut rows = RowBuilder::new(shape, rules.len());
         let (mut first, mut ends, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for protocol in std::iter::once(unnamed).chain(protocols.into_iter().map(Some)) {
             let (everywhere, spans) = fits(rules, protocol, always);
@@ -53,7 +53,7 @@ impl Ports {
 
     /// The rules that fit.
     #[inline(always)]
-    pub fn find<L: Lanes>(&self, protocol: u8, port: u16) -> Row<'_> {
+    pub fn find<L: VectorOps>(&self, protocol: u8, port: u16) -> Row<'_> {
         let number = usize::from(self.by_protocol[usize::from(protocol)]);
         // SAFETY: a protocol's number is that of a row.
         let first = unsafe { self.first.get_unchecked(number) };

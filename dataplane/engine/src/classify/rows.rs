@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 
 use super::search::RangeKey;
-use super::simd::{CHUNK, Chunk, Lanes};
+use super::simd::{CHUNK, Chunk, VectorOps};
 
 /// Up to so many chunks two sets are compared from one end to the other without a branch; with more, each has a summary.
 const FEW: usize = 4;
@@ -14,15 +14,15 @@ const WORDS: usize = CHUNK / 64;
 
 /// How the sets of a table lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct RowLayout {
     /// Chunks of a set.
     chunks: usize,
 }
 
-impl Shape {
+impl RowLayout {
     /// Of sets of so many rules.
-    pub fn new(rules: usize) -> Shape {
-        Shape { chunks: rules.div_ceil(CHUNK).max(1) }
+    pub fn new(rules: usize) -> RowLayout {
+        RowLayout { chunks: rules.div_ceil(CHUNK).max(1) }
     }
 
     /// Words of a set.
@@ -45,11 +45,11 @@ pub(super) struct Span<K> {
 }
 
 /// Different sets, each at a place of its own.
-pub(super) struct Rows {
-    shape: Shape,
+pub(super) struct RowBuilder {
+    shape: RowLayout,
     chunks: Vec<Chunk>,
     /// By a number that depends on the rules of a set alone.
-    places: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+    places: HashMap<u64, u32, BuildHasherDefault<IdentityHasher>>,
 }
 
 /// What tells a set of rules from others, but rarely: the exclusive or of one such number a rule.
@@ -60,9 +60,9 @@ fn mark(rule: usize) -> u64 {
 
 /// Of numbers that are mixed already: no hash.
 #[derive(Default)]
-struct AsIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -76,11 +76,11 @@ impl Hasher for AsIs {
     }
 }
 
-impl Rows {
+impl RowBuilder {
     /// None yet; about so many are to come.
-    pub fn new(shape: Shape, about: usize) -> Rows {
+    pub fn new(shape: RowLayout, about: usize) -> RowBuilder {
         let chunks = Vec::with_capacity(about * (shape.head() + shape.chunks));
-        Rows { shape, chunks, places: HashMap::with_capacity_and_hasher(about, Default::default()) }
+        RowBuilder { shape, chunks, places: HashMap::with_capacity_and_hasher(about, Default::default()) }
     }
 
     /// The ranges of a key: the last key of each, and the place of its set. Of rules that fit everywhere, as a set, and of those that
@@ -145,8 +145,8 @@ impl Rows {
     }
 
     /// All that were laid down.
-    pub fn done(self) -> Sets {
-        Sets { chunks: self.chunks.into() }
+    pub fn done(self) -> RuleSets {
+        RuleSets { chunks: self.chunks.into() }
     }
 }
 
@@ -164,15 +164,15 @@ fn bits(set: &[u64]) -> impl Iterator<Item = usize> {
 
 /// Sets that are laid down.
 #[derive(PartialEq, Eq)]
-pub(super) struct Sets {
+pub(super) struct RuleSets {
     chunks: Box<[Chunk]>,
 }
 
-impl Sets {
+impl RuleSets {
     /// The set at a place.
     ///
     /// # Safety
-    /// The place must be one that [`Rows::sweep`] told.
+    /// The place must be one that [`RowBuilder::sweep`] told.
     #[inline(always)]
     pub unsafe fn at(&self, place: u32) -> Row<'_> {
         // SAFETY: as promised.
@@ -214,7 +214,7 @@ impl<'a> Row<'a> {
     ///
     /// # Safety
     /// The row must be of this shape.
-    pub unsafe fn words(self, shape: Shape) -> impl Iterator<Item = u64> {
+    pub unsafe fn words(self, shape: RowLayout) -> impl Iterator<Item = u64> {
         let head = shape.head() * WORDS;
         // SAFETY: the set has these words.
         (head..head + shape.words()).map(move |word| unsafe { self.word(word) })
@@ -227,7 +227,7 @@ impl<'a> Row<'a> {
     /// # Safety
     /// They must have one, and be of this shape.
     #[inline(always)]
-    pub unsafe fn first_common<L: Lanes>(self, other: Row<'_>, shape: Shape) -> usize {
+    pub unsafe fn first_common<L: VectorOps>(self, other: Row<'_>, shape: RowLayout) -> usize {
         let chunks = shape.chunks;
         if chunks > FEW {
             // SAFETY: as promised.
@@ -249,7 +249,7 @@ impl<'a> Row<'a> {
     ///
     /// # Safety
     /// Both must be of this shape.
-    unsafe fn first_by_summary(self, other: Row<'_>, shape: Shape) -> usize {
+    unsafe fn first_by_summary(self, other: Row<'_>, shape: RowLayout) -> usize {
         // SAFETY: no more words are asked for than rows of this shape have.
         let both = |word: usize| unsafe { self.word(WORDS + word) & other.word(WORDS + word) };
         let found = |word: usize, both: u64| word * 64 + both.trailing_zeros() as usize;
@@ -282,8 +282,8 @@ fn summary(set: &[u64]) -> Chunk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::search::{Halving, Search};
-    use super::super::simd::Plain;
+    use super::super::search::{BinarySearch, Search};
+    use super::super::simd::Baseline;
     use super::*;
 
     #[test]
@@ -297,14 +297,14 @@ mod tests {
             span(50, Some(60)),
             span(0, Some(1)),
         ];
-        let shape = Shape::new(66);
-        let mut rows = Rows::new(shape, 1);
+        let shape = RowLayout::new(66);
+        let mut rows = RowBuilder::new(shape, 1);
         let (ends, places) = rows.sweep(&[1, 0, 0, 0], &spans);
-        let (search, sets) = (Halving::new(&ends), rows.done());
+        let (search, sets) = (BinarySearch::new(&ends), rows.done());
         for key in 0..100 {
             let fits = key == 0 || (10..30).contains(&key) || key >= 40;
             // SAFETY: the place is told by the sweep.
-            let row = unsafe { sets.at(places[search.find::<Plain>(key)]).words(shape) };
+            let row = unsafe { sets.at(places[search.find::<Baseline>(key)]).words(shape) };
             assert!(row.eq([1, u64::from(fits) << 1, 0, 0]), "key {key}");
         }
         assert_eq!(sets.chunks.len(), 2, "of the same sets there is one");
@@ -313,11 +313,11 @@ mod tests {
     #[test]
     fn the_first_common_rule_is_found_wherever_it_is() {
         for rules in [1, 64, 255, 256, 257, 1024, 1025, 16_320, 16_321, 20_000] {
-            let shape = Shape::new(rules);
+            let shape = RowLayout::new(rules);
             let set = |rules: &[usize]| {
                 let mut set = vec![0; shape.words()];
                 rules.iter().for_each(|rule| set[rule / 64] |= 1 << (rule % 64));
-                let mut rows = Rows::new(shape, 1);
+                let mut rows = RowBuilder::new(shape, 1);
                 rows.sweep::<u128>(&set, &[]);
                 rows.done()
             };
@@ -327,7 +327,7 @@ mod tests {
                 let (one, other) =
                     (set(&[&others[..], &[first]].concat()), set(&[first, (first + 1).min(rules - 1)]));
                 // SAFETY: there is a set at 0, and a common rule.
-                let found = unsafe { one.at(0).first_common::<Plain>(other.at(0), shape) };
+                let found = unsafe { one.at(0).first_common::<Baseline>(other.at(0), shape) };
                 assert_eq!(found, first, "of {rules}");
             }
         }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::pool::Pool;
-use super::simd::{LANES, Lanes, moved};
+use super::pool::InternPool;
+use super::simd::{LANES, VectorOps, bias};
 
 /// A key whose ranges can be looked up.
 pub(super) trait RangeKey: Copy + Ord {
@@ -36,9 +36,9 @@ pub(super) unsafe trait Search<K>: Eq {
     /// Of ranges with these last keys, in order; the last is the largest key.
     fn new(ends: &[K]) -> Self;
     /// The number of the range.
-    fn find<L: Lanes>(&self, key: K) -> usize;
+    fn find<L: VectorOps>(&self, key: K) -> usize;
     /// Takes known parts in the place of equal ones.
-    fn share(&mut self, pool: &mut Pool);
+    fn share(&mut self, pool: &mut InternPool);
 }
 
 macro_rules! range_key {
@@ -71,7 +71,7 @@ impl Address for u32 {
 
 impl Address for u128 {
     const V6: bool = true;
-    type Search = Halving;
+    type Search = BinarySearch;
 
     #[inline(always)]
     fn of(address: u128) -> u128 {
@@ -88,7 +88,7 @@ pub(super) struct Buckets {
     networks: Box<[u8; 256]>,
     nodes: Arc<[Node]>,
     buckets: Arc<[u16]>,
-    /// Of the ranges, [`moved`]; filled up so that there are sixteen from any on.
+    /// Of the ranges, [`bias`]; filled up so that there are sixteen from any on.
     ends: Arc<[i32]>,
 }
 
@@ -261,7 +261,7 @@ unsafe impl Search<u32> for Buckets {
             builder.lay(node, region);
         }
         let mut moved_ends = Vec::with_capacity(ends.len() + LANES);
-        moved_ends.extend(ends.iter().map(|end| moved(*end)));
+        moved_ends.extend(ends.iter().map(|end| bias(*end)));
         moved_ends.resize(ends.len() + LANES, i32::MAX);
         Buckets {
             networks,
@@ -272,7 +272,7 @@ unsafe impl Search<u32> for Buckets {
     }
 
     #[inline(always)]
-    fn find<L: Lanes>(&self, key: u32) -> usize {
+    fn find<L: VectorOps>(&self, key: u32) -> usize {
         let mut at = usize::from(self.networks[(key >> 24) as usize]);
         let range = loop {
             // SAFETY: every network, and every divided bucket, has a node.
@@ -287,10 +287,10 @@ unsafe impl Search<u32> for Buckets {
         };
         // SAFETY: this is the number of a range, and behind the last one there are sixteen ends more.
         let ends = unsafe { &*self.ends.as_ptr().add(range).cast() };
-        range + L::below_u32(ends, moved(key))
+        range + L::below_u32(ends, bias(key))
     }
 
-    fn share(&mut self, pool: &mut Pool) {
+    fn share(&mut self, pool: &mut InternPool) {
         pool.nodes.share(&mut self.nodes);
         pool.buckets.share(&mut self.buckets);
         pool.ends.share(&mut self.ends);
@@ -299,17 +299,17 @@ unsafe impl Search<u32> for Buckets {
 
 /// IPv6 addresses: halving, as many steps for every key.
 #[derive(PartialEq, Eq)]
-pub(super) struct Halving(Arc<[u128]>);
+pub(super) struct BinarySearch(Arc<[u128]>);
 
 // SAFETY: what is left to search begins at `at` and never becomes empty.
-unsafe impl Search<u128> for Halving {
-    fn new(ends: &[u128]) -> Halving {
+unsafe impl Search<u128> for BinarySearch {
+    fn new(ends: &[u128]) -> BinarySearch {
         assert_eq!(ends.last(), Some(&u128::MAX));
-        Halving(ends.into())
+        BinarySearch(ends.into())
     }
 
     #[inline(always)]
-    fn find<L: Lanes>(&self, key: u128) -> usize {
+    fn find<L: VectorOps>(&self, key: u128) -> usize {
         let (mut at, mut len) = (0, self.0.len());
         while len > 1 {
             let half = len / 2;
@@ -319,14 +319,14 @@ unsafe impl Search<u128> for Halving {
         at
     }
 
-    fn share(&mut self, pool: &mut Pool) {
+    fn share(&mut self, pool: &mut InternPool) {
         pool.keys.share(&mut self.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Plain;
+    use super::super::simd::Baseline;
     use super::*;
 
     #[cfg(target_arch = "x86_64")]
@@ -361,7 +361,7 @@ mod tests {
                     assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
                 }
             }
-            assert_eq!(search.find::<Plain>(key), expected, "key {key:?} of {} ranges", ends.len());
+            assert_eq!(search.find::<Baseline>(key), expected, "key {key:?} of {} ranges", ends.len());
         }
     }
 

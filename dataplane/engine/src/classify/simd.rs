@@ -14,24 +14,24 @@ pub(super) struct Chunk(pub [u64; CHUNK / 64]);
 
 /// To where signed comparison does what unsigned does here: there is no other one before AVX-512.
 #[inline(always)]
-pub(super) fn moved(key: u32) -> i32 {
+pub(super) fn bias(key: u32) -> i32 {
     (key ^ 0x8000_0000) as i32
 }
 
 /// The instructions.
-pub(super) trait Lanes {
+pub(super) trait VectorOps {
     /// How many keys are below `key` before one that is not.
     fn below_u16(keys: &[u16; LANES], key: u16) -> usize;
-    /// How many of these sorted keys are below `key`, all [`moved`].
+    /// How many of these sorted keys are below `key`, all [`bias`].
     fn below_u32(keys: &[i32; LANES], key: i32) -> usize;
     /// A bit for each word in which two sets have no common rule.
     fn apart(one: &Chunk, other: &Chunk) -> u64;
 }
 
 /// With what every machine has that this is built for.
-pub(super) struct Plain;
+pub(super) struct Baseline;
 
-impl Plain {
+impl Baseline {
     #[inline(always)]
     fn apart_by_word(one: &Chunk, other: &Chunk) -> u64 {
         (0..one.0.len()).fold(0, |bits, word| bits | u64::from(one.0[word] & other.0[word] == 0) << word)
@@ -39,7 +39,7 @@ impl Plain {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Lanes for Plain {
+impl VectorOps for Baseline {
     #[inline(always)]
     fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{
@@ -75,12 +75,12 @@ impl Lanes for Plain {
 
     #[inline(always)]
     fn apart(one: &Chunk, other: &Chunk) -> u64 {
-        Plain::apart_by_word(one, other)
+        Baseline::apart_by_word(one, other)
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-impl Lanes for Plain {
+impl VectorOps for Baseline {
     #[inline(always)]
     fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
         keys.iter().position(|end| *end >= key).unwrap_or(LANES)
@@ -93,7 +93,7 @@ impl Lanes for Plain {
 
     #[inline(always)]
     fn apart(one: &Chunk, other: &Chunk) -> u64 {
-        Plain::apart_by_word(one, other)
+        Baseline::apart_by_word(one, other)
     }
 }
 
@@ -102,7 +102,7 @@ impl Lanes for Plain {
 pub(super) struct Avx2;
 
 #[cfg(target_arch = "x86_64")]
-impl Lanes for Avx2 {
+impl VectorOps for Avx2 {
     #[inline(always)]
     fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{
@@ -158,7 +158,7 @@ impl Lanes for Avx2 {
 pub(super) struct Avx512;
 
 #[cfg(target_arch = "x86_64")]
-impl Lanes for Avx512 {
+impl VectorOps for Avx512 {
     #[inline(always)]
     fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{_mm256_cmpge_epu16_mask, _mm256_loadu_si256, _mm256_set1_epi16};

@@ -1,6 +1,6 @@
 //! Rules on trial, beside those that are enforced (semantics 3.9).
 
-use super::{Judgement, Policy, Query, Rule};
+use super::{Policy, Query, Rule, RuleVerdict};
 use crate::RuleId;
 use crate::VpcId;
 use crate::snapshot::Snapshot;
@@ -23,7 +23,7 @@ impl Staged {
     }
 
     /// What [`Policy::judge`] would say if the staged rules were enforced.
-    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
         self.all.judge(snapshot, own, query)
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::pool::Pool;
+use super::pool::InternPool;
 use super::ports::Ports;
-use super::rows::{Row, Rows, Sets, Shape, Span};
+use super::rows::{Row, RowBuilder, RowLayout, RuleSets, Span};
 use super::search::{Address, Search};
-use super::simd::{Lanes, Plain};
-use super::{Field, Judgement, Query, Remote, Rule};
+use super::simd::{Baseline, VectorOps};
+use super::{Field, Query, Remote, Rule, RuleVerdict};
 use crate::snapshot::{Membership, Snapshot};
 use crate::{GroupId, RuleId, VpcId};
 
@@ -17,7 +17,7 @@ pub(super) struct Table<K: Address> {
     search: K::Search,
     /// By range of addresses.
     places: Arc<[u32]>,
-    sets: Sets,
+    sets: RuleSets,
     ports: Ports,
     rules: Rules,
 }
@@ -27,8 +27,8 @@ pub(super) struct Table<K: Address> {
 /// Behind them is one more, which fits everything and says that no rule does: so whoever looks for the first rule finds one.
 #[derive(PartialEq, Eq)]
 struct Rules {
-    shape: Shape,
-    verdicts: Box<[Judgement]>,
+    shape: RowLayout,
+    verdicts: Box<[RuleVerdict]>,
     /// Sorted by group.
     groups: Box<[(GroupId, Box<[u64]>)]>,
 }
@@ -36,14 +36,14 @@ struct Rules {
 /// What was looked up for a packet: the rules that fit its remote, and those that fit its protocol and port. The first one of both is the
 /// verdict.
 #[derive(Clone, Copy)]
-pub(super) struct Found<'t> {
+pub(super) struct MatchRows<'t> {
     remote: Row<'t>,
     ports: Row<'t>,
     rules: &'t Rules,
 }
 
 /// The rules that are in a set.
-fn set_of(rules: &[&Rule], shape: Shape, mut is_in: impl FnMut(&Rule) -> bool) -> Vec<u64> {
+fn set_of(rules: &[&Rule], shape: RowLayout, mut is_in: impl FnMut(&Rule) -> bool) -> Vec<u64> {
     let mut set = vec![0; shape.words()];
     for (n, rule) in rules.iter().enumerate() {
         if is_in(rule) {
@@ -58,7 +58,7 @@ impl<K: Address> Table<K> {
     pub fn compile(mut rules: Vec<&Rule>) -> Table<K> {
         // Stable: among equals the order of groups and positions stays.
         rules.sort_by_key(|r| (r.priority, !r.deny));
-        let shape = Shape::new(rules.len() + 1);
+        let shape = RowLayout::new(rules.len() + 1);
         let mut groups: Vec<GroupId> = rules.iter().filter_map(|r| r.remote.group()).collect();
         groups.sort_unstable();
         groups.dedup();
@@ -66,16 +66,20 @@ impl<K: Address> Table<K> {
             .into_iter()
             .map(|g| (g, set_of(&rules, shape, |r| r.remote.group() == Some(g)).into()))
             .collect();
-        let verdict = |r: &&Rule| if r.deny { Judgement::Deny(r.id) } else { Judgement::Allow(r.id) };
+        let verdict = |r: &&Rule| if r.deny { RuleVerdict::Deny(r.id) } else { RuleVerdict::Allow(r.id) };
         let mut always = set_of(&[], shape, |_| false);
         always[rules.len() / 64] |= 1 << (rules.len() % 64);
         let (search, places, sets) = Self::compile_remotes(&rules, shape, &always);
-        let verdicts = rules.iter().map(verdict).chain([Judgement::NoRule]).collect();
+        let verdicts = rules.iter().map(verdict).chain([RuleVerdict::NoRule]).collect();
         let ports = Ports::new(&rules, shape, &always);
         Table { search, places, sets, ports, rules: Rules { shape, verdicts, groups } }
     }
 
-    fn compile_remotes(rules: &[&Rule], shape: Shape, always: &[u64]) -> (K::Search, Arc<[u32]>, Sets) {
+    fn compile_remotes(
+        rules: &[&Rule],
+        shape: RowLayout,
+        always: &[u64],
+    ) -> (K::Search, Arc<[u32]>, RuleSets) {
         let mut everywhere = set_of(rules, shape, |r| r.remote == Remote::Any);
         everywhere.iter_mut().zip(always).for_each(|(word, always)| *word |= always);
         let mut spans = Vec::with_capacity(rules.len());
@@ -85,19 +89,19 @@ impl<K: Address> Table<K> {
                 spans.push(Span { first, behind: last.next(), rule });
             }
         }
-        let mut rows = Rows::new(shape, spans.len());
+        let mut rows = RowBuilder::new(shape, spans.len());
         let (ends, places) = rows.sweep(&everywhere, &spans);
         (K::Search::new(&ends), places.into(), rows.done())
     }
 
     /// Takes known parts in the place of equal ones.
-    pub fn share(&mut self, pool: &mut Pool) {
+    pub fn share(&mut self, pool: &mut InternPool) {
         self.search.share(pool);
         pool.places.share(&mut self.places);
     }
 
     #[inline(always)]
-    fn remote_row<L: Lanes>(&self, remote: u128) -> Row<'_> {
+    fn remote_row<L: VectorOps>(&self, remote: u128) -> Row<'_> {
         let range = self.search.find::<L>(K::of(remote));
         // SAFETY: the search promises the number of a range, and every range has a place that was told.
         unsafe { self.sets.at(*self.places.get_unchecked(range)) }
@@ -105,10 +109,10 @@ impl<K: Address> Table<K> {
 
     /// Looks up the two sets of an opening packet.
     #[inline(always)]
-    pub fn find<L: Lanes>(&self, query: &Query) -> Found<'_> {
+    pub fn find<L: VectorOps>(&self, query: &Query) -> MatchRows<'_> {
         let remote = self.remote_row::<L>(query.remote);
         let ports = self.ports.find::<L>(query.protocol, query.port);
-        Found { remote, ports, rules: &self.rules }
+        MatchRows { remote, ports, rules: &self.rules }
     }
 
     /// For each rule the fields that do not fit, from the same sets that judge.
@@ -121,12 +125,12 @@ impl<K: Address> Table<K> {
         let Rules { shape, verdicts, .. } = &self.rules;
         // SAFETY: the table's rows are of its shape.
         let words = |row: Row<'_>| unsafe { row.words(*shape) }.collect::<Vec<_>>();
-        let mut remotes = words(self.remote_row::<Plain>(query.remote));
+        let mut remotes = words(self.remote_row::<Baseline>(query.remote));
         let members = snapshot.members.of(query.remote, query.v6);
         for (word, rules) in remotes.iter_mut().enumerate() {
             *rules |= self.rules.group_word(word, snapshot, own, members);
         }
-        let ports = words(self.ports.find::<Plain>(query.protocol, query.port));
+        let ports = words(self.ports.find::<Baseline>(query.protocol, query.port));
         // A rule of this protocol fits some port of it.
         let mut protocol = vec![0; shape.words()];
         for row in self.ports.of_protocol(query.protocol) {
@@ -144,20 +148,20 @@ impl<K: Address> Table<K> {
         let mut all = Vec::with_capacity(verdicts.len());
         for (rule, verdict) in verdicts.iter().enumerate() {
             match *verdict {
-                Judgement::Allow(id) => all.push((id, false, fields_of(rule))),
-                Judgement::Deny(id) => all.push((id, true, fields_of(rule))),
-                Judgement::NoRule => {}
+                RuleVerdict::Allow(id) => all.push((id, false, fields_of(rule))),
+                RuleVerdict::Deny(id) => all.push((id, true, fields_of(rule))),
+                RuleVerdict::NoRule => {}
             }
         }
         all
     }
 }
 
-impl Found<'_> {
+impl MatchRows<'_> {
     /// The verdict on the packet, of a NIC in VPC `own`, that this was looked up for.
     #[inline(always)]
-    pub fn judge<L: Lanes>(self, snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
-        let Found { remote, ports, rules } = self;
+    pub fn judge<L: VectorOps>(self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
+        let MatchRows { remote, ports, rules } = self;
         if !rules.groups.is_empty() {
             return rules.judge_with_groups(remote, ports, snapshot, own, query.remote, query.v6);
         }
@@ -177,7 +181,7 @@ impl Rules {
         own: VpcId,
         address: u128,
         v6: bool,
-    ) -> Judgement {
+    ) -> RuleVerdict {
         let members = snapshot.members.of(address, v6);
         // SAFETY: both are of the table's shape.
         let (remote, ports) = unsafe { (remote.words(self.shape), ports.words(self.shape)) };
@@ -187,7 +191,7 @@ impl Rules {
                 return self.verdicts[word * 64 + both.trailing_zeros() as usize];
             }
         }
-        Judgement::NoRule
+        RuleVerdict::NoRule
     }
 
     /// One word of the rules whose remote group these holders of the address are in.

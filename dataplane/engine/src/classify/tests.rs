@@ -3,7 +3,7 @@
 use super::*;
 use crate::SegmentKey;
 use crate::io::BURST;
-use crate::snapshot::{AddressKey, Draft, Membership};
+use crate::snapshot::{AddressKey, Membership, SnapshotBuilder};
 use crate::{Generation, proto};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -98,7 +98,7 @@ impl Rng {
 
 /// VPC 1 reaches 2 and not 3; groups 0 to 4 have members in all of them, at addresses that packets come from.
 fn world(rng: &mut Rng) -> Snapshot {
-    let mut draft = Draft::new(Default::default(), AddressKey::PUBLIC);
+    let mut draft = SnapshotBuilder::new(Default::default(), AddressKey::PUBLIC);
     let vpc = |id: u32, reach| (VpcId(id), SegmentKey::vlan(id as u16 + 1), reach);
     draft.vpcs([vpc(0, vec![]), vpc(1, vec![VpcId(2)]), vpc(2, vec![VpcId(1)]), vpc(3, vec![])]);
     for _ in 0..3000 {
@@ -107,11 +107,11 @@ fn world(rng: &mut Rng) -> Snapshot {
         let membership = Membership { vpc: VpcId(1 + rng.below(3) as u32), groups };
         draft.members().add(rng.address(v6), v6, membership);
     }
-    draft.publish(Generation(1), Generation(0), Vec::new)
+    draft.build(Generation(1), Generation(0), Vec::new)
 }
 
 /// What the rules say, read one by one (semantics 3.3).
-fn slowly(rules: &[Rule], snapshot: &Snapshot, own: VpcId, query: &Query) -> Judgement {
+fn slowly(rules: &[Rule], snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
     let is_member = |group: &GroupId| {
         let members = snapshot.members.of(query.remote, query.v6);
         members.iter().any(|m| snapshot.reaches(own, m.vpc) && m.groups.contains(group))
@@ -130,9 +130,9 @@ fn slowly(rules: &[Rule], snapshot: &Snapshot, own: VpcId, query: &Query) -> Jud
             }
     };
     match rules.iter().filter(fits).min_by_key(|rule| (rule.priority, !rule.deny)) {
-        Some(rule) if rule.deny => Judgement::Deny(rule.id),
-        Some(rule) => Judgement::Allow(rule.id),
-        None => Judgement::NoRule,
+        Some(rule) if rule.deny => RuleVerdict::Deny(rule.id),
+        Some(rule) => RuleVerdict::Allow(rule.id),
+        None => RuleVerdict::NoRule,
     }
 }
 
@@ -156,32 +156,34 @@ fn a_burst_at_a_time_the_rules_say_what_they_say_a_packet_at_a_time_and_read_slo
     for round in 0..6 {
         for size in 0..=BURST {
             let ask: Vec<usize> = (0..size).map(|_| rng.below(policies.len() as u64) as usize).collect();
-            let asks: Vec<Ask<'_>> = ask
+            let asks: Vec<RuleQuery<'_>> = ask
                 .iter()
-                .map(|policy| Ask {
+                .map(|policy| RuleQuery {
                     policy: &policies[*policy].0,
                     own: VpcId(1 + rng.below(3) as u32),
                     query: rng.query(),
                 })
                 .collect();
-            let expected: Vec<Judgement> = asks
+            let expected: Vec<RuleVerdict> = asks
                 .iter()
                 .zip(&ask)
-                .map(|(Ask { own, query, .. }, policy)| slowly(&policies[*policy].1, &snapshot, *own, query))
+                .map(|(RuleQuery { own, query, .. }, policy)| {
+                    slowly(&policies[*policy].1, &snapshot, *own, query)
+                })
                 .collect();
             for judgement in &expected {
-                seen[usize::from(matches!(judgement, Judgement::Deny(_)))
-                    + 2 * usize::from(*judgement == Judgement::NoRule)] += 1;
+                seen[usize::from(matches!(judgement, RuleVerdict::Deny(_)))
+                    + 2 * usize::from(*judgement == RuleVerdict::NoRule)] += 1;
             }
             for level in levels() {
-                let mut said = vec![Judgement::NoRule; size];
+                let mut said = vec![RuleVerdict::NoRule; size];
                 judge_all_with(level, &snapshot, asks.iter().copied().enumerate(), |n, judgement| {
                     said[n] = judgement
                 });
                 assert_eq!(said, expected, "round {round}, {size} at once, {level:?}");
-                let one_by_one: Vec<Judgement> = asks
+                let one_by_one: Vec<RuleVerdict> = asks
                     .iter()
-                    .map(|Ask { policy, own, query }| policy.judge_with(level, &snapshot, *own, query))
+                    .map(|RuleQuery { policy, own, query }| policy.judge_with(level, &snapshot, *own, query))
                     .collect();
                 assert_eq!(one_by_one, expected, "round {round}, {size} one by one, {level:?}");
             }
@@ -201,9 +203,9 @@ fn fields_that_do_not_fit_are_told_of_every_rule_in_the_order_of_winning() {
         let told = policy.mismatches(&snapshot, VpcId(1), &query);
         let first = told.iter().find(|(_, _, fields)| fields.is_empty());
         let winner = match first {
-            Some((id, true, _)) => Judgement::Deny(*id),
-            Some((id, false, _)) => Judgement::Allow(*id),
-            None => Judgement::NoRule,
+            Some((id, true, _)) => RuleVerdict::Deny(*id),
+            Some((id, false, _)) => RuleVerdict::Allow(*id),
+            None => RuleVerdict::NoRule,
         };
         assert_eq!(winner, slowly(&rules, &snapshot, VpcId(1), &query), "{query:?}");
         let of_table =

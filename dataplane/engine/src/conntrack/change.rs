@@ -1,12 +1,12 @@
 //! What changes of the policy do to entries: where an entry stands, and how the table follows (semantics 5).
 
 use super::{Entry, FREE, FlowIndex, Shard};
-use crate::classify::{Judgement, Query};
+use crate::classify::{Query, RuleVerdict};
 use crate::snapshot::{Binding, Snapshot};
-use crate::tally::How;
 use crate::time::Now;
-use crate::wheel::Class;
+use crate::timer_wheel::EvictionClass;
 use crate::worker::Connection;
+use crate::worker_totals::EndCause;
 use crate::{Direction, Generation, proto};
 
 /// Places swept in one turn at most because a packet needs to know what is left: a table of this size is always exact for those.
@@ -37,7 +37,7 @@ impl Sweep {
 
 /// What a flush, a deletion or a rollback has made of an entry (semantics 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Liveness {
     /// Its packets pass.
     Live,
     /// Disconnected.
@@ -50,21 +50,21 @@ pub enum Standing {
 
 /// Where an entry stands under a snapshot, from its stamp and its NIC's epochs alone.
 #[inline]
-pub fn standing(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Standing {
+pub fn liveness(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Liveness {
     if binding.id != entry.addr || binding.is_gone() {
-        return Standing::Ended;
+        return Liveness::Ended;
     }
     if !entry.is_inbound() {
-        return Standing::Live;
+        return Liveness::Live;
     }
     if entry.stamp < binding.flush {
-        return Standing::Tombstone;
+        return Liveness::Tombstone;
     }
     if entry.is_dead() {
-        let is_undone = snapshot.nic(binding.nic).undone.iter().any(|undone| undone.holds(entry.stamp));
-        return if is_undone { Standing::Rejudge } else { Standing::Tombstone };
+        let is_undone = snapshot.nic(binding.nic).rollbacks.iter().any(|undone| undone.holds(entry.stamp));
+        return if is_undone { Liveness::Rejudge } else { Liveness::Tombstone };
     }
-    if entry.stamp < binding.rejudge { Standing::Rejudge } else { Standing::Live }
+    if entry.stamp < binding.rejudge { Liveness::Rejudge } else { Liveness::Live }
 }
 
 impl Shard {
@@ -73,7 +73,7 @@ impl Shard {
         let entry = self.entry(flow);
         if self.is_counted(entry, snapshot) {
             let binding = snapshot.binding(entry.addr);
-            self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), by);
+            self.counters.live_inbound(binding.nic, snapshot.live_epoch(binding), by);
         }
     }
 
@@ -93,28 +93,28 @@ impl Shard {
         self.begin_change(flow);
         let entry = &mut self.entries[flow.0 as usize];
         if !entry.is_dead() {
-            self.cells.count_killed();
+            self.counters.count_killed();
         }
         entry.set_dead(true);
         entry.stamp = snapshot.generation;
         self.end_change(flow);
         let nic = self.nic_of(self.entry(flow), snapshot);
-        self.refile(flow, Class::Tombstone, nic);
-        self.tell_flushed(flow, snapshot);
+        self.refile(flow, EvictionClass::Tombstone, nic);
+        self.export_flushed(flow, snapshot);
     }
 
     /// Takes in a copy of a connection that another shard has; false if there is no room.
     pub fn copy_in(&mut self, connection: &Connection, snapshot: &Snapshot, now: Now) -> bool {
-        let Connection { entry, remote, noted, .. } = connection;
+        let Connection { entry, remote, last_syn: noted, .. } = connection;
         let key = self.key(entry.addr, *remote, entry.ports, entry.protocol(), entry.is_v6());
         let Some(flow) = self.admit(&key, *entry, snapshot, now) else { return false };
-        self.population.enter(snapshot.binding(entry.addr).nic, u32::MAX);
+        self.connection_counts.enter(snapshot.binding(entry.addr).nic, u32::MAX);
         let place = flow.0 as usize;
-        self.noted_syns[place] = *noted;
+        self.last_syns[place] = *noted;
         self.entries[place].deadline = entry.deadline;
         let class = self.entries[place].class();
-        self.wheels.unlink(flow.0);
-        self.wheels.file(flow.0, class, entry.deadline);
+        self.timers.unlink(flow.0);
+        self.timers.insert(flow.0, class, entry.deadline);
         true
     }
 
@@ -135,12 +135,12 @@ impl Shard {
             return false;
         }
         let entry = *self.entry(flow);
-        match standing(&entry, snapshot.binding(entry.addr), snapshot) {
-            Standing::Ended | Standing::Tombstone => return false,
-            Standing::Live | Standing::Rejudge if !entry.is_inbound() => {
-                self.end(flow, How::Flushed, snapshot);
+        match liveness(&entry, snapshot.binding(entry.addr), snapshot) {
+            Liveness::Ended | Liveness::Tombstone => return false,
+            Liveness::Live | Liveness::Rejudge if !entry.is_inbound() => {
+                self.end(flow, EndCause::Flushed, snapshot);
             }
-            Standing::Live | Standing::Rejudge => {
+            Liveness::Live | Liveness::Rejudge => {
                 self.count_live(flow, snapshot, -1);
                 self.begin_change(flow);
                 let entry = &mut self.entries[flow.0 as usize];
@@ -149,8 +149,8 @@ impl Shard {
                 entry.stamp = Generation(0);
                 self.end_change(flow);
                 let nic = self.nic_of(self.entry(flow), snapshot);
-                self.refile(flow, Class::Tombstone, nic);
-                self.tell_flushed(flow, snapshot);
+                self.refile(flow, EvictionClass::Tombstone, nic);
+                self.export_flushed(flow, snapshot);
             }
         }
         true
@@ -195,7 +195,7 @@ impl Shard {
 
     /// True if something is due by now, or a change's traces are not all found.
     pub fn is_behind(&self, now: Now) -> bool {
-        self.is_sweeping() || self.wheels.is_behind(now.tick)
+        self.is_sweeping() || self.timers.is_behind(now.tick)
     }
 
     /// True as long as some have not been looked at since the last change.
@@ -217,27 +217,29 @@ impl Shard {
         slice
     }
 
-    /// Files an entry where its standing belongs; its class.
-    pub fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
+    /// Files an entry where its liveness belongs; its class.
+    pub fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> EvictionClass {
         let entry = *self.entry(flow);
         let binding = snapshot.binding(entry.addr);
-        let class = match standing(&entry, binding, snapshot) {
-            Standing::Ended => Class::Ended,
-            Standing::Tombstone => Class::Tombstone,
-            Standing::Live => entry.state().class(),
-            Standing::Rejudge => self.classify_pending(flow, snapshot),
+        let class = match liveness(&entry, binding, snapshot) {
+            Liveness::Ended => EvictionClass::Ended,
+            Liveness::Tombstone => EvictionClass::Tombstone,
+            Liveness::Live => entry.state().class(),
+            Liveness::Rejudge => self.classify_pending(flow, snapshot),
         };
         if class != entry.class() {
             match (entry.class(), class) {
-                (_, Class::Ended) => self.population.leave(binding.nic),
-                (Class::Ended, _) => {
-                    self.population.enter(binding.nic, u32::MAX);
+                (_, EvictionClass::Ended) => self.connection_counts.leave(binding.nic),
+                (EvictionClass::Ended, _) => {
+                    self.connection_counts.enter(binding.nic, u32::MAX);
                 }
                 _ => {}
             }
             match class {
-                Class::Tombstone | Class::Ended => self.tell_flushed(flow, snapshot),
-                _ if matches!(entry.class(), Class::Tombstone | Class::Ended) => self.resume_flow(flow),
+                EvictionClass::Tombstone | EvictionClass::Ended => self.export_flushed(flow, snapshot),
+                _ if matches!(entry.class(), EvictionClass::Tombstone | EvictionClass::Ended) => {
+                    self.resume_flow(flow)
+                }
                 _ => {}
             }
             self.refile(flow, class, binding.nic);
@@ -248,14 +250,14 @@ impl Shard {
     /// Where an entry belongs whose judgement is due. After a rollback it is brought back here, if the rules allow it, as its
     /// next packet would: the table and the counts are then right for those too that are silent. One that the rules
     /// refuse is left to its packet, by whose time they may have changed.
-    fn classify_pending(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> Class {
+    fn classify_pending(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> EvictionClass {
         let entry = *self.entry(flow);
         let binding = snapshot.binding(entry.addr);
         if entry.stamp < snapshot.nic(binding.nic).rolled_back() || entry.is_dead() {
-            let query = opening_query(&entry, self.remote(flow));
+            let query = query_of_entry(&entry, self.remote(flow));
             match snapshot.policy(binding).judge(snapshot, binding.vpc, &query) {
-                Judgement::Allow(_) => self.revive(flow, snapshot),
-                _ if entry.is_dead() => return Class::Tombstone,
+                RuleVerdict::Allow(_) => self.revive(flow, snapshot),
+                _ if entry.is_dead() => return EvictionClass::Tombstone,
                 _ => {}
             }
         }
@@ -264,7 +266,7 @@ impl Shard {
 }
 
 /// What the rules were asked when this inbound connection opened.
-pub fn opening_query(entry: &Entry, remote: u128) -> Query {
+pub fn query_of_entry(entry: &Entry, remote: u128) -> Query {
     let protocol = entry.protocol();
     let port = if proto::has_ports(protocol) { (entry.ports >> 16) as u16 } else { entry.syn_seq as u16 };
     Query { direction: Direction::Inbound, v6: entry.is_v6(), protocol, port, remote }

@@ -2,8 +2,8 @@
 
 use std::mem::offset_of;
 
-use crate::lane::{Lane, flags};
-use crate::wheel::Class;
+use crate::packet::{PacketMeta, flags};
+use crate::timer_wheel::EvictionClass;
 use crate::{AddrId, Generation, RuleId};
 
 /// What is known of one side's sequence numbers (semantics 4.4).
@@ -24,7 +24,7 @@ pub struct Window {
 /// one. Its scale and its sender are in the entry's flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct NotedSyn {
+pub struct LastSyn {
     /// Its sequence number.
     pub seq: u32,
     /// Bytes that it bore.
@@ -33,17 +33,17 @@ pub struct NotedSyn {
     pub window: u16,
 }
 
-impl NotedSyn {
+impl LastSyn {
     /// This one.
-    pub fn of(lane: &Lane) -> NotedSyn {
-        let len = lane.seq_end.wrapping_sub(lane.seq).saturating_sub(1);
-        NotedSyn { seq: lane.seq, len: u16::try_from(len).unwrap_or(u16::MAX), window: lane.win }
+    pub fn of(pkt: &PacketMeta) -> LastSyn {
+        let len = pkt.seq_end.wrapping_sub(pkt.seq).saturating_sub(1);
+        LastSyn { seq: pkt.seq, len: u16::try_from(len).unwrap_or(u16::MAX), window: pkt.win }
     }
 
     /// As it lies in memory.
-    pub(super) fn from_bytes(bytes: [u8; 8]) -> NotedSyn {
+    pub(super) fn from_bytes(bytes: [u8; 8]) -> LastSyn {
         let [a, b, c, d, e, f, g, h] = bytes;
-        NotedSyn {
+        LastSyn {
             seq: u32::from_ne_bytes([a, b, c, d]),
             len: u16::from_ne_bytes([e, f]),
             window: u16::from_ne_bytes([g, h]),
@@ -56,9 +56,9 @@ impl NotedSyn {
     }
 
     /// Whether a segment acknowledges it, with or without what it bore.
-    pub fn is_acknowledged(&self, lane: &Lane) -> bool {
-        let above = lane.ack.wrapping_sub(self.seq);
-        lane.flags & flags::ACK != 0 && above >= 1 && above <= 1 + u32::from(self.len)
+    pub fn is_acknowledged(&self, pkt: &PacketMeta) -> bool {
+        let above = pkt.ack.wrapping_sub(self.seq);
+        pkt.flags & flags::ACK != 0 && above >= 1 && above <= 1 + u32::from(self.len)
     }
 }
 
@@ -142,10 +142,10 @@ impl State {
     }
 
     /// Whether a newcomer may take its place (semantics 6.1).
-    pub fn class(self) -> Class {
+    pub fn class(self) -> EvictionClass {
         match self {
-            State::SynSent | State::SynReceived | State::OneWay | State::Icmp => Class::Unconfirmed,
-            _ => Class::Confirmed,
+            State::SynSent | State::SynReceived | State::OneWay | State::Icmp => EvictionClass::Unconfirmed,
+            _ => EvictionClass::Confirmed,
         }
     }
 }
@@ -167,7 +167,7 @@ mod bit {
     /// What a permission rests on.
     pub const SEALED: u32 = PROTO | V6 | INBOUND | DEAD;
     /// What a packet that goes the short way has in common with its entry: none of them is dead.
-    pub const PLAINLY: u32 = PROTO | V6 | DEAD | 0xF << STATE;
+    pub const FAST_PATH: u32 = PROTO | V6 | DEAD | 0xF << STATE;
     /// Window scales: opener's, responder's, and that of the noted SYN.
     pub const SCALES: [u32; 3] = [20, 24, 28];
 }
@@ -189,13 +189,13 @@ macro_rules! flag {
 }
 
 /// Which of the two, or of the three scales.
-pub type Who = usize;
+pub type Peer = usize;
 /// The side that opened the connection.
-pub const OPENER: Who = 0;
+pub const OPENER: Peer = 0;
 /// The other side.
-pub const RESPONDER: Who = 1;
+pub const RESPONDER: Peer = 1;
 /// The sender of the SYN last passed within the connection: its scale alone.
-pub const NOTED: Who = 2;
+pub const LAST_SYN: Peer = 2;
 
 /// One connection. The key is `addr`, `remote` (IPv6: a digest, with the address in the shard's side table),
 /// `ports` and the low bits of `meta`.
@@ -228,7 +228,7 @@ const _: () = assert!(offset_of!(Entry, windows) == 32);
 // The four words that are loaded as an `EntryKey` is.
 const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(Entry, remote) == 4);
 const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(Entry, meta) == 12);
-const _: () = assert!(offset_of!(EntryKey, ends) == 0 && offset_of!(EntryKey, rest) == 8);
+const _: () = assert!(offset_of!(EntryKey, addrs) == 0 && offset_of!(EntryKey, rest) == 8);
 
 /// A connection's key as it lies at the beginning of its entry. In two halves, as it is loaded, hashed and stored: of four words the
 /// compiler does that one by one.
@@ -236,13 +236,13 @@ const _: () = assert!(offset_of!(EntryKey, ends) == 0 && offset_of!(EntryKey, re
 #[repr(C, align(16))]
 pub struct EntryKey {
     /// Remote address × 2³² + NIC and local address.
-    pub(super) ends: u64,
+    pub(super) addrs: u64,
     /// Flags × 2³² + ports.
     pub(super) rest: u64,
 }
 
 impl EntryKey {
-    /// From what [`Entry`]'s fields of these names say; `meta` is [`key_meta`], and [`demand`] where a packet's short way is looked
+    /// From what [`Entry`]'s fields of these names say; `meta` is [`key_meta`], and [`required_state_bits`] where a packet's short way is looked
     /// for.
     #[inline(always)]
     pub const fn new(addr: AddrId, remote: u32, ports: u32, meta: u32) -> EntryKey {
@@ -252,19 +252,19 @@ impl EntryKey {
     /// The same with `meta` and `ports` put together.
     #[inline(always)]
     pub const fn of_packet(addr: AddrId, remote: u32, rest: u64) -> EntryKey {
-        EntryKey { ends: (remote as u64) << 32 | addr.0 as u64, rest }
+        EntryKey { addrs: (remote as u64) << 32 | addr.0 as u64, rest }
     }
 
     /// See [`Entry::addr`].
     #[inline]
     pub fn addr(&self) -> AddrId {
-        AddrId(self.ends as u32)
+        AddrId(self.addrs as u32)
     }
 
     /// See [`Entry::remote`].
     #[inline]
     pub fn remote(&self) -> u32 {
-        (self.ends >> 32) as u32
+        (self.addrs >> 32) as u32
     }
 
     /// See [`Entry::ports`].
@@ -286,8 +286,8 @@ impl EntryKey {
 
     /// True if it demands this state.
     #[inline]
-    pub fn demands(&self, state: State) -> bool {
-        self.meta() & 0xF << bit::STATE == demand(Some(state))
+    pub fn requires_state(&self, state: State) -> bool {
+        self.meta() & 0xF << bit::STATE == required_state_bits(Some(state))
     }
 
     /// IPv6.
@@ -306,7 +306,7 @@ pub fn key_meta(protocol: u8, v6: bool) -> u32 {
 /// Beside a key's flags: the state in which a connection must be for its packet to change nothing but windows and deadline. `None`
 /// is a state that no connection has: the packet goes the long way.
 #[inline]
-pub const fn demand(state: Option<State>) -> u32 {
+pub const fn required_state_bits(state: Option<State>) -> u32 {
     match state {
         Some(state) => (state as u32) << bit::STATE,
         None => 0xF << bit::STATE,
@@ -315,7 +315,7 @@ pub const fn demand(state: Option<State>) -> u32 {
 
 /// A key's flags without what is demanded.
 #[inline]
-pub fn without_demand(meta: u32) -> u32 {
+pub fn without_required_state(meta: u32) -> u32 {
     meta & (bit::PROTO | bit::V6)
 }
 
@@ -368,7 +368,7 @@ impl Entry {
     fn differs(&self, key: &EntryKey, meta: u32) -> bool {
         let mine = EntryKey::new(self.addr, self.remote, self.ports, self.meta);
         let counts = u64::from(meta) << 32 | u64::from(u32::MAX);
-        (mine.ends ^ key.ends) | (mine.rest ^ key.rest) & counts != 0
+        (mine.addrs ^ key.addrs) | (mine.rest ^ key.rest) & counts != 0
     }
 
     /// True if the key's part in this line fits.
@@ -379,23 +379,23 @@ impl Entry {
 
     /// True if it has this key and stands as the key demands, and no re-judging has killed it.
     #[inline]
-    pub fn is_plainly(&self, key: &EntryKey) -> bool {
-        !self.differs(key, bit::PLAINLY)
+    pub fn matches_fast_path(&self, key: &EntryKey) -> bool {
+        !self.differs(key, bit::FAST_PATH)
     }
 
-    /// [`Entry::is_plainly`] in one comparison.
+    /// [`Entry::matches_fast_path`] in one comparison.
     ///
     /// # Safety
     /// The processor has x86-64-v3.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub unsafe fn is_plainly_v3(&self, key: &EntryKey) -> bool {
+    pub unsafe fn matches_fast_path_v3(&self, key: &EntryKey) -> bool {
         use std::arch::x86_64::{__m128i, _mm_load_si128, _mm_set_epi32, _mm_testz_si128, _mm_xor_si128};
         // SAFETY: both begin with the key's four words, on multiples of 16 bytes; the instructions are there, as the caller says.
         unsafe {
             let mine = _mm_load_si128(std::ptr::from_ref(self).cast::<__m128i>());
             let asked = _mm_load_si128(std::ptr::from_ref(key).cast::<__m128i>());
-            let counts = _mm_set_epi32(bit::PLAINLY as i32, -1, -1, -1);
+            let counts = _mm_set_epi32(bit::FAST_PATH as i32, -1, -1, -1);
             _mm_testz_si128(_mm_xor_si128(mine, asked), counts) == 1
         }
     }
@@ -407,7 +407,7 @@ impl Entry {
 
     /// The part of the flags that belongs to the key.
     pub fn key_meta(&self) -> u32 {
-        without_demand(self.meta)
+        without_required_state(self.meta)
     }
 
     /// IP protocol.
@@ -444,13 +444,13 @@ impl Entry {
 
     /// A side's window scale.
     #[inline]
-    pub fn scale(&self, who: Who) -> u8 {
+    pub fn scale(&self, who: Peer) -> u8 {
         // Worked out, not looked up: it is asked of every segment.
         (self.meta >> (bit::SCALES[0] + 4 * who as u32)) as u8 & 0xF
     }
 
     /// Notes a side's window scale.
-    pub fn set_scale(&mut self, who: Who, scale: u8) {
+    pub fn set_scale(&mut self, who: Peer, scale: u8) {
         self.meta = self.meta & !(0xF << bit::SCALES[who]) | u32::from(scale & 0xF) << bit::SCALES[who];
     }
 
@@ -466,17 +466,17 @@ impl Entry {
 
     /// The list it is filed in.
     #[inline]
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> EvictionClass {
         match self.rule_class >> 30 {
-            0 => Class::Confirmed,
-            1 => Class::Unconfirmed,
-            2 => Class::Tombstone,
-            _ => Class::Ended,
+            0 => EvictionClass::Confirmed,
+            1 => EvictionClass::Unconfirmed,
+            2 => EvictionClass::Tombstone,
+            _ => EvictionClass::Ended,
         }
     }
 
     /// Notes the list it is filed in.
-    pub fn set_class(&mut self, class: Class) {
+    pub fn set_class(&mut self, class: EvictionClass) {
         self.rule_class = self.rule_class & RuleId::NONE.0 | (class as u32) << 30;
     }
 }

@@ -85,7 +85,7 @@ impl Secret {
     #[inline(always)]
     pub fn v4(&self, key: &EntryKey) -> RawHash {
         // Ports and protocol.
-        let (a, b) = (key.ends, key.rest & 0xFF_FFFF_FFFF);
+        let (a, b) = (key.addrs, key.rest & 0xFF_FFFF_FFFF);
         RawHash(fold(fold(a ^ self.words[0], b ^ self.words[1]) ^ self.words[1], 0x9E37_79B9_7F4A_7C15))
     }
 

@@ -19,8 +19,8 @@ struct Bucket {
     /// 0 for a free place.
     tags: [u16; WAYS],
     /// How many entries went past this bucket to a later one.
-    passed: u32,
-    places: [u32; WAYS],
+    overflows: u32,
+    slots: [u32; WAYS],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -101,11 +101,11 @@ use matching_one_by_one as matching;
 
 /// An index to be asked only.
 #[derive(Clone, Copy)]
-pub struct View<'i> {
+pub struct IndexView<'i> {
     buckets: &'i [Bucket],
 }
 
-impl View<'_> {
+impl IndexView<'_> {
     /// A key's hash as the index takes it.
     #[inline(always)]
     pub fn hash(&self, raw: RawHash) -> FlowHash {
@@ -130,9 +130,9 @@ impl View<'_> {
         if V3 {
             // SAFETY: as the caller says.
             let way = unsafe { first_matching(bucket, hash.tag()) };
-            return (way < WAYS).then(|| bucket.places[way]);
+            return (way < WAYS).then(|| bucket.slots[way]);
         }
-        bucket.matches(hash.tag()).next().map(|way| bucket.places[way])
+        bucket.matches(hash.tag()).next().map(|way| bucket.slots[way])
     }
 }
 
@@ -140,17 +140,17 @@ impl Index {
     /// For at most `capacity` entries.
     pub fn new(capacity: u32) -> Index {
         let buckets = (u64::from(capacity) * 10).div_ceil(LOAD_TENTHS).max(2) as usize;
-        let empty = Bucket { tags: [0; WAYS], passed: 0, places: [0; WAYS] };
+        let empty = Bucket { tags: [0; WAYS], overflows: 0, slots: [0; WAYS] };
         Index { buckets: crate::pages::filled_on_huge_pages(empty, buckets) }
     }
 
     /// Itself, to be kept in registers.
     #[inline(always)]
-    pub fn view(&self) -> View<'_> {
-        View { buckets: &self.buckets }
+    pub fn view(&self) -> IndexView<'_> {
+        IndexView { buckets: &self.buckets }
     }
 
-    /// See [`View::hash`].
+    /// See [`IndexView::hash`].
     #[inline(always)]
     pub fn hash(&self, raw: RawHash) -> FlowHash {
         self.view().hash(raw)
@@ -161,7 +161,7 @@ impl Index {
         if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
     }
 
-    /// See [`View::prefetch`].
+    /// See [`IndexView::prefetch`].
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {
         self.view().prefetch(hash);
@@ -171,7 +171,7 @@ impl Index {
     #[inline]
     pub fn is_absent(&self, hash: FlowHash) -> bool {
         let bucket = &self.buckets[hash.home()];
-        bucket.passed == 0 && matching(&bucket.tags, hash.tag()) == 0
+        bucket.overflows == 0 && matching(&bucket.tags, hash.tag()) == 0
     }
 
     /// The place for which `is_it` holds.
@@ -179,11 +179,11 @@ impl Index {
     pub fn find(&self, hash: FlowHash, is_it: impl Fn(u32) -> bool + Copy) -> Option<u32> {
         let bucket = &self.buckets[hash.home()];
         for way in bucket.matches(hash.tag()) {
-            if is_it(bucket.places[way]) {
-                return Some(bucket.places[way]);
+            if is_it(bucket.slots[way]) {
+                return Some(bucket.slots[way]);
             }
         }
-        if bucket.passed == 0 { None } else { self.find_beyond(hash, is_it) }
+        if bucket.overflows == 0 { None } else { self.find_beyond(hash, is_it) }
     }
 
     /// For the few that did not find room at home.
@@ -193,11 +193,11 @@ impl Index {
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             for way in bucket.matches(hash.tag()) {
-                if is_it(bucket.places[way]) {
-                    return Some(bucket.places[way]);
+                if is_it(bucket.slots[way]) {
+                    return Some(bucket.slots[way]);
                 }
             }
-            if bucket.passed == 0 {
+            if bucket.overflows == 0 {
                 return None;
             }
             at = self.after(at);
@@ -212,10 +212,10 @@ impl Index {
             let bucket = &mut self.buckets[at];
             if let Some(way) = bucket.matches(0).next() {
                 bucket.tags[way] = hash.tag();
-                bucket.places[way] = place;
+                bucket.slots[way] = place;
                 return;
             }
-            bucket.passed += 1;
+            bucket.overflows += 1;
             at = self.after(at);
         }
         debug_assert!(false, "more entries than the index was made for");
@@ -227,9 +227,9 @@ impl Index {
         let mut at = home;
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            if let Some(way) = bucket.matches(hash.tag()).find(|&way| bucket.places[way] == place) {
+            if let Some(way) = bucket.matches(hash.tag()).find(|&way| bucket.slots[way] == place) {
                 bucket.tags[way] = 0;
-                self.unpass(home, at);
+                self.clear_overflows(home, at);
                 return;
             }
             at = self.after(at);
@@ -237,10 +237,10 @@ impl Index {
         debug_assert!(false, "removed an entry that is not there");
     }
 
-    fn unpass(&mut self, home: usize, end: usize) {
+    fn clear_overflows(&mut self, home: usize, end: usize) {
         let mut at = home;
         while at != end {
-            self.buckets[at].passed -= 1;
+            self.buckets[at].overflows -= 1;
             at = self.after(at);
         }
     }
@@ -254,8 +254,7 @@ impl Index {
         let mut passed = vec![0u32; self.buckets.len()];
         for (hash, place) in entries {
             let mut at = hash.home();
-            let is_here =
-                |bucket: &Bucket| bucket.matches(hash.tag()).any(|way| bucket.places[way] == *place);
+            let is_here = |bucket: &Bucket| bucket.matches(hash.tag()).any(|way| bucket.slots[way] == *place);
             while !is_here(&self.buckets[at]) {
                 passed[at] += 1;
                 at = self.after(at);
@@ -269,9 +268,9 @@ impl Index {
         if noted != entries.len() {
             return Some(format!("{noted} places are in the index, of {} entries", entries.len()));
         }
-        let wrong = self.buckets.iter().zip(&passed).position(|(bucket, passed)| bucket.passed != *passed);
+        let wrong = self.buckets.iter().zip(&passed).position(|(bucket, passed)| bucket.overflows != *passed);
         wrong.map(|at| {
-            format!("bucket {at} says that {} went past it, not {}", self.buckets[at].passed, passed[at])
+            format!("bucket {at} says that {} went past it, not {}", self.buckets[at].overflows, passed[at])
         })
     }
 
@@ -316,7 +315,7 @@ mod tests {
                     index.remove(hash(n), n);
                 }
             }
-            assert!(index.buckets.iter().all(|b| b.passed == 0 && b.tags == [0; WAYS]));
+            assert!(index.buckets.iter().all(|b| b.overflows == 0 && b.tags == [0; WAYS]));
         }
     }
 
@@ -330,7 +329,7 @@ mod tests {
                 assert_eq!(matching(&tags, tag), one_by_one);
                 #[cfg(target_arch = "x86_64")]
                 if crate::cpu::has_v3() {
-                    let bucket = Bucket { tags, passed: seed, places: [u32::from(tag); WAYS] };
+                    let bucket = Bucket { tags, overflows: seed, slots: [u32::from(tag); WAYS] };
                     // SAFETY: the processor has been asked.
                     let first = unsafe { first_matching(&bucket, tag) };
                     assert_eq!(first.min(WAYS), (one_by_one.trailing_zeros() as usize).min(WAYS));
@@ -352,7 +351,7 @@ mod tests {
         for place in 0..25 {
             index.remove(hash, place);
         }
-        assert!(index.buckets.iter().all(|b| b.passed == 0));
+        assert!(index.buckets.iter().all(|b| b.overflows == 0));
     }
 
     #[test]
@@ -370,7 +369,7 @@ mod tests {
                 })
             };
             (0..CAPACITY).for_each(|port| index.insert(hash(&index, port), port));
-            let passed = |at: usize| index.buckets[at % index.buckets.len()].passed;
+            let passed = |at: usize| index.buckets[at % index.buckets.len()].overflows;
             let walk = |port| (hash(&index, port).home()..).take_while(|at| passed(*at) > 0).count();
             let longest = (0..CAPACITY).map(walk).max().unwrap_or_default();
             let away: usize = (0..CAPACITY).map(|port| usize::from(walk(port) > 0)).sum();

@@ -2,36 +2,37 @@
 
 mod change;
 pub mod entry;
-pub mod flows;
+mod evict;
+pub mod flow_accounting;
 pub mod hash;
 pub mod index;
-pub mod keep;
-pub mod kept;
+pub mod nic_lists;
+pub mod persist;
 mod recount;
 pub mod refusals;
-mod room;
-pub mod roster;
+pub mod restore;
 mod slab;
 mod timeouts;
 
 use std::sync::Arc;
 
-use crate::cells::{Cells, Population};
+use crate::counters::{ConnectionCounts, EngineCounters};
 use crate::snapshot::Snapshot;
-use crate::tally::{Census, How};
 use crate::time::{Now, reached};
-use crate::wheel::{Class, Wheels};
+use crate::timer_wheel::{EvictionClass, TimerWheels};
+use crate::worker_totals::{EndCause, EntryGauge};
 use crate::{AddrId, FlowIndex, NicSlot};
-pub use change::{Standing, opening_query, standing};
+pub use change::{Liveness, liveness, query_of_entry};
 pub use entry::{
-    Entry, EntryKey, NOTED, NotedSyn, OPENER, RESPONDER, STATES, State, Who, demand, key_meta, without_demand,
+    Entry, EntryKey, LAST_SYN, LastSyn, OPENER, Peer, RESPONDER, STATES, State, key_meta,
+    required_state_bits, without_required_state,
 };
-use flows::{Carried, Flows};
+pub use evict::fair_share;
+use flow_accounting::{FlowAccounting, FlowCounters};
 pub use hash::{FlowHash, RawHash, Secret, purpose};
-use index::{Index, View};
-use keep::{Keep, Memory};
-pub use room::fair_share;
-use roster::Rosters;
+use index::{Index, IndexView};
+use nic_lists::NicLists;
+use persist::{PersistentMemory, UndoJournal};
 use slab::Slab;
 pub use timeouts::Timeouts;
 
@@ -71,14 +72,14 @@ pub struct Shard {
     /// Remote IPv6 addresses; memory that only IPv6 connections touch.
     remote6: Slab<u128>,
     /// SYNs that passed within connections; memory that only those touch.
-    noted_syns: Slab<NotedSyn>,
+    last_syns: Slab<LastSyn>,
     /// Where the three outlive the process.
-    keep: Option<Keep>,
+    journal: Option<UndoJournal>,
     index: Index,
-    wheels: Wheels,
-    rosters: Rosters,
+    timers: TimerWheels,
+    nic_lists: NicLists,
     /// The NIC that was last found furthest above its share.
-    hog: NicSlot,
+    largest_nic: NicSlot,
     random: u64,
     secret: Secret,
     config: ShardConfig,
@@ -88,9 +89,9 @@ pub struct Shard {
     unconfirmed: u32,
     sweep: change::Sweep,
     /// Nothing, unless what connections carry is counted.
-    flows: Flows,
-    cells: Arc<Cells>,
-    population: Arc<Population>,
+    flows: FlowAccounting,
+    counters: Arc<EngineCounters>,
+    connection_counts: Arc<ConnectionCounts>,
 }
 
 impl Shard {
@@ -99,32 +100,32 @@ impl Shard {
         config: ShardConfig,
         secret: Secret,
         now: u32,
-        cells: Arc<Cells>,
-        population: Arc<Population>,
+        counters: Arc<EngineCounters>,
+        connection_counts: Arc<ConnectionCounts>,
     ) -> Shard {
-        Shard::within(None, config, secret, now, cells, population)
+        Shard::with_memory(None, config, secret, now, counters, connection_counts)
     }
 
     /// The same in memory that outlives the process, where some is given: for exactly that capacity.
-    pub fn within(
-        memory: Option<Memory>,
+    pub fn with_memory(
+        memory: Option<PersistentMemory>,
         config: ShardConfig,
         secret: Secret,
         now: u32,
-        cells: Arc<Cells>,
-        population: Arc<Population>,
+        counters: Arc<EngineCounters>,
+        connection_counts: Arc<ConnectionCounts>,
     ) -> Shard {
         let capacity = config.capacity;
-        let (entries, remote6, noted_syns, keep) = keep::parts(memory, capacity);
+        let (entries, remote6, noted_syns, keep) = persist::parts(memory, capacity);
         Shard {
             entries,
             remote6,
-            noted_syns,
-            keep,
+            last_syns: noted_syns,
+            journal: keep,
             index: Index::new(capacity),
-            wheels: Wheels::new(capacity, now),
-            rosters: Rosters::new(capacity),
-            hog: NicSlot::NONE,
+            timers: TimerWheels::new(capacity, now),
+            nic_lists: NicLists::new(capacity),
+            largest_nic: NicSlot::NONE,
             random: secret.derive(purpose::SAMPLES)[0] | 1,
             secret,
             config,
@@ -132,9 +133,9 @@ impl Shard {
             len: 0,
             unconfirmed: 0,
             sweep: change::Sweep::DONE,
-            flows: if config.count { Flows::new(capacity) } else { Flows::default() },
-            cells,
-            population,
+            flows: if config.count { FlowAccounting::new(capacity) } else { FlowAccounting::default() },
+            counters: counters,
+            connection_counts: connection_counts,
         }
     }
 
@@ -142,11 +143,11 @@ impl Shard {
     pub fn touch(&mut self) {
         self.entries.touch();
         self.remote6.touch();
-        self.noted_syns.touch();
-        self.keep.iter_mut().for_each(Keep::touch);
+        self.last_syns.touch();
+        self.journal.iter_mut().for_each(UndoJournal::touch);
         self.index.touch();
-        self.wheels.touch();
-        self.rosters.touch();
+        self.timers.touch();
+        self.nic_lists.touch();
         self.flows.touch();
     }
 
@@ -190,7 +191,7 @@ impl Shard {
         }
     }
 
-    /// Asks for the cache line that [`Homes::hint`] reads.
+    /// Asks for the cache line that [`IndexLookup::hint`] reads.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
         self.index.prefetch(hash);
@@ -222,18 +223,18 @@ impl Shard {
 
     /// What finds home buckets, and where entries probably are.
     #[inline(always)]
-    pub fn homes(&self) -> Homes<'_> {
-        Homes { secret: self.secret, index: self.index.view() }
+    pub fn index_lookup(&self) -> IndexLookup<'_> {
+        IndexLookup { secret: self.secret, index: self.index.view() }
     }
 
     /// The entries, to be changed in place.
     #[inline(always)]
-    pub fn table(&mut self) -> Table<'_> {
-        Table {
+    pub fn entry_table(&mut self) -> EntryTable<'_> {
+        EntryTable {
             entries: &mut self.entries,
             remote6: &self.remote6,
             timeouts: self.timeouts,
-            carried: &mut self.flows.carried,
+            flow_counters: &mut self.flows.counters,
         }
     }
 
@@ -244,7 +245,7 @@ impl Shard {
     }
 
     /// An entry, to be changed in place. Key, class and state are not to be changed through it: see
-    /// [`Shard::moved_on`], [`Shard::kill`] and [`Shard::revive`].
+    /// [`Shard::update_after_packet`], [`Shard::kill`] and [`Shard::revive`].
     #[inline]
     pub fn entry_mut(&mut self, flow: FlowIndex) -> &mut Entry {
         &mut self.entries[flow.0 as usize]
@@ -258,13 +259,13 @@ impl Shard {
 
     /// An entry and the SYN last noted of it, both to be changed in place: as [`Shard::entry_mut`].
     #[inline]
-    pub fn entry_and_noted(&mut self, flow: FlowIndex) -> (&mut Entry, &mut NotedSyn) {
-        (&mut self.entries[flow.0 as usize], &mut self.noted_syns[flow.0 as usize])
+    pub fn entry_and_last_syn(&mut self, flow: FlowIndex) -> (&mut Entry, &mut LastSyn) {
+        (&mut self.entries[flow.0 as usize], &mut self.last_syns[flow.0 as usize])
     }
 
     /// The SYN last noted of an entry that has one.
-    pub fn noted_syn(&self, flow: FlowIndex) -> &NotedSyn {
-        &self.noted_syns[flow.0 as usize]
+    pub fn last_syn(&self, flow: FlowIndex) -> &LastSyn {
+        &self.last_syns[flow.0 as usize]
     }
 
     /// How many entries there are, expired ones that were not yet found included.
@@ -297,25 +298,25 @@ impl Shard {
     #[inline]
     pub fn refresh(&mut self, flow: FlowIndex, now: Now) {
         let entry = &mut self.entries[flow.0 as usize];
-        entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
+        entry.deadline = now.ceil.wrapping_add(self.timeouts[entry.state() as usize]);
     }
 
     /// After a packet that moved the entry of this NIC from `before`: new deadline, and its place in the timers' order.
     #[inline]
-    pub fn moved_on(&mut self, flow: FlowIndex, before: State, nic: NicSlot, now: Now) {
+    pub fn update_after_packet(&mut self, flow: FlowIndex, before: State, nic: NicSlot, now: Now) {
         self.refresh(flow, now);
         let (state, class) = (self.entry(flow).state(), self.entry(flow).class());
         // Another state may have a shorter time than the one it is filed under.
         if state != before {
-            self.cells.tally.count(census(class, before), -1);
-            self.cells.tally.count(census(class, state), 1);
+            self.counters.worker.count(gauge_of(class, before), -1);
+            self.counters.worker.count(gauge_of(class, state), 1);
             self.refile(flow, state.class(), nic);
         }
     }
 
     /// Leaves the entry no more than `tcp_reset` from now.
-    pub fn hasten(&mut self, flow: FlowIndex, now: Now) {
-        let at_most = now.up.wrapping_add(self.config.timeouts.tcp_reset);
+    pub fn shorten_to_reset(&mut self, flow: FlowIndex, now: Now) {
+        let at_most = now.ceil.wrapping_add(self.config.timeouts.tcp_reset);
         let entry = &mut self.entries[flow.0 as usize];
         if !reached(at_most, entry.deadline) {
             entry.deadline = at_most;
@@ -326,20 +327,20 @@ impl Shard {
     }
 
     /// Files an entry of this NIC anew, by its class and its deadline.
-    fn refile(&mut self, flow: FlowIndex, class: Class, nic: NicSlot) {
+    fn refile(&mut self, flow: FlowIndex, class: EvictionClass, nic: NicSlot) {
         let entry = &mut self.entries[flow.0 as usize];
         let (old, deadline) = (entry.class(), entry.deadline);
         if old != class {
             entry.set_class(class);
-            self.unconfirmed -= u32::from(old == Class::Unconfirmed);
-            self.unconfirmed += u32::from(class == Class::Unconfirmed);
-            self.rosters.move_on(nic, [old, class], flow.0);
+            self.unconfirmed -= u32::from(old == EvictionClass::Unconfirmed);
+            self.unconfirmed += u32::from(class == EvictionClass::Unconfirmed);
+            self.nic_lists.move_on(nic, [old, class], flow.0);
             let state = self.entry(flow).state();
-            self.cells.tally.count(census(old, state), -1);
-            self.cells.tally.count(census(class, state), 1);
+            self.counters.worker.count(gauge_of(old, state), -1);
+            self.counters.worker.count(gauge_of(class, state), 1);
         }
-        self.wheels.unlink(flow.0);
-        self.wheels.file(flow.0, class, deadline);
+        self.timers.unlink(flow.0);
+        self.timers.insert(flow.0, class, deadline);
     }
 
     /// A place for a new connection, whose key is not in the table; its state is set already. The place is made by
@@ -348,26 +349,26 @@ impl Shard {
     pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
         let class = entry.state().class();
         let binding = snapshot.binding(key.addr);
-        if class == Class::Unconfirmed && self.unconfirmed >= self.config.unconfirmed {
-            self.keep_share(binding.nic, snapshot, now)?;
+        if class == EvictionClass::Unconfirmed && self.unconfirmed >= self.config.unconfirmed {
+            self.enforce_unconfirmed_share(binding.nic, snapshot, now)?;
         }
         if self.len >= self.config.capacity {
             self.make_room(binding.nic, snapshot, now)?;
         }
-        let place = self.wheels.take()?;
-        entry.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
+        let place = self.timers.alloc_slot()?;
+        entry.deadline = now.ceil.wrapping_add(self.timeouts[entry.state() as usize]);
         entry.set_class(class);
         self.put(place, &entry, key.remote);
         self.begin_flow(place, now);
         self.index.insert(key.hash, place);
-        self.wheels.file(place, class, entry.deadline);
-        self.rosters.add(binding.nic, class, place);
+        self.timers.insert(place, class, entry.deadline);
+        self.nic_lists.add(binding.nic, class, place);
         self.len += 1;
-        self.unconfirmed += u32::from(class == Class::Unconfirmed);
-        self.cells.tally.count_opened();
-        self.cells.tally.count(census(class, entry.state()), 1);
+        self.unconfirmed += u32::from(class == EvictionClass::Unconfirmed);
+        self.counters.worker.count_opened();
+        self.counters.worker.count(gauge_of(class, entry.state()), 1);
         if entry.is_inbound() {
-            self.cells.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
+            self.counters.live_inbound(binding.nic, snapshot.live_epoch(binding), 1);
         }
         Some(FlowIndex(place))
     }
@@ -375,54 +376,58 @@ impl Shard {
     /// An entry for the key of one that is there, in its place (semantics 4.3, closing). It is a newcomer among the unconfirmed
     /// as any other: at their share the oldest of them goes.
     pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
-        let joins =
-            [entry.state().class(), self.entry(flow).class()] == [Class::Unconfirmed, Class::Confirmed];
+        let joins = [entry.state().class(), self.entry(flow).class()]
+            == [EvictionClass::Unconfirmed, EvictionClass::Confirmed];
         let nic = self.nic_of(self.entry(flow), snapshot);
         if joins && self.unconfirmed >= self.config.unconfirmed {
-            self.keep_share(nic, snapshot, now);
+            self.enforce_unconfirmed_share(nic, snapshot, now);
         }
         self.count_live(flow, snapshot, -1);
-        self.tell_end(flow, How::Expired, snapshot);
+        self.tell_end(flow, EndCause::Expired, snapshot);
         self.begin_change(flow);
         let place = &mut self.entries[flow.0 as usize];
         let (old_class, old_state) = (place.class(), place.state());
         *place = entry;
         place.set_class(old_class);
-        place.deadline = now.up.wrapping_add(self.timeouts[entry.state() as usize]);
+        place.deadline = now.ceil.wrapping_add(self.timeouts[entry.state() as usize]);
         self.end_change(flow);
         self.begin_flow(flow.0, now);
-        self.cells.tally.count_ended(if old_state == State::Closing { How::Closed } else { How::Expired });
-        self.cells.tally.count_opened();
-        self.cells.tally.count(census(old_class, old_state), -1);
-        self.cells.tally.count(census(old_class, entry.state()), 1);
+        self.counters.worker.count_ended(if old_state == State::Closing {
+            EndCause::Closed
+        } else {
+            EndCause::Expired
+        });
+        self.counters.worker.count_opened();
+        self.counters.worker.count(gauge_of(old_class, old_state), -1);
+        self.counters.worker.count(gauge_of(old_class, entry.state()), 1);
         self.refile(flow, entry.state().class(), nic);
         self.count_live(flow, snapshot, 1);
     }
 
     /// Ends an entry: its place is free. `how` is why its packets end it; a change that has ended it before comes first.
-    pub fn end(&mut self, flow: FlowIndex, how: How, snapshot: &Snapshot) {
+    pub fn end(&mut self, flow: FlowIndex, how: EndCause, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         self.tell_end(flow, how, snapshot);
         let entry = *self.entry(flow);
         let how = match (entry.class(), how) {
-            (Class::Tombstone | Class::Ended, _) => How::Flushed,
-            (_, How::Expired) if entry.state() == State::Closing => How::Closed,
+            (EvictionClass::Tombstone | EvictionClass::Ended, _) => EndCause::Flushed,
+            (_, EndCause::Expired) if entry.state() == State::Closing => EndCause::Closed,
             _ => how,
         };
-        self.cells.tally.count_ended(how);
-        self.cells.tally.count(census(entry.class(), entry.state()), -1);
+        self.counters.worker.count_ended(how);
+        self.counters.worker.count(gauge_of(entry.class(), entry.state()), -1);
         let nic = self.nic_of(&entry, snapshot);
-        if entry.class() != Class::Ended {
-            self.population.leave(nic);
+        if entry.class() != EvictionClass::Ended {
+            self.connection_counts.leave(nic);
         }
-        self.unconfirmed -= u32::from(entry.class() == Class::Unconfirmed);
+        self.unconfirmed -= u32::from(entry.class() == EvictionClass::Unconfirmed);
         let key = self.key(entry.addr, self.remote(flow), entry.ports, entry.protocol(), entry.is_v6());
         self.index.remove(key.hash, flow.0);
-        self.wheels.unlink(flow.0);
-        self.wheels.give_back(flow.0);
-        self.rosters.remove(nic, entry.class(), flow.0);
+        self.timers.unlink(flow.0);
+        self.timers.free_slot(flow.0);
+        self.nic_lists.remove(nic, entry.class(), flow.0);
         // A free place must not answer to a sweep or a listing.
-        keep::withdraw(&mut self.entries[flow.0 as usize]);
+        persist::withdraw(&mut self.entries[flow.0 as usize]);
         self.len -= 1;
     }
 
@@ -433,10 +438,10 @@ impl Shard {
     /// Ends what is due, at most `budget` entries looked at.
     pub fn expire(&mut self, snapshot: &Snapshot, now: Now, mut budget: u32) {
         while budget > 0 {
-            let Some((place, class)) = self.wheels.due(now.tick) else { return };
+            let Some((place, class)) = self.timers.due(now.tick) else { return };
             let flow = FlowIndex(place);
             if self.is_expired(flow, now) {
-                self.end(flow, How::Expired, snapshot);
+                self.end(flow, EndCause::Expired, snapshot);
             } else {
                 // Its class stays: whose it is does not matter.
                 self.refile(flow, class, NicSlot::NONE);
@@ -452,7 +457,7 @@ impl Shard {
         if !entry.is_v6() {
             self.prefetch_index(self.hash_v4(&entry.key()));
         }
-        if let Some(after) = self.wheels.following(next) {
+        if let Some(after) = self.timers.following(next) {
             prefetch(&self.entries[after as usize]);
         }
     }
@@ -472,22 +477,22 @@ impl Shard {
 
 /// What an entry of this class and state counts as.
 #[inline]
-fn census(class: Class, state: State) -> Census {
+fn gauge_of(class: EvictionClass, state: State) -> EntryGauge {
     match class {
-        Class::Ended => Census::Ended,
-        Class::Tombstone => Census::Tombstone,
-        Class::Unconfirmed | Class::Confirmed => Census::Live(state),
+        EvictionClass::Ended => EntryGauge::Ended,
+        EvictionClass::Tombstone => EntryGauge::Tombstone,
+        EvictionClass::Unconfirmed | EvictionClass::Confirmed => EntryGauge::Live(state),
     }
 }
 
 /// What finds home buckets, and where entries probably are. Whoever looks many up keeps it in registers.
 #[derive(Clone, Copy)]
-pub struct Homes<'s> {
+pub struct IndexLookup<'s> {
     secret: Secret,
-    index: View<'s>,
+    index: IndexView<'s>,
 }
 
-impl Homes<'_> {
+impl IndexLookup<'_> {
     /// A key's hash.
     #[inline(always)]
     pub fn hash_v4(&self, key: &EntryKey) -> FlowHash {
@@ -500,7 +505,7 @@ impl Homes<'_> {
         self.index.hash(self.secret.v6(addr.0, remote, ports, protocol))
     }
 
-    /// Asks for the cache line that [`Homes::hint`] reads.
+    /// Asks for the cache line that [`IndexLookup::hint`] reads.
     #[inline(always)]
     pub fn prefetch(&self, hash: FlowHash) {
         self.index.prefetch(hash);
@@ -518,16 +523,16 @@ impl Homes<'_> {
 }
 
 /// The entries of a shard and what nearly every packet needs beside. Whoever judges many keeps it in registers.
-pub struct Table<'s> {
+pub struct EntryTable<'s> {
     entries: &'s mut [Entry],
     remote6: &'s [u128],
     /// By state.
     pub timeouts: [u32; STATES.len()],
     /// By place; nothing, where it is not counted.
-    pub carried: &'s mut [Carried],
+    pub flow_counters: &'s mut [FlowCounters],
 }
 
-impl Table<'_> {
+impl EntryTable<'_> {
     /// See [`Shard::prefetch_entry`].
     #[inline(always)]
     pub fn prefetch(&self, hint: u32, is_any_v6: bool) {
@@ -536,17 +541,17 @@ impl Table<'_> {
 
     /// Asks for the line that counts what it carries.
     #[inline(always)]
-    pub fn prefetch_carried(&self, hint: u32) {
-        flows::prefetch_carried(self.carried, hint);
+    pub fn prefetch_flow_counters(&self, hint: u32) {
+        flow_accounting::prefetch_flow_counters(self.flow_counters, hint);
     }
 
-    /// The entry at `hint`, if it has this key and stands as that demands ([`demand`]). `None` says nothing: the hint may be out of
+    /// The entry at `hint`, if it has this key and stands as that demands ([`required_state_bits`]). `None` says nothing: the hint may be out of
     /// date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
     ///
     /// # Safety
     /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub unsafe fn plainly_at<const V3: bool>(
+    pub unsafe fn fast_path_entry<const V3: bool>(
         &mut self,
         hint: u32,
         key: &EntryKey,
@@ -555,7 +560,8 @@ impl Table<'_> {
         let entry = self.entries.get_mut(hint as usize)?;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as the caller says.
-        let is_it = if V3 { unsafe { entry.is_plainly_v3(key) } } else { entry.is_plainly(key) };
+        let is_it =
+            if V3 { unsafe { entry.matches_fast_path_v3(key) } } else { entry.matches_fast_path(key) };
         #[cfg(not(target_arch = "x86_64"))]
         let is_it = entry.is_plainly(key);
         (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
@@ -571,7 +577,7 @@ fn prefetch_entry(entries: &[Entry], remote6: &[u128], hint: u32, is_any_v6: boo
     }
 }
 
-/// No entry is likely: see [`Homes::hint`].
+/// No entry is likely: see [`IndexLookup::hint`].
 pub const NO_HINT: u32 = u32::MAX;
 
 /// No address has this number: place 2²⁰ − 1 is never given out.

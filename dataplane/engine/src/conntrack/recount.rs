@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{FREE, Shard};
 use crate::NicSlot;
 use crate::snapshot::Snapshot;
-use crate::wheel::Class;
+use crate::timer_wheel::EvictionClass;
 use crate::{FlowIndex, conntrack::Key};
 
 impl Shard {
@@ -14,8 +14,10 @@ impl Shard {
         let there: Vec<u32> = (0..self.entries.len() as u32)
             .filter(|place| self.entries[*place as usize].addr != FREE)
             .collect();
-        let unconfirmed =
-            there.iter().filter(|place| self.entries[**place as usize].class() == Class::Unconfirmed).count();
+        let unconfirmed = there
+            .iter()
+            .filter(|place| self.entries[**place as usize].class() == EvictionClass::Unconfirmed)
+            .count();
         if (self.len as usize, self.unconfirmed as usize) != (there.len(), unconfirmed) {
             let (len, counted) = (self.len, self.unconfirmed);
             let found = there.len();
@@ -30,11 +32,11 @@ impl Shard {
 
     /// Each entry hangs in one list, of its class and of no slot behind its deadline, and each other place is free.
     fn miscount_of_timers(&self, there: &[u32]) -> Option<String> {
-        let filed = match self.wheels.filed() {
+        let filed = match self.timers.filed() {
             Ok(filed) => filed,
             Err(broken) => return Some(broken),
         };
-        let mut by_place: HashMap<u32, (Class, u32)> = HashMap::with_capacity(filed.len());
+        let mut by_place: HashMap<u32, (EvictionClass, u32)> = HashMap::with_capacity(filed.len());
         for (place, class, ahead) in filed {
             if by_place.insert(place, (class, ahead)).is_some() {
                 return Some(format!("entry {place} is filed twice"));
@@ -45,7 +47,7 @@ impl Shard {
             let Some((class, ahead)) = by_place.remove(place) else {
                 return Some(format!("entry {place} has no timer"));
             };
-            let latest = self.wheels.ahead(entry.deadline);
+            let latest = self.timers.ahead(entry.deadline);
             if class != entry.class() || ahead > latest {
                 return Some(format!(
                     "entry {place} of {:?} is filed among {class:?}, {ahead} ticks ahead, at the latest {latest}",
@@ -56,7 +58,7 @@ impl Shard {
         if let Some(place) = by_place.keys().next() {
             return Some(format!("place {place} is free and has a timer"));
         }
-        let free = self.wheels.free_places();
+        let free = self.timers.free_slots();
         let is_free = |place: &u32| self.entries.get(*place as usize).is_some_and(|entry| entry.addr == FREE);
         if free.len() + there.len() != self.entries.len() || !free.iter().all(is_free) {
             let (free, there, all) = (free.len(), there.len(), self.entries.len());
@@ -86,19 +88,21 @@ impl Shard {
         for place in there {
             let entry = &self.entries[*place as usize];
             let of_nic = rings.entry(self.nic_of(entry, snapshot)).or_default();
-            of_nic[usize::from(entry.class() == Class::Unconfirmed)].push(*place);
+            of_nic[usize::from(entry.class() == EvictionClass::Unconfirmed)].push(*place);
         }
         for (nic, [others, unconfirmed]) in rings {
-            if self.rosters.unconfirmed(nic) as usize != unconfirmed.len() {
-                let counted = self.rosters.unconfirmed(nic);
+            if self.nic_lists.unconfirmed(nic) as usize != unconfirmed.len() {
+                let counted = self.nic_lists.unconfirmed(nic);
                 return Some(format!(
                     "{counted} unconfirmed of {nic:?} are counted of {}",
                     unconfirmed.len()
                 ));
             }
-            for (class, expected) in [(Class::Confirmed, others), (Class::Unconfirmed, unconfirmed)] {
-                let first = self.rosters.first(nic, class);
-                let ring = std::iter::successors(first, |entry| self.rosters.after(*entry));
+            for (class, expected) in
+                [(EvictionClass::Confirmed, others), (EvictionClass::Unconfirmed, unconfirmed)]
+            {
+                let first = self.nic_lists.first(nic, class);
+                let ring = std::iter::successors(first, |entry| self.nic_lists.after(*entry));
                 // A ring that does not end has more than there are.
                 let mut found: Vec<u32> = ring.take(there.len() + 1).collect();
                 found.sort_unstable();

@@ -2,7 +2,7 @@
 //! out what is there, which is told then, so that nothing goes uncounted as long as the ring has room.
 
 use super::{Secret, purpose};
-use crate::lane::{Fragment, Lane, What};
+use crate::packet::{Fragment, PacketKind, PacketMeta};
 use crate::time::Now;
 use crate::verdict::Verdict;
 use crate::{Direction, Generation, NicSlot, Reason, RuleId, proto};
@@ -14,9 +14,9 @@ const WAYS: usize = 4;
 
 /// What refused packets are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tuple {
-    /// Source and destination, as in [`Lane::src`]; zeros where there are none.
-    pub ends: [u128; 2],
+pub struct RefusedTuple {
+    /// Source and destination, as in [`PacketMeta::src`]; zeros where there are none.
+    pub addrs: [u128; 2],
     /// Source and destination port, or of ICMP 0 and type × 256 + code; zeros where there are none.
     pub ports: [u16; 2],
     /// Whose it was.
@@ -37,27 +37,31 @@ pub struct Tuple {
     pub observed: bool,
 }
 
-impl Tuple {
+impl RefusedTuple {
     /// Of a packet with this verdict.
-    pub fn of(lane: &Lane, verdict: &Verdict) -> Tuple {
-        let (is_ip, has_ports) = match lane.what {
-            What::LinkCut | What::BadSegment | What::Underlay | What::NotIp | What::Arp => (false, false),
-            What::Malformed => (lane.src | lane.dst != 0, false),
-            _ => (true, lane.fragment != Fragment::Later),
+    pub fn of(pkt: &PacketMeta, verdict: &Verdict) -> RefusedTuple {
+        let (is_ip, has_ports) = match pkt.kind {
+            PacketKind::TruncatedLink
+            | PacketKind::BadSegment
+            | PacketKind::UnderlayNeighbor
+            | PacketKind::NotIp
+            | PacketKind::Arp => (false, false),
+            PacketKind::Malformed => (pkt.src | pkt.dst != 0, false),
+            _ => (true, pkt.fragment != Fragment::Later),
         };
-        let ports = match lane.proto {
-            proto::ICMP | proto::ICMPV6 => [0, lane.dport],
-            _ => [lane.sport, lane.dport],
+        let ports = match pkt.proto {
+            proto::ICMP | proto::ICMPV6 => [0, pkt.dport],
+            _ => [pkt.sport, pkt.dport],
         };
-        Tuple {
-            ends: if is_ip { [lane.src, lane.dst] } else { [0; 2] },
+        RefusedTuple {
+            addrs: if is_ip { [pkt.src, pkt.dst] } else { [0; 2] },
             ports: if has_ports { ports } else { [0; 2] },
             nic: verdict.nic,
             rule: verdict.rule,
             reason: verdict.reason,
-            direction: lane.side.direction(),
-            protocol: if is_ip { lane.proto } else { 0 },
-            v6: is_ip && lane.v6,
+            direction: pkt.side.direction(),
+            protocol: if is_ip { pkt.proto } else { 0 },
+            v6: is_ip && pkt.v6,
             is_ip,
             observed: verdict.observed,
         }
@@ -66,9 +70,9 @@ impl Tuple {
 
 /// Packets of one tuple that were refused.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusal {
+pub struct RefusalCount {
     /// Which.
-    pub tuple: Tuple,
+    pub tuple: RefusedTuple,
     /// The generation that refused the last of them.
     pub generation: Generation,
     /// How many.
@@ -80,39 +84,45 @@ pub struct Refusal {
 }
 
 /// The table.
-pub(super) struct Refusals {
-    places: Box<[Option<Refusal>]>,
+pub(super) struct RefusalTable {
+    slots: Box<[Option<RefusalCount>]>,
     key: [u64; 2],
 }
 
-impl Refusals {
+impl RefusalTable {
     /// Empty.
-    pub fn new(secret: &Secret) -> Refusals {
-        Refusals { places: vec![None; ROOM].into(), key: secret.derive(purpose::REFUSALS) }
+    pub fn new(secret: &Secret) -> RefusalTable {
+        RefusalTable { slots: vec![None; ROOM].into(), key: secret.derive(purpose::REFUSALS) }
     }
 
     /// How many places there are.
     pub fn len(&self) -> u32 {
-        self.places.len() as u32
+        self.slots.len() as u32
     }
 
     /// Takes what lies at a place.
-    pub fn take(&mut self, place: u32) -> Option<Refusal> {
-        self.places.get_mut(place as usize)?.take()
+    pub fn take(&mut self, place: u32) -> Option<RefusalCount> {
+        self.slots.get_mut(place as usize)?.take()
     }
 
     /// Puts back what could not be told.
-    pub fn put_back(&mut self, place: u32, refusal: Refusal) {
-        if let Some(slot) = self.places.get_mut(place as usize) {
+    pub fn put_back(&mut self, place: u32, refusal: RefusalCount) {
+        if let Some(slot) = self.slots.get_mut(place as usize) {
             *slot = Some(refusal);
         }
     }
 
     /// Counts one packet; what had to make room for it, if anything.
-    pub fn count(&mut self, tuple: &Tuple, bytes: u32, generation: Generation, now: Now) -> Option<Refusal> {
+    pub fn count(
+        &mut self,
+        tuple: &RefusedTuple,
+        bytes: u32,
+        generation: Generation,
+        now: Now,
+    ) -> Option<RefusalCount> {
         let hash = self.hash(tuple);
         let first = hash as usize % (ROOM / WAYS) * WAYS;
-        let places = self.places.get_mut(first..first + WAYS)?;
+        let places = self.slots.get_mut(first..first + WAYS)?;
         let bytes = u64::from(bytes);
         let mut free = None;
         for (way, place) in places.iter_mut().enumerate() {
@@ -126,14 +136,14 @@ impl Refusals {
                 None => free = free.or(Some(way)),
             }
         }
-        let refusal = Refusal { tuple: *tuple, generation, packets: 1, bytes, ticks: [now.tick; 2] };
+        let refusal = RefusalCount { tuple: *tuple, generation, packets: 1, bytes, ticks: [now.tick; 2] };
         // Without a free place any of them goes: which, the sender does not know.
         let way = free.unwrap_or((hash >> 48) as usize % WAYS);
         places[way].replace(refusal)
     }
 
-    fn hash(&self, tuple: &Tuple) -> u64 {
-        let Tuple { ends: [src, dst], ports: [sport, dport], nic, rule, reason, .. } = *tuple;
+    fn hash(&self, tuple: &RefusedTuple) -> u64 {
+        let RefusedTuple { addrs: [src, dst], ports: [sport, dport], nic, rule, reason, .. } = *tuple;
         let rest = u64::from(sport) << 48 | u64::from(dport) << 32 | u64::from(nic.0);
         let why = u64::from(rule.0) << 32 | (reason as u64) << 8 | u64::from(tuple.protocol);
         let words = [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, rest, why];
@@ -148,25 +158,25 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    fn tuple(port: u16) -> Tuple {
-        let lane = Lane {
+    fn tuple(port: u16) -> RefusedTuple {
+        let pkt = PacketMeta {
             src: 1,
             dst: 2,
             sport: 7,
             dport: port,
             proto: proto::TCP,
-            what: What::Tcp,
-            ..Lane::default()
+            kind: PacketKind::Tcp,
+            ..PacketMeta::default()
         };
-        Tuple::of(&lane, &Verdict::of(Reason::NoRule, NicSlot(1)))
+        RefusedTuple::of(&pkt, &Verdict::of(Reason::NoRule, NicSlot(1)))
     }
 
     #[test]
     fn every_packet_is_counted_once_however_many_tuples_there_are() {
-        let mut refusals = Refusals::new(&Secret::new([3, 5]));
+        let mut refusals = RefusalTable::new(&Secret::new([3, 5]));
         let now = Now::default();
         let mut counted = vec![(0, 0); 1 << 16];
-        let mut add = |refusal: Refusal| {
+        let mut add = |refusal: RefusalCount| {
             let sum = &mut counted[usize::from(refusal.tuple.ports[1])];
             *sum = (sum.0 + refusal.packets, sum.1 + refusal.bytes);
         };

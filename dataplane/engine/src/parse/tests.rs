@@ -18,25 +18,25 @@ fn udp() -> [u8; 58] {
     frame
 }
 
-fn by_the_long_way(data: &[u8], wire_len: usize, arrival: &Arrival) -> Lane {
-    let mut lane = Lane::default();
-    at_length(data, wire_len, arrival, &mut lane);
-    lane
+fn by_the_slow_path(data: &[u8], wire_len: usize, arrival: &Arrival) -> PacketMeta {
+    let mut pkt = PacketMeta::default();
+    parse_slow(data, wire_len, arrival, &mut pkt);
+    pkt
 }
 
-/// A lane that a short way has filled is what the long way makes of the frame, and beside that has its part of the key.
-fn assert_as_by_the_long_way(mut lane: Lane, data: &[u8], wire_len: usize, arrival: &Arrival) {
-    assert_eq!(std::mem::take(&mut lane.plain), !lane.v6);
-    if !lane.v6 {
-        let (src, dst) = ((lane.src as u32, lane.sport), (lane.dst as u32, lane.dport));
-        let meta = u32::from(lane.proto) | demand(lane.demands());
-        assert_eq!(std::mem::take(&mut lane.ends), Ends::new(arrival.side, src, dst, meta));
+/// Packet metadata that a short way has filled is what the long way makes of the frame, and beside that has its part of the key.
+fn assert_as_by_the_long_way(mut pkt: PacketMeta, data: &[u8], wire_len: usize, arrival: &Arrival) {
+    assert_eq!(std::mem::take(&mut pkt.fast_v4), !pkt.v6);
+    if !pkt.v6 {
+        let (src, dst) = ((pkt.src as u32, pkt.sport), (pkt.dst as u32, pkt.dport));
+        let meta = u32::from(pkt.proto) | required_state_bits(pkt.fast_path_state());
+        assert_eq!(std::mem::take(&mut pkt.tuple), V4Tuple::new(arrival.side, src, dst, meta));
     }
-    assert_eq!(format!("{lane:?}"), format!("{:?}", by_the_long_way(data, wire_len, arrival)));
+    assert_eq!(format!("{pkt:?}"), format!("{:?}", by_the_slow_path(data, wire_len, arrival)));
 }
 
 fn arrival(side: Side) -> Arrival {
-    Arrival { side, wire: 3, tunnels: false, now: crate::time::Now { tick: 7, up: 8 } }
+    Arrival { side, wire: 3, tunnels: false, now: crate::time::Now { tick: 7, ceil: 8 } }
 }
 
 /// Every frame that differs in one byte from one of these, cut and on longer wires.
@@ -73,7 +73,7 @@ fn over_ipv6(protocol: u8) -> Vec<u8> {
 }
 
 /// These frames behind an 802.1Q tag, and in VXLAN, and the IPv6 ones as they are.
-fn otherwise_short() -> Vec<Vec<u8>> {
+fn other_fast_frames() -> Vec<Vec<u8>> {
     let tag = [0x81, 0, 0x20, 7];
     let ipv6 = [over_ipv6(proto::TCP), over_ipv6(proto::UDP)];
     let mut all = ipv6.to_vec();
@@ -91,10 +91,10 @@ fn otherwise_short() -> Vec<Vec<u8>> {
 fn the_short_way_reads_what_the_long_way_reads_whatever_a_byte_says() {
     let mut short = 0;
     frames(|data, wire_len| {
-        let mut lane = Lane::default();
-        if plain(data, wire_len, &arrival(Side::Outside), &mut lane).is_some() {
+        let mut pkt = PacketMeta::default();
+        if fast_ipv4(data, wire_len, &arrival(Side::Outside), &mut pkt).is_some() {
             short += 1;
-            assert_as_by_the_long_way(lane, data, wire_len, &arrival(Side::Outside));
+            assert_as_by_the_long_way(pkt, data, wire_len, &arrival(Side::Outside));
         }
     });
     assert!(short > 20_000);
@@ -111,16 +111,16 @@ fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
         for side in [Side::Inside, Side::Outside] {
             let arrival = arrival(side);
             // What stood there before.
-            let old = Lane { frag_id: 9, v6: true, reach: 7, wire: 4, ..Lane::default() };
-            let (mut lane, mut short) = (old.clone(), Lane::default());
+            let old = PacketMeta { frag_id: 9, v6: true, reach: 7, wire: 4, ..PacketMeta::default() };
+            let (mut pkt, mut short) = (old.clone(), PacketMeta::default());
             // SAFETY: the processor has been asked.
-            if unsafe { vector::read_untagged(data, wire_len, &arrival, &mut lane) } {
+            if unsafe { vector::read_untagged(data, wire_len, &arrival, &mut pkt) } {
                 read += 1;
-                assert!(plain(data, wire_len, &arrival, &mut short).is_some());
-                assert_eq!(format!("{lane:?}"), format!("{short:?}"));
+                assert!(fast_ipv4(data, wire_len, &arrival, &mut short).is_some());
+                assert_eq!(format!("{pkt:?}"), format!("{short:?}"));
             } else {
-                assert_eq!(format!("{lane:?}"), format!("{old:?}"));
-                let is_plain = plain(data, wire_len, &arrival, &mut short).is_some();
+                assert_eq!(format!("{pkt:?}"), format!("{old:?}"));
+                let is_plain = fast_ipv4(data, wire_len, &arrival, &mut short).is_some();
                 assert!(!is_plain || data.len() < 54 || short.dst_mac >> 16 == 0x0180_C200);
             }
         }
@@ -134,10 +134,10 @@ fn ipv6_is_read_without_vectors_as_by_the_long_way_whatever_a_byte_says() {
     for frame in [over_ipv6(proto::TCP), over_ipv6(proto::UDP)] {
         varied(&frame, &mut |data: &[u8], wire_len: usize| {
             for side in [Side::Inside, Side::Outside] {
-                let (mut lane, arrival) = (Lane::default(), arrival(side));
-                if v6::read_at(data, wire_len, UNTAGGED, &arrival, &mut lane) {
+                let (mut pkt, arrival) = (PacketMeta::default(), arrival(side));
+                if v6::read_at(data, wire_len, UNTAGGED, &arrival, &mut pkt) {
                     read += 1;
-                    assert_as_by_the_long_way(lane, data, wire_len, &arrival);
+                    assert_as_by_the_long_way(pkt, data, wire_len, &arrival);
                 }
             }
         });
@@ -152,23 +152,23 @@ fn what_is_tagged_or_tunnelled_or_ipv6_is_read_as_by_the_long_way_whatever_a_byt
         return;
     }
     let mut read = [[0; 2]; 3];
-    for frame in otherwise_short() {
+    for frame in other_fast_frames() {
         let mut each = |data: &[u8], wire_len: usize| {
             for (side, tunnels) in [(Side::Inside, false), (Side::Outside, true)] {
                 let arrival = Arrival { tunnels, ..arrival(side) };
-                let old = Lane { frag_id: 9, v6: true, reach: 7, wire: 4, ..Lane::default() };
-                let mut lane = old.clone();
+                let old = PacketMeta { frag_id: 9, v6: true, reach: 7, wire: 4, ..PacketMeta::default() };
+                let mut pkt = old.clone();
                 // SAFETY: the processor has been asked.
-                if unsafe { vector::read_otherwise(data, wire_len, &arrival, &mut lane) } {
-                    let segment = match lane.segment {
+                if unsafe { vector::read_other(data, wire_len, &arrival, &mut pkt) } {
+                    let segment = match pkt.segment {
                         SegmentKey::UNTAGGED => 0,
                         vni if vni.is_vni() => 2,
                         _ => 1,
                     };
-                    read[segment][usize::from(lane.v6)] += 1;
-                    assert_as_by_the_long_way(lane, data, wire_len, &arrival);
+                    read[segment][usize::from(pkt.v6)] += 1;
+                    assert_as_by_the_long_way(pkt, data, wire_len, &arrival);
                 } else {
-                    assert_eq!(format!("{lane:?}"), format!("{old:?}"));
+                    assert_eq!(format!("{pkt:?}"), format!("{old:?}"));
                 }
             }
         };

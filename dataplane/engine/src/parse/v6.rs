@@ -1,18 +1,24 @@
 //! IPv6 without extension headers, with TCP or UDP that is not DHCP, for processors without vectors: read in one go, where the long way
 //! goes from header to header and writes field by field.
 
-use super::{IPV6, LINK_LOCAL, Place, syn_and_fin, window_scale};
-use crate::lane::{Arrival, Lane, NO_SCALE, What, flags};
+use super::{IPV6, LINK_LOCAL, PacketOffset, syn_and_fin, window_scale};
+use crate::packet::{Arrival, NO_SCALE, PacketKind, PacketMeta, flags};
 use crate::proto;
 
 /// Ethernet, IPv6, TCP.
 const HEADERS: usize = 14 + 40 + 20;
 
 /// Reads such a packet at its place in `data`, which ends before `limit` on the wire, as the long way does. False leaves it, and the
-/// lane as it was, to that: every other one, and datagrams of less than 20 bytes.
+/// pkt as it was, to that: every other one, and datagrams of less than 20 bytes.
 #[inline]
-pub fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
-    let Place { at, macs, segment } = place;
+pub fn read_at(
+    data: &[u8],
+    limit: usize,
+    place: PacketOffset,
+    arrival: &Arrival,
+    pkt: &mut PacketMeta,
+) -> bool {
+    let PacketOffset { at, macs, segment } = place;
     let Some(h) = data.get(at..).and_then(|data| data.first_chunk::<HEADERS>()) else { return false };
     let Some(macs) = data.get(macs..).and_then(|data| data.first_chunk::<12>()) else { return false };
     let end = at + 54 + usize::from(be16(h, 18));
@@ -20,7 +26,7 @@ pub fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane:
         return false;
     }
     let Some(l4) = l4(h, data, at, end) else { return false };
-    *lane = Lane {
+    *pkt = PacketMeta {
         src: be128(h, 22),
         dst: be128(h, 38),
         src_mac: be64(macs, 4) & 0xFFFF_FFFF_FFFF,
@@ -35,20 +41,20 @@ pub fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane:
         l3: at as u16 + 14,
         l4: at as u16 + 54,
         wscale: l4.wscale,
-        hops: h[21],
+        ttl: h[21],
         segment,
         v6: true,
         proto: h[20],
-        what: l4.what,
+        kind: l4.what,
         flags: l4.flags,
-        ..Lane::of(arrival)
+        ..PacketMeta::of(arrival)
     };
     true
 }
 
 /// What differs between TCP and UDP.
 struct L4 {
-    what: What,
+    what: PacketKind,
     ack: u32,
     seq: u32,
     seq_end: u32,
@@ -71,7 +77,7 @@ fn l4(h: &[u8; HEADERS], data: &[u8], at: usize, end: usize) -> Option<L4> {
                 if bits & flags::SYN == 0 { NO_SCALE } else { window_scale(&data[at + 74..payload]) };
             let seq_end = seq.wrapping_add((end - payload) as u32).wrapping_add(syn_and_fin(bits));
             Some(L4 {
-                what: What::Tcp,
+                what: PacketKind::Tcp,
                 ack: be32(h, 62),
                 seq,
                 seq_end,
@@ -86,7 +92,15 @@ fn l4(h: &[u8; HEADERS], data: &[u8], at: usize, end: usize) -> Option<L4> {
             if len < 8 || at + 54 + len > end || be16(h, 54) & !1 == 546 {
                 return None;
             }
-            Some(L4 { what: What::Ports, ack: 0, seq: 0, seq_end: 0, win: 0, wscale: NO_SCALE, flags: 0 })
+            Some(L4 {
+                what: PacketKind::WithPorts,
+                ack: 0,
+                seq: 0,
+                seq_end: 0,
+                win: 0,
+                wscale: NO_SCALE,
+                flags: 0,
+            })
         }
         _ => None,
     }

@@ -7,40 +7,43 @@ use std::arch::x86_64::{
 };
 use std::mem::offset_of;
 
-use super::{IPV6, LINK_LOCAL, Place, UNTAGGED, VLAN, VXLAN_PORT, syn_and_fin, window_scale};
-use crate::conntrack::{State, demand};
-use crate::lane::{Arrival, Ends, Fragment, Lane, NO_SCALE, Stage, What, flags};
+use super::{IPV6, LINK_LOCAL, PacketOffset, UNTAGGED, VLAN, VXLAN_PORT, syn_and_fin, window_scale};
+use crate::conntrack::{State, required_state_bits};
+use crate::packet::{Arrival, Fragment, HandoffStage, NO_SCALE, PacketKind, PacketMeta, V4Tuple, flags};
 use crate::proto;
 use crate::time::Now;
 use crate::{SegmentKey, Side};
 
 // What one store fills.
-const _: () = assert!(offset_of!(Lane, src) == 0 && offset_of!(Lane, dst) == 16);
-const _: () = assert!(offset_of!(Lane, src_mac) == 32 && offset_of!(Lane, dst_mac) == 40);
-const _: () = assert!(offset_of!(Lane, ack) == 48 && offset_of!(Lane, seq) == 52);
-const _: () = assert!(offset_of!(Lane, seq_end) == 56 && offset_of!(Lane, end) == 60);
-const _: () = assert!(offset_of!(Lane, dport) == 64 && offset_of!(Lane, sport) == 66);
-const _: () = assert!(offset_of!(Lane, win) == 68 && offset_of!(Lane, wire) == 70);
-const _: () = assert!(offset_of!(Lane, now) == 72 && offset_of!(Now, tick) == 0 && offset_of!(Now, up) == 4);
-const _: () = assert!(offset_of!(Lane, ends) == 112 && offset_of!(Ends, local) == 0);
-const _: () = assert!(offset_of!(Ends, remote) == 4 && offset_of!(Ends, rest) == 8);
+const _: () = assert!(offset_of!(PacketMeta, src) == 0 && offset_of!(PacketMeta, dst) == 16);
+const _: () = assert!(offset_of!(PacketMeta, src_mac) == 32 && offset_of!(PacketMeta, dst_mac) == 40);
+const _: () = assert!(offset_of!(PacketMeta, ack) == 48 && offset_of!(PacketMeta, seq) == 52);
+const _: () = assert!(offset_of!(PacketMeta, seq_end) == 56 && offset_of!(PacketMeta, end) == 60);
+const _: () = assert!(offset_of!(PacketMeta, dport) == 64 && offset_of!(PacketMeta, sport) == 66);
+const _: () = assert!(offset_of!(PacketMeta, win) == 68 && offset_of!(PacketMeta, wire) == 70);
+const _: () =
+    assert!(offset_of!(PacketMeta, now) == 72 && offset_of!(Now, tick) == 0 && offset_of!(Now, ceil) == 4);
+const _: () = assert!(offset_of!(PacketMeta, tuple) == 112 && offset_of!(V4Tuple, local) == 0);
+const _: () = assert!(offset_of!(V4Tuple, remote) == 4 && offset_of!(V4Tuple, rest) == 8);
 
 /// What all these frames have in common, by side: of it the 32 bytes from `l3` on are copied, and what differs is then set. TCP is
 /// data that has nothing but an ACK.
-static TCP: [Lane; 2] = [
-    plain(Side::Inside, What::Tcp, proto::TCP, flags::ACK),
-    plain(Side::Outside, What::Tcp, proto::TCP, flags::ACK),
+static TCP: [PacketMeta; 2] = [
+    template(Side::Inside, PacketKind::Tcp, proto::TCP, flags::ACK),
+    template(Side::Outside, PacketKind::Tcp, proto::TCP, flags::ACK),
 ];
-static UDP: [Lane; 2] =
-    [plain(Side::Inside, What::Ports, proto::UDP, 0), plain(Side::Outside, What::Ports, proto::UDP, 0)];
+static UDP: [PacketMeta; 2] = [
+    template(Side::Inside, PacketKind::WithPorts, proto::UDP, 0),
+    template(Side::Outside, PacketKind::WithPorts, proto::UDP, 0),
+];
 /// The same of IPv6.
-static TCP6: [Lane; 2] = [over_v6(&TCP[0]), over_v6(&TCP[1])];
-static UDP6: [Lane; 2] = [over_v6(&UDP[0]), over_v6(&UDP[1])];
-const COPIED: usize = offset_of!(Lane, l3);
+static TCP6: [PacketMeta; 2] = [template_v6(&TCP[0]), template_v6(&TCP[1])];
+static UDP6: [PacketMeta; 2] = [template_v6(&UDP[0]), template_v6(&UDP[1])];
+const COPIED: usize = offset_of!(PacketMeta, l3);
 const _: () = assert!(Side::Inside as usize == 0 && COPIED == 80);
 
-const fn plain(side: Side, what: What, proto: u8, flags: u8) -> Lane {
-    Lane {
+const fn template(side: Side, what: PacketKind, proto: u8, flags: u8) -> PacketMeta {
+    PacketMeta {
         src: 0,
         dst: 0,
         src_mac: 0,
@@ -53,33 +56,33 @@ const fn plain(side: Side, what: What, proto: u8, flags: u8) -> Lane {
         sport: 0,
         win: 0,
         wire: 0,
-        now: Now { tick: 0, up: 0 },
+        now: Now { tick: 0, ceil: 0 },
         l3: 14,
         l4: 34,
         len: 0,
         frag_id: 0,
         reach: 0,
         wscale: NO_SCALE,
-        hops: 0,
+        ttl: 0,
         segment: SegmentKey::UNTAGGED,
         v6: false,
         fragment: Fragment::Whole,
         fragment_header: false,
         link_local: false,
-        stage: Stage::Received,
+        stage: HandoffStage::Received,
         tunnels: false,
         frag_proto: 0,
-        plain: true,
+        fast_v4: true,
         proto,
-        what,
+        kind: what,
         side,
         flags,
-        ends: Ends { local: 0, remote: 0, rest: 0 },
+        tuple: V4Tuple { local: 0, remote: 0, rest: 0 },
     }
 }
 
-const fn over_v6(v4: &Lane) -> Lane {
-    Lane { l4: 54, v6: true, plain: false, ..plain(v4.side, v4.what, v4.proto, v4.flags) }
+const fn template_v6(v4: &PacketMeta) -> PacketMeta {
+    PacketMeta { l4: 54, v6: true, fast_v4: false, ..template(v4.side, v4.kind, v4.proto, v4.flags) }
 }
 
 /// A zero in a shuffle.
@@ -90,15 +93,15 @@ const V6_HEADERS: usize = 14 + 40 + 20;
 /// Bytes before the Ethernet frame in a VXLAN frame: Ethernet, IPv4, UDP, VXLAN.
 const VXLAN_HEADERS: usize = 14 + 20 + 8 + 8;
 
-/// Reads such a frame without a tag as the long way does. False leaves it, and the lane as it was, to the long way: every other
+/// Reads such a frame without a tag as the long way does. False leaves it, and the packet metadata as it was, to the long way: every other
 /// frame, those to addresses that begin as the link-local ones do, and packets of less than 40 bytes.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn read_untagged(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
+pub unsafe fn read_untagged(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
     // SAFETY: as the caller says.
-    unsafe { read_at(data, wire_len, UNTAGGED, arrival, lane) }
+    unsafe { read_at(data, wire_len, UNTAGGED, arrival, pkt) }
 }
 
 /// The same of what has an 802.1Q tag, or lies in VXLAN over IPv4; and of IPv6 in any segment.
@@ -106,33 +109,39 @@ pub unsafe fn read_untagged(data: &[u8], wire_len: usize, arrival: &Arrival, lan
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn read_otherwise(data: &[u8], wire_len: usize, arrival: &Arrival, lane: &mut Lane) -> bool {
+pub unsafe fn read_other(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
     let Some(h) = data.first_chunk::<54>() else { return false };
     if [h[12], h[13]] == VLAN.to_be_bytes() {
         let segment = SegmentKey::vlan(u16::from_be_bytes([h[14], h[15]]) & 0x0FFF);
-        let place = Place { at: 4, macs: 0, segment };
+        let place = PacketOffset { at: 4, macs: 0, segment };
         // A priority tag is none: where untagged frames are tunnels, this is the tunnels' own.
         let is_some = segment != SegmentKey::UNTAGGED || !arrival.tunnels;
         // SAFETY: as the caller says.
-        return is_some && unsafe { read_either(data, wire_len, place, arrival, lane) };
+        return is_some && unsafe { read_either(data, wire_len, place, arrival, pkt) };
     }
     if !arrival.tunnels {
         // SAFETY: as the caller says.
-        return unsafe { read_v6_at(data, wire_len, UNTAGGED, arrival, lane) };
+        return unsafe { read_v6_at(data, wire_len, UNTAGGED, arrival, pkt) };
     }
     // SAFETY: as the caller says.
     let Some((segment, inner_end)) = (unsafe { vxlan(h, wire_len) }) else { return false };
-    let place = Place { at: VXLAN_HEADERS, macs: VXLAN_HEADERS, segment };
+    let place = PacketOffset { at: VXLAN_HEADERS, macs: VXLAN_HEADERS, segment };
     // SAFETY: as the caller says.
-    unsafe { read_either(&data[..inner_end.min(data.len())], inner_end, place, arrival, lane) }
+    unsafe { read_either(&data[..inner_end.min(data.len())], inner_end, place, arrival, pkt) }
 }
 
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn read_either(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
+unsafe fn read_either(
+    data: &[u8],
+    limit: usize,
+    place: PacketOffset,
+    arrival: &Arrival,
+    pkt: &mut PacketMeta,
+) -> bool {
     // SAFETY: as the caller says.
-    unsafe { read_at(data, limit, place, arrival, lane) || read_v6_at(data, limit, place, arrival, lane) }
+    unsafe { read_at(data, limit, place, arrival, pkt) || read_v6_at(data, limit, place, arrival, pkt) }
 }
 
 /// Of a whole packet to VXLAN's port with a VNI: its segment, and where the inner frame ends.
@@ -158,8 +167,14 @@ unsafe fn vxlan(h: &[u8; 54], wire_len: usize) -> Option<(SegmentKey, usize)> {
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
-    let Place { at, macs, segment } = place;
+unsafe fn read_at(
+    data: &[u8],
+    limit: usize,
+    place: PacketOffset,
+    arrival: &Arrival,
+    pkt: &mut PacketMeta,
+) -> bool {
+    let PacketOffset { at, macs, segment } = place;
     let Some(h) = data.get(at..).and_then(|data| data.first_chunk::<54>()) else { return false };
     let Some(macs) = data.get(macs..).and_then(|data| data.first_chunk::<16>()) else { return false };
     let end = at + 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
@@ -173,12 +188,12 @@ unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, la
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends::<true>(h, macs, arrival, &TCP, State::Established, lane) };
+        unsafe { write_tuple::<true>(h, macs, arrival, &TCP, State::Established, pkt) };
         let seq = u32::from_be_bytes([h[38], h[39], h[40], h[41]]);
-        lane.seq_end = seq.wrapping_add((end - payload) as u32);
+        pkt.seq_end = seq.wrapping_add((end - payload) as u32);
         let bits = h[47] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
         if bits != flags::ACK {
-            more_than_data(bits, &data[at + 54..payload], lane);
+            more_than_data(bits, &data[at + 54..payload], pkt);
         }
     } else {
         let len = usize::from(u16::from_be_bytes([h[38], h[39]]));
@@ -187,12 +202,12 @@ unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, la
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends::<false>(h, macs, arrival, &UDP, State::TwoWay, lane) };
+        unsafe { write_tuple::<false>(h, macs, arrival, &UDP, State::TwoWay, pkt) };
     }
-    lane.end = end as u32;
+    pkt.end = end as u32;
     if at != 0 {
-        (lane.l3, lane.l4) = (at as u16 + 14, at as u16 + 34);
-        (lane.segment, lane.tunnels) = (segment, arrival.tunnels);
+        (pkt.l3, pkt.l4) = (at as u16 + 14, at as u16 + 34);
+        (pkt.segment, pkt.tunnels) = (segment, arrival.tunnels);
     }
     true
 }
@@ -202,8 +217,14 @@ unsafe fn read_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, la
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn read_v6_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival, lane: &mut Lane) -> bool {
-    let Place { at, macs, segment } = place;
+unsafe fn read_v6_at(
+    data: &[u8],
+    limit: usize,
+    place: PacketOffset,
+    arrival: &Arrival,
+    pkt: &mut PacketMeta,
+) -> bool {
+    let PacketOffset { at, macs, segment } = place;
     let Some(h) = data.get(at..).and_then(|data| data.first_chunk::<V6_HEADERS>()) else { return false };
     let Some(macs) = data.get(macs..).and_then(|data| data.first_chunk::<16>()) else { return false };
     let end = at + 54 + usize::from(u16::from_be_bytes([h[18], h[19]]));
@@ -216,12 +237,12 @@ unsafe fn read_v6_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival,
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends_v6::<true>(h, macs, arrival, &TCP6, lane) };
+        unsafe { write_tuple_v6::<true>(h, macs, arrival, &TCP6, pkt) };
         let seq = u32::from_be_bytes([h[58], h[59], h[60], h[61]]);
-        lane.seq_end = seq.wrapping_add((end - payload) as u32);
+        pkt.seq_end = seq.wrapping_add((end - payload) as u32);
         let bits = h[67] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
         if bits != flags::ACK {
-            more_than_v6_data(bits, &data[at + 74..payload], lane);
+            more_than_v6_data(bits, &data[at + 74..payload], pkt);
         }
     } else {
         let len = usize::from(u16::from_be_bytes([h[58], h[59]]));
@@ -231,34 +252,34 @@ unsafe fn read_v6_at(data: &[u8], limit: usize, place: Place, arrival: &Arrival,
             return false;
         }
         // SAFETY: as the caller says.
-        unsafe { ends_v6::<false>(h, macs, arrival, &UDP6, lane) };
+        unsafe { write_tuple_v6::<false>(h, macs, arrival, &UDP6, pkt) };
     }
-    lane.end = end as u32;
+    pkt.end = end as u32;
     if at != 0 {
-        (lane.l3, lane.l4) = (at as u16 + 14, at as u16 + 54);
-        (lane.segment, lane.tunnels) = (segment, arrival.tunnels);
+        (pkt.l3, pkt.l4) = (at as u16 + 14, at as u16 + 54);
+        (pkt.segment, pkt.tunnels) = (segment, arrival.tunnels);
     }
     true
 }
 
 /// [`more_than_data`] of what demands nothing yet.
 #[inline(always)]
-fn more_than_v6_data(bits: u8, options: &[u8], lane: &mut Lane) {
-    lane.flags = bits;
-    lane.seq_end = lane.seq_end.wrapping_add(syn_and_fin(bits));
+fn more_than_v6_data(bits: u8, options: &[u8], pkt: &mut PacketMeta) {
+    pkt.flags = bits;
+    pkt.seq_end = pkt.seq_end.wrapping_add(syn_and_fin(bits));
     if bits & flags::SYN != 0 {
-        lane.wscale = window_scale(options);
+        pkt.wscale = window_scale(options);
     }
 }
 
 /// What segments have that open, end or break a connection.
 #[inline(always)]
-fn more_than_data(bits: u8, options: &[u8], lane: &mut Lane) {
-    lane.flags = bits;
-    lane.ends.rest |= u64::from(demand(None)) << 32;
-    lane.seq_end = lane.seq_end.wrapping_add(syn_and_fin(bits));
+fn more_than_data(bits: u8, options: &[u8], pkt: &mut PacketMeta) {
+    pkt.flags = bits;
+    pkt.tuple.rest |= u64::from(required_state_bits(None)) << 32;
+    pkt.seq_end = pkt.seq_end.wrapping_add(syn_and_fin(bits));
     if bits & flags::SYN != 0 {
-        lane.wscale = window_scale(options);
+        pkt.wscale = window_scale(options);
     }
 }
 
@@ -283,21 +304,21 @@ unsafe fn is_whole_ipv4(h: &[u8; 54]) -> bool {
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn ends<const TCP: bool>(
+unsafe fn write_tuple<const TCP: bool>(
     h: &[u8; 54],
     macs: &[u8; 16],
     arrival: &Arrival,
-    common: &[Lane; 2],
+    common: &[PacketMeta; 2],
     state: State,
-    lane: &mut Lane,
+    pkt: &mut PacketMeta,
 ) {
     let Arrival { side, wire, now, .. } = *arrival;
-    // SAFETY: the loads lie within the 54 and 16 bytes, the stores within the lane (asserted above), which is aligned to 64 bytes. They
-    // leave numbers, of which all are valid, and a copy of 32 bytes of a lane in their own place. The instructions are there, as
+    // SAFETY: the loads lie within the 54 and 16 bytes, the stores within the packet metadata (asserted above), which is aligned to 64 bytes. They
+    // leave numbers, of which all are valid, and a copy of 32 bytes of packet metadata in their own place. The instructions are there, as
     // the caller says.
     unsafe {
         let load = |at: usize| _mm_loadu_si128(h.as_ptr().add(at).cast::<__m128i>());
-        let place = std::ptr::from_mut(lane).cast::<__m128i>();
+        let place = std::ptr::from_mut(pkt).cast::<__m128i>();
         let store = |at: usize, what: __m128i| _mm_store_si128(place.add(at / 16), what);
         let turn = |from: __m128i, order: __m128i| _mm_shuffle_epi8(from, order);
         // Time to live, protocol, checksum, source, destination, ports.
@@ -313,7 +334,7 @@ unsafe fn ends<const TCP: bool>(
         );
         // Destination and source port, then the wire in the upper half of a word.
         let ports = turn(ip, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, O, O, 12, 13, 14, 15));
-        let arrived = _mm_set_epi32(now.up as i32, now.tick as i32, (u32::from(wire) << 16) as i32, 0);
+        let arrived = _mm_set_epi32(now.ceil as i32, now.tick as i32, (u32::from(wire) << 16) as i32, 0);
         let mut beside = _mm_or_si128(ports, arrived);
         if TCP {
             // Sequence and acknowledgment number; the window.
@@ -329,32 +350,32 @@ unsafe fn ends<const TCP: bool>(
             Side::Inside => _mm_set_epi8(O, O, O, 1, 12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7),
             Side::Outside => _mm_set_epi8(O, O, O, 1, 14, 15, 12, 13, 4, 5, 6, 7, 8, 9, 10, 11),
         };
-        let demanded = _mm_set_epi32(demand(Some(state)) as i32, 0, 0, 0);
+        let demanded = _mm_set_epi32(required_state_bits(Some(state)) as i32, 0, 0, 0);
         store(112, _mm_or_si128(turn(ip, order), demanded));
         let common = common.as_ptr().add(side as usize).byte_add(COPIED);
         let common = _mm256_loadu_si256(common.cast());
-        _mm256_storeu_si256(std::ptr::from_mut(lane).byte_add(COPIED).cast(), common);
+        _mm256_storeu_si256(std::ptr::from_mut(pkt).byte_add(COPIED).cast(), common);
     }
-    lane.hops = h[22];
+    pkt.ttl = h[22];
 }
 
-/// [`ends`] of IPv6. There is no key ready made: `ends` of the lane is zero.
+/// [`write_tuple`] of IPv6. There is no key ready made: `tuple` of the packet is zero.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn ends_v6<const TCP: bool>(
+unsafe fn write_tuple_v6<const TCP: bool>(
     h: &[u8; V6_HEADERS],
     macs: &[u8; 16],
     arrival: &Arrival,
-    common: &[Lane; 2],
-    lane: &mut Lane,
+    common: &[PacketMeta; 2],
+    pkt: &mut PacketMeta,
 ) {
     let Arrival { side, wire, now, .. } = *arrival;
-    // SAFETY: the loads lie within the 74 and 16 bytes; the rest as in `ends`.
+    // SAFETY: the loads lie within the 74 and 16 bytes; the rest as in `write_tuple`.
     unsafe {
         let load = |at: usize| _mm_loadu_si128(h.as_ptr().add(at).cast::<__m128i>());
-        let place = std::ptr::from_mut(lane).cast::<__m128i>();
+        let place = std::ptr::from_mut(pkt).cast::<__m128i>();
         let store = |at: usize, what: __m128i| _mm_store_si128(place.add(at / 16), what);
         let turn = |from: __m128i, order: __m128i| _mm_shuffle_epi8(from, order);
         let reversed = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -369,7 +390,7 @@ unsafe fn ends_v6<const TCP: bool>(
         );
         // Ports, sequence and acknowledgment number; the window.
         let l4 = load(54);
-        let arrived = _mm_set_epi32(now.up as i32, now.tick as i32, (u32::from(wire) << 16) as i32, 0);
+        let arrived = _mm_set_epi32(now.ceil as i32, now.tick as i32, (u32::from(wire) << 16) as i32, 0);
         let beside = if TCP {
             store(48, turn(l4, _mm_set_epi8(O, O, O, O, O, O, O, O, 4, 5, 6, 7, 8, 9, 10, 11)));
             turn(l4, _mm_set_epi8(O, O, O, O, O, O, O, O, O, O, 14, 15, 0, 1, 2, 3))
@@ -381,7 +402,7 @@ unsafe fn ends_v6<const TCP: bool>(
         store(112, _mm_setzero_si128());
         let common = common.as_ptr().add(side as usize).byte_add(COPIED);
         let common = _mm256_loadu_si256(common.cast());
-        _mm256_storeu_si256(std::ptr::from_mut(lane).byte_add(COPIED).cast(), common);
+        _mm256_storeu_si256(std::ptr::from_mut(pkt).byte_add(COPIED).cast(), common);
     }
-    lane.hops = h[21];
+    pkt.ttl = h[21];
 }

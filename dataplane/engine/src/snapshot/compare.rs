@@ -59,7 +59,7 @@ impl Snapshot {
 
     fn difference_of_index(&self, afresh: &Snapshot) -> Option<String> {
         let firsts = |s: &Snapshot| -> BTreeMap<_, _> {
-            let places = s.places.slots.iter().filter(|place| **place != NOWHERE);
+            let places = s.address_index.slots.iter().filter(|place| **place != NOWHERE);
             let bindings = places.map(|place| &s.bindings[*place as usize]);
             bindings.map(|b| ((b.vpc, b.addr, b.is_v6()), b.id)).collect()
         };
@@ -77,7 +77,7 @@ impl Snapshot {
 /// All that a binding says but what only its own snapshot understands.
 fn facts(b: &Binding) -> impl PartialEq + use<> {
     (
-        (b.addr, b.mac, b.sole, b.id, b.vpc),
+        (b.addr, b.mac, b.unique_key, b.id, b.vpc),
         (b.nic, b.flush, b.rejudge, b.flags & !(LAST << flag::NEXT), b.filter),
     )
 }

@@ -11,40 +11,42 @@ use std::mem::offset_of;
 
 use super::ACK_ROOM;
 use crate::conntrack::entry::Window;
-use crate::conntrack::{Entry, Who};
-use crate::lane::Lane;
+use crate::conntrack::{Entry, Peer};
+use crate::packet::PacketMeta;
 
 // What one load brings.
 const _: () = assert!(offset_of!(Window, end) == 0 && offset_of!(Window, maxend) == 4);
 const _: () = assert!(offset_of!(Window, maxwin) == 8 && offset_of!(Window, acked) == 12);
 const _: () = assert!(offset_of!(Entry, windows) % 16 == 0 && size_of::<Window>() == 16);
-const _: () = assert!(offset_of!(Lane, ack) % 16 == 0 && offset_of!(Lane, seq) == offset_of!(Lane, ack) + 4);
-const _: () = assert!(offset_of!(Lane, seq_end) == offset_of!(Lane, ack) + 8);
+const _: () = assert!(
+    offset_of!(PacketMeta, ack) % 16 == 0 && offset_of!(PacketMeta, seq) == offset_of!(PacketMeta, ack) + 4
+);
+const _: () = assert!(offset_of!(PacketMeta, seq_end) == offset_of!(PacketMeta, ack) + 8);
 
 /// What [`super::data`] does if windows are checked; false where they are overstepped, and nothing has changed.
 ///
 /// # Safety
 /// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn data(entry: &mut Entry, lane: &Lane, from: Who) -> bool {
+pub unsafe fn data(entry: &mut Entry, pkt: &PacketMeta, from: Peer) -> bool {
     let scale = entry.scale(from);
-    // SAFETY: `from & 1` and the other one are the two windows; all of them, and the lane's numbers, lie on multiples of 16 bytes
+    // SAFETY: `from & 1` and the other one are the two windows; all of them, and the packet metadata's numbers, lie on multiples of 16 bytes
     // (asserted above), and every number is a valid one. The instructions are there, as the caller says.
     unsafe {
         let windows = entry.windows.as_mut_ptr().cast::<__m128i>();
         let (sender_at, receiver_at) = (windows.add(from & 1), windows.add(from & 1 ^ 1));
         // end, maxend, maxwin, acked; ack, seq, seq_end.
         let (sender, receiver) = (_mm_load_si128(sender_at), _mm_load_si128(receiver_at));
-        let numbers = _mm_load_si128(std::ptr::from_ref(lane).byte_add(offset_of!(Lane, ack)).cast());
+        let numbers = _mm_load_si128(std::ptr::from_ref(pkt).byte_add(offset_of!(PacketMeta, ack)).cast());
         if _mm_movemask_ps(_mm_castsi128_ps(room(sender, receiver, numbers))) != 0 {
             return false;
         }
-        let window = u32::from(lane.win) << scale;
+        let window = u32::from(pkt.win) << scale;
         // `maxwin` is below 2³¹, so that one comparison, modulo 2³², does for all.
         let sent = _mm_insert_epi32::<2>(sender, window as i32);
         let sent = _mm_blend_epi32::<0b1001>(sent, _mm_shuffle_epi32::<0b00_00_00_10>(numbers));
         _mm_store_si128(sender_at, later(sender, sent));
-        let maxend = lane.ack.wrapping_add(window.max(1));
+        let maxend = pkt.ack.wrapping_add(window.max(1));
         let offered = _mm_insert_epi32::<1>(receiver, maxend as i32);
         _mm_store_si128(receiver_at, later(receiver, offered));
     }
@@ -80,7 +82,7 @@ fn later(old: __m128i, new: __m128i) -> __m128i {
 mod tests {
     use crate::Side;
     use crate::conntrack::{Entry, State, key_meta};
-    use crate::lane::{Lane, What, flags};
+    use crate::packet::{PacketKind, PacketMeta, flags};
     use crate::{AddrId, proto};
 
     /// Marsaglia's xorshift.
@@ -139,13 +141,21 @@ mod tests {
             let seq_end = seq.wrapping_add(random.below(2000));
             let side = if outside { Side::Outside } else { Side::Inside };
             let win = if random.below(4) == 0 { 0 } else { random.below(1 << 16) as u16 };
-            let lane =
-                Lane { ack, seq, seq_end, win, side, what: What::Tcp, flags: flags::ACK, ..Lane::default() };
+            let pkt = PacketMeta {
+                ack,
+                seq,
+                seq_end,
+                win,
+                side,
+                kind: PacketKind::Tcp,
+                flags: flags::ACK,
+                ..PacketMeta::default()
+            };
             let (mut one_by_one, mut at_once) = (entry, entry);
-            let passes = super::super::data(&mut one_by_one, &lane, from, false);
+            let passes = super::super::data(&mut one_by_one, &pkt, from, false);
             // SAFETY: the processor has been asked.
-            assert_eq!(unsafe { super::super::plain_data::<true>(&mut at_once, &lane) }, passes);
-            assert_eq!(at_once.windows, one_by_one.windows, "{entry:?} {lane:?}");
+            assert_eq!(unsafe { super::super::data_checked::<true>(&mut at_once, &pkt) }, passes);
+            assert_eq!(at_once.windows, one_by_one.windows, "{entry:?} {pkt:?}");
             passed += u32::from(passes);
         }
         assert!((20_000..180_000).contains(&passed), "{passed} pass");

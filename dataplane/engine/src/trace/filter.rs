@@ -1,6 +1,6 @@
 //! Which packets somebody wants to be told of, as numbers that are compared and nothing else.
 
-use crate::lane::{Fragment, Lane, What};
+use crate::packet::{Fragment, PacketKind, PacketMeta};
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, RuleId, Side};
 
@@ -41,34 +41,37 @@ pub struct Filter {
 }
 
 /// True if the parser has read IP addresses.
-pub(super) fn has_addresses(lane: &Lane) -> bool {
-    lane.what > What::Arp && (lane.src != 0 || lane.dst != 0)
+pub(super) fn has_addresses(pkt: &PacketMeta) -> bool {
+    pkt.kind > PacketKind::Arp && (pkt.src != 0 || pkt.dst != 0)
 }
 
 /// True if it has read ports.
-pub(super) fn has_ports(lane: &Lane) -> bool {
-    let is_of_ports = matches!(lane.what, What::Tcp | What::Ports | What::DhcpClient | What::DhcpServer);
-    is_of_ports && lane.fragment != Fragment::Later
+pub(super) fn has_ports(pkt: &PacketMeta) -> bool {
+    let is_of_ports = matches!(
+        pkt.kind,
+        PacketKind::Tcp | PacketKind::WithPorts | PacketKind::DhcpClient | PacketKind::DhcpServer
+    );
+    is_of_ports && pkt.fragment != Fragment::Later
 }
 
 impl Filter {
     /// True if a packet with this verdict, about which this staged rule would decide, fits.
     #[inline]
-    pub fn fits(&self, lane: &Lane, verdict: &Verdict, staged: Option<RuleId>) -> bool {
+    pub fn fits(&self, pkt: &PacketMeta, verdict: &Verdict, staged: Option<RuleId>) -> bool {
         let within = |range: &Addresses, addr: u128| {
-            has_addresses(lane) && range.v6 == lane.v6 && range.first <= addr && addr <= range.last
+            has_addresses(pkt) && range.v6 == pkt.v6 && range.first <= addr && addr <= range.last
         };
-        self.side.is_none_or(|side| side == lane.side)
+        self.side.is_none_or(|side| side == pkt.side)
             && self.passes.is_none_or(|passes| passes == verdict.passes())
             && self.reasons.is_none_or(|reasons| reasons >> verdict.reason as u32 & 1 != 0)
             && self.nic.is_none_or(|nic| nic == verdict.nic)
             && self
                 .direction
-                .is_none_or(|direction| verdict.nic != NicSlot::NONE && lane.side.direction() == direction)
-            && self.protocol.is_none_or(|protocol| has_addresses(lane) && protocol == lane.proto)
-            && self.port.is_none_or(|port| has_ports(lane) && (port == lane.sport || port == lane.dport))
-            && self.local.as_ref().is_none_or(|local| within(local, lane.local()))
-            && self.remote.as_ref().is_none_or(|remote| within(remote, lane.remote()))
+                .is_none_or(|direction| verdict.nic != NicSlot::NONE && pkt.side.direction() == direction)
+            && self.protocol.is_none_or(|protocol| has_addresses(pkt) && protocol == pkt.proto)
+            && self.port.is_none_or(|port| has_ports(pkt) && (port == pkt.sport || port == pkt.dport))
+            && self.local.as_ref().is_none_or(|local| within(local, pkt.local()))
+            && self.remote.as_ref().is_none_or(|remote| within(remote, pkt.remote()))
             && self.rules.as_ref().is_none_or(|rules| {
                 let is_one = |rule: RuleId| rules.binary_search(&rule).is_ok();
                 is_one(verdict.rule) || staged.is_some_and(is_one)

@@ -1,13 +1,13 @@
 //! One packet's verdict with what was read of the packet, in at most two cache lines.
 
-use crate::lane::{Fragment, Lane, What};
-use crate::staged::WouldBe;
+use crate::packet::{Fragment, PacketKind, PacketMeta};
+use crate::staged::StagedVerdict;
 use crate::verdict::Verdict;
 use crate::{Direction, FlushEpoch, Generation, NicSlot, Reason, RuleId, SegmentKey, Side};
 
 /// How a tombstone came to be one, as far as its worker knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disconnected {
+pub struct TombstoneInfo {
     /// The generation that last found it live; of one that was judged again and refused, the one that refused it; 0 where an operator
     /// disconnected it.
     pub stamp: Generation,
@@ -22,7 +22,7 @@ pub struct Disconnected {
 /// One packet's verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Source address, as in [`Lane::src`].
+    /// Source address, as in [`PacketMeta::src`].
     pub src: u128,
     /// Destination address.
     pub dst: u128,
@@ -43,21 +43,21 @@ pub struct Record {
     /// Bytes of it that were captured.
     pub captured: u32,
     /// Of a packet of a tombstone, what that is.
-    pub disconnected: Option<Disconnected>,
+    pub disconnected: Option<TombstoneInfo>,
     /// What a staged rule would decide.
-    pub staged: Option<WouldBe>,
+    pub staged: Option<StagedVerdict>,
     /// Source port or ICMP identifier.
     pub sport: u16,
     /// Destination port, ICMP type and code, or ethertype.
     pub dport: u16,
-    /// See [`Lane::reach`].
+    /// See [`PacketMeta::reach`].
     pub reach: u16,
     /// Which wire it came in by.
     pub wire: u16,
     /// A bit for each watch that it fits.
     pub wanted: u16,
     /// What it is.
-    pub what: What,
+    pub what: PacketKind,
     /// Whether it is a fragment.
     pub fragment: Fragment,
     /// Where it came in.
@@ -81,34 +81,34 @@ const _: () = assert!(size_of::<Record>() <= 128);
 impl Record {
     /// Of a packet judged by this generation; when and which it was is not known yet.
     #[inline]
-    pub fn new(lane: &Lane, verdict: &Verdict, generation: Generation) -> Record {
+    pub fn new(pkt: &PacketMeta, verdict: &Verdict, generation: Generation) -> Record {
         Record {
-            src: lane.src,
-            dst: lane.dst,
+            src: pkt.src,
+            dst: pkt.dst,
             at_ns: 0,
             index: 0,
             generation,
             nic: verdict.nic,
             rule: verdict.rule,
-            segment: lane.segment,
-            len: lane.len,
+            segment: pkt.segment,
+            len: pkt.len,
             captured: 0,
             disconnected: None,
             staged: None,
-            sport: lane.sport,
-            dport: lane.dport,
-            reach: lane.reach,
-            wire: lane.wire,
+            sport: pkt.sport,
+            dport: pkt.dport,
+            reach: pkt.reach,
+            wire: pkt.wire,
             wanted: 0,
-            what: lane.what,
-            fragment: lane.fragment,
-            side: lane.side,
+            what: pkt.kind,
+            fragment: pkt.fragment,
+            side: pkt.side,
             reason: verdict.reason,
             observed: verdict.observed,
-            proto: lane.proto,
-            flags: lane.flags,
-            v6: lane.v6,
-            link_local: lane.link_local,
+            proto: pkt.proto,
+            flags: pkt.flags,
+            v6: pkt.v6,
+            link_local: pkt.link_local,
         }
     }
 
@@ -118,8 +118,8 @@ impl Record {
     }
 
     /// What was read of the packet, as far as it is kept.
-    pub fn lane(&self) -> Lane {
-        Lane {
+    pub fn packet(&self) -> PacketMeta {
+        PacketMeta {
             src: self.src,
             dst: self.dst,
             segment: self.segment,
@@ -128,14 +128,14 @@ impl Record {
             dport: self.dport,
             reach: self.reach,
             wire: self.wire,
-            what: self.what,
+            kind: self.what,
             fragment: self.fragment,
             side: self.side,
             proto: self.proto,
             flags: self.flags,
             v6: self.v6,
             link_local: self.link_local,
-            ..Lane::default()
+            ..PacketMeta::default()
         }
     }
 
@@ -146,11 +146,11 @@ impl Record {
 
     /// True if the packet has IP addresses that could be read.
     pub fn has_addresses(&self) -> bool {
-        super::filter::has_addresses(&self.lane())
+        super::filter::has_addresses(&self.packet())
     }
 
     /// True if it has ports.
     pub fn has_ports(&self) -> bool {
-        super::filter::has_ports(&self.lane())
+        super::filter::has_ports(&self.packet())
     }
 }

@@ -1,20 +1,20 @@
 use super::*;
-use crate::lane::{Fragment, What};
+use crate::packet::{Fragment, PacketKind};
 use crate::verdict::Verdict;
 use crate::{Direction, Generation, RuleId, Side};
 
-fn tcp(sport: u16, dport: u16) -> Lane {
+fn tcp(sport: u16, dport: u16) -> PacketMeta {
     let (src, dst) = (0xC633_6409, 0x0A05_0607);
-    Lane {
+    PacketMeta {
         src,
         dst,
         sport,
         dport,
-        what: What::Tcp,
+        kind: PacketKind::Tcp,
         proto: 6,
         side: Side::Outside,
         len: 60,
-        ..Lane::default()
+        ..PacketMeta::default()
     }
 }
 
@@ -22,8 +22,8 @@ fn drop_of(reason: Reason, nic: u32) -> Verdict {
     Verdict::of(reason, NicSlot(nic))
 }
 
-fn record(lane: &Lane, verdict: &Verdict, wanted: u16) -> Record {
-    Record { wanted, ..Record::new(lane, verdict, Generation(3)) }
+fn record(pkt: &PacketMeta, verdict: &Verdict, wanted: u16) -> Record {
+    Record { wanted, ..Record::new(pkt, verdict, Generation(3)) }
 }
 
 fn all(filter: Filter) -> Watch {
@@ -61,9 +61,9 @@ fn decisions_of_a_second_are_bounded_and_the_next_second_has_its_own() {
 
 #[test]
 fn each_condition_of_a_filter_is_one() {
-    let (lane, verdict) = (tcp(40_000, 22), Verdict { rule: RuleId(7), ..drop_of(Reason::Denied, 5) });
+    let (pkt, verdict) = (tcp(40_000, 22), Verdict { rule: RuleId(7), ..drop_of(Reason::Denied, 5) });
     let host = |addr| Some(Addresses { v6: false, first: addr, last: addr });
-    let fits = |filter: Filter| filter.fits(&lane, &verdict, None);
+    let fits = |filter: Filter| filter.fits(&pkt, &verdict, None);
     let one = |change: fn(&mut Filter)| {
         let mut filter = Filter::default();
         change(&mut filter);
@@ -91,29 +91,30 @@ fn each_condition_of_a_filter_is_one() {
     }
     // What passes because it is only observed passes.
     let observed = Verdict { observed: true, ..verdict };
-    assert!(one(|f| f.passes = Some(true)).fits(&lane, &observed, None));
+    assert!(one(|f| f.passes = Some(true)).fits(&pkt, &observed, None));
     // Whose nobody's is has no direction; what is not IP has neither protocol nor address; a later fragment no port.
     let nobody = Verdict::nobody(Reason::UnknownDestination);
-    assert!(!one(|f| f.direction = Some(Direction::Inbound)).fits(&lane, &nobody, None));
-    let arp = Lane { what: What::Arp, ..Lane::default() };
+    assert!(!one(|f| f.direction = Some(Direction::Inbound)).fits(&pkt, &nobody, None));
+    let arp = PacketMeta { kind: PacketKind::Arp, ..PacketMeta::default() };
     let anywhere = Addresses { v6: false, first: 0, last: u128::MAX };
     assert!(!Filter { remote: Some(anywhere), ..Filter::default() }.fits(&arp, &nobody, None));
     assert!(!one(|f| f.protocol = Some(0)).fits(&arp, &nobody, None));
-    let later = Lane { fragment: Fragment::Later, what: What::LaterFragment, sport: 22, ..lane.clone() };
+    let later =
+        PacketMeta { fragment: Fragment::Later, kind: PacketKind::LaterFragment, sport: 22, ..pkt.clone() };
     assert!(!one(|f| f.port = Some(22)).fits(&later, &verdict, None));
 }
 
 #[test]
 fn one_in_so_many_of_those_that_fit_is_told_and_each_watch_counts_its_own() {
     let some = Watch { one_in: 3, ..all(Filter { port: Some(22), ..Filter::default() }) };
-    let (mut interest, mut read) = interest(vec![some, all(Filter::default())], 0, 64, 0);
+    let (mut watch_set, mut read) = watch_set(vec![some, all(Filter::default())], 0, 64, 0);
     let verdict = drop_of(Reason::NoRule, 1);
     for n in 0..12u16 {
-        let lane = tcp(1000 + n, if n % 2 == 0 { 22 } else { 80 });
-        let wanted = interest.wanted(&lane, &verdict, None);
-        interest.tell(record(&lane, &verdict, wanted), &[]);
+        let pkt = tcp(1000 + n, if n % 2 == 0 { 22 } else { 80 });
+        let wanted = watch_set.wanted(&pkt, &verdict, None);
+        watch_set.tell(record(&pkt, &verdict, wanted), &[]);
     }
-    interest.records.publish();
+    watch_set.records.publish();
     let mut wanted = Vec::new();
     read.records.take(99, |record| wanted.push(record.wanted));
     // Of six with that port, the third and the sixth.
@@ -127,16 +128,16 @@ fn bytes_come_whole_up_to_the_snap_length_or_not_at_all() {
     let no_bytes = Filter { port: Some(22), ..Filter::default() };
     let watches = vec![capture(Filter::default()), all(no_bytes)];
     // Room for five pieces: two frames and a half.
-    let (mut interest, mut read) = interest(watches, 100, 8, 320);
+    let (mut watch_set, mut read) = watch_set(watches, 100, 8, 320);
     let verdict = drop_of(Reason::NoRule, 1);
     let frame: Vec<u8> = (0..200).collect();
     for port in [80, 80, 80, 22] {
-        let lane = tcp(1000, port);
-        let wanted = interest.wanted(&lane, &verdict, None);
-        interest.tell(record(&lane, &verdict, wanted), &frame);
+        let pkt = tcp(1000, port);
+        let wanted = watch_set.wanted(&pkt, &verdict, None);
+        watch_set.tell(record(&pkt, &verdict, wanted), &frame);
     }
-    interest.pieces.as_mut().unwrap().publish();
-    interest.records.publish();
+    watch_set.pieces.as_mut().unwrap().publish();
+    watch_set.records.publish();
     let mut seen = Vec::new();
     read.records.take(99, |record| seen.push((record.wanted, record.captured)));
     // The third has no room and is nobody else's; the fourth is told to who wants no bytes.
@@ -144,7 +145,7 @@ fn bytes_come_whole_up_to_the_snap_length_or_not_at_all() {
     assert_eq!((read.counts[0].told(), read.counts[0].lost()), (2, 2));
     assert_eq!((read.counts[1].told(), read.counts[1].lost()), (1, 0));
     let mut bytes = Vec::new();
-    read.pieces.as_mut().unwrap().take(pieces_of(100), |piece| bytes.extend(piece));
+    read.pieces.as_mut().unwrap().take(chunks_for(100), |piece| bytes.extend(piece));
     assert_eq!(bytes[..100], frame[..100]);
 }
 
@@ -152,7 +153,7 @@ fn bytes_come_whole_up_to_the_snap_length_or_not_at_all() {
 fn what_is_switched_off_gives_its_rings_back_and_records_nothing() {
     let mut recorder = Recorder::default();
     assert!(!recorder.is_on());
-    let (first, _read) = interest(vec![all(Filter::default())], 0, 8, 0);
+    let (first, _read) = watch_set(vec![all(Filter::default())], 0, 8, 0);
     assert!(recorder.watch(Some(first)).is_none());
     assert!(recorder.is_on());
     assert!(recorder.watch(None).is_some());

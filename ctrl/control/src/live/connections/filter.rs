@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::Inner;
-use crate::api::shape::Connection;
+use crate::api::types::Connection;
 use crate::model::{Key, Prefix, ipv4_form, protocol};
 pub(crate) use known::check_rule;
 pub use known::{Known, NoSuchName};

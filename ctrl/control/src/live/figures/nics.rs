@@ -6,8 +6,8 @@ use std::sync::Arc;
 use engine::{NicSlot, Reason};
 use stats::{Family, Kind};
 
-use super::super::baselines::Counted;
-use super::Taken;
+use super::super::baselines::NicTotals;
+use super::Sample;
 use super::workers::{Columns, DIRECTIONS, direction_name, no_less};
 use crate::model::Key;
 
@@ -18,9 +18,9 @@ struct Traffic {
     bytes: [[u64; 2]; 2],
 }
 
-/// What was shown last of the NIC in one place; see [`super::workers::Shown`].
+/// What was shown last of the NIC in one place; see [`super::workers::LastShown`].
 #[derive(Clone, Copy, Default)]
-struct Of {
+struct LastShownNic {
     /// How often the place had been given out.
     holder: u64,
     shown: Traffic,
@@ -28,11 +28,11 @@ struct Of {
 
 /// The same of all places.
 #[derive(Default)]
-pub(super) struct Shown(Vec<Of>);
+pub(super) struct LastShown(Vec<LastShownNic>);
 
 impl Traffic {
     /// Since the place has its NIC.
-    fn read(columns: &Columns, slot: NicSlot, before: &Counted) -> Traffic {
+    fn read(columns: &Columns, slot: NicSlot, before: &NicTotals) -> Traffic {
         let at = slot.0 as usize;
         let of = |column: &Vec<u64>| column.get(at).copied().unwrap_or_default();
         let mut traffic = Traffic::default();
@@ -56,11 +56,11 @@ impl Traffic {
     }
 }
 
-impl Of {
+impl LastShownNic {
     /// Never less than was shown of the same NIC.
     fn raised(&mut self, holder: u64, now: &Traffic) -> Traffic {
         if self.holder != holder {
-            *self = Of { holder, ..Of::default() };
+            *self = LastShownNic { holder, ..LastShownNic::default() };
         }
         let shown = self.shown.packets.iter_mut().chain(&mut self.shown.bytes).flatten();
         let now = now.packets.iter().chain(&now.bytes).flatten();
@@ -69,8 +69,8 @@ impl Of {
     }
 }
 
-impl Shown {
-    pub fn families(&mut self, taken: &Taken, columns: &Columns, nics: &[(Key, NicSlot)]) -> [Family; 3] {
+impl LastShown {
+    pub fn families(&mut self, taken: &Sample, columns: &Columns, nics: &[(Key, NicSlot)]) -> [Family; 3] {
         const NIC: &[&str] = &["project", "nic", "direction", "verdict"];
         let mut packets =
             Family::new("nic_packets", Kind::Counter, NIC, "Packets judged for the NIC, by verdict.");
@@ -86,7 +86,7 @@ impl Shown {
             &["project", "nic"],
             "Connections and tombstones that the NIC has.",
         );
-        self.0.resize((taken.places as usize).max(self.0.len()), Of::default());
+        self.0.resize((taken.places as usize).max(self.0.len()), LastShownNic::default());
         let verdicts = ["pass", "drop"].map(Arc::<str>::from);
         let directions = DIRECTIONS.map(|direction| Arc::<str>::from(direction_name(direction)));
         for (key, slot, traffic) in self.busiest(taken, columns, nics) {
@@ -97,7 +97,7 @@ impl Shown {
                     bytes.push(labels, traffic.bytes[d][v]);
                 }
             }
-            let held = taken.population.get(slot);
+            let held = taken.connection_counts.get(slot);
             connections.push([key.project.clone(), key.name.clone()], u64::from(held));
         }
         [packets, bytes, connections]
@@ -106,7 +106,7 @@ impl Shown {
     /// NICs with the most packets, as many as are shown, by name.
     fn busiest<'n>(
         &mut self,
-        taken: &Taken,
+        taken: &Sample,
         columns: &Columns,
         nics: &'n [(Key, NicSlot)],
     ) -> Vec<(&'n Key, NicSlot, Traffic)> {

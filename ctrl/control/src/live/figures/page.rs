@@ -7,15 +7,15 @@ use std::sync::Arc;
 use stats::{Family, Kind};
 
 use super::super::{Live, lenient_settings};
-use super::Taken;
-use crate::api::shape::{Confirmation, PortCounters, Problem, Record, State};
+use super::Sample;
+use crate::api::types::{Confirmation, PortCounters, Problem, Record, State};
 
 /// Generations that are shown, the newest first.
 const COMMITS: usize = 50;
 /// Objects that are named of each.
 const NAMED: usize = 8;
 
-pub(super) fn families(live: &Live, taken: &Taken, ports: &[PortCounters], nics: usize) -> Vec<Family> {
+pub(super) fn families(live: &Live, taken: &Sample, ports: &[PortCounters], nics: usize) -> Vec<Family> {
     let config = live.config();
     let mut wires = Family::new("wire", Kind::Info, &["wire", "side", "port"], "The ports of the wires.");
     for wire in &config.wires {
@@ -43,7 +43,7 @@ pub(super) fn families(live: &Live, taken: &Taken, ports: &[PortCounters], nics:
     vec![wires, bytes, cores, bursts, frames, counted, settings, commits(&history), problems(&found)]
 }
 
-fn workers(taken: &Taken) -> [Family; 3] {
+fn workers(taken: &Sample) -> [Family; 3] {
     let mut cores = Family::new("worker", Kind::Info, &["worker", "core"], "Where a worker runs.");
     let mut bursts = Family::new(
         "worker_bursts",
@@ -55,7 +55,7 @@ fn workers(taken: &Taken) -> [Family; 3] {
         Family::new("worker_burst_frames", Kind::Counter, &["worker"], "Frames of these bursts.");
     for (id, met) in taken.workers.iter().enumerate() {
         let id: Arc<str> = id.to_string().into();
-        let (sizes, all) = met.cells.tally.bursts();
+        let (sizes, all) = met.counters.worker.bursts();
         cores.push([id.clone(), met.core.to_string().into()], 1);
         bursts.push([id.clone()], sizes.iter().sum());
         frames.push([id], all);

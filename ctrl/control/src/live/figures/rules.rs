@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::RuleId;
 use stats::{Family, Kind};
 
-use super::Taken;
+use super::Sample;
 use crate::compile::RuleNumbers;
 use crate::model::{Key, Meaning, Policy, SecurityGroup};
 
@@ -21,9 +21,9 @@ struct Rule {
 
 impl Rule {
     /// What it would do, and what was done: packets.
-    fn stage(&self, taken: &Taken, labels: &[Arc<str>; 3], family: &mut Family) {
+    fn stage(&self, taken: &Sample, labels: &[Arc<str>; 3], family: &mut Family) {
         let mut sums = [[0; 2]; 2];
-        for rules in taken.workers.iter().map(|met| &met.cells.rules) {
+        for rules in taken.workers.iter().map(|met| &met.counters.rules) {
             let Some(number) = self.number else { continue };
             let differing = rules.differing(number);
             let would = [rules.opened(number), rules.denied(number)];
@@ -69,7 +69,7 @@ impl Listed {
         }
     }
 
-    pub fn families(&self, taken: &Taken) -> [Family; 4] {
+    pub fn families(&self, taken: &Sample) -> [Family; 4] {
         const RULE: &[&str] = &["project", "group", "rule_id"];
         let mut connections =
             Family::new("rule_connections", Kind::Counter, RULE, "Connections that the rule has let open.");
@@ -98,9 +98,9 @@ impl Listed {
                     rule.stage(taken, &labels, &mut staged);
                 }
                 let (mut opened, mut refused) = (0, 0);
-                for cells in taken.workers.iter().map(|met| &met.cells) {
-                    opened += rule.number.map_or(0, |number| cells.rules.opened(number));
-                    refused += rule.number.map_or(0, |number| cells.rules.denied(number));
+                for counters in taken.workers.iter().map(|met| &met.counters) {
+                    opened += rule.number.map_or(0, |number| counters.rules.opened(number));
+                    refused += rule.number.map_or(0, |number| counters.rules.denied(number));
                 }
                 if !rule.meaning.staged {
                     connections.push(labels.clone(), opened);

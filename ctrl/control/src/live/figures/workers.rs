@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use engine::conntrack::STATES;
-use engine::tally::{BURST_SIZES, How};
+use engine::worker_totals::{BURST_SIZES, EndCause};
 use engine::{Direction, Reason};
 use stats::{Family, Histogram, Kind};
 
-use super::{Met, Taken};
+use super::{Sample, WorkerSample};
 
 /// In the order of their numbers.
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
@@ -26,7 +26,7 @@ pub(super) fn direction_name(direction: Direction) -> &'static str {
 /// What was shown last of one worker. What a port refuses at the end of a burst was counted as passed at its beginning: who reads in
 /// between reads too much. No counter that was shown runs back for that; it stands until the count has caught up, a burst later.
 #[derive(Clone, Copy, Default)]
-struct Of {
+struct LastShownWorker {
     /// By direction and reason: passed, dropped.
     packets: [[[u64; 2]; REASONS]; 2],
     /// By direction: passed, dropped.
@@ -35,7 +35,7 @@ struct Of {
 
 /// The same of all workers.
 #[derive(Default)]
-pub(super) struct Shown(Vec<Of>);
+pub(super) struct LastShown(Vec<LastShownWorker>);
 
 /// What is shown of a number that was shown before.
 pub(super) fn no_less(shown: &mut u64, now: u64) -> u64 {
@@ -71,10 +71,10 @@ fn of_worker(name: &'static str, kind: Kind, labels: &'static [&'static str], he
     Family::new(name, kind, labels, help)
 }
 
-impl Shown {
+impl LastShown {
     /// The families of workers, those of packets and bytes first; and what of it is by NIC.
-    pub fn families(&mut self, taken: &Taken) -> (Vec<Family>, Columns) {
-        self.0.resize(taken.workers.len(), Of::default());
+    pub fn families(&mut self, taken: &Sample) -> (Vec<Family>, Columns) {
+        self.0.resize(taken.workers.len(), LastShownWorker::default());
         let ids: Vec<Arc<str>> = (0..taken.workers.len()).map(|id| id.to_string().into()).collect();
         let workers = || ids.iter().zip(&taken.workers);
         let mut columns = Columns::default();
@@ -123,9 +123,9 @@ impl Shown {
         );
         for (id, met) in workers() {
             capacity.push([id.clone()], u64::from(met.capacity));
-            opened.push([id.clone()], met.cells.tally.opened());
-            for how in How::ALL {
-                ended.push([id.clone(), how.name().into()], met.cells.tally.ended(how));
+            opened.push([id.clone()], met.counters.worker.opened());
+            for how in EndCause::ALL {
+                ended.push([id.clone(), how.name().into()], met.counters.worker.ended(how));
             }
             for (state, count) in [("busy", met.polls.busy_cycles), ("idle", met.polls.idle_cycles)] {
                 cycles.push([id.clone(), state.into()], count);
@@ -137,16 +137,23 @@ impl Shown {
     }
 }
 
-impl Of {
-    fn packets(&mut self, places: u32, id: &Arc<str>, met: &Met, columns: &mut Columns, family: &mut Family) {
+impl LastShownWorker {
+    fn packets(
+        &mut self,
+        places: u32,
+        id: &Arc<str>,
+        met: &WorkerSample,
+        columns: &mut Columns,
+        family: &mut Family,
+    ) {
         for direction in DIRECTIONS {
             let at = direction as usize;
             let counted = Reason::ALL.map(|reason| {
-                let counts = met.cells.packets(places, direction, reason);
+                let counts = met.counters.packets(places, direction, reason);
                 add(if reason.passes() { &mut columns.passed[at] } else { &mut columns.dropped[at] }, counts)
             });
             // Read after the drops that they are of: what went on never counts as dropped.
-            add(&mut columns.observed[at], met.cells.all_observed(places, direction));
+            add(&mut columns.observed[at], met.counters.all_observed(places, direction));
             for (reason, counted) in Reason::ALL.into_iter().zip(counted) {
                 let shown = &mut self.packets[at][reason as usize];
                 let mut push = |verdict: &str, count| {
@@ -158,7 +165,7 @@ impl Of {
                     push("pass", no_less(&mut shown[0], counted));
                     continue;
                 }
-                let observed = met.cells.tally.observed(direction, reason).min(counted);
+                let observed = met.counters.worker.observed(direction, reason).min(counted);
                 let passed = no_less(&mut shown[0], observed);
                 if passed > 0 {
                     push("pass", passed);
@@ -168,11 +175,18 @@ impl Of {
         }
     }
 
-    fn bytes(&mut self, places: u32, id: &Arc<str>, met: &Met, columns: &mut Columns, family: &mut Family) {
+    fn bytes(
+        &mut self,
+        places: u32,
+        id: &Arc<str>,
+        met: &WorkerSample,
+        columns: &mut Columns,
+        family: &mut Family,
+    ) {
         for direction in DIRECTIONS {
             let at = direction as usize;
             for (verdict, (name, passed)) in [("pass", true), ("drop", false)].into_iter().enumerate() {
-                let counts = met.cells.all_bytes(places, direction, passed);
+                let counts = met.counters.all_bytes(places, direction, passed);
                 let counted = add(&mut columns.bytes[at][verdict], counts);
                 let labels = [id.clone(), direction_name(direction).into(), name.into()];
                 family.push(labels, no_less(&mut self.bytes[at][verdict], counted));
@@ -181,7 +195,7 @@ impl Of {
     }
 }
 
-fn connections<'m>(workers: impl Iterator<Item = (&'m Arc<str>, &'m Met)>) -> Family {
+fn connections<'m>(workers: impl Iterator<Item = (&'m Arc<str>, &'m WorkerSample)>) -> Family {
     let mut family = of_worker(
         "connections",
         Kind::Gauge,
@@ -192,13 +206,13 @@ fn connections<'m>(workers: impl Iterator<Item = (&'m Arc<str>, &'m Met)>) -> Fa
         // Two states of ICMP have one name.
         let mut by_name: Vec<(&str, u64)> = Vec::new();
         for state in STATES {
-            let count = met.cells.tally.live(state);
+            let count = met.counters.worker.live(state);
             match by_name.iter_mut().find(|(name, _)| *name == state.name()) {
                 Some((_, sum)) => *sum = sum.wrapping_add(count),
                 None => by_name.push((state.name(), count)),
             }
         }
-        by_name.push(("tombstone", met.cells.tally.tombstones()));
+        by_name.push(("tombstone", met.counters.worker.tombstones()));
         // A count is taken from one word and put to another: who reads in between may find one below zero.
         by_name
             .into_iter()
@@ -207,10 +221,10 @@ fn connections<'m>(workers: impl Iterator<Item = (&'m Arc<str>, &'m Met)>) -> Fa
     family
 }
 
-fn bursts(workers: &[Met]) -> Family {
+fn bursts(workers: &[WorkerSample]) -> Family {
     let mut all = Histogram { bounds: &BURSTS, counts: vec![0; BURSTS.len() + 1], sum: 0.0 };
     for met in workers {
-        let (counts, frames) = met.cells.tally.bursts();
+        let (counts, frames) = met.counters.worker.bursts();
         all.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         all.sum += frames as f64;
     }

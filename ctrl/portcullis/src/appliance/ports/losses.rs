@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use control::api::shape::PortCounters;
-use control::health::{Board, Severity};
+use control::api::types::PortCounters;
+use control::health::{HealthBoard, Severity};
 
 /// Without a loss for so long it is over.
 const OVER: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ pub struct Losses {
 
 impl Losses {
     /// Looks at a port's counters, `elapsed` after the last look.
-    pub fn look(&mut self, port: PortCounters, board: &Board, now: Instant) {
+    pub fn look(&mut self, port: PortCounters, board: &HealthBoard, now: Instant) {
         let what = format!("port {}", port.name);
         let Some(before) = self.before.replace(port.clone()) else { return };
         let lost = causes(&before, &port);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn losses_are_in_health_while_they_go_on_and_for_a_while_after() {
-        let (mut losses, board, begin) = (Losses::default(), Board::default(), Instant::now());
+        let (mut losses, board, begin) = (Losses::default(), HealthBoard::default(), Instant::now());
         let mut look = |seconds: u64, rx, tx| {
             losses.look(port(rx, tx), &board, begin + Duration::from_secs(seconds));
             let (_, problems) = board.list();

@@ -3,8 +3,8 @@
 
 pub mod claims;
 pub mod interfaces;
-pub mod keeper;
 mod losses;
+pub mod monitor;
 pub mod offloads;
 mod slot;
 mod sockets;
@@ -20,11 +20,11 @@ use pmd::{Eal, Mempool, Port, Queue};
 
 use super::environment::PORT_RING;
 use super::refusals::Machine;
-use slot::Slot;
+use slot::PortSlot;
 
 /// All ports, in the order of the configuration. Shared, so that their counters can be shown; closed at the end.
 #[derive(Clone)]
-pub struct Ports(Arc<[Slot]>);
+pub struct Ports(Arc<[PortSlot]>);
 
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
@@ -73,7 +73,7 @@ pub fn open(
     let (mut slots, mut queues) = (Vec::new(), Vec::new());
     for (at, asked, port) in configured {
         let (port, of_port) = port.start().map_err(told)?;
-        slots.push(Slot::new(at, asked, port, args));
+        slots.push(PortSlot::new(at, asked, port, args));
         queues.push(of_port.into_iter());
     }
     let mut dealt: Vec<Wires> = (0..workers).map(|_| Vec::new()).collect();
@@ -90,7 +90,7 @@ impl Ports {
     /// What their devices count.
     pub fn view(&self) -> PortsView {
         let ports = self.clone();
-        Box::new(move || ports.0.iter().map(Slot::counters).collect())
+        Box::new(move || ports.0.iter().map(PortSlot::counters).collect())
     }
 
     /// True if one has a driver that never gives back the buffers which it lent its kernel: `net_af_xdp` forgets its fill rings.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use control::health::{Board, Severity};
+use control::health::{HealthBoard, Severity};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::interfaces::Interface;
@@ -30,7 +30,14 @@ pub struct Offloads(Option<Instant>);
 
 impl Offloads {
     /// Tells what a look at a port's interface has found.
-    pub fn tell(&mut self, port: &str, on: &Interface, peer: Option<&str>, found: Found, board: &Board) {
+    pub fn tell(
+        &mut self,
+        port: &str,
+        on: &Interface,
+        peer: Option<&str>,
+        found: OffloadFindings,
+        board: &HealthBoard,
+    ) {
         let (what, now) = (format!("port {port}"), Instant::now());
         if found.unchecked + found.unsegmented == 0 {
             if found.frames > 0 && self.0.is_some_and(|last| now.duration_since(last) >= OVER) {
@@ -40,7 +47,7 @@ impl Offloads {
             return;
         }
         self.0 = Some(now);
-        let Found { frames, unchecked, unsegmented } = found;
+        let OffloadFindings { frames, unchecked, unsegmented } = found;
         let cure = cure(&on.name, peer);
         let problem = format!(
             "its peer leaves work to a device that does none: of {frames} frames looked at, {unchecked} came without a \
@@ -73,7 +80,7 @@ pub fn peer_of<'i>(on: &Interface, all: &'i [Interface]) -> Option<&'i Interface
 
 /// What a look found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct OffloadFindings {
     /// Frames seen.
     pub frames: usize,
     /// Of them, those whose checksum was left to the device.
@@ -83,9 +90,9 @@ pub struct Found {
 }
 
 /// Looks at what comes in by the interface of this number, which carries frames of so many bytes.
-pub fn look(index: u32, max_frame: usize) -> io::Result<Found> {
+pub fn look(index: u32, max_frame: usize) -> io::Result<OffloadFindings> {
     let socket = open(index)?;
-    let (mut found, until) = (Found::default(), Instant::now() + LOOK);
+    let (mut found, until) = (OffloadFindings::default(), Instant::now() + LOOK);
     while found.frames < FRAMES && Instant::now() < until {
         match receive(&socket) {
             Some((status, length)) => {

@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use control::api::shape::{LinkState, PortCounters};
+use control::api::types::{LinkState, PortCounters};
 use engine::Side;
-use pmd::{Config, Eal, Mempool, Place, Port, Queue, Started, Stats};
+use pmd::{Config, Eal, Mempool, Port, PortPlace, Queue, Started, Stats};
 
 use super::super::mtu;
 use super::interfaces::{self, Interface};
@@ -16,11 +16,11 @@ const PACKET_SOCKETS: &str = "net_af_packet";
 const MAKES_INTERFACE: &str = "net_tap";
 
 /// A port.
-pub struct Slot {
+pub struct PortSlot {
     /// Its wire and side.
     pub at: (usize, Side),
     /// What stays while devices change.
-    pub place: Place,
+    pub place: PortPlace,
     /// The kernel's interface behind it, if there is one.
     pub interface: Option<String>,
     /// Its driver.
@@ -31,11 +31,11 @@ pub struct Slot {
     numa_node: Option<u32>,
     /// Its vdev's arguments, to make it anew; `None` where it is no vdev.
     vdev: Option<String>,
-    now: Mutex<Now>,
+    now: Mutex<SlotState>,
 }
 
 /// What changes.
-struct Now {
+struct SlotState {
     /// The device; none while its interface is gone.
     port: Option<Port<Started>>,
     /// The number of the interface that it was made on.
@@ -45,30 +45,30 @@ struct Now {
     sockets: Sockets,
     /// What sockets lost that were there before.
     lost_before: u64,
-    /// What the interface lost; see [`Slot::note`].
-    by_interface: ByInterface,
+    /// What the interface lost; see [`PortSlot::note`].
+    by_interface: InterfaceLosses,
     state: LinkState,
     attached: u32,
 }
 
 /// What the kernel's interface lost before a socket saw it.
 #[derive(Clone, Copy, Default)]
-struct ByInterface {
+struct InterfaceLosses {
     /// Its counters at the last look; `None` before the first one at this interface.
     seen: Option<(u32, u32)>,
     rx: u64,
     tx: u64,
 }
 
-impl Slot {
+impl PortSlot {
     /// Of a port that has started.
-    pub fn new(at: (usize, Side), asked: Config, port: Port<Started>, args: &[String]) -> Slot {
+    pub fn new(at: (usize, Side), asked: Config, port: Port<Started>, args: &[String]) -> PortSlot {
         let name = port.name();
         let vdev = mtu::vdev(args, name).map(str::to_owned);
         let interface = mtu::interface(args, name).map(str::to_owned);
         let driver = port.driver().to_owned();
         let (index, sockets) = found(&driver, interface.as_deref());
-        Slot {
+        PortSlot {
             at,
             place: port.place(),
             interface,
@@ -79,20 +79,20 @@ impl Slot {
             numa_node: if vdev.is_some() { None } else { port.numa_node() },
             driver,
             vdev,
-            now: Mutex::new(Now {
+            now: Mutex::new(SlotState {
                 port: Some(port),
                 index,
                 before: Stats::default(),
                 sockets,
                 lost_before: 0,
-                by_interface: ByInterface::default(),
+                by_interface: InterfaceLosses::default(),
                 state: LinkState::Up,
                 attached: 1,
             }),
         }
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
+    fn now(&self) -> MutexGuard<'_, SlotState> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,7 +146,7 @@ impl Slot {
 
     /// Queues of this place for workers to hold while there is no device.
     pub fn vacant(&self) -> Vec<Queue> {
-        self.now().port.as_ref().map(Port::vacant).unwrap_or_default()
+        self.now().port.as_ref().map(Port::detached_queues).unwrap_or_default()
     }
 
     /// Takes the device out. What it counted stays.
@@ -187,7 +187,7 @@ impl Slot {
             None => self.place.stats().after(&now.before),
         };
         let is_tap = self.makes_interface();
-        let ByInterface { rx, tx, .. } = now.by_interface;
+        let InterfaceLosses { rx, tx, .. } = now.by_interface;
         // What a tap's interface "sends" is what this port receives.
         let (rx, tx) = if is_tap { (tx, rx) } else { (rx, tx) };
         let rx_kernel = now.lost_before + now.sockets.lost() + rx;

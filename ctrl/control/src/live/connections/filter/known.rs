@@ -2,10 +2,10 @@
 
 use super::Filter;
 use crate::compile::RuleNames;
-use crate::document::{ObjectKey, RulePlace};
+use crate::document::{ObjectKey, RuleSelector};
 use crate::live::Live;
 use crate::model::{Identity, Key, Policy};
-use crate::near::{absent, listed, nearest, nearest_of};
+use crate::similar_names::{absent, listed, nearest, nearest_of};
 
 /// What filters may name: copies that share everything with what is in force.
 pub struct Known {
@@ -70,7 +70,7 @@ pub(crate) fn check_rule(asked: &str, policy: &Policy, rules: &RuleNames) -> Res
     }
     let place = asked.rsplit_once('#').and_then(|(group, place)| Some((Key::parse(group)?, place)));
     let place = place.and_then(|(group, place)| match place.parse() {
-        Ok(RulePlace::Position(at)) => Some((group, at)),
+        Ok(RuleSelector::Position(at)) => Some((group, at)),
         _ => None,
     });
     let Some((key, at)) = place else {
