@@ -563,7 +563,7 @@ impl EntryTable<'_> {
         let is_it =
             if V3 { unsafe { entry.matches_fast_path_v3(key) } } else { entry.matches_fast_path(key) };
         #[cfg(not(target_arch = "x86_64"))]
-        let is_it = entry.is_plainly(key);
+        let is_it = entry.matches_fast_path(key);
         (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
     }
 }
