@@ -1,24 +1,24 @@
 //! One burst through the firewall: read, resolve, look ahead, judge. Ports and other workers are [`crate::worker`]'s.
 
+mod batch;
 mod fragments;
 mod inspect;
 mod upkeep;
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+pub use batch::{Batch, Verdicts};
 
 use crate::classify::RuleVerdict;
 use crate::conntrack::persist::PersistentMemory;
 use crate::conntrack::restore::{PreviousProcess, RestoreCounts, SavedConnection};
 use crate::conntrack::{NO_HINT, Secret, Shard, ShardConfig};
 use crate::counters::{ConnectionCounts, EngineCounters};
-use crate::fragment_queue::Ticket;
-use crate::io::{BURST, Burst, Frame};
+use crate::io::{BURST, Frame};
 use crate::judge::{Judge, is_remembered};
 use crate::lookahead::{BindingPrefetch, ENTRY_PREFETCH_DISTANCE, Resolved, ResolvedBurst};
-use crate::packet::{Arrival, Fragment, PacketKind, PacketMeta, ParsedBurst};
+use crate::packet::{Arrival, Fragment, PacketKind, PacketMeta};
 use crate::parse::parse;
 #[cfg(target_arch = "x86_64")]
 use crate::parse::parse_v3;
@@ -75,79 +75,6 @@ pub enum Pass {
     Judge,
     /// Sending, and freeing what was dropped.
     Tx,
-}
-
-/// A verdict a frame, in memory that is used again without being cleared: pushing each would look at the room left.
-pub struct Verdicts {
-    all: Box<[Verdict; BURST]>,
-    len: usize,
-}
-
-impl Default for Verdicts {
-    fn default() -> Self {
-        Verdicts { all: Box::new([Verdict::nobody(Reason::Malformed); BURST]), len: 0 }
-    }
-}
-
-impl Deref for Verdicts {
-    type Target = [Verdict];
-
-    #[inline]
-    fn deref(&self) -> &[Verdict] {
-        &self.all[..self.len]
-    }
-}
-
-/// Frames with what was read of them.
-pub struct Batch<F> {
-    /// The frames, in order of arrival; behind a pointer, so that bursts change hands without being copied.
-    pub frames: Box<Burst<F>>,
-    /// A packet metadata of each frame.
-    pub pkts: ParsedBurst,
-    /// A verdict a frame, once judged.
-    pub verdicts: Verdicts,
-    /// Once judged: every frame goes on.
-    pub all_pass: bool,
-    /// Once judged: all of them are of established connections.
-    pub all_established: bool,
-    /// Once judged: where those that are held wait, in their order.
-    pub tickets: ArrayVec<Ticket, BURST>,
-    /// Once judged: what staged rules would decide, by the packets' places.
-    pub staged: ArrayVec<(usize, StagedVerdict), BURST>,
-}
-
-impl<F> Default for Batch<F> {
-    fn default() -> Self {
-        Batch {
-            frames: Box::default(),
-            pkts: ParsedBurst::default(),
-            verdicts: Verdicts::default(),
-            all_pass: false,
-            all_established: false,
-            tickets: ArrayVec::new(),
-            staged: ArrayVec::new(),
-        }
-    }
-}
-
-impl<F> Batch<F> {
-    /// Appends a frame that was read.
-    #[inline]
-    pub fn push(&mut self, frame: F, pkt: PacketMeta) {
-        self.frames.push(frame);
-        if let [place] = self.pkts.grow(1) {
-            *place = pkt;
-        }
-    }
-
-    /// Forgets packet metadata and verdicts; the frames are gone already.
-    pub fn clear(&mut self) {
-        self.frames.clear();
-        self.pkts.clear();
-        self.verdicts.len = 0;
-        self.tickets.clear();
-        self.staged.clear();
-    }
 }
 
 /// The bytes of a frame from its first on: gathered, if it is segmented.

@@ -52,9 +52,8 @@ fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
     u32::from(identifier) << 16 | u32::from(kind) << 8 | u32::from(asked == Direction::Inbound)
 }
 
-/// The way of nearly every packet, cut short: TCP data or UDP, in whatever segment, of a connection that both sides have
-/// confirmed and no change has touched. False leaves the packet, unchanged, to [`Judge::judge`], which would say the same of
-/// those that are true here (the oracle's tests run through both).
+/// The fast path: TCP data or UDP, in whatever segment, of a connection that both sides have confirmed and no change has touched.
+/// False leaves the packet, unchanged, to [`Judge::judge`], which decides the same (the oracle's tests run through both).
 ///
 /// # Safety
 /// With `V3` the processor has x86-64-v3.
@@ -103,8 +102,7 @@ pub struct Judge {
     /// Of the fragment just judged, if it is to wait.
     pub ticket: Option<Ticket>,
     connection_counts: Arc<ConnectionCounts>,
-    /// The connection that the packet just judged passed as part of: asked for of first fragments only, and kept out of
-    /// the verdict, which so comes back in registers.
+    /// The connection that the packet just judged was part of. Kept out of the verdict, which so comes back in registers.
     flow: Option<FlowIndex>,
     /// A mid-stream segment may open a connection just now.
     pub loose_pickup: bool,

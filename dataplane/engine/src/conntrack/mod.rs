@@ -343,9 +343,8 @@ impl Shard {
         self.timers.insert(flow.0, class, deadline);
     }
 
-    /// A place for a new connection, whose key is not in the table; its state is set already. The place is made by
-    /// giving up what is worth least, where need be; `None` if nothing may be given up. The NIC's limit has been
-    /// counted by the caller.
+    /// A slot for a new connection, whose key is not in the table, in the place of the entry that is worth least if need be; `None`
+    /// if none may be evicted. The caller has set its state, and counted it for the NIC's limit.
     pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
         let class = entry.state().class();
         let binding = snapshot.binding(key.addr);
@@ -373,8 +372,7 @@ impl Shard {
         Some(FlowIndex(place))
     }
 
-    /// An entry for the key of one that is there, in its place (semantics 4.3, closing). It is a newcomer among the unconfirmed
-    /// as any other: at their share the oldest of them goes.
+    /// Replaces an entry by one of the same key (semantics 4.3, closing), which counts as new among the unconfirmed.
     pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
         let joins = [entry.state().class(), self.entry(flow).class()]
             == [EvictionClass::Unconfirmed, EvictionClass::Confirmed];
