@@ -61,7 +61,7 @@ fn ask(farm: &mut SimWorkers, watch_set: Option<Box<engine::trace::WatchSet>>) -
             kind: RequestKind::Watch,
             from: 0,
             connections: Vec::new(),
-            watch_set: watch_set,
+            watch_set,
             reply: answer,
         },
     );

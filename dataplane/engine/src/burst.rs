@@ -123,7 +123,7 @@ impl Firewall {
         Firewall {
             judge: Judge::new(shard, connection_counts),
             clock,
-            counters: counters,
+            counters,
             grace_end_ns: config.grace_end_ns,
             generation: Generation(0),
             scratch: vec![0; SCRATCH].into_boxed_slice(),

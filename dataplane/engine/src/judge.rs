@@ -116,7 +116,7 @@ impl Judge {
             fragments: FragmentCache::new(),
             fragment_queue: FragmentQueue::default(),
             ticket: None,
-            connection_counts: connection_counts,
+            connection_counts,
             flow: None,
             loose_pickup: false,
         }

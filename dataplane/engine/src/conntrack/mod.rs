@@ -134,8 +134,8 @@ impl Shard {
             unconfirmed: 0,
             sweep: change::Sweep::DONE,
             flows: if config.count { FlowAccounting::new(capacity) } else { FlowAccounting::default() },
-            counters: counters,
-            connection_counts: connection_counts,
+            counters,
+            connection_counts,
         }
     }
 
@@ -558,8 +558,7 @@ impl EntryTable<'_> {
         let entry = self.entries.get_mut(hint as usize)?;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as the caller says.
-        let is_it =
-            if V3 { unsafe { entry.matches_fast_path_v3(key) } } else { entry.matches_fast_path(key) };
+        let is_it = V3 && unsafe { entry.matches_fast_path_v3(key) } || !V3 && entry.matches_fast_path(key);
         #[cfg(not(target_arch = "x86_64"))]
         let is_it = entry.matches_fast_path(key);
         (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)

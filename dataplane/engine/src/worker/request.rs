@@ -84,8 +84,7 @@ pub(super) fn serve(
             watch_set = recorder.watch(watch_set);
         }
         let len = firewall.shard().len();
-        let _ =
-            answer.try_send(WorkerReply { connections, watch_set: watch_set, next: None, now, len, ended });
+        let _ = answer.try_send(WorkerReply { connections, watch_set, next: None, now, len, ended });
         return;
     }
     let slice = (connections.capacity() - connections.len()) as u32;
@@ -103,12 +102,5 @@ pub(super) fn serve(
         }
     });
     // Nobody waiting any more is no failure of the worker's.
-    let _ = answer.try_send(WorkerReply {
-        connections,
-        watch_set: watch_set,
-        next,
-        now,
-        len: shard.len(),
-        ended: 0,
-    });
+    let _ = answer.try_send(WorkerReply { connections, watch_set, next, now, len: shard.len(), ended: 0 });
 }
