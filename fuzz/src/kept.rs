@@ -126,7 +126,7 @@ pub fn run(bytes: &[u8]) {
 /// Begins with it, as a start does.
 fn state(bytes: &[u8]) {
     match PersistedState::decode(bytes) {
-        Ok(state) => drop(begin(Config::default(), None, None, Some(state))),
+        Ok(state) => drop(begin(Config::default(), None, None, Some(state), false)),
         Err(why) => assert!(!why.is_empty()),
     }
 }

@@ -30,7 +30,7 @@ static GOOD: LazyLock<Good> = LazyLock::new(|| {
         let policy = parse_policy(&POLICY.replace("22", &port.to_string()), "p", &Limits::default());
         let file = PolicyFile { path: "p".to_owned(), policy: policy.expect("a policy").policy };
         let config = parse_config("[policy]\nsource = \"file\"", "c").expect("a configuration");
-        begin(config, Some(Store::open(&path).expect("a store")), Some(file), None).expect("it begins")
+        begin(config, Some(Store::open(&path).expect("a store")), Some(file), None, false).expect("it begins")
     };
     drop(start(22));
     let last = start(23);

@@ -76,6 +76,24 @@ fn time_goes_on_while_nobody_runs() {
     assert!(s.connections().is_empty());
 }
 
+/// Each restart falls somewhere between two ticks; what one of them rounds, fifty would have summed up.
+#[test]
+fn a_deadline_stays_where_it_was_however_often_it_is_taken_up() {
+    let rules = one(&[DNS]);
+    let mut s = Scenario::kept(SMALL, &rules);
+    s.wait(0.03);
+    s.outside(udp(Q, D));
+    for _ in 0..50 {
+        s.wait(0.11);
+        (s, _) = s.restart(0.27, (SMALL, &rules), |_| ());
+    }
+    // 19 s have gone by, and 30 are its time, rounded up once to an eighth.
+    s.wait(10.95);
+    assert_eq!(s.connections().len(), 1);
+    s.wait(0.2);
+    assert_eq!(s.connections(), [""; 0]);
+}
+
 #[test]
 fn a_clock_that_leapt_moves_no_deadline() {
     // A wait beyond the longest timeout is cut short in ticks.

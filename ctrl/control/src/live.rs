@@ -25,10 +25,12 @@ mod journal;
 mod load_balance;
 mod locking;
 mod preview;
+mod relief;
 mod rules;
 mod trace;
 mod views;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,7 @@ pub(crate) use connections::{Page, check_rule, describe, is_live};
 use figures::FigureCollector;
 use journal::Journal;
 use locking::{HealthSnapshot, block_in_place};
+pub use relief::{NoRelief, Standstill};
 pub use trace::WatchRefused;
 pub use views::{ExplainFailed, lenient_settings, notice};
 
@@ -113,7 +116,9 @@ pub struct Live {
 
 struct Shared {
     /// Whoever changes the policy holds it from its plan to its receipt.
-    writer: tokio::sync::Mutex<()>,
+    writer: Arc<tokio::sync::Mutex<()>>,
+    /// Another process is in charge: whoever still waits for a turn is refused.
+    relieved: AtomicBool,
     /// Held for as long as a change is worked out, and never while waiting.
     inner: Mutex<Inner>,
     /// What is known of it meanwhile.
@@ -240,7 +245,8 @@ impl Live {
         };
         Live {
             shared: Arc::new(Shared {
-                writer: tokio::sync::Mutex::new(()),
+                writer: Arc::default(),
+                relieved: AtomicBool::new(false),
                 pulse: Mutex::new(inner.pulse()),
                 notice: Mutex::default(),
                 advising: tokio::sync::Mutex::default(),
@@ -320,7 +326,7 @@ impl Live {
     }
 
     async fn apply_in_turn(&self, change: Change) -> Result<Receipt, ChangeRefused> {
-        let _turn = self.shared.writer.lock().await;
+        let _turn = self.turn().await?;
         let now_ns = self.shared.start.elapsed().as_nanos() as u64;
         let (dry_run, max_disconnect) = (change.dry_run, change.max_disconnect);
         let mut admitted = match block_in_place(|| self.inner().admit(change, now_ns))? {

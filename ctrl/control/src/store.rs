@@ -26,7 +26,7 @@ pub(crate) mod tests;
 mod witness;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -219,8 +219,8 @@ pub struct Store {
     words: Vec<String>,
     #[cfg(test)]
     pub(crate) faults: tests::Faults,
-    /// Held as long as the store is.
-    _lock: File,
+    /// Locked as long as the store is open.
+    lock: File,
 }
 
 /// What one at a time writes with.
@@ -230,6 +230,8 @@ struct WriterState {
     /// What may lie in the file though it was refused.
     doubt: Option<InDoubt>,
     witness: Witness,
+    /// It was closed for another process, which may have it still.
+    is_lent: bool,
 }
 
 impl Store {
@@ -254,6 +256,36 @@ impl Store {
             Ok(identity) if identity == self.identity => Ok(()),
             _ => Err(StoreError::Gone(self.path.clone())),
         }
+    }
+
+    /// Closes it, so that another process can open it. False if what lies in the file is in doubt: then it stays open.
+    pub fn close(&self) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.doubt.is_some() || self.lock.unlock().is_err() {
+            return false;
+        }
+        (held.database, held.is_lent) = (None, true);
+        true
+    }
+
+    /// Has it again, after [`Store::close`]. Whoever opened it meanwhile has changed nothing but its witness. An error if it is still held
+    /// elsewhere: then each change tries again.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.have_again(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn have_again(&self, held: &mut WriterState) -> Result<(), StoreError> {
+        if !held.is_lent {
+            return Ok(());
+        }
+        match self.lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(self.path.clone())),
+            Err(TryLockError::Error(error)) => return Err(self.io(&error)),
+        }
+        held.witness.read_again().map_err(|error| self.io(&error))?;
+        held.is_lent = false;
+        Ok(())
     }
 
     /// Makes a change durable. When this returns, it is on the disk; when it fails, it will not be there.
@@ -320,7 +352,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.check()?;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let WriterState { database: place, doubt, witness } = &mut *held;
+        self.have_again(&mut held)?;
+        let WriterState { database: place, doubt, witness, .. } = &mut *held;
         // Taken out, and put back when all is well: after an error it is opened again the next time.
         let done = self.open_again(place.take()).and_then(|database| {
             if let Some(doubted) = doubt.as_ref() {

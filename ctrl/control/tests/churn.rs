@@ -41,7 +41,7 @@ fn memory_stays_what_it_is_while_nics_come_and_go() {
     let path = directory.path().join("store");
     let mut config = Config::default();
     config.store.path = Some(path.clone());
-    let began = begin(config, Some(Store::open(&path).unwrap()), None, None).unwrap();
+    let began = begin(config, Some(Store::open(&path).unwrap()), None, None, false).unwrap();
     let live = Live::new(Parts {
         publisher: rcu::domain(began.snapshot, 0).0,
         committer: began.committer,
@@ -75,7 +75,7 @@ fn memory_stays_what_it_is_while_nics_come_and_go() {
 fn the_history_is_bounded_in_bytes_and_leads_back_a_generation_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let began = begin(Config::default(), Some(Store::open(&path).unwrap()), None, None).unwrap();
+    let began = begin(Config::default(), Some(Store::open(&path).unwrap()), None, None, false).unwrap();
     let live = Live::new(Parts {
         publisher: rcu::domain(began.snapshot, 0).0,
         committer: began.committer,

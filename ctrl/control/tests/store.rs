@@ -55,7 +55,7 @@ impl Scratch {
     fn start_with(&self, policy: Policy) -> Contents {
         let config = control::config::parse_config("[policy]\nsource = \"file\"", "test").unwrap();
         let store = Store::open(&self.path()).unwrap();
-        begin(config, Some(store), file(policy), None).unwrap().store.unwrap().1.unwrap()
+        begin(config, Some(store), file(policy), None, false).unwrap().store.unwrap().1.unwrap()
     }
 
     fn reopened(&self) -> Option<Contents> {
@@ -105,7 +105,7 @@ fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
     }
     let begin_with = |state: PersistedState| {
         let store = Store::open(&scratch.path()).unwrap();
-        begin(Config::default(), Some(store), None, Some(state)).unwrap()
+        begin(Config::default(), Some(store), None, Some(state), false).unwrap()
     };
     let flush = |committer: &Committer| committer.registry().nic(&Key::in_default("one")).unwrap().flush().0;
     // The rules are again what they were: the flush on the way there stays.
@@ -139,7 +139,7 @@ fn a_state_that_the_store_is_ahead_of_goes_through_each_change_since() {
 #[test]
 fn without_store_and_file_what_was_kept_meets_no_policy() {
     let kept = state_after(&[policy(22, ONE)]);
-    let beginning = begin(Config::default(), None, None, Some(kept)).unwrap();
+    let beginning = begin(Config::default(), None, None, Some(kept), false).unwrap();
     assert_eq!(beginning.committer.policy(), &Policy::default());
     assert_eq!(beginning.snapshot.generation.0, 2);
 }
@@ -150,7 +150,7 @@ fn where_the_api_governs_a_file_fills_an_empty_store_only() {
     let start = |policy: Policy| {
         let mut config = Config::default();
         config.store.path = Some(scratch.path());
-        begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy), None).unwrap()
+        begin(config, Some(Store::open(&scratch.path()).unwrap()), file(policy), None, false).unwrap()
     };
     let first = start(policy(22, ONE));
     assert!(first.warnings.len() == 1 && first.warnings[0].contains("made anew"), "{:?}", first.warnings);
@@ -245,7 +245,7 @@ fn mutated_stores_are_refused_or_hold_what_was_acknowledged() {
     let killed = {
         let config = control::config::parse_config("[policy]\nsource = \"file\"", "test").unwrap();
         let store = Store::open(&scratch.path()).unwrap();
-        let _held = begin(config, Some(store), file(policies[2].clone()), None).unwrap();
+        let _held = begin(config, Some(store), file(policies[2].clone()), None, false).unwrap();
         fs::read(scratch.path()).unwrap()
     };
     let ended = fs::read(scratch.path()).unwrap();

@@ -147,6 +147,10 @@ pub struct Run {
     /// Begin without the connections that were kept
     #[arg(long)]
     pub cold: bool,
+    /// Take the wires over from the appliance that runs with this configuration, with its connections: it forwards until this one is
+    /// ready, and goes on if that fails
+    #[arg(long, conflicts_with_all = ["cold", "new_store"])]
+    pub take_over: bool,
 }
 
 /// `check`

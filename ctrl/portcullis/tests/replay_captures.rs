@@ -211,6 +211,20 @@ fn what_cannot_be_read_is_refused_with_its_place() {
     let end = lying.len();
     lying[end - 4] ^= 4;
     refused("x.pcapng", &lying, &format!("at byte {packet}: truncated"));
+    // Blocks of a kind that nobody knows that are shorter than any block, in either byte order.
+    for big_endian in [false, true] {
+        for length in 0..12u32 {
+            let mut short = Pcapng::new(big_endian).ethernet(6).bytes;
+            let words = [0x8000_0001, length, 0];
+            let in_order = if big_endian { u32::to_be_bytes } else { u32::to_le_bytes };
+            short.extend(words.into_iter().flat_map(in_order));
+            refused(
+                "x.pcapng",
+                &short,
+                &format!("at byte {packet}: the block behind packet 0 says that it has {length} bytes"),
+            );
+        }
+    }
     let mut lying = begin().packet(0, 1, &question()).bytes;
     lying[packet + 4] += 4;
     refused("x.pcapng", &lying, &format!("at byte {packet}: truncated"));

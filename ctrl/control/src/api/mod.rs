@@ -107,7 +107,7 @@ impl From<ChangeRefused> for ApiError {
             ChangeRefused::NoGeneration(_) | ChangeRefused::NotFound(_) => StatusCode::NOT_FOUND,
             ChangeRefused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ChangeRefused::Store(_) => StatusCode::INSUFFICIENT_STORAGE,
-            ChangeRefused::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ChangeRefused::NoAnswer(_) | ChangeRefused::Relieved => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::CONFLICT,
         };
         let mut failed = ApiError::new(status, &refused);

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -15,8 +17,8 @@ use rustix::process::umask;
 pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
-    /// Device and inode: a file that another process put there since is not ours to remove.
-    identity: (u64, u64),
+    /// Device and inode: a file that another process put there since is not ours to remove. `None`: nor is this one.
+    identity: Mutex<Option<(u64, u64)>>,
 }
 
 /// Why there is no socket.
@@ -76,7 +78,26 @@ impl Socket {
             fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
         }
         let identity = identity(path).map_err(failed)?;
-        Ok(Socket { path: path.to_owned(), listener, identity })
+        Ok(Socket { path: path.to_owned(), listener, identity: Mutex::new(Some(identity)) })
+    }
+
+    /// One that another process has bound to `path` and lends. Its file stays when this is dropped, until [`Socket::own`].
+    pub fn inherit(path: &Path, listener: OwnedFd) -> Socket {
+        Socket { path: path.to_owned(), listener: listener.into(), identity: Mutex::default() }
+    }
+
+    /// No other process serves it from now on.
+    pub fn own(&self) {
+        *self.owned() = identity(&self.path).ok();
+    }
+
+    /// Another process serves it from now on: its file stays.
+    pub fn leave(&self) {
+        *self.owned() = None;
+    }
+
+    fn owned(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its path.
@@ -85,14 +106,21 @@ impl Socket {
     }
 
     /// For the runtime that serves it.
-    pub(super) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
+    pub fn listener(&self) -> io::Result<tokio::net::UnixListener> {
         tokio::net::UnixListener::from_std(self.listener.try_clone()?)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        let owned = *self.owned();
+        if owned.is_some() && identity(&self.path).ok() == owned {
             let _ = fs::remove_file(&self.path);
         }
     }

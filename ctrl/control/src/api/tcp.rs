@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,6 +94,11 @@ pub struct Tcp {
 impl Tcp {
     /// As the configuration wants it; `None` if it wants no TCP.
     pub fn bind(api: &Api) -> Result<Option<Tcp>, TcpError> {
+        Tcp::bind_or_inherit(api, None)
+    }
+
+    /// The same; where another process hands over a listener at this very address, by that.
+    pub fn bind_or_inherit(api: &Api, inherited: Option<OwnedFd>) -> Result<Option<Tcp>, TcpError> {
         let Some(address) = api.listen else { return Ok(None) };
         let (tls, certificate) = match (&api.tls_cert, &api.tls_key) {
             (Some(certificate), Some(key)) => {
@@ -102,7 +108,10 @@ impl Tcp {
         };
         let tokens = api.token_file.as_deref().map(Tokens::read).transpose()?;
         let guard = Guard { tokens, anonymous: api.anonymous, address: address.ip(), certificate };
-        let listener = std::net::TcpListener::bind(address)
+        let inherited = inherited.map(std::net::TcpListener::from);
+        let same = inherited.filter(|listener| listener.local_addr().is_ok_and(|own| own == address));
+        let listener = same
+            .map_or_else(|| std::net::TcpListener::bind(address), Ok)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|error| TcpError::Address(format!("the API can't listen on {address}: {error}")))?;
         Ok(Some(Tcp { listener, tls, guard }))
@@ -111,6 +120,11 @@ impl Tcp {
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// For another process that takes over.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// The tokens that clients show, where there are some.

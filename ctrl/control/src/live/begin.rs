@@ -54,12 +54,14 @@ pub enum PreviousState {
 
 /// Decides between store and file (interfaces, `[policy] source`), before any worker runs: frames are judged by it from the
 /// first one on. An error is one line. Where a former process left its state, the policy becomes from that what it is now, by changes
-/// like any others: what they flush is flushed.
+/// like any others: what they flush is flushed. With `goes_on` that process still runs and is about to be relieved: its policy is the
+/// present one, and a file that says something else waits until this process is in charge.
 pub fn begin(
     config: Config,
     store: Option<(Store, Option<Contents>)>,
     file: Option<PolicyFile>,
     kept: Option<PersistedState>,
+    goes_on: bool,
 ) -> Result<StartState, String> {
     let file_governs = config.source() == Source::File;
     let max_removed_share = config.policy.max_removed_share;
@@ -79,7 +81,7 @@ pub fn begin(
         }
     }
     let is_taken = matches!(former, PreviousState::Taken(_));
-    if is_taken && store.is_none() && file.is_none() {
+    if is_taken && store.is_none() && file.is_none() && !goes_on {
         // Nobody says what the policy is: then there is none, as ever.
         let prepared = committer.prepare(Policy::default()).map_err(|error| error.to_string())?;
         snapshot = committer.carry_out(prepared, 0).snapshot;
@@ -95,6 +97,8 @@ pub fn begin(
         let differs = diff(committer.policy(), &policy);
         if contents.is_some() && !file_governs && !differs.is_empty() {
             warnings.push(differences(&path, &differs));
+        } else if goes_on && !differs.is_empty() {
+            file_waits = true;
         } else if is_awaiting {
             warnings.push(format!("{path} waits: the generation in the store awaits its confirmation"));
         } else if let Some(refused) = refuse_to_empty(committer.policy(), &policy, max_removed_share) {

@@ -177,6 +177,8 @@ pub enum ChangeRefused {
     NoAnswer(WorkerTimeout),
     /// The store does not take it.
     Store(String),
+    /// Another process has taken over meanwhile.
+    Relieved,
 }
 
 impl std::fmt::Display for ChangeRefused {
@@ -212,6 +214,7 @@ impl std::fmt::Display for ChangeRefused {
             ChangeRefused::NotFound(what) => write!(f, "there is no {what}"),
             ChangeRefused::InUse(what) | ChangeRefused::Invalid(what) => f.write_str(what),
             ChangeRefused::NoAnswer(error) => error.fmt(f),
+            ChangeRefused::Relieved => f.write_str("another process has taken over meanwhile: say it again"),
             ChangeRefused::Store(error) => write!(f, "the store does not take the change: {error}"),
         }
     }

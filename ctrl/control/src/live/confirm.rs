@@ -79,7 +79,7 @@ impl From<Awaited> for Unconfirmed {
 impl Live {
     /// Keeps the change that awaits its confirmation. Nothing does: it is refused.
     pub async fn confirm(&self) -> Result<Record, ChangeRefused> {
-        let _turn = self.shared.writer.lock().await;
+        let _turn = self.turn().await?;
         let Unconfirmed { generation, .. } =
             self.inner().unconfirmed.ok_or(ChangeRefused::NothingToConfirm)?;
         let record = Record { confirmation: Some(Confirmation::Confirmed), ..self.record(generation)? };

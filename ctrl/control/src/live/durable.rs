@@ -111,7 +111,7 @@ impl Live {
         if !is_behind && !self.shared.board.is_raised(WRITE) && !self.shared.board.is_raised(GONE) {
             return;
         }
-        let _turn = self.shared.writer.lock().await;
+        let Ok(_turn) = self.turn().await else { return };
         let behind = self.inner().unwritten.clone();
         let Progress { left, result } = write(&store, behind, true).await;
         self.inner().unwritten = left;

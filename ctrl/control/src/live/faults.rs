@@ -21,7 +21,7 @@ use crate::registry::SlotCount;
 use crate::store::tests::Act;
 use crate::store::{Contents, OpenOptions, Store};
 
-fn document(port: u16, nics: &[&str]) -> Parsed {
+pub(super) fn document(port: u16, nics: &[&str]) -> Parsed {
     let nics: Vec<_> = (1..)
         .zip(nics)
         .map(|(n, name)| {
@@ -63,7 +63,7 @@ impl Rig {
         let mut config = Config::default();
         config.store.path = Some(path.clone());
         let store = Store::open(&path).unwrap();
-        let began = begin(config, Some(store), None, None).unwrap();
+        let began = begin(config, Some(store), None, None, false).unwrap();
         let live = Live::new(Parts {
             publisher: rcu::domain(began.snapshot, 0).0,
             committer: began.committer,
@@ -78,7 +78,7 @@ impl Rig {
         Rig { live, directory }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("store")
     }
 
@@ -86,7 +86,7 @@ impl Rig {
         self.live.inner().store.clone().unwrap()
     }
 
-    fn apply(&self, change: Change) -> Result<Receipt, ChangeRefused> {
+    pub(super) fn apply(&self, change: Change) -> Result<Receipt, ChangeRefused> {
         run(self.live.apply(change))
     }
 
@@ -118,11 +118,11 @@ fn opened(path: &Path) -> Contents {
     Store::open_as(&OpenOptions::of(path)).unwrap().1.unwrap()
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn to(document: Parsed) -> Change {
+pub(super) fn to(document: Parsed) -> Change {
     Change::to(document, Author::client("test"))
 }
 

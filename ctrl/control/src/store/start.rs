@@ -100,13 +100,13 @@ impl Store {
     ) -> Result<Store, StoreError> {
         let identity = identity(path).map_err(|error| StoreError::Io(path.to_owned(), error.to_string()))?;
         Ok(Store {
-            held: Mutex::new(WriterState { database: Some(database), doubt: None, witness }),
+            held: Mutex::new(WriterState { database: Some(database), doubt: None, witness, is_lent: false }),
             path: path.to_owned(),
             identity,
             words,
             #[cfg(test)]
             faults: super::tests::Faults::default(),
-            _lock: lock,
+            lock,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use control::config::Idle;
+use control::config::{Config, Idle};
 use control::health::HealthBoard;
 use control::live::{Parts, StartState, WorkerHandle};
 use control::trace;
@@ -51,7 +51,7 @@ pub fn assemble(
             grace_end_ns: keeping.grace(config.conntrack.pickup_grace).as_nanos() as u64,
         })
         .collect();
-    let capacities: Vec<_> = firewalls.iter().map(|firewall| firewall.shard.capacity).collect();
+    let capacities = capacities(config);
     let mut shares = keeping.deal(&capacities, secret.pattern(), &snapshot).into_iter();
     let (wakers, parkers) = parkers(config.workers.idle, count).map_err(Failure::runtime)?;
     let (publisher, readers) = rcu::domain(snapshot, count);
@@ -110,6 +110,12 @@ pub fn assemble(
         store,
     };
     Ok((parts, jobs, told, hears))
+}
+
+/// Connections that each worker's table holds.
+pub fn capacities(config: &Config) -> Vec<u32> {
+    let count = config.workers.cores.len() as u32;
+    (0..count).map(|id| control::compile::shard_config(config, id, count).capacity).collect()
 }
 
 /// Where workers sleep, and who wakes them: nobody and nowhere, if they poll on.

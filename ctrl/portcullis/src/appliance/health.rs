@@ -72,7 +72,7 @@ impl HealthWatch {
             uneven: HashMap::new(),
             capacity: u64::from(live.config().conntrack.capacity),
             store: None,
-            watchdog: Watchdog::of_environment(),
+            watchdog: Watchdog::of_process(),
         }
     }
 

@@ -16,6 +16,7 @@ mod sandbox;
 mod service;
 mod stats;
 mod swap;
+mod take_over;
 mod telemetry;
 mod watch;
 mod workers;
@@ -23,7 +24,7 @@ mod workers;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control::api::{self, Socket, Tcp, TcpError};
 use control::config::{Config, LOG_LEVELS, Source};
@@ -36,7 +37,8 @@ use control::store::{Missing, OpenOptions, Store};
 use engine::conntrack::Secret;
 use pmd::{Eal, Mempool};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::level_filters::LevelFilter;
 use tracing::{debug, error, warn};
@@ -50,11 +52,12 @@ use environment::Environment;
 use flows::FlowLogs;
 use health::HealthWatch;
 use log::LogWriter;
-use persist::StateKeeper;
+use persist::{KeptIn, StateKeeper};
 use ports::claims::{self, Claims};
 use ports::monitor::{MonitorContext, PortMonitor};
 use ports::{Ports, Wires};
 use service::{Signals, tell_reloading, tell_supervisor};
+use take_over::{Fate, Giver, Grip, Heard, Line, Taking};
 use watch::{Stamp, Watch};
 use workers::Workers;
 
@@ -70,6 +73,9 @@ const FORGETS: &str = "a restart forgets all connections and tombstones: after i
 
 /// The same where connections are kept.
 const KEEPS: &str = "the next start takes its connections and tombstones up";
+
+/// Where another process forwards now.
+const RELIEVED: &str = "another process has taken its connections and tombstones over";
 
 /// The command.
 pub fn run(args: &cli::Run) -> Result<ExitCode, Failure> {
@@ -100,31 +106,39 @@ fn run_with(
         let _within = runtime.enter();
         Signals::new().map_err(Failure::runtime)?
     };
-    let socket =
-        Socket::bind(&config.api.socket, config.api.socket_group.as_deref()).map_err(Failure::runtime)?;
-    let tcp = Tcp::bind(&config.api).map_err(|error| match error {
-        TcpError::Input(message) => Failure::input(message),
-        TcpError::Address(message) => Failure::runtime(message),
-    })?;
+    let mut taking = args.take_over.then(|| Taking::begin(&config)).transpose()?;
+    let mut doors = Listeners::open(&config, taking.as_mut())?;
     // Standard input is read once: it does not govern, it fills.
     let is_file = |path: &&Path| *path != Path::new("-");
     let policy_file = args.policy.as_deref().filter(is_file).zip(stamp);
     let policy_file = policy_file.filter(|_| config.source() == Source::File);
     let opening = opening(&config, args.new_store)?;
-    let mut keeping = StateKeeper::open(&config, args.cold).map_err(Failure::runtime)?;
+    let lock = taking.as_mut().and_then(Taking::lock);
+    let mut keeping = StateKeeper::open(&config, args.cold, lock).map_err(Failure::runtime)?;
+    doors.open_for_relief(&keeping, taking.as_mut())?;
     let former = keeping.state();
-    let (first, path) = (config.clone(), args.policy.clone());
-    let begin = move || begin_with(first, opening, policy, path.as_deref(), former);
+    let (first, path, goes_on) = (config.clone(), args.policy.clone(), args.take_over);
+    let begin = move || begin_with(first, opening, (policy, path.as_deref()), former, goes_on);
     // A large store takes seconds to read: who wants to end it need not wait.
     let Some(beginning) = runtime.block_on(service::unless_ended(&mut signals, begin)) else {
         runtime.shutdown_background();
         return Ok(ExitCode::SUCCESS);
     };
     let beginning = beginning?;
+    let dataplane = match &mut taking {
+        None => Dataplane::open(&config, cores, None)?,
+        Some(taking) => {
+            keeping.lay_out_ahead(&assemble::capacities(&config)).map_err(Failure::runtime)?;
+            Dataplane::open(&config, cores, Some(taking))?
+        }
+    };
     keeping.read_connections(&beginning.former);
-    let dataplane = Dataplane::open(&config, cores)?;
+    if taking.is_some() && !keeping.is_warm() {
+        let reason = keeping.reason();
+        return Err(Failure::runtime(format!("--take-over: the connections cannot be taken up: {reason}")));
+    }
     sandbox::confine(&config, args.policy.as_deref(), &dataplane.ports);
-    dataplane.run((beginning, keeping), policy_file, &Listeners { socket, tcp }, runtime, signals, lines)
+    dataplane.run((beginning, keeping, taking), policy_file, doors, runtime, signals, lines)
 }
 
 /// The store that the configuration names, if it does.
@@ -147,9 +161,9 @@ fn opening(config: &Config, new_store: bool) -> Result<Option<OpenOptions>, Fail
 fn begin_with(
     config: Config,
     opening: Option<OpenOptions>,
-    policy: Option<Parsed>,
-    path: Option<&Path>,
+    (policy, path): (Option<Parsed>, Option<&Path>),
     former: Option<PersistedState>,
+    goes_on: bool,
 ) -> Result<StartState, Failure> {
     let store = opening.as_ref().map(Store::open_as).transpose().map_err(Failure::runtime)?;
     let file = policy.zip(path).map(|(parsed, path)| {
@@ -160,7 +174,7 @@ fn begin_with(
         };
         PolicyFile { path: name, policy: parsed.policy }
     });
-    let beginning = live::begin(config, store, file, former).map_err(Failure::input)?;
+    let beginning = live::begin(config, store, file, former, goes_on).map_err(Failure::input)?;
     beginning.warnings.iter().for_each(|warning| warn!("{warning}"));
     Ok(beginning)
 }
@@ -233,24 +247,41 @@ struct Dataplane {
     eal: Arc<Eal>,
     has_telemetry: bool,
     cores: Cores,
-    claims: Claims,
+    claims: Option<Claims>,
 }
 
 impl Dataplane {
-    fn open(config: &Config, cores: &Cores) -> Result<Dataplane, Failure> {
-        let claims = claims::claim(config).map_err(Failure::runtime)?;
-        claims::remove_stale_sockets(config);
+    /// With `taking`, ports that another process has are opened when it has let go of them: from then on nobody forwards.
+    fn open(config: &Config, cores: &Cores, mut taking: Option<&mut Taking>) -> Result<Dataplane, Failure> {
+        let claim = || {
+            let claims = claims::claim(config).map_err(Failure::runtime);
+            claims.inspect(|_| claims::remove_stale_sockets(config))
+        };
+        let mut claims = if taking.is_none() { Some(claim()?) } else { None };
         let secret = assemble::random_secret()?;
         let mtus = mtu::resolve(config).map_err(Failure::runtime)?;
         let room = mtu::buffer_sizing(config, &mtus).map_err(Failure::runtime)?;
         let mut environment = Environment::new(config, &room, cores.control[0], Eal::has_hugepages());
         environment.look_for_a_place(&environment::runtime_directory());
         environment.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let eal = Arc::new(Eal::init(&environment.args).map_err(Failure::runtime)?);
+        let args = match &taking {
+            None => environment.args.clone(),
+            Some(_) => take_over::beside_another(&environment.args, config),
+        };
+        let eal = Arc::new(Eal::init(&args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, environment.data_room)
             .map_err(Failure::runtime)?;
-        let (ports, queues) = ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
-            .map_err(Failure::runtime)?;
+        if let Some(taking) = taking.as_deref_mut() {
+            taking.let_go()?;
+            claims = Some(claim()?);
+            take_over::plug_exclusive(&eal, &environment.args, config).map_err(Failure::runtime)?;
+        }
+        let (ports, mut queues) =
+            ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
+                .map_err(Failure::runtime)?;
+        if taking.is_some() {
+            take_over::set_aside(&mut queues);
+        }
         let has_telemetry = environment.has_telemetry();
         Ok(Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores: cores.clone(), claims })
     }
@@ -258,15 +289,16 @@ impl Dataplane {
     /// From the first frame to the last.
     fn run(
         self,
-        (beginning, mut keeping): (StartState, StateKeeper),
+        (beginning, mut keeping, mut taking): (StartState, StateKeeper, Option<Taking>),
         policy_file: Option<(&Path, Stamp)>,
-        doors: &Listeners,
+        doors: Listeners,
         runtime: Runtime,
         signals: Signals,
         lines: &LogWriter,
     ) -> Result<ExitCode, Failure> {
-        let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores, claims: _held } = self;
-        let start = Instant::now();
+        let doors = Arc::new(doors);
+        let Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores, claims } = self;
+        let start = keeping.start();
         let file_waits = beginning.file_waits;
         let (parts, jobs, told, hears) =
             assemble::assemble(beginning, queues, &cores, &ports, secret, (start, &mut keeping))?;
@@ -274,15 +306,28 @@ impl Dataplane {
         let live = Live::new(Parts { governing_file, ..parts });
         live.trace().attach(told, live.config().trace.history);
         let is_kept = keeping.is_on();
-        let settle = || keeping.settle(&live);
-        let mut workers = Workers::start(jobs, &eal, start, settle).map_err(Failure::runtime)?;
+        let mut kept = None;
+        let mut is_ours = taking.as_mut().map(|taking| || taking.is_ours());
+        let is_ours = is_ours.as_mut().map(|ask| ask as &mut dyn FnMut() -> bool);
+        let settle = || kept = keeping.settle(&live, is_ours);
+        let started = Workers::start(jobs, &eal, start, settle);
+        if started.is_err() && taking.is_some() {
+            return Err(Failure::runtime("--take-over: the running process goes on"));
+        }
+        let mut workers = started.map_err(Failure::runtime)?;
+        if let Some(taking) = taking.take() {
+            taking.supervisor().inherit();
+            taking.wait_for_the_end();
+            doors.own();
+            kept.iter().for_each(KeptIn::remove_others);
+        }
         let means = MonitorContext {
             eal: eal.clone(),
             pool: pool.clone(),
             exchange: workers.exchange(),
             board: live.board().clone(),
         };
-        let keeper = PortMonitor::start(&ports, means).map_err(Failure::runtime)?;
+        let keeper = PortMonitor::start(&ports, means.clone()).map_err(Failure::runtime)?;
         let flow_logs = FlowLogs::start(&live, hears, start).map_err(Failure::runtime)?;
         let (page, again) = {
             let _within = runtime.enter();
@@ -296,14 +341,33 @@ impl Dataplane {
         ready(&live, cores.workers.len());
 
         let looked_after = HealthWatch::new(&live, lines);
-        let result =
-            runtime.block_on(supervise(&live, doors, &mut workers, signals, again.as_deref(), looked_after));
-        tell_supervisor("STOPPING=1");
-        keeper.stop();
+        let config = live.config();
+        let mut grip =
+            Grip { config: &config, live: &live, ports: &ports, means, keeper: Some(keeper), claims, kept };
+        let ends = runtime.block_on(supervise(
+            &mut grip,
+            &doors,
+            &mut workers,
+            signals,
+            again.as_deref(),
+            looked_after,
+        ));
+        let is_relieved = matches!(ends, Ok(Ends::Relieved(_)));
+        if is_relieved {
+            doors.leave();
+        } else {
+            tell_supervisor("STOPPING=1");
+        }
+        let Grip { keeper, claims: _held, .. } = grip;
+        keeper.into_iter().for_each(PortMonitor::stop);
         let stuck = workers.stop();
         flow_logs.stop();
         page.iter().for_each(|page| stats::end(&live, page));
-        let meaning = if is_kept { KEEPS } else { FORGETS };
+        let meaning = match is_kept {
+            _ if is_relieved => RELIEVED,
+            true => KEEPS,
+            false => FORGETS,
+        };
         print_patiently(format!("{}portcullis: stopped; {meaning}\n", table::counters(&live.counters())));
         runtime.shutdown_background();
         drop(live);
@@ -319,20 +383,67 @@ impl Dataplane {
             kept if keeps_buffers => debug!("{kept} packet buffers stay with a driver that gives none back"),
             leaked => error!("{leaked} packet buffers leaked"),
         }
-        result.map(|()| ExitCode::SUCCESS)
+        if let Ends::Relieved(line) = ends? {
+            // It closes with the process, and with whatever that holds still.
+            std::mem::forget(line);
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Where clients come in.
+/// Where clients come in, and who wants to take over.
 struct Listeners {
     socket: Socket,
     tcp: Option<Tcp>,
+    giver: Option<Giver>,
+}
+
+/// Why a run ends.
+enum Ends {
+    /// A signal says so.
+    Told,
+    /// Another process forwards, and waits for the end of this one: for the end of the line.
+    Relieved(Line),
 }
 
 /// Tokens are others in the file than those in force.
 const TOKENS: (&str, &str) = ("tokens", "refused");
 
 impl Listeners {
+    /// By listeners of the process that is to be relieved, if there is one.
+    fn open(config: &Config, mut taking: Option<&mut Taking>) -> Result<Listeners, Failure> {
+        let api = &config.api;
+        let inherited = taking.as_deref_mut().and_then(|taking| taking.socket(&api.socket));
+        let socket = inherited.map_or_else(|| Socket::bind(&api.socket, api.socket_group.as_deref()), Ok);
+        let socket = socket.map_err(Failure::runtime)?;
+        let tcp = Tcp::bind_or_inherit(api, taking.and_then(Taking::tcp)).map_err(|error| match error {
+            TcpError::Input(message) => Failure::input(message),
+            TcpError::Address(message) => Failure::runtime(message),
+        })?;
+        Ok(Listeners { socket, tcp, giver: None })
+    }
+
+    /// Where connections are kept, another process can take over.
+    fn open_for_relief(&mut self, keeping: &StateKeeper, taking: Option<&mut Taking>) -> Result<(), Failure> {
+        let Some(place) = keeping.place() else { return Ok(()) };
+        let own = taking.and_then(|taking| taking.own(self.socket.path()));
+        let giver = Giver::new(own, &self.socket, self.tcp.as_ref(), place).map_err(Failure::runtime)?;
+        self.giver = Some(giver);
+        Ok(())
+    }
+
+    /// The process that lent them is gone.
+    fn own(&self) {
+        self.socket.own();
+        self.giver.iter().for_each(Giver::own);
+    }
+
+    /// They are another process's from now on.
+    fn leave(&self) {
+        self.socket.leave();
+        self.giver.iter().for_each(Giver::leave);
+    }
+
     /// On SIGHUP. A file that is refused leaves the tokens as they were.
     fn read_tokens_again(&self, live: &Live) {
         let Some(tokens) = self.tcp.as_ref().and_then(Tcp::tokens) else { return };
@@ -355,6 +466,14 @@ impl Listeners {
                 ended = api::serve(&self.socket, live.clone()) => ended,
                 ended = tcp.serve(live.clone()) => ended,
             },
+        }
+    }
+
+    /// Hears who wants to take over.
+    async fn hear(&self, live: &Live, heard: &mpsc::Sender<Heard>) {
+        match &self.giver {
+            Some(giver) => giver.serve(live, heard).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -392,24 +511,32 @@ fn begin_tasks(live: &Live, file: Option<(&Path, Stamp)>, file_waits: bool) -> O
     Some(again)
 }
 
-/// Serves clients until a signal or a failure ends it.
+/// Serves clients until a signal, a failure or another process ends it.
 async fn supervise(
-    live: &Live,
-    doors: &Listeners,
+    grip: &mut Grip<'_>,
+    doors: &Arc<Listeners>,
     workers: &mut Workers,
     mut signals: Signals,
     again: Option<&Notify>,
     mut watchman: HealthWatch,
-) -> Result<(), Failure> {
-    let serve = doors.serve(live);
-    tokio::pin!(serve);
+) -> Result<Ends, Failure> {
+    let live = grip.live;
+    let (hears, mut heard) = mpsc::channel(1);
+    // By tasks of their own: they go on while this one waits for whoever takes over.
+    let mut tasks = JoinSet::new();
+    let (of_clients, of_relief) = ((doors.clone(), live.clone()), (doors.clone(), live.clone()));
+    tasks.spawn(async move { of_clients.0.serve(&of_clients.1).await });
+    tasks.spawn(async move {
+        of_relief.0.hear(&of_relief.1, &hears).await;
+        Err(std::io::Error::other("nobody hears who wants to take over"))
+    });
     let mut tick = interval(WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             ends = signals.wait() => {
                 if ends {
-                    return Ok(());
+                    return Ok(Ends::Told);
                 }
                 tell_reloading();
                 doors.read_tokens_again(live);
@@ -417,10 +544,18 @@ async fn supervise(
                 again.iter().for_each(|again| again.notify_one());
                 tell_supervisor("READY=1");
             }
-            failed = &mut serve => {
-                let reason = failed.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
+            Some(failed) = tasks.join_next() => {
+                let reason = match failed {
+                    Ok(ended) => ended.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string()),
+                    Err(error) => error.to_string(),
+                };
                 return Err(Failure::runtime(format!("the API failed: {reason}")));
             }
+            Some(heard) = heard.recv() => match heard.map(|ask| ask.grant(grip, workers)) {
+                Ok(Fate::Relieved(line)) => return Ok(Ends::Relieved(line)),
+                Ok(Fate::GoesOn) => {}
+                Err(()) => grip.kept.iter().for_each(KeptIn::remove_others),
+            },
             _ = tick.tick() => {
                 if !workers.watch() {
                     return Err(Failure::runtime("a worker has ended by itself"));

@@ -11,6 +11,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -29,6 +30,7 @@ use engine::conntrack::persist::{self, PersistentMemory, TableIdentity};
 use engine::conntrack::restore::{self, ExpectedTable, PreviousProcess, RestoreCounts, SavedConnection};
 use engine::handoff::RssHash;
 use engine::snapshot::Snapshot;
+use engine::time::TICK_NS;
 use engine::{Generation, addr_from_bits};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
@@ -43,7 +45,7 @@ const TABLE: &str = "table-";
 pub struct StateDir {
     path: PathBuf,
     boot: [u64; 2],
-    _lock: File,
+    lock: File,
 }
 
 /// What a folder held.
@@ -92,30 +94,55 @@ pub struct StateKeeper {
     found: Option<Box<PersistedState>>,
     tables: Option<Tables>,
     former: Option<PreviousConnections>,
+    /// Tables that were laid out before they are needed.
+    ahead: Option<Ahead>,
     revival: Option<Restoration>,
     is_warm: bool,
     began: Instant,
+    /// Moment 0 of the workers' clock, and the same on the one that goes on from process to process.
+    clock: (Instant, u64),
+}
+
+/// Empty tables.
+struct Ahead {
+    tables: Tables,
+    memories: Vec<PersistentMemory>,
+}
+
+/// Where the connections of a running appliance lie.
+pub struct KeptIn {
+    folder: Arc<StateDir>,
+    tables: Tables,
+}
+
+impl KeptIn {
+    /// Removes tables of others.
+    pub fn remove_others(&self) {
+        self.folder.remove_others(Some(&self.tables));
+    }
 }
 
 impl StateKeeper {
     /// Opens the folder, if there is to be one. A folder that the configuration names must be there; without the one that it leaves to
     /// us the run goes on, and says so.
-    pub fn open(config: &Config, cold: bool) -> Result<StateKeeper, String> {
+    pub fn open(config: &Config, cold: bool, lock: Option<OwnedFd>) -> Result<StateKeeper, String> {
         let mut keeping = StateKeeper {
             folder: None,
             restart: Restart::default(),
             found: None,
             tables: None,
             former: None,
+            ahead: None,
             revival: None,
             is_warm: false,
             began: Instant::now(),
+            clock: at_a_tick(),
         };
         let Some(path) = place(config) else {
             forget_the_usual(config);
             return Ok(keeping);
         };
-        match StateDir::open(&path) {
+        match StateDir::open_with(&path, lock) {
             Ok(folder) => {
                 keeping.restart.folder = Some(path.display().to_string());
                 keeping.restart.began = Began::Cold;
@@ -179,10 +206,39 @@ impl StateKeeper {
         self.folder.is_some()
     }
 
+    /// True if there is earlier state.
+    pub fn is_warm(&self) -> bool {
+        self.is_warm
+    }
+
+    /// Why it is cold, if it is.
+    pub fn reason(&self) -> &str {
+        self.restart.reason.as_deref().unwrap_or("nothing was kept")
+    }
+
+    /// Where connections are kept, with the lock on it.
+    pub fn place(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+        self.folder.as_ref().map(|folder| (&*folder.path, folder.lock.as_fd()))
+    }
+
+    /// Lays the tables out before anybody waits for it.
+    pub fn lay_out_ahead(&mut self, capacities: &[u32]) -> Result<(), String> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let (tables, memories) = folder.lay_out(capacities, self.clock.1)?;
+        self.ahead = Some(Ahead { tables, memories });
+        Ok(())
+    }
+
+    /// Moment 0 of the workers' clock.
+    pub fn start(&self) -> Instant {
+        if self.is_on() { self.clock.0 } else { Instant::now() }
+    }
+
     /// Deals the connections out to workers of these capacities, each with memory for its own.
     pub fn deal(&mut self, capacities: &[u32], pattern: u16, snapshot: &Snapshot) -> Vec<WorkerShare> {
         let Some(folder) = self.folder.clone() else { return Vec::new() };
-        let zero_ns = monotonic_ns();
+        let ahead = self.ahead.take();
+        let zero_ns = self.clock.1;
         let mut former = self.former.take().unwrap_or(PreviousConnections {
             generation: Generation(0),
             connections: Vec::new(),
@@ -191,7 +247,11 @@ impl StateKeeper {
         });
         let dealt = former.by_worker(&RssHash::new(pattern), capacities.len(), snapshot);
         let since = PreviousProcess { generation: former.generation, zero_ns };
-        match Restoration::prepare(&folder, capacities, dealt, since) {
+        let laid_out = match ahead {
+            Some(Ahead { tables, memories }) => Ok((tables, memories)),
+            None => folder.lay_out(capacities, zero_ns),
+        };
+        match laid_out.map(|laid_out| Restoration::prepare(&folder, laid_out, dealt, since)) {
             Ok((revival, shares)) => {
                 self.revival = Some(revival);
                 shares
@@ -206,17 +266,20 @@ impl StateKeeper {
         }
     }
 
-    /// Waits until each connection has its place, and has the control side keep what they rest on from here on.
-    pub fn settle(mut self, live: &Live) {
+    /// Waits until each connection has its place, and has the control side keep what they rest on from here on. Frames move if
+    /// `is_ours` says so, once all else is done. Where the connections lie.
+    pub fn settle(mut self, live: &Live, is_ours: Option<&mut dyn FnMut() -> bool>) -> Option<KeptIn> {
+        let (mut kept, takes_over) = (None, is_ours.is_some());
         if let (Some(revival), Some(folder)) = (self.revival.take(), self.folder.take()) {
-            let finished = live.with_committer(|committer| revival.finish(committer));
-            // A worker did not start: that is told elsewhere.
-            let Some((taken, tables, written)) = finished else { return };
+            let finished = live.with_committer(|committer| revival.finish(committer, is_ours));
+            // A worker did not start, or the former process goes on: that is told elsewhere.
+            let (taken, tables, written) = finished?;
             tell(live.board(), written);
+            kept = Some(KeptIn { folder: folder.clone(), tables: tables.clone() });
             live.set_state_writer(keeper(folder, tables, live.board().clone()));
             let restart = &mut self.restart;
             if self.is_warm {
-                restart.began = Began::Warm;
+                restart.began = if takes_over { Began::TookOver } else { Began::Warm };
             }
             (restart.live, restart.tombstones, restart.ended) = (taken.live, taken.tombstones, taken.ended);
             restart.expired += taken.expired;
@@ -226,6 +289,7 @@ impl StateKeeper {
         self.restart.took_us = self.began.elapsed().as_micros() as u64;
         say(&self.restart);
         live.set_restart(self.restart);
+        kept
     }
 }
 
@@ -256,11 +320,23 @@ fn say(restart: &Restart) {
     match restart.began {
         Began::Off => {}
         Began::Cold => info!("a cold start: {reason}"),
-        Began::Warm => info!(
-            "a warm start: {live} connections go on, {tombstones} tombstones stay; {ended} were ended by the policy of now, {expired} had \
+        Began::Warm | Began::TookOver => info!(
+            "{}: {live} connections go on, {tombstones} tombstones stay; {ended} were ended by the policy of now, {expired} had \
              expired, {unverifiable} could not be verified, for {left_out} there was no room; {} ms",
+            if restart.began == Began::TookOver { "taken over" } else { "a warm start" },
             restart.took_us / 1000
         ),
+    }
+}
+
+/// The last moment at which a tick began, counted from the machine's start: where the ticks of all processes begin together, a deadline
+/// goes from the one to the next without being rounded.
+fn at_a_tick() -> (Instant, u64) {
+    let (now, ns) = (Instant::now(), monotonic_ns());
+    let since = ns % TICK_NS;
+    match now.checked_sub(Duration::from_nanos(since)) {
+        Some(start) => (start, ns - since),
+        None => (now, ns),
     }
 }
 
@@ -287,6 +363,11 @@ fn random() -> io::Result<[u64; 3]> {
 impl StateDir {
     /// Opens it, or makes it. It must be this user's, and nobody else may look into it.
     pub fn open(path: &Path) -> Result<StateDir, String> {
+        StateDir::open_with(path, None)
+    }
+
+    /// The same; `lock` is the lock on it, where another process shares its own.
+    fn open_with(path: &Path, lock: Option<OwnedFd>) -> Result<StateDir, String> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
@@ -304,12 +385,16 @@ impl StateDir {
             let mode = found.permissions().mode() & 0o777;
             return Err(format!("{}: its mode is {mode:o}; required: 700", path.display()));
         }
+        let boot = boot().map_err(failed)?;
+        if let Some(shared) = lock {
+            return Ok(StateDir { path: path.to_owned(), boot, lock: shared.into() });
+        }
         let mut lock = OpenOptions::new();
         lock.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let lock = lock.open(path.join(LOCK)).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| format!("{}: another process keeps its connections there", path.display()))?;
-        Ok(StateDir { path: path.to_owned(), boot: boot().map_err(failed)?, _lock: lock })
+        Ok(StateDir { path: path.to_owned(), boot, lock })
     }
 
     /// What a former process left.
@@ -486,15 +571,15 @@ pub struct Restoration {
 }
 
 impl Restoration {
-    /// New tables for workers of these capacities, with what each has to take up.
+    /// Shares of new tables, one a worker, with what each has to take up.
     pub fn prepare(
         folder: &Arc<StateDir>,
-        capacities: &[u32],
+        (tables, memories): (Tables, Vec<PersistentMemory>),
         dealt: Vec<Vec<SavedConnection>>,
         since: PreviousProcess,
-    ) -> Result<(Restoration, Vec<WorkerShare>), String> {
-        let (tables, memories) = folder.lay_out(capacities, since.zero_ns)?;
-        let ((tells, told), (go, goes)) = (mpsc::channel(), crossbeam::channel::bounded(capacities.len()));
+    ) -> (Restoration, Vec<WorkerShare>) {
+        let workers = memories.len();
+        let ((tells, told), (go, goes)) = (mpsc::channel(), crossbeam::channel::bounded(workers));
         let share = |(memory, connections)| WorkerShare {
             memory,
             connections,
@@ -503,19 +588,29 @@ impl Restoration {
             go: goes.clone(),
         };
         let shares = memories.into_iter().zip(dealt).map(share).collect();
-        let workers = capacities.len();
-        Ok((Restoration { folder: folder.clone(), tables, told, go, workers }, shares))
+        (Restoration { folder: folder.clone(), tables, told, go, workers }, shares)
     }
 
     /// Waits for all workers, writes down where the connections are now, and lets frames come: what became of the connections, and where
-    /// they lie. `None` if a worker did not start.
-    pub fn finish(self, committer: &Committer) -> Option<(RestoreCounts, Tables, io::Result<()>)> {
+    /// they lie. `None` if a worker did not start, or `is_ours` says that another process goes on; that needs its tables until then.
+    pub fn finish(
+        self,
+        committer: &Committer,
+        is_ours: Option<&mut dyn FnMut() -> bool>,
+    ) -> Option<(RestoreCounts, Tables, io::Result<()>)> {
         let mut all = RestoreCounts::default();
         for _ in 0..self.workers {
             all += self.told.recv().ok()?;
         }
         let written = self.folder.keep_or_forget(&self.tables, committer);
-        self.folder.remove_others(Some(&self.tables));
+        match is_ours {
+            Some(is_ours) => {
+                if !is_ours() {
+                    return None;
+                }
+            }
+            None => self.folder.remove_others(Some(&self.tables)),
+        }
         for _ in 0..self.workers {
             let _ = self.go.send(());
         }
@@ -529,7 +624,7 @@ mod tests {
 
     #[test]
     fn segments_in_mid_stream_open_nothing_behind_a_warm_start() {
-        let mut keeping = StateKeeper::open(&Config::default(), false).unwrap();
+        let mut keeping = StateKeeper::open(&Config::default(), false, None).unwrap();
         let grace = Duration::from_secs(60);
         assert_eq!(keeping.grace(grace), grace);
         keeping.is_warm = true;

@@ -101,7 +101,8 @@ async fn reload(live: &Live, path: &Path) -> Result<Receipt, ReloadError> {
             ChangeRefused::Store(_)
             | ChangeRefused::NoAnswer(_)
             | ChangeRefused::Exhausted(_)
-            | ChangeRefused::Unconfirmed { .. } => ReloadError::NotNow(reason),
+            | ChangeRefused::Unconfirmed { .. }
+            | ChangeRefused::Relieved => ReloadError::NotNow(reason),
             _ => ReloadError::Wrong(reason),
         }
     })

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
@@ -107,10 +107,41 @@ pub fn tell_reloading() {
     tell_supervisor(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
+/// A supervisor, as its variables in the environment tell of it.
+#[derive(Clone, Debug, Default)]
+pub struct Supervisor {
+    /// Where it listens (`NOTIFY_SOCKET`).
+    pub socket: Option<String>,
+    /// In how many microseconds it wants a call (`WATCHDOG_USEC`).
+    pub watchdog: Option<String>,
+}
+
+/// That of a process which this one relieves.
+static INHERITED: OnceLock<Supervisor> = OnceLock::new();
+
+impl Supervisor {
+    /// This process's.
+    pub fn of_process() -> Supervisor {
+        INHERITED.get().cloned().unwrap_or_else(|| {
+            let of_another =
+                std::env::var("WATCHDOG_PID").is_ok_and(|id| id != std::process::id().to_string());
+            Supervisor {
+                socket: std::env::var("NOTIFY_SOCKET").ok(),
+                watchdog: std::env::var("WATCHDOG_USEC").ok().filter(|_| !of_another),
+            }
+        })
+    }
+
+    /// It is this process's from now on.
+    pub fn inherit(self) {
+        let _ = INHERITED.set(self);
+    }
+}
+
 /// Tells a supervisor that asks for it (systemd's `Type=notify`) what has become of us.
 pub fn tell_supervisor(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let address = match name.as_bytes().strip_prefix(b"@") {
+    let Some(name) = Supervisor::of_process().socket else { return };
+    let address = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&name),
     };
@@ -127,12 +158,9 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// If one is set on this process.
-    pub fn of_environment() -> Option<Watchdog> {
-        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-        let is_ours = std::env::var_os("WATCHDOG_PID").is_none()
-            || number("WATCHDOG_PID") == Some(u64::from(std::process::id()));
-        let patience = Duration::from_micros(number("WATCHDOG_USEC").filter(|micros| *micros > 0)?);
-        is_ours.then_some(Watchdog { patience })
+    pub fn of_process() -> Option<Watchdog> {
+        let micros: u64 = Supervisor::of_process().watchdog?.parse().ok()?;
+        (micros > 0).then(|| Watchdog { patience: Duration::from_micros(micros) })
     }
 
     /// Calls, unless a worker has stood still for half of its patience.

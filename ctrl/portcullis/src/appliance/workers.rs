@@ -2,7 +2,9 @@
 
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,6 +39,8 @@ const STALL: Duration = Duration::from_millis(20);
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a worker that ends tells of what its connections have carried, if whoever hears that is slow: less than it may take to end.
 const LAST_WORDS: Duration = Duration::from_millis(400);
+/// Between two looks of a worker that stands still: another process wants its core.
+const PAUSED: Duration = Duration::from_micros(200);
 /// Until nothing is left in the rings.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 /// The signal that ends a wait in a driver; its handler does nothing.
@@ -53,6 +57,8 @@ pub mod order {
     pub const DRAIN: u8 = 1;
     /// Let go of everything.
     pub const END: u8 = 2;
+    /// Behind `DRAIN`: touch nothing, and be ready to go on.
+    pub const PAUSE: u8 = 4;
     /// As `RUN`, and take the queues that come by the [`SwapChannel`](super::SwapChannel).
     pub const SWAP: u8 = 3;
 }
@@ -68,6 +74,8 @@ pub struct WorkerStatus {
     idle_cycles: AtomicU64,
     /// Turns of the loop that receives no more; 0 until then. Its store releases `taken`.
     drained: AtomicU64,
+    /// It touches nothing. Its store releases everything that it has done.
+    paused: AtomicBool,
     /// Frames taken from rings by these.
     taken: AtomicU64,
 }
@@ -213,13 +221,36 @@ impl Workers {
         self.threads.iter().map(|thread| (thread.id, thread.since.elapsed()))
     }
 
+    /// They stop receiving, and judge and send what their rings hold. Then they touch neither tables nor queues any more. False if one
+    /// does not.
+    pub fn pause(&self) -> bool {
+        self.drain();
+        self.order.store(order::PAUSE, Relaxed);
+        let is_paused = |thread: &Thread| thread.beat.paused.load(Acquire);
+        self.wait(STOP_PATIENCE, is_paused);
+        self.threads.iter().all(is_paused)
+    }
+
+    /// After a pause: they go on.
+    pub fn resume(&self) {
+        self.order.store(order::RUN, Relaxed);
+    }
+
+    fn drain(&self) {
+        let turns = |thread: &Thread| thread.beat.drained.load(Relaxed);
+        let before: Vec<_> = self.threads.iter().map(turns).collect();
+        self.order.store(order::DRAIN, Relaxed);
+        self.wait(STOP_PATIENCE, |thread| {
+            thread.has_ended() || before.get(thread.id).is_none_or(|before| turns(thread) > *before)
+        });
+        let end = Instant::now() + DRAIN_PATIENCE;
+        while !self.rings_are_empty() && Instant::now() < end {}
+    }
+
     /// Ends them: they stop receiving, judge and send what their rings hold, and let go of their queues. Names those
     /// that did not end; whose ports must then stay as they are.
     pub fn stop(self) -> Vec<usize> {
-        self.order.store(order::DRAIN, Relaxed);
-        self.wait(STOP_PATIENCE, |thread| thread.has_ended() || thread.beat.drained.load(Relaxed) > 0);
-        let end = Instant::now() + DRAIN_PATIENCE;
-        while !self.rings_are_empty() && Instant::now() < end {}
+        self.drain();
         self.order.store(order::END, Relaxed);
         self.wait(STOP_PATIENCE, Thread::has_ended);
         let mut stuck = Vec::new();
@@ -340,7 +371,13 @@ fn run(
         match order.load(Relaxed) {
             order::RUN => {}
             order::SWAP => swaps.try_iter().for_each(|swap| swap.apply(worker.wires())),
-            _ => break,
+            _ => {
+                if !drain(&mut worker, &beat, order, now) {
+                    break;
+                }
+                turn_began = cycles();
+                continue;
+            }
         }
         let polled = worker.poll(now(), &mut ());
         beat.turn(polled.frames);
@@ -350,20 +387,38 @@ fn run(
         beat.spend(polled.frames, turn_ended.wrapping_sub(turn_began));
         turn_began = turn_ended;
     }
-    while order.load(Relaxed) != order::END {
-        let drained = worker.drain(now(), &mut ());
-        beat.taken.store(beat.taken.load(Relaxed) + drained.frames as u64, Relaxed);
-        beat.turn(drained.frames);
-        // Release: who sees this turn sees what it has taken.
-        beat.drained.store(beat.drained.load(Relaxed) + 1, Release);
-        std::thread::yield_now();
-    }
     let until = Instant::now() + LAST_WORDS;
     while !worker.export_all_flows() && Instant::now() < until {
         std::thread::yield_now();
     }
     drop(worker);
     drop(registered);
+}
+
+/// Receives nothing; true when it is to go on as before, false when it is to end.
+fn drain(worker: &mut Worker<Queue>, beat: &WorkerStatus, order: &AtomicU8, now: impl Fn() -> u64) -> bool {
+    loop {
+        match order.load(Relaxed) {
+            order::END => return false,
+            order::RUN | order::SWAP => {
+                beat.paused.store(false, Relaxed);
+                return true;
+            }
+            order::PAUSE => {
+                // Release: who sees this sees the tables as they are now.
+                beat.paused.store(true, Release);
+                std::thread::sleep(PAUSED);
+            }
+            _ => {
+                let drained = worker.drain(now(), &mut ());
+                beat.taken.store(beat.taken.load(Relaxed) + drained.frames as u64, Relaxed);
+                beat.turn(drained.frames);
+                // Release: who sees this turn sees what it has taken.
+                beat.drained.store(beat.drained.load(Relaxed) + 1, Release);
+                std::thread::yield_now();
+            }
+        }
+    }
 }
 
 /// The time-stamp counter, the same on all cores of a machine with `constant_tsc`; elsewhere than on x86-64 the system's clock in

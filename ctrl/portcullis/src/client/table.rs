@@ -421,6 +421,7 @@ pub fn restart(restart: &Restart) -> String {
             return "connections are not kept: a restart forgets them ([conntrack] keep)\n".to_owned();
         }
         Began::Warm => "warm".to_owned(),
+        Began::TookOver => "took over".to_owned(),
         Began::Cold => "cold".to_owned(),
     };
     if let Some(reason) = &restart.reason {

@@ -175,7 +175,9 @@ impl Shard {
         let mut all = RestoreCounts::default();
         for one in &kept {
             let left_ns = one.until_ns.saturating_sub(since.zero_ns.saturating_add(ns));
-            self.restore_one(one, (left_ns, since.generation), snapshot, now, &mut all);
+            // Counted from where the present tick began, so that a process that begins at one of the former's rounds nothing.
+            let ticks = (left_ns > 0).then(|| left_ns.saturating_add(ns % TICK_NS).div_ceil(TICK_NS));
+            self.restore_one(one, (ticks, since.generation), snapshot, now, &mut all);
         }
         all
     }
@@ -183,7 +185,7 @@ impl Shard {
     fn restore_one(
         &mut self,
         kept: &SavedConnection,
-        (left_ns, generation): (u64, Generation),
+        (ticks, generation): (Option<u64>, Generation),
         snapshot: &Snapshot,
         now: Now,
         all: &mut RestoreCounts,
@@ -193,10 +195,10 @@ impl Shard {
             all.unverifiable += 1;
             return;
         };
-        if left_ns == 0 {
+        let Some(ticks) = ticks else {
             all.expired += 1;
             return;
-        }
+        };
         if binding.id != entry.addr {
             // Its address's place has been another's since.
             all.ended += 1;
@@ -215,8 +217,9 @@ impl Shard {
             return;
         }
         // No longer than its state lasts today.
-        let ticks = left_ns.div_ceil(TICK_NS).min(u64::from(self.timeouts[entry.state() as usize])) as u32;
-        entry.deadline = now.ceil.wrapping_add(ticks);
+        let longest =
+            u64::from(self.timeouts[entry.state() as usize]) + u64::from(now.ceil.wrapping_sub(now.tick));
+        entry.deadline = now.tick.wrapping_add(ticks.min(longest) as u32);
         let class = if was_over { was } else { class };
         let Some(flow) = self.restore_entry(&key, entry, noted, class, snapshot, now) else {
             all.left_out += 1;

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 /// How a run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Began {
     /// Connections are not kept.
     #[default]
@@ -14,6 +14,8 @@ pub enum Began {
     Cold,
     /// With those of the former run.
     Warm,
+    /// With those of a process that forwarded until then.
+    TookOver,
 }
 
 /// How this run began, and what became of the connections that the former one left

@@ -11,6 +11,7 @@ mod sockets;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use control::config::Config;
 use control::live::PortsView;
@@ -20,11 +21,21 @@ use pmd::{Eal, Mempool, Port, Queue};
 
 use super::environment::PORT_RING;
 use super::refusals::Machine;
+use monitor::MonitorContext;
 use slot::PortSlot;
 
 /// All ports, in the order of the configuration. Shared, so that their counters can be shown; closed at the end.
 #[derive(Clone)]
 pub struct Ports(Arc<[PortSlot]>);
+
+/// Ports that another process has for now, by number.
+#[derive(Debug, Default)]
+pub struct Lent(Vec<usize>);
+
+/// True for a port of a driver of which two processes may have one on the same interface, or on none: each sees all frames.
+pub fn is_shared(port: &str) -> bool {
+    ["net_af_packet", "net_null", "net_pcap", "net_ring"].iter().any(|driver| port.starts_with(driver))
+}
 
 /// One worker's queues, wire by wire.
 pub type Wires = Vec<Wire<Queue>>;
@@ -101,6 +112,37 @@ impl Ports {
     /// Name and driver of each.
     pub fn drivers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|slot| (slot.name(), slot.driver.as_str()))
+    }
+
+    /// Takes those away from the workers and out of EAL that one process alone can have: another one wants them. They come to `lent`, also
+    /// where an error tells that it was not all of them.
+    pub fn lend(&self, means: &MonitorContext, lent: &mut Lent) -> Result<(), String> {
+        let goes_on = AtomicBool::new(false);
+        for (number, slot) in self.0.iter().enumerate() {
+            if is_shared(slot.name()) || !slot.is_attached() {
+                continue;
+            }
+            let old = means.exchange.swap(slot.at, slot.vacant(), &goes_on);
+            let old = old.ok_or_else(|| format!("the workers do not let go of {}", slot.name()))?;
+            lent.0.push(number);
+            drop((old, slot.take()));
+            let _ = means.eal.unplug(slot.name());
+        }
+        Ok(())
+    }
+
+    /// Has them again. One that cannot be had now is made by whoever looks after the ports, as if its interface came back.
+    pub fn take_back(&self, lent: Lent, means: &MonitorContext) {
+        let goes_on = AtomicBool::new(false);
+        for slot in lent.0.into_iter().filter_map(|number| self.0.get(number)) {
+            match slot.make(&means.eal, &means.pool) {
+                Ok((port, queues)) => {
+                    slot.put(port);
+                    means.exchange.swap(slot.at, queues, &goes_on);
+                }
+                Err(reason) => tracing::error!("port {}: {reason}", slot.name()),
+            }
+        }
     }
 
     /// Lets go of them: those whose queues are gone too stop and close.

@@ -36,6 +36,7 @@ const LINK: &str = "link";
 const MTU: &str = "mtu";
 
 /// What the keeper needs.
+#[derive(Clone)]
 pub struct MonitorContext {
     /// For devices made anew.
     pub eal: Arc<Eal>,
@@ -127,7 +128,8 @@ impl Round {
         for (number, slot) in ports.0.iter().enumerate() {
             match &slot.interface {
                 Some(name) => self.look_at_interface(number, slot, name, &all, now),
-                None => self.look_at_device(slot),
+                None if slot.is_attached() => self.look_at_device(slot),
+                None => self.attach_again(number, slot, now),
             }
         }
         if now.duration_since(self.counted) >= COUNT {
@@ -181,6 +183,14 @@ impl Round {
             ("down: no carrier", "look at the cable, at the switch's port and at its speed")
         };
         board.raise((&what, LINK), Severity::Degraded, problem, cure);
+    }
+
+    /// A port without an interface that was lent to another process, which had not ended when it was wanted back.
+    fn attach_again(&mut self, number: usize, slot: &PortSlot, now: Instant) {
+        if self.failed[number].is_none_or(|failed| now.duration_since(failed) >= AGAIN) {
+            let name = slot.name().to_owned();
+            self.attach(number, slot, &name, now);
+        }
     }
 
     /// A port on a kernel's interface.

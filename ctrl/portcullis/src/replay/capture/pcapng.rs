@@ -9,6 +9,10 @@ use super::{Link, Record};
 /// pcapng's packet block of old, without interface descriptions worth the name.
 const OBSOLETE_PACKET_BLOCK: u32 = 2;
 const ENHANCED_PACKET_BLOCK: u32 = 6;
+/// A section's header, in whatever byte order: its own comes with it.
+const SECTION_HEADER_BLOCK: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
+/// Bytes of a block without content: its type and twice its length.
+const LEAST_BLOCK: u32 = 12;
 /// Of an enhanced packet block: header and the length behind the packet.
 const HEADER: usize = 28;
 const FRAMING: usize = HEADER + 4;
@@ -72,6 +76,16 @@ impl Section {
         data: &'a [u8],
         index: u64,
     ) -> Result<(Option<Record<'a>>, usize), String> {
+        // The parser counts on it.
+        if let Some(&[a, b, c, d, length @ ..]) = data.first_chunk::<8>()
+            && [a, b, c, d] != SECTION_HEADER_BLOCK
+            && self.number(length) < LEAST_BLOCK
+        {
+            let length = self.number(length);
+            return Err(format!(
+                "the block behind packet {index} says that it has {length} bytes; the least is {LEAST_BLOCK}"
+            ));
+        }
         let parsed = if self.big_endian { parse_block_be(data) } else { parse_block_le(data) };
         let Ok((rest, block)) = parsed else {
             return Err(format!("truncated: the block behind packet {index} is not whole"));
