@@ -169,6 +169,9 @@ fn connections_go_over_what_was_shut_stays_shut_and_generations_go_on() {
     assert!(finished.status.success() && !socket.exists(), "{finished:?}");
 }
 
+/// What a process says that does not take over in the end.
+type Play = fn(&mut Player);
+
 /// Whatever the new process does, up to the last word the running one goes on, with its ports, its store and what is kept.
 #[test]
 fn where_the_new_process_fails_at_any_step_the_running_one_goes_on() {
@@ -182,7 +185,7 @@ fn where_the_new_process_fails_at_any_step_the_running_one_goes_on() {
     let first = command(&lab, &setup, Some(&policy), &[]);
     let mut appliance = setup.spawn(first);
     let mut stream = lab.connect(At::Client, (SERVER_V4, 22), SECOND).unwrap();
-    let steps: &[(&str, fn(&mut Player))] = &[
+    let steps: &[(&str, Play)] = &[
         ("it comes and goes", |_| {}),
         ("it is older", |player| {
             player.say(r#"{"take-over":"hello","protocol":7,"version":"other"}"#);

@@ -60,7 +60,7 @@ enum Fault {
     Presuming,
     /// The old one goes on though it has given its word.
     Faithless,
-    /// The old one answers a `ready` that comes after its no.
+    /// The old one keeps its no to itself, and answers the `ready` that comes after it.
     Fickle,
     /// The old one waits for a dead one for ever.
     Loyal,
@@ -110,7 +110,9 @@ impl World {
                 if fault != Fault::Loyal {
                     push(&|w| {
                         w.old = Old::HasSaidNo;
-                        w.to_new.push_back(Said::No);
+                        if fault != Fault::Fickle {
+                            w.to_new.push_back(Said::No);
+                        }
                     });
                 }
             }

@@ -198,3 +198,36 @@ pub fn set_aside(queues: &mut [Wires]) {
         info!("{frames} frames that had come before were left to the former process");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::config::parse_config;
+
+    #[test]
+    fn beside_another_it_makes_what_both_can_have_under_a_prefix_of_its_own() {
+        let config = "[[wire]]\nname = \"w\"\ninside = \"net_af_packet0\"\noutside = \"net_memif1\"\n";
+        let config = parse_config(config, "c").unwrap();
+        let beside = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+            beside_another(&args, &config)
+        };
+        let own = format!("--file-prefix=x-{}", std::process::id());
+        assert_eq!(
+            beside(&[
+                "--no-pci",
+                "--vdev=net_af_packet0,iface=a",
+                "--vdev=net_memif1,role=client",
+                "-m",
+                "64"
+            ]),
+            ["--no-pci", "--vdev=net_af_packet0,iface=a", "-m", "64"]
+        );
+        assert_eq!(
+            beside(&["--vdev", "net_memif1,role=client", "--vdev", "net_memif2", "--file-prefix", "x"]),
+            ["--vdev=net_memif2", own.as_str()],
+            "what is no port of a wire is the operator's"
+        );
+        assert_eq!(beside(&["--file-prefix=x"]), [own]);
+    }
+}
