@@ -341,6 +341,8 @@ pub struct Api {
     pub tls_key: Option<PathBuf>,
     /// A file that holds the token which clients over TCP must show.
     pub token_file: Option<PathBuf>,
+    /// Whether the console is served over TCP.
+    pub console: bool,
 }
 
 /// The socket of an appliance that is not told otherwise.
@@ -356,6 +358,7 @@ impl Default for Api {
             tls_cert: None,
             tls_key: None,
             token_file: None,
+            console: true,
         }
     }
 }

@@ -24,6 +24,7 @@ mod figures;
 mod journal;
 mod load_balance;
 mod locking;
+mod now;
 mod preview;
 mod relief;
 mod rules;

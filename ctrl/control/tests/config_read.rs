@@ -134,6 +134,15 @@ fn the_source_is_the_file_until_there_is_a_store() {
 }
 
 #[test]
+fn a_console_is_served_where_there_is_an_address_unless_said_otherwise() {
+    let listen = "[api]\nanonymous = \"read\"\nlisten = \"127.0.0.1:1\"\n";
+    for (more, expected) in [("", true), ("console = true", true), ("console = false", false)] {
+        assert_eq!(config(&format!("{listen}{more}")).api.console, expected, "{more}");
+    }
+    assert!(!config("[api]\nconsole = false").api.console);
+}
+
+#[test]
 fn loopback_needs_no_token() {
     for listen in ["127.0.0.1:1", "127.9.9.9:9696", "[::1]:9696"] {
         assert!(config(&format!("[api]\nanonymous = \"read\"\nlisten = \"{listen}\"")).api.listen.is_some());

@@ -274,6 +274,11 @@ pass_link_local = 1",
     ),
     (
         r#"[api]
+console = true"#,
+        "2:11: api.console: true without listen: a browser reaches no socket; allowed: false, or listen beside it",
+    ),
+    (
+        r#"[api]
 listen = "0.0.0.0:9696""#,
         "2:10: api.listen: 0.0.0.0:9696 is open to others without TLS and a token; allowed: a loopback address, or tls_cert, tls_key and token_file beside it",
     ),

@@ -197,6 +197,29 @@ impl Rig {
         rows
     }
 
+    /// All that is found in pages of so many and of so many milliseconds, each behind where the one before says. How many pages it took.
+    fn in_time(&self, path: &str, limit: usize, within: u32, all: &[Value]) -> usize {
+        let (mut got, mut after, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let asked = format!("{path}&limit={limit}&within={within}{after}");
+            let request = Request::get(&asked).body(Body::empty()).unwrap();
+            let (head, page) = run(async {
+                let (head, body) = self.routes.clone().oneshot(request).await.unwrap().into_parts();
+                let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+                (head, serde_json::from_slice::<Vec<Value>>(&bytes).unwrap())
+            });
+            assert_eq!(head.status, 200, "{asked}");
+            assert!(page.len() <= limit, "{asked}: {}", page.len());
+            got.extend(page);
+            pages += 1;
+            let Some(next) = head.headers.get("portcullis-next") else { break };
+            after = format!("&after={}", next.to_str().unwrap());
+            assert!(pages <= all.len() + 100, "{asked} does not end");
+        }
+        assert_eq!(got, all, "{path} by {limit} within {within}");
+        pages
+    }
+
     /// All pages of so many, one after the other: together they are what is listed at once, and each but the last is full.
     fn in_pages(&self, path: &str, limit: usize, all: &[Value], after: impl Fn(&Value) -> String) {
         let (mut got, mut place) = (Vec::new(), String::new());
@@ -345,8 +368,17 @@ fn connections_are_those_that_a_plain_filter_leaves_in_whatever_pages() {
         let path = format!("/v1/connections?{}", query(&chosen));
         if expected.len() / limit < 40 {
             rig.in_pages(&path, limit, &expected, |row| row["id"].as_str().unwrap().to_owned());
+            rig.in_time(&path, limit, 10_000, &expected);
         }
     }
+    // In the least time that may be given: slice by slice, also where nothing is found in most of them.
+    let mut pages = 0;
+    let queries = ["protocol=tcp", "remote_port=1", "worker=1", "tombstone=true"];
+    for query in queries {
+        let path = format!("/v1/connections?{query}");
+        pages += rig.in_time(&path, 100_000, 1, &rig.rows(&path));
+    }
+    assert!(pages > queries.len(), "none took longer than its time");
     // Behind a place that nobody has, behind the last, and behind what no worker has.
     for after in ["0-599", "0-1199", "0-1699", "0-4000", "1-0", "1-511", "1-600", "2-0", "999999999-0"] {
         let (worker, place) = after.split_once('-').unwrap();
@@ -425,6 +457,36 @@ fn nics_groups_rules_and_generations_are_the_same_in_whatever_pages() {
 }
 
 #[test]
+fn a_listing_of_names_with_a_text_in_them_is_all_of_those_and_comes_in_pages() {
+    let rig = Rig::new();
+    let encoded =
+        |text: &str| text.replace('/', "%2F").replace(':', "%3A").replace('#', "%23").replace(' ', "%20");
+    for (path, key) in [("/v1/nics", "nic"), ("/v1/groups", "group"), ("/v1/rules", "group")] {
+        let all = rig.rows(path);
+        let mut sizes = std::collections::BTreeSet::new();
+        for text in ["", "a", "a/", "two", "b/t", "g1", "10.", "0.1", "::", "/", "A", "no such"] {
+            let has = |row: &&Value| {
+                let addresses = row["addresses"].as_array().into_iter().flatten();
+                let mut texts = addresses.chain([&row[key]]).map(|found| found.as_str().unwrap());
+                texts.any(|found| found.contains(text))
+            };
+            let expected: Vec<_> = all.iter().filter(has).cloned().collect();
+            let asked = format!("{path}?contains={}", encoded(text));
+            assert_eq!(rig.rows(&asked), expected, "{asked}");
+            sizes.insert(expected.len());
+            if path != "/v1/rules" {
+                for limit in [1, 2, 5] {
+                    rig.in_pages(&asked, limit, &expected, |row| encoded(row[key].as_str().unwrap()));
+                }
+            }
+        }
+        assert!(sizes.len() > 2, "{path}: the texts tell hardly any apart: {sizes:?}");
+    }
+    assert_eq!(rig.get(&format!("/v1/nics?contains={}", "x".repeat(255))).0.as_u16(), 200);
+    assert_eq!(rig.get(&format!("/v1/nics?contains={}", "x".repeat(256))).0.as_u16(), 400);
+}
+
+#[test]
 fn a_page_or_a_condition_that_makes_no_sense_is_refused_and_one_at_its_bound_is_not() {
     let rig = Rig::new();
     let status = |path: &str| rig.get(path).0.as_u16();
@@ -443,6 +505,11 @@ fn a_page_or_a_condition_that_makes_no_sense_is_refused_and_one_at_its_bound_is_
         assert_eq!(status(&format!("/v1/{list}?limits=1")), 400, "{list}");
     }
     for (query, expected) in [
+        ("within=0", 400),
+        ("within=1", 200),
+        ("within=10000", 200),
+        ("within=10001", 400),
+        ("within=-1", 400),
         ("after=0", 400),
         ("after=0-", 400),
         ("after=-1", 400),
@@ -474,7 +541,7 @@ fn a_page_or_a_condition_that_makes_no_sense_is_refused_and_one_at_its_bound_is_
     ] {
         assert_eq!(status(&format!("/v1/connections?{query}")), expected, "{query}");
         // What is counted is asked in the same way, but has no pages.
-        let of_count = if query.starts_with("after") { 400 } else { expected };
+        let of_count = if query.starts_with("after") || query.starts_with("within") { 400 } else { expected };
         assert_eq!(status(&format!("/v1/connections/count?{query}")), of_count, "count {query}");
     }
 }

@@ -16,14 +16,22 @@ use subtle::ConstantTimeEq;
 
 use super::tcp::{TcpError, fault};
 use super::trace::CAPTURE;
-use super::{ApiError, Peer};
+use super::types::May;
+use super::{ApiError, Peer, QUESTIONS};
 use crate::config::Anonymous;
 
+/// Where browsers say whose page asks.
+const SITE: &str = "sec-fetch-site";
 /// The shortest token that is accepted.
 const MIN_TOKEN: usize = 16;
 
-/// A token with its holder's name.
-type Holder = (String, String);
+/// Who has a token, and what it is good for.
+#[derive(Clone)]
+struct Holder {
+    name: String,
+    token: String,
+    may: May,
+}
 
 /// The tokens of a file, read again when that is asked for.
 #[derive(Clone)]
@@ -33,7 +41,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// One a line, `NAME TOKEN`; blank lines and those that begin with `#` do not count.
+    /// One a line, `NAME TOKEN` or `NAME TOKEN read`; blank lines and those that begin with `#` do not count.
     pub(super) fn read(path: &Path) -> Result<Tokens, TcpError> {
         let held = Arc::new(Mutex::new(Arc::new(read(path)?)));
         Ok(Tokens { path: path.to_owned(), held })
@@ -47,12 +55,12 @@ impl Tokens {
     }
 
     /// Whose token this is. Each is compared to its end, so that the time taken tells nothing of where one differs.
-    fn holder(&self, shown: &str) -> Option<String> {
+    fn holder(&self, shown: &str) -> Option<(String, May)> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut holder = None;
-        for (name, token) in held.iter() {
+        for Holder { name, token, may } in held.iter() {
             if bool::from(token.as_bytes().ct_eq(shown.as_bytes())) {
-                holder = Some(name.clone());
+                holder = Some((name.clone(), *may));
             }
         }
         holder
@@ -69,17 +77,23 @@ fn read(path: &Path) -> Result<Vec<Holder>, TcpError> {
             continue;
         }
         let bad = |what: &str| {
-            TcpError::Input(format!("{}:{number}:1: {what}; allowed: NAME TOKEN", path.display()))
+            TcpError::Input(format!(
+                "{}:{number}:1: {what}; allowed: NAME TOKEN, or NAME TOKEN read",
+                path.display()
+            ))
         };
         let Some((name, token)) = line.split_once(char::is_whitespace) else {
             return Err(bad("a name or a token is missing"));
         };
-        let token = token.trim();
+        let (token, may) = match token.trim().rsplit_once(char::is_whitespace) {
+            Some((token, "read")) => (token.trim_end(), May::Read),
+            _ => (token.trim(), May::Write),
+        };
         if token.len() < MIN_TOKEN || token.contains(char::is_whitespace) {
             let what = format!("the token of {name} is shorter than {MIN_TOKEN} characters, or has blanks");
             return Err(bad(&what));
         }
-        tokens.push((name.to_owned(), token.to_owned()));
+        tokens.push(Holder { name: name.to_owned(), token: token.to_owned(), may });
     }
     if tokens.is_empty() {
         return Err(fault(path, "holds no token; allowed: lines NAME TOKEN"));
@@ -126,26 +140,45 @@ impl Guard {
         is_local || self.certificate.as_ref().is_some_and(|certificate| is_named(certificate, bare))
     }
 
-    fn refusal(&self, headers: &HeaderMap) -> Option<ApiError> {
-        let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let Some(host) = text(header::HOST).filter(|host| self.is_ours(host)) else {
-            let found = text(header::HOST).unwrap_or("none");
-            return Some(ApiError::new(
-                StatusCode::MISDIRECTED_REQUEST,
-                format!(
-                    "Host: {found}; allowed: the address that the API listens on, or a name of its certificate"
-                ),
-            ));
-        };
-        let origin = headers.get(header::ORIGIN)?;
-        let scheme = if self.certificate.is_some() { "https" } else { "http" };
-        if origin.as_bytes() == format!("{scheme}://{host}").as_bytes() {
+    /// Why a request that names this host by another name, or none, is refused.
+    fn misdirected(&self, headers: &HeaderMap) -> Option<ApiError> {
+        let host = text(headers, header::HOST);
+        if host.is_some_and(|host| self.is_ours(host)) {
             return None;
         }
-        let found = origin.to_str().unwrap_or("unreadable");
+        let found = host.unwrap_or("none");
+        Some(ApiError::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            format!(
+                "Host: {found}; allowed: the address that the API listens on, or a name of its certificate"
+            ),
+        ))
+    }
+
+    fn refusal(&self, headers: &HeaderMap) -> Option<ApiError> {
+        if let Some(misdirected) = self.misdirected(headers) {
+            return Some(misdirected);
+        }
+        let host = text(headers, header::HOST).unwrap_or_default();
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        if let Some(origin) = headers.get(header::ORIGIN)
+            && origin.as_bytes() != format!("{scheme}://{host}").as_bytes()
+        {
+            let found = origin.to_str().unwrap_or("unreadable");
+            return Some(ApiError::new(
+                StatusCode::FORBIDDEN,
+                format!("Origin: {found}; allowed: none, or {scheme}://{host}"),
+            ));
+        }
+        // What a page of another site has its browser fetch without an Origin: pictures, scripts, links.
+        let site = headers.get(SITE)?;
+        if matches!(site.as_bytes(), b"same-origin" | b"none") {
+            return None;
+        }
+        let found = site.to_str().unwrap_or("unreadable");
         Some(ApiError::new(
             StatusCode::FORBIDDEN,
-            format!("Origin: {found}; allowed: none, or {scheme}://{host}"),
+            format!("Sec-Fetch-Site: {found}; allowed: none, or same-origin"),
         ))
     }
 
@@ -167,6 +200,23 @@ fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
     rustls::client::verify_server_name(&parsed, &name).is_ok()
 }
 
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What the holder of a token that may only look is refused: changes, and whole frames. A question changes nothing.
+fn only_looks(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) && path != CAPTURE || path == QUESTIONS
+}
+
+/// Of whoever names this host rightly: what no token is asked for.
+pub(super) async fn is_asked_by_name(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match guard.misdirected(request.headers()) {
+        Some(misdirected) => misdirected.into_response(),
+        None => next.run(request).await,
+    }
+}
+
 /// `Authorization: Bearer TOKEN`, or what strangers may do. A token's name is who asks.
 pub(super) async fn authorize(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     if let Some(refusal) = guard.refusal(request.headers()) {
@@ -177,12 +227,20 @@ pub(super) async fn authorize(State(guard): State<Guard>, mut request: Request, 
     let token =
         token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
     let holder = token.and_then(|token| guard.tokens.as_ref()?.holder(token));
-    if let Some(holder) = holder {
+    if let Some((holder, may)) = holder {
+        if may == May::Read && !only_looks(request.method(), request.uri().path()) {
+            let refusal =
+                format!("the token of {holder} may only look; allowed: a token without `read` behind it");
+            return ApiError::new(StatusCode::FORBIDDEN, refusal).into_response();
+        }
         request.extensions_mut().insert(ConnectInfo(Peer(holder)));
+        request.extensions_mut().insert((may, true));
         return next.run(request).await;
     }
     // A token that is none is not taken for a stranger's silence.
     if shown.is_none() && guard.may(request.method(), request.uri().path()) {
+        let may = if guard.anonymous == Anonymous::Write { May::Write } else { May::Read };
+        request.extensions_mut().insert((may, false));
         return next.run(request).await;
     }
     let refusal = ApiError::new(
@@ -275,12 +333,12 @@ mod tests {
         std::fs::write(&path, "you fedcba9876543210\n").unwrap();
         assert_eq!(tokens.holder("fedcba9876543210"), None);
         tokens.read_again().unwrap();
-        assert_eq!(tokens.holder("fedcba9876543210").as_deref(), Some("you"));
+        assert_eq!(tokens.holder("fedcba9876543210"), Some(("you".to_owned(), May::Write)));
         std::fs::write(&path, "bad\n").unwrap();
         assert!(tokens.read_again().is_err());
         assert_eq!(
-            tokens.holder("fedcba9876543210").as_deref(),
-            Some("you"),
+            tokens.holder("fedcba9876543210"),
+            Some(("you".to_owned(), May::Write)),
             "what is refused changes nothing"
         );
     }
@@ -388,6 +446,10 @@ mod tests {
             ("me 0123456789abcde\n", ":1:1: the token of me is shorter than 16"),
             ("me 0123456789abcdef\n\n#\nyou 0123456789 abcdef\n", ":4:1: the token of you"),
             ("0123456789abcdef\n", ":1:1: a name or a token is missing"),
+            ("me 0123456789abcde read\n", ":1:1: the token of me is shorter than 16"),
+            ("me 0123456789abcdef write\n", ":1:1: the token of me"),
+            ("me 0123456789abcdef read read\n", ":1:1: the token of me"),
+            ("me read\n", ":1:1: the token of me is shorter than 16"),
             ("# nobody\n", "holds no token"),
             ("", "holds no token"),
         ] {

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{Uri, header};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ use super::types::{Connection, Count};
 use super::{ApiError, Peer, page};
 use crate::live::{Filter, Live, WorkerTimeout, WrittenFilter};
 
+/// The header that says behind which connection a page goes on.
+const NEXT: &str = "portcullis-next";
 /// Pieces of a listing that wait for their reader.
 const WAITING: usize = 4;
 
@@ -25,8 +28,10 @@ type Asked = Result<Query<WrittenFilter>, QueryRejection>;
 /// What is asked of all that fit.
 async fn filter(live: &Live, asked: Asked) -> Result<Filter, ApiError> {
     let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
-    if written.limit.is_some() || written.after.is_some() {
-        return Err(bad_request("limit, after: a listing alone has pages; allowed: the other parameters"));
+    if written.limit.is_some() || written.after.is_some() || written.within.is_some() {
+        return Err(bad_request(
+            "limit, after, within: a listing alone has pages; allowed: the other parameters",
+        ));
     }
     checked(live, &written).await
 }
@@ -46,8 +51,14 @@ async fn checked(live: &Live, written: &WrittenFilter) -> Result<Filter, ApiErro
 )]
 pub(super) async fn list(State(live): State<Live>, asked: Asked) -> Result<Response, ApiError> {
     let Query(written) = asked.map_err(|error| bad_request(error.body_text()))?;
-    let page = page::of_connections(written.limit, written.after.as_deref())?;
+    let page = page::of_connections(&written)?;
     let filter = checked(&live, &written).await?;
+    if page.within.is_some() {
+        let found = live.page(&filter, page).await?;
+        let next = found.next.and_then(|id| HeaderValue::from_str(&id).ok());
+        let next = next.map(|id| [(HeaderName::from_static(NEXT), id)]);
+        return Ok(([(header::CONTENT_TYPE, "application/json")], next, found.text).into_response());
+    }
     let (send, mut receive) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         if let Err(error) = live.list(&filter, page, &send).await {

@@ -1,4 +1,4 @@
-//! The API: HTTP over a unix socket, JSON in the shapes of [`shape`].
+//! The API: HTTP over a unix socket, JSON in the shapes of [`types`].
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -26,6 +26,8 @@
 //! | `GET /v1/trace?nic=…` | verdicts as they happen, a JSON object a line: [`types::Told`] |
 //! | `GET /v1/capture?nic=…` | frames with their verdicts, as pcapng |
 //! | `GET /v1/why?packet=…` | [`types::Whys`]: what was decided about it |
+//! | `GET /v1/now`, `GET /v1/events` | the appliance at a glance, [`types::Now`]: once, and each second as server-sent events |
+//! | `GET /v1/whoami` | who asks, and what they may do: [`types::Whoami`] |
 //! | `GET /healthz` | [`types::Health`]; 503 if something has failed |
 //! | `GET /metrics` | everything that is counted: OpenMetrics, or the classic text format where `Accept` prefers `text/plain` |
 //! | `GET /openapi.json`, `/v1/openapi.json` | all of this, described for programs; the same as `docs/openapi.json` |
@@ -44,7 +46,9 @@ mod auth;
 mod body;
 mod change;
 mod connections;
+mod console;
 mod documents;
+mod events;
 mod explain;
 mod metrics;
 mod objects;
@@ -60,7 +64,7 @@ pub mod types;
 mod views;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse, Json, Response};
@@ -164,6 +168,9 @@ fn described() -> OpenApiRouter<Live> {
         .routes(routes!(views::counters))
         .routes(routes!(views::workers))
         .routes(routes!(views::snapshot))
+        .routes(routes!(events::events))
+        .routes(routes!(events::now))
+        .routes(routes!(events::whoami))
         .routes(routes!(views::restart))
         .routes(routes!(trace::trace))
         .routes(routes!(trace::capture))
@@ -180,6 +187,7 @@ pub fn router(live: Live) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "the path takes no such method")
         })
         .layer(map_response_with_state(live.clone(), add_notice))
+        .layer(Extension(events::Beats::default()))
         .with_state(live)
 }
 

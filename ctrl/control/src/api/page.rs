@@ -1,5 +1,7 @@
 //! Listings in pages: who asks for one holds no more than that in memory, here and there.
 
+use std::time::Duration;
+
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use serde::Deserialize;
@@ -7,9 +9,13 @@ use utoipa::IntoParams;
 
 use super::ApiError;
 use super::change::bad_request;
-use crate::live::Page;
+use crate::live::{Page, WrittenFilter};
 use crate::model::Key;
 
+/// Milliseconds of a page at most.
+const LONGEST: u32 = 10_000;
+/// Characters of a name at most.
+const LONGEST_NAME: usize = 255;
 /// Elements of a page at most.
 const LARGEST: usize = 100_000;
 
@@ -24,6 +30,16 @@ pub(super) struct PageQuery {
     /// Those behind this name, in the order of projects and names, whether or not it is there: the last of the page before.
     #[param(value_type = String, required = false, example = "web-1", pattern = r"^[^/#\x00-\x1f\x7f-\x9f]+(/[^/#\x00-\x1f\x7f-\x9f]+)?$", min_length = 1, max_length = 255)]
     after: Option<String>,
+    /// Those with this text in their name, or, of NICs, in an address; of rules, in their group's name.
+    #[param(value_type = String, required = false, example = "web", max_length = 255)]
+    contains: Option<String>,
+}
+
+/// What part of a listing by names is asked for.
+pub(super) struct Part {
+    pub after: Option<Key>,
+    pub limit: usize,
+    pub contains: String,
 }
 
 /// A part of the history.
@@ -51,11 +67,13 @@ fn read<Q>(query: Result<Query<Q>, QueryRejection>) -> Result<Q, ApiError> {
     query.map(|Query(query)| query).map_err(|error| bad_request(error.body_text()))
 }
 
-/// Behind which name, and how many.
-pub(super) fn by_name(
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<(Option<Key>, usize), ApiError> {
-    let PageQuery { limit: asked, after } = read(query)?;
+/// Behind which name, how many, and with what in their names.
+pub(super) fn by_name(query: Result<Query<PageQuery>, QueryRejection>) -> Result<Part, ApiError> {
+    let PageQuery { limit: asked, after, contains } = read(query)?;
+    let contains = contains.unwrap_or_default();
+    if contains.chars().count() > LONGEST_NAME {
+        return Err(bad_request(format!("contains: allowed: up to {LONGEST_NAME} characters")));
+    }
     let after = after
         .map(|name| {
             let key = Key::parse(&name);
@@ -64,11 +82,19 @@ pub(super) fn by_name(
             })
         })
         .transpose()?;
-    Ok((after, limit(asked)?))
+    Ok(Part { after, limit: limit(asked)?, contains })
 }
 
 /// Which connections of all that fit.
-pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> Result<Page, ApiError> {
+pub(super) fn of_connections(written: &WrittenFilter) -> Result<Page, ApiError> {
+    let (limit_asked, after) = (written.limit, written.after.as_deref());
+    let within = match written.within {
+        Some(within @ 1..=LONGEST) => Some(Duration::from_millis(within.into())),
+        Some(within) => {
+            return Err(bad_request(format!("within: {within}; allowed: 1 to {LONGEST} milliseconds")));
+        }
+        None => None,
+    };
     let place = |id: &str| {
         let (worker, place) = id.split_once('-')?;
         Some((worker.parse::<usize>().ok()?, place.parse::<u32>().ok()?.checked_add(1)?))
@@ -81,7 +107,7 @@ pub(super) fn of_connections(limit_asked: Option<u32>, after: Option<&str>) -> R
             ))
         })?,
     };
-    Ok(Page { worker, place, limit: limit(limit_asked)? })
+    Ok(Page { worker, place, limit: limit(limit_asked)?, within })
 }
 
 /// Before which generation, and how many.

@@ -86,6 +86,7 @@ refusals! {
     /// Of all requests, over TCP with tokens.
     Unauthorized {
         UNAUTHORIZED: "No token, or an unknown one: only over TCP, where tokens are asked for",
+        FORBIDDEN: "A page of another site asks, or the token may only look: only over TCP",
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,10 +17,10 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::auth::{Guard, Tokens, authorize, refuse_readable};
+use super::auth::{Guard, Tokens, authorize, is_asked_by_name, refuse_readable};
 use super::server::{ConnectionLimiter, Limits, PAUSE, serve_client, within_descriptors};
 use super::socket::group_id;
-use super::{Peer, metrics, router};
+use super::{Peer, console, metrics, router};
 use crate::config::Api;
 use crate::live::Live;
 
@@ -89,6 +89,7 @@ pub struct Tcp {
     listener: std::net::TcpListener,
     tls: Option<TlsAcceptor>,
     guard: Guard,
+    console: bool,
 }
 
 impl Tcp {
@@ -114,7 +115,7 @@ impl Tcp {
             .map_or_else(|| std::net::TcpListener::bind(address), Ok)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|error| TcpError::Address(format!("the API can't listen on {address}: {error}")))?;
-        Ok(Some(Tcp { listener, tls, guard }))
+        Ok(Some(Tcp { listener, tls, guard, console: api.console }))
     }
 
     /// Where it listens.
@@ -135,7 +136,13 @@ impl Tcp {
     /// Serves the API until the future is dropped.
     pub async fn serve(&self, live: Live) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let routes = router(live.clone()).layer(from_fn_with_state(self.guard.clone(), authorize));
+        let mut routes = router(live.clone()).layer(from_fn_with_state(self.guard.clone(), authorize));
+        if self.console {
+            // The page asks for the token: who opens it has none yet.
+            let page = console::routes().layer(from_fn_with_state(self.guard.clone(), is_asked_by_name));
+            routes = routes.merge(page);
+        }
+        let routes = routes.layer(map_response(console::harden));
         let routes = routes.layer(from_fn_with_state(live, metrics::count));
         let gate =
             ConnectionLimiter::new(Limits { all: within_descriptors(CLIENTS), of_one: CLIENTS_OF_ONE });

@@ -3,6 +3,7 @@
 mod advice;
 mod change;
 mod counters;
+mod now;
 mod ports;
 mod restart;
 mod rules;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 pub use advice::{Advice, Advised, Decider, Replayed, Seen, Suggestion};
 pub use change::{ChangeLine, LineChange, ObjectKind};
 pub use counters::{Bytes, Counters, NicCounters, Packets, Tallied, WorkerCounters};
+pub use now::{AwaitedConfirmation, May, Now, NowEvent, NowWorker, Whoami};
 pub use ports::{LinkState, PortCounters};
 pub use restart::{Began, Restart};
 pub use rules::{RuleFigures, Would};

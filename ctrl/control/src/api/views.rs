@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Json;
 
 use super::ApiError;
-use super::page::{HistoryQuery, PageQuery, by_generation, by_name};
+use super::page::{HistoryQuery, PageQuery, Part, by_generation, by_name};
 use super::refusals::BadRequest;
 use super::types::{Counters, Group, Health, Nic, Record, Restart, RuleFigures, Snapshot, Status, Worker};
 use crate::live::Live;
@@ -35,8 +35,8 @@ pub(super) async fn nics(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Nic>>, ApiError> {
-    let (after, limit) = by_name(query)?;
-    Ok(Json(live.nics_after(after.as_ref(), limit)))
+    let Part { after, limit, contains } = by_name(query)?;
+    Ok(Json(live.nics_with(&contains, after.as_ref(), limit)))
 }
 
 /// Security groups with the numbers of their rules, and their members
@@ -48,8 +48,8 @@ pub(super) async fn groups(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Group>>, ApiError> {
-    let (after, limit) = by_name(query)?;
-    Ok(Json(live.groups_after(after.as_ref(), limit)))
+    let Part { after, limit, contains } = by_name(query)?;
+    Ok(Json(live.groups_with(&contains, after.as_ref(), limit)))
 }
 
 /// What each rule did, and of staged ones what they would have done
@@ -63,8 +63,8 @@ pub(super) async fn rules(
     State(live): State<Live>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<Vec<RuleFigures>>, ApiError> {
-    let (after, limit) = by_name(query)?;
-    Ok(Json(live.rules_after(after.as_ref(), limit)))
+    let Part { after, limit, contains } = by_name(query)?;
+    Ok(Json(live.rules_with(&contains, after.as_ref(), limit)))
 }
 
 /// Packets by reason, worker, NIC and port

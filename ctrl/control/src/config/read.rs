@@ -394,8 +394,8 @@ fn multicast_prefix(node: &Node, warnings: &mut Faults) -> Result<Prefix, Fault>
 }
 
 fn api(table: &Node, faults: &mut Faults) -> Api {
-    const KEYS: [&str; 7] =
-        ["socket", "socket_group", "anonymous", "listen", "tls_cert", "tls_key", "token_file"];
+    const KEYS: [&str; 8] =
+        ["socket", "socket_group", "anonymous", "listen", "tls_cert", "tls_key", "token_file", "console"];
     let mut api = Api::default();
     let Some(fields) = table.keys(&KEYS, faults) else { return api };
     let before = faults.len();
@@ -424,8 +424,16 @@ fn api(table: &Node, faults: &mut Faults) -> Api {
     {
         set(slot, &fields, key, faults, |node| path(node).map(Some));
     }
+    set(&mut api.console, &fields, "console", faults, Node::bool);
     if faults.len() > before {
         return api;
+    }
+    if let Some(node) = fields.get("console").filter(|_| api.console && api.listen.is_none()) {
+        faults.note(
+            node.fault(
+                "true without listen: a browser reaches no socket; allowed: false, or listen beside it",
+            ),
+        );
     }
     for (key, other, missing) in
         [("tls_cert", "tls_key", api.tls_key.is_none()), ("tls_key", "tls_cert", api.tls_cert.is_none())]

@@ -46,8 +46,13 @@ impl Unconfirmed {
         Unconfirmed { generation, before, until: Until::Running(Instant::now() + time), wait: time }
     }
 
+    /// The generation that it would go back to.
+    pub fn before(&self) -> u32 {
+        self.before
+    }
+
     /// How long it still waits, as the clocks stand now.
-    fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         match self.until {
             Until::Running(until) => until.saturating_duration_since(Instant::now()),
             Until::Restarted { wall, latest } => {

@@ -31,8 +31,13 @@ struct RuleSample {
 impl Live {
     /// The rules of groups behind a name: of as many whole groups as it takes to list so many.
     pub fn rules_after(&self, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
+        self.rules_with("", after, limit)
+    }
+
+    /// Of them, those of groups with a text in their name.
+    pub fn rules_with(&self, text: &str, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
         let taken = self.inner().rules_taken();
-        block_in_place(|| taken.list(after, limit))
+        block_in_place(|| taken.list(text, after, limit))
     }
 }
 
@@ -56,13 +61,14 @@ pub(super) fn begin_counting(since: &mut Since, committer: &Committer) {
 }
 
 impl RuleSample {
-    fn list(&self, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
+    fn list(&self, text: &str, after: Option<&Key>, limit: usize) -> Vec<RuleFigures> {
         let mut members: HashMap<&Key, usize> = HashMap::new();
         for group in self.policy.nics.values().flat_map(|nic| &nic.security_groups) {
             *members.entry(group).or_default() += 1;
         }
         let mut listed = Vec::new();
-        for group in behind(&self.policy.security_groups, after, usize::MAX) {
+        let groups = behind(&self.policy.security_groups, after, usize::MAX);
+        for group in groups.filter(|group| group.key.to_string().contains(text)) {
             if listed.len() >= limit {
                 break;
             }

@@ -63,18 +63,18 @@ impl ReasonCounts {
         Reason::ALL.iter().zip(&self.reasons).filter(|(reason, _)| which(**reason)).map(|(_, n)| n).sum()
     }
 
-    fn packets(&self) -> Packets {
+    pub fn packets(&self) -> Packets {
         let (pass, drop) = (self.sum(Reason::passes), self.sum(|reason| !reason.passes()));
         let observed = self.observed;
         Packets { received: pass + drop, pass: pass + observed, drop: drop - observed, observed }
     }
 
-    fn in_bytes(&self) -> Bytes {
+    pub fn in_bytes(&self) -> Bytes {
         let [pass, drop] = self.bytes;
         Bytes { received: pass + drop, pass, drop }
     }
 
-    fn reasons(&self) -> BTreeMap<String, u64> {
+    pub fn reasons(&self) -> BTreeMap<String, u64> {
         let all = Reason::ALL.iter().zip(self.reasons);
         all.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.name().to_owned(), n)).collect()
     }
@@ -194,10 +194,23 @@ impl Live {
 
     /// So many of them behind a name.
     pub fn nics_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<types::Nic> {
+        self.nics_with("", after, limit)
+    }
+
+    /// Of them, those with a text in their name or in an address.
+    pub fn nics_with(&self, text: &str, after: Option<&model::Key>, limit: usize) -> Vec<types::Nic> {
+        let has = |nic: &&std::sync::Arc<model::Nic>| {
+            text.is_empty()
+                || nic.key.to_string().contains(text)
+                || nic.addresses.iter().any(|address| address.to_string().contains(text))
+        };
+        // The policy is shared with what is in force: nobody waits while it is searched.
+        let policy = self.policy();
+        let found: Vec<_> = block_in_place(|| {
+            behind(&policy.nics, after, usize::MAX).filter(has).take(limit).cloned().collect()
+        });
         let inner = self.inner();
-        block_in_place(|| {
-            behind(&inner.committer.policy().nics, after, limit).map(|nic| inner.nic(nic)).collect()
-        })
+        block_in_place(|| found.iter().map(|nic| inner.nic(nic)).collect())
     }
 
     /// `show groups`
@@ -207,9 +220,14 @@ impl Live {
 
     /// So many of them behind a name.
     pub fn groups_after(&self, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
+        self.groups_with("", after, limit)
+    }
+
+    /// Of them, those with a text in their name.
+    pub fn groups_with(&self, text: &str, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
         // The policy is shared with what is in force: nobody waits for this.
         let policy = &self.policy();
-        block_in_place(|| groups_of(policy, after, limit))
+        block_in_place(|| groups_of(policy, text, after, limit))
     }
 
     /// `show snapshot`
@@ -377,9 +395,10 @@ pub(super) fn behind<'o, V>(
     objects.range::<_, model::Key>((from, Bound::Unbounded)).map(|(_, object)| object).take(limit)
 }
 
-/// So many groups of a policy behind a name.
-fn groups_of(policy: &Policy, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
-    let listed: Vec<_> = behind(&policy.security_groups, after, limit).collect();
+/// So many groups of a policy behind a name, with a text in theirs.
+fn groups_of(policy: &Policy, text: &str, after: Option<&model::Key>, limit: usize) -> Vec<types::Group> {
+    let all = behind(&policy.security_groups, after, usize::MAX);
+    let listed: Vec<_> = all.filter(|group| group.key.to_string().contains(text)).take(limit).collect();
     let mut members: BTreeMap<&model::Key, Vec<String>> =
         listed.iter().map(|group| (&group.key, Vec::new())).collect();
     for nic in policy.nics.values() {

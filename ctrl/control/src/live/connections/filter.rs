@@ -4,6 +4,8 @@ mod known;
 
 use std::net::IpAddr;
 
+use engine::worker::Connection as Entry;
+use engine::{addr_from_bits, proto};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -81,6 +83,10 @@ pub struct Written {
     /// A listing: those behind the one with this `id`, whether or not it is still there: the last of the page before.
     #[param(value_type = String, required = false, example = "0-41", pattern = "^[0-9]{1,9}-[0-9]{1,9}$")]
     pub after: Option<String>,
+    /// A listing: answered after so many milliseconds at the latest, with what was found by then. Where there may be more, the header
+    /// `portcullis-next` says behind which `id` to go on.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 10_000)]
+    pub within: Option<u32>,
     /// Every connection is meant; a flush without any other condition wants it said.
     pub all: bool,
 }
@@ -141,6 +147,20 @@ impl Filter {
     /// True if everything fits.
     pub fn is_open(&self) -> bool {
         *self == Filter::default()
+    }
+
+    /// False of most entries that do not fit, by what they are made of: texts are made of the others alone.
+    pub(super) fn may_hold(&self, connection: &Entry) -> bool {
+        let Entry { entry, remote, .. } = connection;
+        let has_ports = proto::has_ports(entry.protocol());
+        let is_port = |wanted: Option<u16>, found: u32| {
+            wanted.is_none_or(|wanted| has_ports && u32::from(wanted) == found & 0xffff)
+        };
+        is_port(self.local_port, entry.ports >> 16)
+            && is_port(self.remote_port, entry.ports)
+            && self.remote.is_none_or(|prefix| prefix.contains(addr_from_bits(*remote, entry.is_v6())))
+            && self.opened.as_deref().is_none_or(|opened| (opened == "inbound") == entry.is_inbound())
+            && self.state.as_deref().is_none_or(|state| state == entry.state().name())
     }
 
     pub(super) fn holds(&self, inner: &Inner, connection: &Connection) -> bool {
