@@ -25,7 +25,8 @@ const FUNCTIONS: &str = "shim_.*\
 const CONSTANTS: &str = "SHIM_.*|RTE_MAX_ETHPORTS|RTE_ETH_NAME_MAX_LEN|RTE_ETH_RETA_GROUP_SIZE\
     |RTE_PKTMBUF_HEADROOM|RTE_TEL_MAX_STRING_LEN|RTE_MEMPOOL_NAMESIZE|RTE_ETH_MQ_RX_.*";
 
-/// Types with bit fields, packing or unions that bindgen can't lay out, or whose inside is no business of ours.
+/// Types with bit fields, packing or unions that bindgen can't lay out, or whose inside is no
+/// business of ours.
 const OPAQUE: &str =
     "rte_mbuf|rte_mempool|rte_device|rte_eth_vmdq.*|rte_eth_dcb.*|rte_eth_rxseg.*|rte_eth_intr_conf";
 
@@ -93,7 +94,8 @@ fn main() {
     }
 }
 
-/// All of pkg-config's cflags: headers need `-march=…` and `-include rte_config.h` as much as the paths.
+/// All of pkg-config's cflags: headers need `-march=…` and `-include rte_config.h` as much as the
+/// paths.
 fn compiler_flags() -> Vec<String> {
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
     let output = std::process::Command::new(program).args(["--cflags", "libdpdk"]).output();

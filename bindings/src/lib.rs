@@ -1,8 +1,9 @@
-//! Raw declarations of the system's libdpdk (>= 22.11), made by bindgen at build time, and of the shim over its
-//! static inlines. Declarations only: the safe wrapper is the package `pmd`.
+//! Raw declarations of the system's libdpdk (>= 22.11), made by bindgen at build time, and of the
+//! shim over its static inlines. Declarations only: the safe wrapper is the package `pmd`.
 //!
-//! `shim_mbuf` is `struct rte_mbuf` with plain names for the fields that we use; `shim.c` asserts at compile time
-//! that the two have the same size, alignment and offsets, and the constants below that Rust sees them so too.
+//! `shim_mbuf` is `struct rte_mbuf` with plain names for the fields that we use; `shim.c` asserts
+//! at compile time that the two have the same size, alignment and offsets, and the constants below
+//! that Rust sees them so too.
 
 #![allow(non_camel_case_types, non_upper_case_globals, non_snake_case, missing_docs)]
 #![allow(clippy::all, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]

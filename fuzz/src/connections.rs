@@ -1,5 +1,6 @@
-//! Sequences of what befalls connections, against the oracle: each byte is a choice of the generator of traffic, which knows
-//! handshakes, streams, resets, errors, fragments, pauses, and changes of the policy. So a byte that is changed is another story, not noise.
+//! Sequences of what befalls connections, against the oracle: each byte is a choice of the
+//! generator of traffic, which knows handshakes, streams, resets, errors, fragments, pauses, and
+//! changes of the policy. So a byte that is changed is another story, not noise.
 
 use control::config::parse_config;
 use testkit::rng::Rng;

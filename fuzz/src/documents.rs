@@ -1,5 +1,5 @@
-//! Policy documents and events of any text: refused with a place, or a policy that its own export says again and that can be put in
-//! force.
+//! Policy documents and events of any text: refused with a place, or a policy that its own export
+//! says again and that can be put in force.
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! Frames of any bytes, each verdict against the oracle's.
 //!
-//! The first byte chooses configuration and policy. A frame is a byte (side, time, burst), its length in two and its bytes.
+//! The first byte chooses configuration and policy. A frame is a byte (side, time, burst), its
+//! length in two and its bytes.
 
 use control::config::parse_config;
 use engine::Side;
@@ -11,7 +12,8 @@ use crate::pair::Pair;
 
 /// Frames of one run.
 const MOST: usize = 64;
-/// Since the frame before, in nanoseconds: a burst, a pause, a reassembly that is given up, a timeout.
+/// Since the frame before, in nanoseconds: a burst, a pause, a reassembly that is given up, a
+/// timeout.
 const WAITS: [u64; 4] = [1_000, 10_000_000, 1_100_000_000, 31_000_000_000];
 
 /// Judges them.

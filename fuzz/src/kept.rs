@@ -1,7 +1,8 @@
-//! What a process leaves for the next one, with any bytes in it: not read, or read in part; never a connection that was not there.
+//! What a process leaves for the next one, with any bytes in it: not read, or read in part; never a
+//! connection that was not there.
 //!
-//! The first byte chooses: the control side's file as it is, the same with a head that fits, or changes of a good table (see `patched`),
-//! which another table then takes up.
+//! The first byte chooses: the control side's file as it is, the same with a head that fits, or
+//! changes of a good table (see `patched`), which another table then takes up.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};

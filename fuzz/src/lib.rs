@@ -1,8 +1,8 @@
-//! What a fuzzer does with its bytes, one module a target: each gives them to a part of Portcullis, and panics where that
-//! part panics, hangs, or says something else than a model of it.
+//! What a fuzzer does with its bytes, one module a target: each gives them to a part of Portcullis,
+//! and panics where that part panics, hangs, or says something else than a model of it.
 //!
-//! `scripts/fuzz` has libFuzzer look for such bytes; the test of this package runs those that are kept in `corpus`, and what the modules
-//! themselves begin with, on any compiler.
+//! `scripts/fuzz` has libFuzzer look for such bytes; the test of this package runs those that are
+//! kept in `corpus`, and what the modules themselves begin with, on any compiler.
 
 pub mod captures;
 pub mod configurations;
@@ -36,8 +36,8 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "kept", run: kept::run, seeds: kept::seeds },
 ];
 
-/// Changes of a file: `place` (three bytes, little-endian), `count`, so many bytes; the last may be cut short. A place behind the end is
-/// taken from the beginning on.
+/// Changes of a file: `place` (three bytes, little-endian), `count`, so many bytes; the last may be
+/// cut short. A place behind the end is taken from the beginning on.
 pub(crate) fn patched(whole: &[u8], mut patches: &[u8]) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     while let [low, middle, high, count, rest @ ..] = patches {

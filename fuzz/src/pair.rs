@@ -1,4 +1,5 @@
-//! The engine and the oracle beside each other: the same frames under the same policies, verdict by verdict.
+//! The engine and the oracle beside each other: the same frames under the same policies, verdict by
+//! verdict.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

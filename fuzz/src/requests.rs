@@ -1,5 +1,6 @@
-//! Requests to the API of any kind, one after the other, to an appliance whose worker is only pretended: each is answered in time, as
-//! JSON where it is refused, and never by a fault of the server's.
+//! Requests to the API of any kind, one after the other, to an appliance whose worker is only
+//! pretended: each is answered in time, as JSON where it is refused, and never by a fault of the
+//! server's.
 //!
 //! A request is text: method, path, lines of headers, an empty line, the body; a byte 0 ends it.
 

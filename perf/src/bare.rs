@@ -1,5 +1,6 @@
-//! The floor under every figure of conntrack: a lookup in the real table and nothing else. Hash, index, entry, the key
-//! compared, a deadline written; bursts of 64 with the same looking ahead as the worker's.
+//! The floor under every figure of conntrack: a lookup in the real table and nothing else. Hash,
+//! index, entry, the key compared, a deadline written; bursts of 64 with the same looking ahead as
+//! the worker's.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use engine::conntrack::{
     without_required_state,
 };
 use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::cpu::{Isa, Work, simd};
 use engine::io::BURST;
 use engine::snapshot::Snapshot;
 use engine::time::{Clock, Now};
@@ -24,7 +26,8 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// The same flows as a rig of this world holds, in a table of the same capacity; `order` is that of the lookups.
+    /// The same flows as a rig of this world holds, in a table of the same capacity; `order` is
+    /// that of the lookups.
     pub fn new(world: &World, snapshot: &Snapshot, flows: u32, capacity: u32, order: &[u32]) -> Bare {
         let config = shard_config(capacity);
         let now = Clock::new(config.timeouts.longest()).at(1_000_000_000);
@@ -49,27 +52,11 @@ impl Bare {
 
     /// Cycles a lookup over so many of them.
     pub fn run(&mut self, lookups: usize) -> f64 {
-        #[cfg(target_arch = "x86_64")]
-        if engine::cpu::has_v3() {
-            // SAFETY: the processor has been asked.
-            return unsafe { self.run_v3(lookups) };
-        }
-        // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.run_as::<false>(lookups) }
+        simd().run(Lookups { bare: self, lookups })
     }
 
-    /// With the instructions that a worker's passes use, too.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn run_v3(&mut self, lookups: usize) -> f64 {
-        // SAFETY: who calls this has these instructions.
-        unsafe { self.run_as::<true>(lookups) }
-    }
-
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn run_as<const V3: bool>(&mut self, lookups: usize) -> f64 {
+    fn run_as(&mut self, isa: impl Isa, lookups: usize) -> f64 {
         let mut done = 0;
         let timeout = self.shard.timeouts().of(State::Established);
         let start = cycles();
@@ -83,14 +70,12 @@ impl Bare {
                 }
                 let mut hints = [NO_HINT; BURST];
                 for (hint, hash) in hints.iter_mut().zip(&hashes).take(burst.len()) {
-                    // SAFETY: as the caller says.
-                    *hint = unsafe { homes.hint::<V3>(*hash) };
+                    *hint = homes.hint(isa, *hash);
                     self.shard.prefetch_entry(*hint, false);
                 }
                 for ((hint, hash), key) in hints.iter().zip(&hashes).zip(burst) {
                     let mut table = self.shard.entry_table();
-                    // SAFETY: as the caller says.
-                    if let Some(entry) = unsafe { table.fast_path_entry::<V3>(*hint, key, || 0) } {
+                    if let Some(entry) = table.fast_path_entry(isa, *hint, key, || 0) {
                         entry.deadline = self.now.ceil.wrapping_add(timeout);
                         done += 1;
                     } else if let Some(flow) = self.find_anew(key, *hash) {
@@ -119,8 +104,23 @@ fn address_of(snapshot: &Snapshot, nic: u32) -> AddrId {
     held.map_or(engine::conntrack::FREE, |binding| binding.id)
 }
 
-/// How disturbed the machine is: cycles a step of a dependent walk through 8 MiB, which a second-level cache does not
-/// hold. On a quiet machine it is always the same.
+/// [`Bare::run`], for each instruction set that a worker's passes are compiled for.
+struct Lookups<'b> {
+    bare: &'b mut Bare,
+    lookups: usize,
+}
+
+impl Work for Lookups<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self, isa: impl Isa) -> f64 {
+        self.bare.run_as(isa, self.lookups)
+    }
+}
+
+/// How disturbed the machine is: cycles a step of a dependent walk through 8 MiB, which a
+/// second-level cache does not hold. On a quiet machine it is always the same.
 pub struct Calibration {
     next: Vec<u32>,
     at: u32,

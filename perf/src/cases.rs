@@ -1,4 +1,5 @@
-//! The cycle cases: what is set up, what is played, and what must have come of it for the figure to count.
+//! The cycle cases: what is set up, what is played, and what must have come of it for the figure to
+//! count.
 
 mod count;
 mod named;
@@ -20,7 +21,8 @@ pub use pressure::{Flush, flush, fragments, syn_flood, table_full};
 
 /// Flows that are set up at a time, so that their handshakes take little memory.
 const SLICE: u32 = 1 << 16;
-/// Frames of each side's pool at least, where headers are to come from beyond the second-level cache.
+/// Frames of each side's pool at least, where headers are to come from beyond the second-level
+/// cache.
 const COLD: u32 = 1 << 16;
 
 /// How a case is measured.
@@ -89,8 +91,8 @@ fn establish(rig: &mut Rig, world: &World, flows: u32) {
     assert_eq!(rig.shard().len(), flows);
 }
 
-/// Established packets both ways, in random order over `flows` flows; `cold` says that headers come from beyond the
-/// second-level cache even where few flows would fit it.
+/// Established packets both ways, in random order over `flows` flows; `cold` says that headers come
+/// from beyond the second-level cache even where few flows would fit it.
 pub fn established(world: &World, flows: u32, cold: bool, runs: Runs) -> Figure {
     let capacity = (flows * 2).max(1024);
     let mut rig = established_rig(world, flows, capacity);

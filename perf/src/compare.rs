@@ -1,4 +1,5 @@
-//! What `scripts/compare` puts side by side beyond the cycle cases: packets a second of every program.
+//! What `scripts/compare` puts side by side beyond the cycle cases: packets a second of every
+//! program.
 
 use std::io;
 use std::path::Path;
@@ -71,8 +72,8 @@ impl Row {
         Some(self.mpps(Program::Portcullis)? / self.mpps(program)?)
     }
 
-    /// The same if each had a core of its own. To the kernel only this is fair: where its source or others on the machine leave it
-    /// part of the core, it forwards less than it could.
+    /// The same if each had a core of its own. To the kernel only this is fair: where its source or
+    /// others on the machine leave it part of the core, it forwards less than it could.
     pub fn ratio_per_core(&self, program: Program) -> Option<f64> {
         Some(self.rate(Program::Portcullis)?.per_core() / self.rate(program)?.per_core())
     }
@@ -108,8 +109,8 @@ impl Rates {
         Ok(Rates { usual, others: Vec::new() })
     }
 
-    /// Every program in every setting: so many rounds of the usual one, 2 at most of the others, and one where the memory for a
-    /// million flows takes longer to get than everything else.
+    /// Every program in every setting: so many rounds of the usual one, 2 at most of the others,
+    /// and one where the memory for a million flows takes longer to get than everything else.
     pub fn whole(binary: &Path, directory: &Path, rounds: u32, time: Duration) -> io::Result<Rates> {
         let places = (binary, directory);
         let usual = Row::measure(places, &Program::ALL, Setting::USUAL, (rounds, time))?;

@@ -1,5 +1,6 @@
-//! A large capture of small packets: TCP connections of many clients to one server, opened one after the other, then questions and
-//! answers in any order. Written as it is made, so that its size costs no memory.
+//! A large capture of small packets: TCP connections of many clients to one server, opened one
+//! after the other, then questions and answers in any order. Written as it is made, so that its
+//! size costs no memory.
 
 use std::{
     fs::File,

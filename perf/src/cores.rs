@@ -4,8 +4,9 @@ use std::{fs, io};
 
 use rustix::thread::sched_getaffinity;
 
-/// The core for everything else, and the one that is measured, of those that this process may use. Devices interrupt the measured one
-/// least: a disk that the control side writes to may have its interrupts on any core, and often nobody can move them.
+/// The core for everything else, and the one that is measured, of those that this process may use.
+/// Devices interrupt the measured one least: a disk that the control side writes to may have its
+/// interrupts on any core, and often nobody can move them.
 ///
 /// # Errors
 /// If there is only one.
@@ -25,8 +26,8 @@ fn divide(cores: &[usize], interrupts: &str) -> Option<(usize, usize)> {
     Some((other, measured))
 }
 
-/// Interrupts of devices on a core since the machine came up. In `/proc/interrupts` these have numbers, others names; a column a
-/// core that is on.
+/// Interrupts of devices on a core since the machine came up. In `/proc/interrupts` these have
+/// numbers, others names; a column a core that is on.
 fn of_devices(interrupts: &str, core: usize) -> u64 {
     let mut lines = interrupts.lines();
     let name = format!("CPU{core}");

@@ -1,8 +1,10 @@
-//! What the tables of first fragments cost under fragments of a stranger's choice, beside random ones: the hand-off router's, which every
-//! fragment meets before anything is known of it, and the judge's.
+//! What the tables of first fragments cost under fragments of a stranger's choice, beside random
+//! ones: the hand-off router's, which every fragment meets before anything is known of it, and the
+//! judge's.
 //!
-//! Chosen are identifications that fell into one chain of the table that hashed them by a public function (59 µs each there, against
-//! 27 ns), ones that differ in one bit, and one identification under addresses whose exclusive or is the same.
+//! Chosen are identifications that fell into one chain of the table that hashed them by a public
+//! function (59 µs each there, against 27 ns), ones that differ in one bit, and one identification
+//! under addresses whose exclusive or is the same.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use engine::burst::{Firewall, FirewallConfig};
 use engine::conntrack::{Secret, ShardConfig, Timeouts};
 use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::fragment_cache::CAPACITY;
-use engine::handoff::{RSS_PATTERN, Router};
+use engine::handoff::Router;
 use engine::packet::{Fragment, HandoffStage, PacketKind, PacketMeta};
+use engine::rss::RSS_PATTERN;
 use engine::time::Now;
 use engine::{NicSlot, Side, proto};
 
@@ -70,8 +73,8 @@ fn pkts(choice: &str, count: usize) -> Vec<PacketMeta> {
         .collect()
 }
 
-/// Each choice measured in turn, so many runs of which the median counts. Every fragment finds its owner, or this panics: as many as
-/// half the table are remembered at once.
+/// Each choice measured in turn, so many runs of which the median counts. Every fragment finds its
+/// owner, or this panics: as many as half the table are remembered at once.
 pub fn costs(runs: usize) -> Vec<Costs> {
     let config = FirewallConfig {
         shard: ShardConfig {

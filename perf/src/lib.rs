@@ -1,4 +1,5 @@
-//! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp counter.
+//! Load and measurement: traffic in memory, a port that brings it, and cycles by the time stamp
+//! counter.
 
 pub mod bare;
 pub mod cases;

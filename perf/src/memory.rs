@@ -1,11 +1,13 @@
-//! Frames in memory, laid out as in a pool of buffers, and a port that brings them in any order, round and round, and
-//! forgets what is sent. Traffic of ten million flows fits, where a capture port would need a buffer a frame.
+//! Frames in memory, laid out as in a pool of buffers, and a port that brings them in any order,
+//! round and round, and forgets what is sent. Traffic of ten million flows fits, where a capture
+//! port would need a buffer a frame.
 
 use std::ops::Range;
 
 use engine::io::{BURST, Burst, Frame, Port};
 
-/// Bytes from one frame to the next: a frame of 64 bytes, its checksum left out, on a cache line of its own.
+/// Bytes from one frame to the next: a frame of 64 bytes, its checksum left out, on a cache line of
+/// its own.
 pub const SLOT: usize = 64;
 
 /// A frame of a [`Pool`] that is loaded.
@@ -25,9 +27,9 @@ impl Frame for PoolFrame {
 
     #[inline]
     fn prefetch(&self, deep: bool) {
-        engine::conntrack::prefetch(self.0.as_ptr());
+        engine::cpu::prefetch(self.0.as_ptr());
         if deep && let Some(second) = self.0.get(SLOT) {
-            engine::conntrack::prefetch(second);
+            engine::cpu::prefetch(second);
         }
     }
 }
@@ -52,7 +54,8 @@ impl Pool {
         let mut lines = engine::pages::filled_on_huge_pages(Line([0; SLOT]), count * stride);
         let bytes: *mut u8 = lines.as_mut_ptr().cast();
         for n in 0..count {
-            // SAFETY: lines are bytes without padding, one after the other, and a frame is no longer than its lines.
+            // SAFETY: lines are bytes without padding, one after the other, and a frame is no
+            // longer than its lines.
             let frame = unsafe { std::slice::from_raw_parts_mut(bytes.add(n * stride * SLOT), len) };
             frame.copy_from_slice(template);
             patch(n, frame);
@@ -73,7 +76,8 @@ impl Pool {
     /// A frame's bytes.
     pub fn bytes(&self, at: usize) -> &[u8] {
         let lines = &self.lines[at * self.stride..(at + 1) * self.stride];
-        // SAFETY: lines are bytes without padding, one after the other, and a frame is no longer than its lines.
+        // SAFETY: lines are bytes without padding, one after the other, and a frame is no longer
+        // than its lines.
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), self.len) }
     }
 }
@@ -102,7 +106,8 @@ impl MemoryPort {
     /// Brings `count` frames from now on.
     ///
     /// # Safety
-    /// The load must stay alive until [`MemoryPort::unload`], and until every frame brought is sent or freed.
+    /// The load must stay alive until [`MemoryPort::unload`], and until every frame brought is sent
+    /// or freed.
     pub unsafe fn load(&mut self, load: Option<Load<'_>>, count: usize) {
         // SAFETY: the caller keeps it alive for as long as it is used.
         self.load = unsafe { std::mem::transmute::<Option<Load<'_>>, Option<Load<'static>>>(load) };

@@ -96,7 +96,8 @@ impl Cycles {
     }
 }
 
-/// Reads the counter at the ends of passes: of all with `SPLIT`, else only where receiving ends and sending begins and ends.
+/// Reads the counter at the ends of passes: of all with `SPLIT`, else only where receiving ends and
+/// sending begins and ends.
 struct Watch<const SPLIT: bool> {
     last: u64,
     cycles: Cycles,
@@ -169,7 +170,8 @@ impl Rig {
         count: usize,
     ) -> Cycles {
         let wire = &mut self.worker.wires()[0];
-        // SAFETY: both are unloaded below, and this worker has sent or freed every frame by the time `poll` returns.
+        // SAFETY: both are unloaded below, and this worker has sent or freed every frame by the
+        // time `poll` returns.
         unsafe {
             wire.inside.load(inside, count);
             wire.outside.load(outside, count);

@@ -70,8 +70,8 @@ impl World {
     /// 1,000 NICs of 50 rules over IPv4.
     pub const USUAL: World = World { nics: 1_000, rules: 50, shape: Shape::V4, one_client: false };
 
-    /// The policy document: groups of 50 rules, of which one admits port 22, one lets everything out, and the
-    /// others admit other ports from small networks.
+    /// The policy document: groups of 50 rules, of which one admits port 22, one lets everything
+    /// out, and the others admit other ports from small networks.
     pub fn policy(&self) -> String {
         let segment = match self.shape {
             Shape::Vxlan => "{vni: 77}",
@@ -159,7 +159,8 @@ impl World {
         })
     }
 
-    /// Two fragments of a datagram of each of the flows from `first` on: the first is frame 2n, the other 2n + 1. IPv4 only.
+    /// Two fragments of a datagram of each of the flows from `first` on: the first is frame 2n, the
+    /// other 2n + 1. IPv4 only.
     pub fn fragments(&self, first: u32, count: u32) -> Pool {
         let kinds = [Kind::FirstFragment, Kind::LastFragment];
         let templates = kinds.map(|kind| self.template(kind));
@@ -188,7 +189,8 @@ impl World {
         frame[mac_at..mac_at + 6].copy_from_slice(&[2, 0, 0, nic[1], nic[2], nic[3]]);
     }
 
-    /// The frame of flow 0 and NIC 1, checksums included; of the others they are not put right, as nobody looks.
+    /// The frame of flow 0 and NIC 1, checksums included; of the others they are not put right, as
+    /// nobody looks.
     fn template(&self, kind: Kind) -> Vec<u8> {
         let server = self.address(1);
         let client = match self.shape {

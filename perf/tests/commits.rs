@@ -1,4 +1,5 @@
-//! Changes under fire, briefly: what must hold, however fast the machine is. `perf-commits` measures.
+//! Changes under fire, briefly: what must hold, however fast the machine is. `perf-commits`
+//! measures.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Every cycle case, small: what each says of its frames must hold. How long they take is for `scripts/bench-cycles`.
+//! Every cycle case, small: what each says of its frames must hold. How long they take is for
+//! `scripts/bench-cycles`.
 
 use perf::cases::{ALL, COUNTED, Runs, count, run_named};
 

@@ -1,5 +1,5 @@
-//! Fragments of a stranger's choice cost what random ones do, with room for a machine that is never quiet: the table compares eight places
-//! whatever the keys. Figures are `perf-fragments`'.
+//! Fragments of a stranger's choice cost what random ones do, with room for a machine that is never
+//! quiet: the table compares eight places whatever the keys. Figures are `perf-fragments`'.
 
 use perf::fragments::costs;
 

@@ -1,4 +1,5 @@
-//! The rigs of two cores, briefly: counts that hold however fast the machine is. `perf-rigs` measures.
+//! The rigs of two cores, briefly: counts that hold however fast the machine is. `perf-rigs`
+//! measures.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,8 +18,8 @@ const CONNECTIONS: u64 = 200;
 /// Low enough for a machine that does other things, too.
 const MODEST: Load = Load::Rate { flows: 300, pps: 5000.0, time: Duration::from_secs(1) };
 
-/// The binary: `PORTCULLIS_BIN` (set by `scripts/test`), else one built now, so that it is never an old one. The generator is
-/// beside it.
+/// The binary: `PORTCULLIS_BIN` (set by `scripts/test`), else one built now, so that it is never an
+/// old one. The generator is beside it.
 fn portcullis() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -60,7 +61,8 @@ fn assert_all_came(result: &Value) {
     assert!(packets["sent"].as_u64() > Some(0), "{result}");
 }
 
-/// Every handshake completes, every request is answered, every connection closes, and nothing is lost.
+/// Every handshake completes, every request is answered, every connection closes, and nothing is
+/// lost.
 fn assert_connected(result: &Value) {
     for (key, expected) in [
         ("opened", CONNECTIONS),

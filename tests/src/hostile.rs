@@ -8,8 +8,9 @@
 //! }
 //! ```
 //!
-//! The addresses are mostly those of the lab ([`INSIDE`], [`OUTSIDE`]), so that a policy with these NICs sees its NICs attacked, not
-//! only strangers. About one frame in eight is left as it was built, so that what follows meets live connections.
+//! The addresses are mostly those of the lab ([`INSIDE`], [`OUTSIDE`]), so that a policy with these
+//! NICs sees its NICs attacked, not only strangers. About one frame in eight is left as it was
+//! built, so that what follows meets live connections.
 
 use std::net::IpAddr;
 
@@ -127,7 +128,8 @@ fn port(rng: &mut Rng) -> u16 {
     rng.pick(&[0, 22, 22, 80, 40000, 40001, 40002, 67, 68, 546, 547, 4789, 6081, u16::MAX, any])
 }
 
-/// A frame as built, lies included, before it is damaged. `depth` is how many tunnels or quotes it may still hold.
+/// A frame as built, lies included, before it is damaged. `depth` is how many tunnels or quotes it
+/// may still hold.
 fn whole(rng: &mut Rng, depth: usize) -> Vec<u8> {
     let pair = Pair::new(rng);
     let (src, dst) = pair.ends(rng);

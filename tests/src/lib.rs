@@ -1,4 +1,5 @@
-//! What the tests of Portcullis are made of: builders of frames, captures, a generator of hostile frames, the lab.
+//! What the tests of Portcullis are made of: builders of frames, captures, a generator of hostile
+//! frames, the lab.
 
 pub mod frame;
 pub mod hostile;

@@ -1,4 +1,5 @@
-//! Memory that a table of connections is kept in, for tests: shared with processes that this one forks.
+//! Memory that a table of connections is kept in, for tests: shared with processes that this one
+//! forks.
 
 use std::ptr::NonNull;
 
@@ -45,14 +46,16 @@ impl Region {
 
     /// Lays the table out. To be called once.
     pub fn memory(&self) -> PersistentMemory {
-        // SAFETY: the mapping is of zeros and as long as that, begins with a page, and is never taken away.
+        // SAFETY: the mapping is of zeros and as long as that, begins with a page, and is never
+        // taken away.
         unsafe { PersistentMemory::lay_out(self.start, &self.birth) }
     }
 
     /// What lies in it now.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len);
-        // SAFETY: so many bytes lie there; whoever writes to them is this thread or a process that stands still.
+        // SAFETY: so many bytes lie there; whoever writes to them is this thread or a process that
+        // stands still.
         unsafe {
             std::ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.len);
             bytes.set_len(self.len);

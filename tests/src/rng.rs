@@ -1,4 +1,5 @@
-//! A small generator of random numbers whose sequence never changes: a seed in a bug report means the same frames for ever.
+//! A small generator of random numbers whose sequence never changes: a seed in a bug report means
+//! the same frames for ever.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
@@ -14,8 +15,8 @@ impl Rng {
         Rng { state: seed, led_by: Vec::new() }
     }
 
-    /// A sequence whose choices are those of a fuzzer: each number takes its highest eight bits, by which [`Rng::below`] chooses, from
-    /// the next of these bytes, as long as there are any.
+    /// A sequence whose choices are those of a fuzzer: each number takes its highest eight bits, by
+    /// which [`Rng::below`] chooses, from the next of these bytes, as long as there are any.
     pub fn led_by(bytes: &[u8]) -> Rng {
         Rng { state: 0, led_by: bytes.iter().rev().copied().collect() }
     }

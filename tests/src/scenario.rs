@@ -1,5 +1,5 @@
-//! One worker's firewall under a policy, packet by packet on a clock of the test's own: tests that read like the
-//! sentence they hold.
+//! One worker's firewall under a policy, packet by packet on a clock of the test's own: tests that
+//! read like the sentence they hold.
 
 mod restart;
 
@@ -26,7 +26,8 @@ use crate::persisted::Region;
 use crate::sim::SimFrame;
 pub use restart::RestartOutcome;
 
-/// A verdict as text: the reason, `by` the rule, `(observed)`; `held` while it waits for a first fragment.
+/// A verdict as text: the reason, `by` the rule, `(observed)`; `held` while it waits for a first
+/// fragment.
 pub fn describe(verdict: &Verdict, committer: &Committer) -> String {
     if verdict.held {
         return "held".to_owned();
@@ -61,7 +62,8 @@ pub struct Scenario {
     is_recounted: bool,
 }
 
-/// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names, addresses and groups).
+/// A policy of one untagged VPC `prod`, of these groups (names and rules) and these NICs (names,
+/// addresses and groups).
 pub fn policy(groups: &[(&str, &[&str])], nics: &[(&str, &str, &[&str])]) -> String {
     let mut text = String::from("vpcs: [{name: prod, segment: {untagged: true}}]\nsecurity_groups:\n");
     for (name, rules) in groups {
@@ -292,7 +294,8 @@ impl Scenario {
         }
     }
 
-    /// The verdicts on frames that were held, in the order in which they were released, since this was last asked.
+    /// The verdicts on frames that were held, in the order in which they were released, since this
+    /// was last asked.
     pub fn released(&mut self) -> Vec<String> {
         self.end_waits();
         std::mem::take(&mut self.released).into_iter().map(|(_, verdict)| verdict).collect()
@@ -304,7 +307,8 @@ impl Scenario {
         std::mem::take(&mut self.released)
     }
 
-    /// A client's TCP handshake with a server behind the firewall: the client has sent up to 1000, the server up to 5000.
+    /// A client's TCP handshake with a server behind the firewall: the client has sent up to 1000,
+    /// the server up to 5000.
     pub fn connect(&mut self, client: &str, server: &str) {
         self.outside(tcp(client, server).syn().seq(1000).window(8000));
         self.inside(tcp(server, client).syn().seq(5000).ack(1001).window(8000));
@@ -319,8 +323,8 @@ impl Scenario {
         self.judge(frames)
     }
 
-    /// What a staged rule has counted: packets that it would let open a connection, of them those that were refused, packets that it
-    /// would deny, and of them those that opened one.
+    /// What a staged rule has counted: packets that it would let open a connection, of them those
+    /// that were refused, packets that it would deny, and of them those that opened one.
     pub fn staged(&self, group: &str, position: usize) -> [u64; 4] {
         let key = Key::in_default(group);
         let meaning = self.committer.policy().security_groups[&key].rules[position].meaning();
@@ -342,8 +346,9 @@ impl Scenario {
         self.firewall.upkeep(&self.snapshot, now, true);
     }
 
-    /// What it has told since somebody last asked, everything that lasts included, with `[conntrack] count`: of connections how they
-    /// ended, packets and bytes inbound, and outbound; of refusals the reason, packets and bytes.
+    /// What it has told since somebody last asked, everything that lasts included, with
+    /// `[conntrack] count`: of connections how they ended, packets and bytes inbound, and outbound;
+    /// of refusals the reason, packets and bytes.
     pub fn told(&mut self) -> Vec<String> {
         self.idle();
         assert!(self.firewall.export_all_flows(&self.snapshot));
@@ -375,7 +380,8 @@ impl Scenario {
         self.last.is_some_and(|verdict| verdict.passes())
     }
 
-    /// Every connection now: NIC, who opened it, protocol, local, remote, state, seconds left, `tombstone`.
+    /// Every connection now: NIC, who opened it, protocol, local, remote, state, seconds left,
+    /// `tombstone`.
     pub fn connections(&mut self) -> Vec<String> {
         let now = self.firewall.now(self.now_ns);
         self.firewall.begin(&self.snapshot);

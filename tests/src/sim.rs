@@ -13,9 +13,9 @@ use engine::Side;
 use engine::burst::{Firewall, FirewallConfig};
 use engine::conntrack::Secret;
 use engine::counters::{ConnectionCounts, EngineCounters};
-use engine::handoff::{RETA_SIZE, rss_hash};
 use engine::io::{Burst, Frame, Port, TxRefusal};
 use engine::packet::PacketMeta;
+use engine::rss::{RETA_SIZE, rss_hash};
 use engine::snapshot::Snapshot;
 use engine::verdict::Verdict;
 use engine::worker::{Tap, Wire, Worker, WorkerRequest, mesh};
@@ -298,7 +298,8 @@ impl SimWorkers {
         assert!(self.acknowledged());
     }
 
-    /// Commits a document and publishes it; workers take it up when they next let go of what they hold.
+    /// Commits a document and publishes it; workers take it up when they next let go of what they
+    /// hold.
     pub fn publish(&mut self, policy: &str) {
         let parsed = parse_policy(policy, "policy", &Limits::default()).unwrap_or_else(|e| panic!("{e}"));
         if let Ok(Some(commit)) = self.committer.commit(parsed.policy, self.now_ns) {
@@ -425,7 +426,8 @@ impl SimWorkers {
     }
 }
 
-/// What a NIC would hash of an untagged or tagged IP frame without options, roughly: enough to steer.
+/// What a NIC would hash of an untagged or tagged IP frame without options, roughly: enough to
+/// steer.
 fn plain_rss(bytes: &[u8]) -> Option<u32> {
     let at = if bytes.get(12..14)? == [0x81, 0x00] { 18 } else { 14 };
     let word = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));

@@ -6,6 +6,7 @@ use engine::conntrack::{
     Entry, Secret, Shard, ShardConfig, State, Timeouts, key_meta, remote_digest, required_state_bits,
 };
 use engine::counters::{ConnectionCounts, EngineCounters};
+use engine::cpu::{Baseline, simd};
 use engine::snapshot::{AddressKey, Settings, SnapshotBuilder};
 use engine::time::Clock;
 use engine::{AddrId, Generation, NicSlot, proto};
@@ -40,12 +41,9 @@ fn an_ipv6_connection_does_not_answer_to_another_address_of_the_same_digest() {
     let asked = [(demanding, there, true), (another_state, there, false), (demanding, other, false)];
     for (key, remote, is_it) in asked {
         let mut table = shard.entry_table();
-        // SAFETY: nothing is demanded without vectors, and with them the processor is asked.
-        unsafe {
-            assert_eq!(table.fast_path_entry::<false>(flow.0, &key, || remote).is_some(), is_it);
-            if engine::cpu::has_v3() {
-                assert_eq!(table.fast_path_entry::<true>(flow.0, &key, || remote).is_some(), is_it);
-            }
+        assert_eq!(table.fast_path_entry(Baseline, flow.0, &key, || remote).is_some(), is_it);
+        if let Some(v3) = simd().v3() {
+            assert_eq!(table.fast_path_entry(v3, flow.0, &key, || remote).is_some(), is_it);
         }
     }
     assert_eq!(shard.find(&key), Some(flow));

@@ -171,6 +171,30 @@ fn no_source_file_is_long_or_holds_what_is_left_undone() {
     assert!(seen > 60, "only {seen} files found");
 }
 
+/// Where comments are wrapped; elsewhere they are still to be.
+const WRAPPED: [&str; 7] =
+    ["bindings", "ctrl/stats", "dataplane/engine", "dataplane/rcu", "fuzz", "perf", "tests/src"];
+
+#[test]
+fn comments_are_wrapped_at_a_hundred_columns() {
+    let mut seen = 0;
+    for path in files(&WRAPPED).into_iter().filter(|path| path.extension().is_some_and(|its| its == "rs")) {
+        let mut is_code = false;
+        for (number, line) in read(&path).lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!']);
+            is_code ^= comment.trim_start().starts_with("```");
+            // Tables and code stay as they are.
+            let is_prose =
+                !is_code && !comment.trim_start().starts_with('|') && !comment.starts_with("     ");
+            let length = line.chars().count();
+            assert!(!is_prose || length <= 100, "{}:{}: {length} columns", path.display(), number + 1);
+            seen += 1;
+        }
+    }
+    assert!(seen > 3_000, "only {seen} lines of comments found");
+}
+
 #[test]
 fn scripts_are_executable_and_parse() {
     for path in files(&["scripts", ".ci"]) {

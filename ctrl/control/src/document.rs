@@ -20,17 +20,21 @@
 
 mod edit;
 mod events;
+mod fields;
 mod read;
 mod resolve;
 mod rule;
 mod warnings;
 
-pub use edit::{EditError, ObjectKey, RuleEdit, RuleSelector, edit_rule, merge, put, remove};
+pub use edit::{EditError, ObjectKey, RuleEdit, RuleSelector, absent, edit_rule, merge, put, remove};
 pub use events::{Event, parse_events};
 pub(crate) use warnings::{covers_but_ports, families, host_bits};
 
 use crate::model::Policy;
-use crate::source::{Diagnostic, Faults, Node, Value, parse_yaml};
+use crate::source::{Diagnostic, Faults, Node, Pos, Value, parse_yaml};
+
+/// Stands where an object of the present policy has no text.
+static NO_TEXT: Node = Node { at: Pos::START, value: Value::Null };
 
 /// The quotas of semantics 3.8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

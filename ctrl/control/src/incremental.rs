@@ -1,4 +1,5 @@
-//! What workers read, kept up to date: each commit changes what it touches, and a copy of the rest is published with it.
+//! The snapshot builder, kept up to date: each commit changes what it touches, and publishes a
+//! copy.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,14 +20,14 @@ fn mac_number(mac: Mac) -> u64 {
     engine::packet::mac_bits(mac.bytes())
 }
 
-/// The policy of one ordered list of groups, shared by the NICs that have it.
+/// The compiled policy of one ordered list of groups, shared by the NICs that have this list.
 #[derive(Clone)]
 struct SharedPolicy {
     id: PolicyId,
     users: usize,
 }
 
-/// What lies in the draft because of a NIC.
+/// What the builder holds for a NIC.
 #[derive(Clone)]
 struct InstalledNic {
     slot: NicSlot,
@@ -35,7 +36,7 @@ struct InstalledNic {
     groups: Vec<Key>,
 }
 
-/// An address in the draft.
+/// An address of an installed NIC.
 #[derive(Clone, Copy)]
 struct InstalledAddress {
     id: AddrId,
@@ -43,7 +44,7 @@ struct InstalledAddress {
     is_allowed: bool,
 }
 
-/// The engine's draft, and what is known of what lies in it.
+/// The engine's snapshot builder, with what is installed in it.
 #[derive(Clone)]
 pub(crate) struct IncrementalCompiler {
     builder: SnapshotBuilder,
@@ -56,7 +57,7 @@ pub(crate) struct IncrementalCompiler {
     nics: HashMap<Key, InstalledNic>,
 }
 
-/// The parts that a commit has at hand.
+/// What a commit gives to the incremental compiler.
 pub(crate) struct Change<'c> {
     pub policy: &'c Policy,
     pub delta: &'c Delta,
@@ -66,7 +67,7 @@ pub(crate) struct Change<'c> {
 }
 
 impl IncrementalCompiler {
-    /// Of the empty policy, its addresses to be hashed by `key`.
+    /// Of the empty policy; addresses are hashed by `key`.
     pub fn new(config: &Config, key: AddressKey) -> IncrementalCompiler {
         IncrementalCompiler::with(engine_settings(config), config.policy.mode, key)
     }
@@ -83,7 +84,7 @@ impl IncrementalCompiler {
         }
     }
 
-    /// What it hashes addresses by.
+    /// The key that addresses are hashed by.
     pub fn key(&self) -> AddressKey {
         self.builder.key()
     }
@@ -93,7 +94,7 @@ impl IncrementalCompiler {
         self.builder.clone().build(Generation(0), Generation(0), Vec::new)
     }
 
-    /// Brings the draft up to date; the snapshot to publish.
+    /// Applies a commit to the builder; returns the snapshot to publish.
     pub fn update(
         &mut self,
         change: &Change<'_>,
@@ -105,7 +106,8 @@ impl IncrementalCompiler {
             self.set_vpcs(policy, compiler);
         }
         self.recompile(change, compiler);
-        // A NIC may be another though its document is the same, and its document another though it is the same.
+        // A NIC's identity may change while its document stays the same, and its document while its
+        // identity does.
         let mut keys = registry.take_moved(change.generation);
         keys.extend(delta.nics.iter().map(|(key, _)| key.clone()));
         self.reinstall_nics(&keys, policy, compiler, registry);
@@ -113,21 +115,22 @@ impl IncrementalCompiler {
         let snapshot = self.build(change);
         #[cfg(debug_assertions)]
         {
-            let afresh = self.rebuild(change, compiler, registry);
-            assert_eq!(snapshot.difference(&afresh), None, "a draft kept up to date, and one made afresh");
+            let rebuilt = self.rebuild(change, compiler, registry);
+            assert_eq!(snapshot.difference(&rebuilt), None, "a snapshot kept up to date, and one rebuilt");
         }
         snapshot
     }
 
-    /// What [`IncrementalCompiler::update`] must come to, made of nothing but the policy and the registry.
+    /// The result that [`IncrementalCompiler::update`] must have, built from the policy and the
+    /// registry alone.
     #[cfg(debug_assertions)]
     fn rebuild(&self, change: &Change<'_>, compiler: &Compiler, registry: &Registry) -> Snapshot {
-        let mut drafter =
+        let mut fresh =
             IncrementalCompiler::with(self.builder.settings().clone(), self.default_mode, self.builder.key());
-        drafter.build_all(change, &mut compiler.without_memory(), registry)
+        fresh.build_all(change, &mut compiler.without_memory(), registry)
     }
 
-    /// Draws everything, into an empty draft.
+    /// Builds everything, in an empty builder.
     pub fn build_all(
         &mut self,
         change: &Change<'_>,
@@ -165,7 +168,8 @@ impl IncrementalCompiler {
         self.builder.vpcs(vpcs);
     }
 
-    /// Compiles the policies of lists that hold a group whose rules, or what they name, have changed.
+    /// Compiles the policies of lists with a group whose rules, or the address groups these name,
+    /// have changed.
     fn recompile(&mut self, change: &Change<'_>, compiler: &mut Compiler) {
         let Change { policy, delta, index, .. } = change;
         let mut changed: BTreeSet<&Key> = delta.security_groups.iter().map(|(key, _)| key).collect();
@@ -180,8 +184,8 @@ impl IncrementalCompiler {
         }
     }
 
-    /// Takes what these NICs had out of the draft, and puts in what they have. First the one for all, then the other: places
-    /// pass from one to another.
+    /// Removes these NICs and installs them as they are now. Removes every NIC before inserting
+    /// any: an address slot may move between NICs in one commit.
     fn reinstall_nics(
         &mut self,
         keys: &BTreeSet<Key>,
@@ -189,36 +193,36 @@ impl IncrementalCompiler {
         compiler: &mut Compiler,
         registry: &Registry,
     ) {
-        let taken: Vec<InstalledNic> =
+        let removed: Vec<InstalledNic> =
             keys.iter().filter_map(|key| self.remove_nic(key, registry.nic(key))).collect();
-        let placed: Vec<(&Key, &Nic, &Identity)> =
+        let inserted: Vec<(&Key, &Nic, &Identity)> =
             keys.iter().filter_map(|key| Some((key, &**policy.nics.get(key)?, registry.nic(key)?))).collect();
-        let lists: BTreeSet<&Vec<Key>> = placed.iter().map(|(_, nic, _)| &nic.security_groups).collect();
+        let lists: BTreeSet<&Vec<Key>> = inserted.iter().map(|(_, nic, _)| &nic.security_groups).collect();
         self.compile_new_lists(lists, policy, compiler);
-        for (key, nic, identity) in placed {
-            let drafted = self.insert_nic(nic, identity, compiler);
-            self.nics.insert(key.clone(), drafted);
+        for (key, nic, identity) in inserted {
+            let installed = self.insert_nic(nic, identity, compiler);
+            self.nics.insert(key.clone(), installed);
         }
-        // After the new lists are joined, so that one which stays is not compiled again.
-        for InstalledNic { groups, .. } in &taken {
+        // After the new lists have their users, so that a list which stays is not compiled again.
+        for InstalledNic { groups, .. } in &removed {
             self.remove_user(groups);
         }
     }
 
-    /// Takes a NIC out; what `now` still has stays in its place until it is put in again.
+    /// Removes a NIC. What `now` still has stays in its slot until the NIC is inserted again.
     fn remove_nic(&mut self, key: &Key, now: Option<&Identity>) -> Option<InstalledNic> {
-        let drafted = self.nics.remove(key)?;
-        if now.is_none_or(|now| now.slot != drafted.slot) {
-            self.builder.nic(drafted.slot, NicRecord::empty());
+        let installed = self.nics.remove(key)?;
+        if now.is_none_or(|now| now.slot != installed.slot) {
+            self.builder.nic(installed.slot, NicRecord::empty());
         }
-        for InstalledAddress { id, address, .. } in &drafted.addresses {
+        for InstalledAddress { id, address, .. } in &installed.addresses {
             let (addr, v6) = addr_bits(*address);
-            self.builder.members().remove(addr, v6, &drafted.membership);
+            self.builder.members().remove(addr, v6, &installed.membership);
             if now.and_then(|now| now.addresses.get(address)).is_none_or(|place| place.id != *id) {
-                self.builder.unbind(*id, drafted.slot);
+                self.builder.unbind(*id, installed.slot);
             }
         }
-        Some(drafted)
+        Some(installed)
     }
 
     fn insert_nic(&mut self, nic: &Nic, identity: &Identity, compiler: &mut Compiler) -> InstalledNic {
@@ -256,7 +260,7 @@ impl IncrementalCompiler {
         InstalledNic { slot: identity.slot, addresses, membership, groups: nic.security_groups.clone() }
     }
 
-    /// Compiles those of these lists that are new, all at once. They have no users yet.
+    /// Compiles the new ones of these lists, all at once. They have no users yet.
     fn compile_new_lists(
         &mut self,
         mut lists: BTreeSet<&Vec<Key>>,
@@ -278,9 +282,9 @@ impl IncrementalCompiler {
         }
     }
 
-    /// One user more of a list that was taken up.
+    /// Adds a user to a list that is compiled.
     fn add_user(&mut self, groups: &Vec<Key>) -> PolicyId {
-        let list = self.lists.get_mut(groups).expect("every list is taken up before it is joined");
+        let list = self.lists.get_mut(groups).expect("every list is removed up before it is joined");
         list.users += 1;
         list.id
     }
@@ -304,7 +308,8 @@ impl IncrementalCompiler {
     }
 }
 
-/// The MAC of an address's entry, where it comes before the NIC's: for a fixed address it is a second one.
+/// The MAC of an address's entry, if it has precedence over the NIC's: for a fixed address it is a
+/// second one.
 fn mac_of(nic: &Nic, address: &IpAddr) -> Option<u64> {
     if nic.mac.is_some() && nic.addresses.contains(address) {
         return None;
@@ -323,13 +328,14 @@ fn entry_macs(nic: &Nic) -> Vec<(u64, u128, bool)> {
     entries
 }
 
-/// Every address; those that several NICs may have in the order of the NICs' names (semantics 2.5), the others in that of their
-/// slots: two builds of one policy are laid out alike, and so cost the same.
+/// Every address: those that several NICs may have in the order of the NICs' names (semantics 2.5),
+/// the others in the order of their slots. Two builds of one policy have the same layout, and so
+/// the same cost.
 fn binding_order(nics: &HashMap<Key, InstalledNic>) -> Vec<AddrId> {
     let mut order = Vec::with_capacity(nics.len());
     let mut shared = Vec::new();
-    for (key, drafted) in nics {
-        for InstalledAddress { id, is_allowed, .. } in &drafted.addresses {
+    for (key, installed) in nics {
+        for InstalledAddress { id, is_allowed, .. } in &installed.addresses {
             if *is_allowed { shared.push((key, *id)) } else { order.push(*id) }
         }
     }

@@ -26,6 +26,7 @@ mod load_balance;
 mod locking;
 mod now;
 mod preview;
+mod reason_counts;
 mod relief;
 mod rules;
 mod trace;

@@ -3,8 +3,7 @@
 use std::fmt::Display;
 use std::ops::Bound;
 
-use crate::document::ObjectKey;
-use crate::model::{Objects, Policy};
+use crate::model::Objects;
 use crate::name::natural;
 
 /// Names that a refusal lists.
@@ -52,17 +51,6 @@ pub fn nearest_of<K: Ord + Clone + Display, V>(objects: &Objects<K, V>, asked: &
     let behind = objects.range((Bound::Excluded(asked.clone()), Bound::Unbounded));
     let around = before.rev().take(LOOKED_AT).chain(behind.take(LOOKED_AT));
     nearest(&asked.to_string(), around.map(|(key, _)| key.to_string()))
-}
-
-/// An object that is not there, with those of its kind that have names near its own.
-pub fn absent(policy: &Policy, key: &ObjectKey) -> String {
-    let near = match key {
-        ObjectKey::Vpc(name) => nearest_of(&policy.vpcs, name),
-        ObjectKey::AddressGroup(key) => nearest_of(&policy.address_groups, key),
-        ObjectKey::SecurityGroup(key) => nearest_of(&policy.security_groups, key),
-        ObjectKey::Nic(key) => nearest_of(&policy.nics, key),
-    };
-    format!("{key}; {}", listed(&near))
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use control::config::Config;
 use control::document::{Limits, Parsed, parse_policy};
 use control::live::{Author, Change, ChangeRefused, Live, Parts, WorkerHandle};
 use crossbeam::channel::{Receiver, bounded};
+use engine::conntrack::Connection;
 use engine::conntrack::{Entry, key_meta};
 use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::snapshot::Snapshot;
-use engine::staged::StagedVerdict;
 use engine::time::Now;
-use engine::worker::{Connection, WorkerReply, WorkerRequest};
+use engine::verdict::StagedVerdict;
+use engine::worker::{WorkerReply, WorkerRequest};
 use engine::{AddrId, Direction, FlowIndex, Generation, NicSlot, Reason, RuleId};
 
 const POLICY: &str = "

@@ -1,11 +1,13 @@
-//! What an appliance counts, as [families](Family) of series with labels: one list that `/metrics` and the stats page both show.
+//! What an appliance counts, as [families](Family) of series with labels: one list that `/metrics`
+//! and the stats page both show.
 //!
 //! Nothing here knows the engine: a program that only reads needs no more than this package.
 //!
 //! # The stats page
 //!
-//! A file that the appliance writes every second and that any process may map and read, at any rate, also when the appliance is gone: then
-//! what it wrote last stays. Whoever reads takes nothing from anybody. All numbers are of 64 bits, little-endian.
+//! A file that the appliance writes every second and that any process may map and read, at any
+//! rate, also when the appliance is gone: then what it wrote last stays. Whoever reads takes
+//! nothing from anybody. All numbers are of 64 bits, little-endian.
 //!
 //! | byte | what |
 //! | --- | --- |
@@ -19,8 +21,9 @@
 //! | 64 | the first half: where it begins, its room in bytes, the number of its directory, the directory's length in bytes, the number of its values: five numbers |
 //! | 104 | the second half, likewise |
 //!
-//! The half *p* mod 2 is valid; the writer fills the other one and then adds 1 to *p*. So a reader looks at *p*, copies that half, and looks again: the
-//! same *p* says that nothing of the copy was written meanwhile. A writer that is killed at any moment leaves a valid half behind.
+//! The half *p* mod 2 is valid; the writer fills the other one and then adds 1 to *p*. So a reader
+//! looks at *p*, copies that half, and looks again: the same *p* says that nothing of the copy was
+//! written meanwhile. A writer that is killed at any moment leaves a valid half behind.
 //!
 //! A half holds its values, each a number, and behind them its directory: JSON, a list of families
 //!
@@ -28,9 +31,11 @@
 //! {"name": "portcullis_packets_total", "help": "…", "type": "counter", "labels": ["worker", "direction"], "at": 12, "series": [["0", "inbound"]]}
 //! ```
 //!
-//! The value of series *i* of a family lies at `at` + *i*. A histogram has `bounds`, and `bounds` + 2 values a series: how many observations were at most each bound and
-//! above the one before, how many were above all, and the sum as a floating-point number. The directory changes only when its number does, so it need not be read each time.
-//! The file grows and is replaced as a whole by the next start.
+//! The value of series *i* of a family lies at `at` + *i*. A histogram has `bounds`, and `bounds` +
+//! 2 values a series: how many observations were at most each bound and above the one before, how
+//! many were above all, and the sum as a floating-point number. The directory changes only when its
+//! number does, so it need not be read each time. The file grows and is replaced as a whole by the
+//! next start.
 //!
 //! [`Reader`] does all of this; `docs/examples/stats.py` does it in Python.
 

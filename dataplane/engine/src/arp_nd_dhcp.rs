@@ -1,5 +1,6 @@
-//! Frames that no rule judges: ARP, neighbour discovery, DHCP, IGMP, MLD (semantics 2.6). What instances send of them is
-//! held to their own addresses, what claims to be a router or a server is stopped.
+//! Frames that no rule judges: ARP, neighbour discovery, DHCP, IGMP, MLD (semantics 2.6). What
+//! instances send of them is held to their own addresses, what claims to be a router or a server is
+//! stopped.
 
 use crate::packet::{PacketKind, PacketMeta, mac_bits};
 use crate::snapshot::{Binding, Snapshot};
@@ -37,7 +38,8 @@ impl<'a> Claim<'a> {
                 Verdict::of(Reason::Control, owner.nic)
             }
             Some(owner) => Verdict::of(Reason::Spoofed, owner.nic),
-            // Nobody's address: on day one, where not every NIC is known yet, it passes like any other frame of it.
+            // Nobody's address: on day one, where not every NIC is known yet, it passes like any
+            // other frame of it.
             None if self.snapshot.settings.pass_unknown_nic => Verdict::nobody(Reason::Control),
             None => Verdict::nobody(Reason::Spoofed),
         }
@@ -113,7 +115,8 @@ fn nd(claim: &Claim, pkt: &PacketMeta, frame: &[u8]) -> Verdict {
     if nobodys { Verdict::nobody(Reason::Control) } else { claim.own(pkt.src, |_| true) }
 }
 
-/// The verdict on a well-formed ND, DHCP, IGMP or MLD packet of this VPC; `None` if the rules decide.
+/// The verdict on a well-formed ND, DHCP, IGMP or MLD packet of this VPC; `None` if the rules
+/// decide.
 pub fn ip(snapshot: &Snapshot, vpc: VpcId, pkt: &PacketMeta, frame: &[u8]) -> Option<Verdict> {
     if pkt.side == Side::Outside {
         let reason = match pkt.kind {

@@ -1,17 +1,17 @@
 //! The classifier: a NIC's rules as bit vectors, so that the cost does not grow with the rules.
 //!
-//! All rules of one direction and family of one ordered list of groups are sorted by (priority, deny first, group,
-//! position), and each is a bit. One search over the remote address yields the rules whose remote fits, one over the
-//! port (of ICMP: type and code) those whose protocol and port fit; the first bit set in both is the verdict
-//! (semantics 3.3). After Lakshman and Stiliadis, "High-speed policy-based packet forwarding using efficient
-//! multi-dimensional range matching", 1998. Groups named as remotes are bits per group, asked of the holders of the
-//! remote address: a change of members touches no policy.
+//! All rules of one direction and family of one ordered list of groups are sorted by (priority,
+//! deny first, group, position), and each is a bit. One search over the remote address yields the
+//! rules whose remote fits, one over the port (of ICMP: type and code) those whose protocol and
+//! port fit; the first bit set in both is the verdict (semantics 3.3). After Lakshman and
+//! Stiliadis, "High-speed policy-based packet forwarding using efficient multi-dimensional range
+//! matching", 1998. Groups named as remotes are bits per group, asked of the holders of the remote
+//! address: a change of members touches no policy.
 
 mod pool;
 mod ports;
 mod rows;
 mod search;
-mod simd;
 mod staged;
 mod table;
 
@@ -19,10 +19,9 @@ use std::sync::Arc;
 
 pub use pool::InternPool;
 
-use crate::cpu::{Simd, simd};
-use crate::snapshot::Snapshot;
+use crate::cpu::{Baseline, Isa, Simd, Work, simd};
+use crate::groups::Groups;
 use crate::{Direction, GroupId, RuleId, VpcId};
-use simd::{Baseline, VectorOps};
 pub use staged::Staged;
 use table::{MatchRows, Table};
 
@@ -165,66 +164,43 @@ impl Policy {
 
     /// The verdict for an opening packet of a NIC in VPC `own`.
     #[inline(always)]
-    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.judge_with(self.simd, snapshot, own, query)
+    pub fn judge(&self, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
+        self.judge_with(self.simd, groups, own, query)
     }
 
-    /// The same with these instructions, which the processor must have.
     #[inline(always)]
-    fn judge_with(&self, simd: Simd, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
+    fn judge_with(&self, simd: Simd, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
         match simd {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has what the functions are compiled for.
-            Simd::V4 => unsafe { self.judge_v4(snapshot, own, query) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Simd::V3 => unsafe { self.judge_v3(snapshot, own, query) },
-            _ => self.judge_baseline(snapshot, own, query),
+            Simd::Baseline => self.judge_baseline(groups, own, query),
+            _ => simd.run_widest(JudgeOne { policy: self, groups, own, query }),
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
-    fn judge_v4(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.judge_by::<simd::Avx512>(snapshot, own, query)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
-    fn judge_v3(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.judge_by::<simd::Avx2>(snapshot, own, query)
-    }
-
     #[inline(never)]
-    fn judge_baseline(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.judge_by::<Baseline>(snapshot, own, query)
+    fn judge_baseline(&self, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
+        self.judge_by(Baseline, groups, own, query)
     }
 
     #[inline(always)]
-    fn judge_by<L: VectorOps>(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.find::<L>(query).judge::<L>(snapshot, own, query)
+    fn judge_by(&self, isa: impl Isa, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
+        self.find(isa, query).judge(isa, groups, own, query)
     }
 
     /// The first half of [`Policy::judge`].
     #[inline(always)]
-    fn find<L: VectorOps>(&self, query: &Query) -> MatchRows<'_> {
+    fn find(&self, isa: impl Isa, query: &Query) -> MatchRows<'_> {
         let direction = query.direction as usize;
-        if query.v6 { self.v6[direction].find::<L>(query) } else { self.v4[direction].find::<L>(query) }
+        if query.v6 { self.v6[direction].find(isa, query) } else { self.v4[direction].find(isa, query) }
     }
 
-    /// Every rule of that direction and family in the order in which they would win, whether it denies, and the fields
-    /// in which it does not fit.
-    pub fn mismatches(
-        &self,
-        snapshot: &Snapshot,
-        own: VpcId,
-        query: &Query,
-    ) -> Vec<(RuleId, bool, Vec<Field>)> {
+    /// Every rule of that direction and family in the order in which they would win, whether it
+    /// denies, and the fields in which it does not fit.
+    pub fn mismatches(&self, groups: &Groups, own: VpcId, query: &Query) -> Vec<(RuleId, bool, Vec<Field>)> {
         let direction = query.direction as usize;
         if query.v6 {
-            self.v6[direction].mismatches(snapshot, own, query)
+            self.v6[direction].mismatches(groups, own, query)
         } else {
-            self.v4[direction].mismatches(snapshot, own, query)
+            self.v4[direction].mismatches(groups, own, query)
         }
     }
 }
@@ -240,65 +216,52 @@ pub struct RuleQuery<'p> {
     pub query: Query,
 }
 
-/// What [`Policy::judge`] says of each of a burst's packets, all at once: `tell` is told each with whatever stands beside the packet.
-/// There is no way in and out between them and hardly a branch that could be foreseen wrongly, so that the processor looks up the next
-/// ones while it waits for what one of them needs from memory.
+/// What [`Policy::judge`] says of each of a burst's packets, all at once: `tell` is told each with
+/// whatever stands beside the packet. There is no way in and out between them and hardly a branch
+/// that could be foreseen wrongly, so that the processor looks up the next ones while it waits for
+/// what one of them needs from memory.
 #[inline]
 pub fn judge_all<'p, T>(
-    snapshot: &Snapshot,
+    groups: &Groups,
     asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
     tell: impl FnMut(T, RuleVerdict),
 ) {
-    judge_all_with(simd(), snapshot, asks, tell);
+    simd().run_widest(JudgeAll { groups, asks, tell });
 }
 
-/// The same with these instructions, which the processor must have.
-#[inline(always)]
-fn judge_all_with<'p, T>(
-    simd: Simd,
-    snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
-    tell: impl FnMut(T, RuleVerdict),
-) {
-    match simd {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has what the functions are compiled for.
-        Simd::V4 => unsafe { judge_all_v4(snapshot, asks, tell) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Simd::V3 => unsafe { judge_all_v3(snapshot, asks, tell) },
-        _ => judge_all_by::<Baseline, T>(snapshot, asks, tell),
+/// [`Policy::judge`], for each instruction set.
+struct JudgeOne<'a> {
+    policy: &'a Policy,
+    groups: &'a Groups,
+    own: VpcId,
+    query: &'a Query,
+}
+
+impl Work for JudgeOne<'_> {
+    type Output = RuleVerdict;
+
+    #[inline(always)]
+    fn run(self, isa: impl Isa) -> RuleVerdict {
+        self.policy.judge_by(isa, self.groups, self.own, self.query)
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt,avx512f,avx512bw,avx512vl")]
-fn judge_all_v4<'p, T>(
-    snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
-    tell: impl FnMut(T, RuleVerdict),
-) {
-    judge_all_by::<simd::Avx512, T>(snapshot, asks, tell);
+/// [`judge_all`], for each instruction set.
+struct JudgeAll<'s, I, F> {
+    groups: &'s Groups,
+    asks: I,
+    tell: F,
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt,popcnt")]
-fn judge_all_v3<'p, T>(
-    snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
-    tell: impl FnMut(T, RuleVerdict),
-) {
-    judge_all_by::<simd::Avx2, T>(snapshot, asks, tell);
-}
+impl<'p, T, I: Iterator<Item = (T, RuleQuery<'p>)>, F: FnMut(T, RuleVerdict)> Work for JudgeAll<'_, I, F> {
+    type Output = ();
 
-#[inline(always)]
-fn judge_all_by<'p, L: VectorOps, T>(
-    snapshot: &Snapshot,
-    asks: impl Iterator<Item = (T, RuleQuery<'p>)>,
-    mut tell: impl FnMut(T, RuleVerdict),
-) {
-    for (whose, RuleQuery { policy, own, query }) in asks {
-        tell(whose, policy.judge_by::<L>(snapshot, own, &query));
+    #[inline(always)]
+    fn run(self, isa: impl Isa) {
+        let JudgeAll { groups, asks, mut tell } = self;
+        for (whose, RuleQuery { policy, own, query }) in asks {
+            tell(whose, policy.judge_by(isa, groups, own, &query));
+        }
     }
 }
 

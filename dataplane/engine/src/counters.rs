@@ -1,14 +1,17 @@
 //! Counters: a cell per NIC and worker, written by that worker alone, read by anybody.
 //!
-//! The memory is reserved for the most NICs there may be and stays unbacked until touched, so that no worker ever
-//! waits for it to grow and no counter moves. Writes are a plain load and store: a cell has one writer.
+//! The memory is reserved for the most NICs there may be and stays unbacked until touched, so that
+//! no worker ever waits for it to grow and no counter moves. Writes are a plain load and store: a
+//! cell has one writer.
 //!
-//! The same word of all NICs lies together: of a thousand busy NICs the words that count, of `established` packets and their
-//! bytes, are then 32 kB instead of a thousand lines 512 bytes apart (measured with 1,000 NICs and 10,000 flows: about a
-//! tenth of the packet's cycles). These four of a NIC stand side by side, so that a packet needs one line of them.
+//! The same word of all NICs lies together: of a thousand busy NICs the words that count, of
+//! `established` packets and their bytes, are then 32 kB instead of a thousand lines 512 bytes
+//! apart (measured with 1,000 NICs and 10,000 flows: about a tenth of the packet's cycles). These
+//! four of a NIC stand side by side, so that a packet needs one line of them.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
+use crate::pages::zeroed;
 use crate::reason::{REASONS, Reason};
 use crate::worker_totals::{RuleCounters, WorkerTotals};
 use crate::{Direction, FlushEpoch, NicSlot, Side};
@@ -16,11 +19,13 @@ use crate::{Direction, FlushEpoch, NicSlot, Side};
 /// NICs that one appliance holds at most, those deleted within the longest timeout included.
 pub const MAX_NICS: usize = 1 << 17;
 
-/// Words of one kind. Nine cache lines beyond a power of two: counts of one NIC that lie a multiple of 4 kB apart would share
-/// a set of the first-level cache, and a load of one wait for the store to another.
+/// Words of one kind. Nine cache lines beyond a power of two: counts of one NIC that lie a multiple
+/// of 4 kB apart would share a set of the first-level cache, and a load of one wait for the store
+/// to another.
 const ROW: usize = MAX_NICS + 9 * 8;
 
-/// Where the words of each kind begin, and by which power of two those of neighbouring NICs lie apart.
+/// Where the words of each kind begin, and by which power of two those of neighbouring NICs lie
+/// apart.
 const PLACES: [(usize, u32); WORDS] = {
     let mut places = [(0, 0); WORDS];
     let mut word = 0;
@@ -38,8 +43,8 @@ const PLACES: [(usize, u32); WORDS] = {
     places
 };
 
-/// Words of one cell: the reasons of both directions, then the live inbound connections, then what was observed; in the
-/// cell of no NIC also what re-judging disconnected.
+/// Words of one cell: the reasons of both directions, then the live inbound connections, then what
+/// was observed; in the cell of no NIC also what re-judging disconnected.
 const WORDS: usize = 64;
 const ESTABLISHED: usize = Reason::Established as usize * 2;
 const ESTABLISHED_OUT: usize = ESTABLISHED + Direction::Outbound as usize;
@@ -66,14 +71,6 @@ pub struct EngineCounters {
     pub worker: WorkerTotals,
     /// Of each rule.
     pub rules: RuleCounters,
-}
-
-/// So many zeros: memory that the kernel backs when it is touched.
-pub(crate) fn zeroed(words: usize) -> Box<[AtomicU64]> {
-    // Of atomics `vec!` would write the zeros out.
-    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
-    // SAFETY: AtomicU64 has the size and bit validity of u64, and on this target (asserted below) its alignment.
-    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
 }
 
 impl Default for EngineCounters {
@@ -151,8 +148,8 @@ impl EngineCounters {
         self.word(nic, reason as usize * 2 + direction as usize).load(Relaxed)
     }
 
-    /// Counts a packet that went on although its reason is to drop; `-1` takes one back. It is counted under that reason
-    /// too: packets dropped are those with such a reason, less these.
+    /// Counts a packet that went on although its reason is to drop; `-1` takes one back. It is
+    /// counted under that reason too: packets dropped are those with such a reason, less these.
     #[inline]
     pub fn observe(&self, nic: NicSlot, direction: Direction, reason: Reason, by: i64) {
         let word = self.word(nic, OBSERVED + direction as usize);
@@ -175,22 +172,25 @@ impl EngineCounters {
         live.store(live.load(Relaxed).wrapping_add_signed(by), Relaxed);
     }
 
-    /// A new epoch: what was live is set aside for the receipt. The order lets [`EngineCounters::live_under`] find it either way:
-    /// who sees the new epoch sees what was before it.
+    /// A new epoch: what was live is set aside for the receipt. The order lets
+    /// [`EngineCounters::live_under`] find it either way: who sees the new epoch sees what was
+    /// before it.
     #[cold]
     fn flush(&self, nic: NicSlot, epoch: FlushEpoch) {
         let (live, before) = (self.word(nic, LIVE).load(Relaxed), self.word(nic, EPOCH).load(Relaxed));
         self.word(nic, BEFORE).store(live, Relaxed);
         self.word(nic, BEFORE_EPOCH).store(before, Relaxed);
-        // Pairs with the acquire loads in `live_under`: without it a reader could take the new epoch with the old
-        // `BEFORE`.
+        // Pairs with the acquire loads in `live_under`: without it a reader could take the new
+        // epoch with the old `BEFORE`.
         self.word(nic, EPOCH).store(u64::from(epoch.0), Release);
-        // A reader that saw the old epoch looks again after `LIVE`; this store must not be seen before the new epoch.
+        // A reader that saw the old epoch looks again after `LIVE`; this store must not be seen
+        // before the new epoch.
         self.word(nic, LIVE).store(0, Release);
     }
 
-    /// How many live inbound connections the NIC has under its flush epoch `epoch`, or had when that ended: what a flush
-    /// ends, if asked with the epoch before it, by the time the worker has adopted the flush and until the next one.
+    /// How many live inbound connections the NIC has under its flush epoch `epoch`, or had when
+    /// that ended: what a flush ends, if asked with the epoch before it, by the time the worker has
+    /// adopted the flush and until the next one.
     pub fn live_under(&self, nic: NicSlot, epoch: FlushEpoch) -> u64 {
         let epoch = u64::from(epoch.0);
         let is_present = || self.word(nic, EPOCH).load(Acquire) == epoch;
@@ -200,7 +200,8 @@ impl EngineCounters {
                 return live;
             }
         }
-        // Else nothing opened or ended under that epoch: it found the NIC without connections and left it so.
+        // Else nothing opened or ended under that epoch: it found the NIC without connections and
+        // left it so.
         if self.word(nic, BEFORE_EPOCH).load(Relaxed) == epoch {
             self.word(nic, BEFORE).load(Relaxed)
         } else {
@@ -322,10 +323,9 @@ impl EstablishedCounters<'_> {
 
 const _: () =
     assert!(REASONS * 2 <= EPOCH && OBSERVED + 2 <= KILLED && TAKEN_OVER < PASSED && DROPPED + 2 <= WORDS);
-const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
-/// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC, touched only when a
-/// connection opens or ends.
+/// How many connections each NIC has, tombstones included, over all workers: one atomic a NIC,
+/// touched only when a connection opens or ends.
 pub struct ConnectionCounts {
     nics: Box<[AtomicU32]>,
     /// One worker alone writes: no other can come between a load and a store.
@@ -344,8 +344,8 @@ impl ConnectionCounts {
         ConnectionCounts { nics: (0..MAX_NICS).map(|_| AtomicU32::new(0)).collect(), is_of_one: false }
     }
 
-    /// The same for one worker, which is spared the two locked instructions a connection: the counts may be read by anybody,
-    /// and written by that worker only.
+    /// The same for one worker, which is spared the two locked instructions a connection: the
+    /// counts may be read by anybody, and written by that worker only.
     pub fn of_one_worker() -> ConnectionCounts {
         ConnectionCounts { is_of_one: true, ..ConnectionCounts::new() }
     }
@@ -362,7 +362,8 @@ impl ConnectionCounts {
         before
     }
 
-    /// One more; false, and none more, if there are `limit` already. Relaxed: a count, nothing is read through it.
+    /// One more; false, and none more, if there are `limit` already. Relaxed: a count, nothing is
+    /// read through it.
     #[inline]
     pub fn enter(&self, nic: NicSlot, limit: u32) -> bool {
         let has_room = self.add(nic, 1) < limit;

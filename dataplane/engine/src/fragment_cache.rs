@@ -1,7 +1,9 @@
-//! What became of first fragments, for those behind them (semantics 4.6): a table by keyed hash, in buckets of a few places.
+//! What became of first fragments, for those behind them (semantics 4.6): a table by keyed hash, in
+//! buckets of a few places.
 //!
-//! Strangers choose the keys, so a look-up compares one bucket and no more, and one NIC's flood takes room from itself: in a full
-//! bucket the place of the NIC that has most of the table goes, its oldest first.
+//! Strangers choose the keys, so a look-up compares one bucket and no more, and one NIC's flood
+//! takes room from itself: in a full bucket the place of the NIC that has most of the table goes,
+//! its oldest first.
 
 use crate::counters::MAX_NICS;
 use crate::time::reached;
@@ -108,7 +110,8 @@ impl<K: Copy + PartialEq, M: Copy> FragmentCache<K, M> {
         crate::pages::touch(&mut self.counts);
     }
 
-    /// Remembers something until `deadline`, in place of what was remembered under the same key; `now` is the present tick.
+    /// Remembers something until `deadline`, in place of what was remembered under the same key;
+    /// `now` is the present tick.
     pub fn remember(&mut self, hashed: &Hashed<K>, memory: M, deadline: u32, now: u32) {
         self.sweep(now);
         let Some(place) = self.find(hashed).or_else(|| self.room(hashed, now)) else { return };
@@ -134,8 +137,9 @@ impl<K: Copy + PartialEq, M: Copy> FragmentCache<K, M> {
         (bucket * WAYS..(bucket + 1) * WAYS).find(is_it)
     }
 
-    /// A place for a new key: a free one, or that of what is forgotten; else the oldest of the NIC that has most of the table. `None` if
-    /// that is the newcomer's own NIC, which has none of these places.
+    /// A place for a new key: a free one, or that of what is forgotten; else the oldest of the NIC
+    /// that has most of the table. `None` if that is the newcomer's own NIC, which has none of
+    /// these places.
     fn room(&self, hashed: &Hashed<K>, now: u32) -> Option<usize> {
         let bucket = bucket_of(hashed.hash);
         let count = |nic: NicSlot| self.counts[nic.0 as usize];
@@ -179,7 +183,7 @@ const _: () = assert!(CAPACITY * 2 < u16::MAX as usize);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conntrack::hash::fold;
+    use crate::mix::fold;
 
     /// Hashed as by a secret: no key is anywhere near the next.
     fn of(nic: u32, key: u32) -> Hashed<u32> {

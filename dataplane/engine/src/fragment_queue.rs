@@ -1,5 +1,6 @@
-//! Later fragments that came ahead of their first one (semantics 4.6): which wait for which, how long, and what bounds them. The frames
-//! themselves are [`crate::held_frames`]'s, by the same numbers.
+//! Later fragments that came ahead of their first one (semantics 4.6): which wait for which, how
+//! long, and what bounds them. The frames themselves are [`crate::held_frames`]'s, by the same
+//! numbers.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,8 @@ pub const MAX_HELD: usize = 1024;
 pub const MAX_HELD_PER_NIC: u16 = 256;
 /// Fragments that it holds at most of one packet: 64 kB in pieces of IPv6's least MTU are 53.
 pub const MAX_HELD_PER_PACKET: usize = 64;
-/// Fragments in one chain at most: what a look-up walks. Nobody can foresee which packets share a chain.
+/// Fragments in one chain at most: what a look-up walks. Nobody can foresee which packets share a
+/// chain.
 const CHAIN: usize = 4 * MAX_HELD_PER_PACKET;
 /// How long, in ticks.
 pub const HOLD_TICKS: u32 = TICKS_PER_SECOND;
@@ -25,7 +27,8 @@ const LEAVING: usize = 2 * BURST;
 pub const SLOTS: usize = MAX_HELD + LEAVING;
 /// Chains of what waits, by hash.
 const CHAINS: usize = 1024;
-/// Places that a full worker looks at for a newcomer, so far from each other that they lie all over the table.
+/// Places that a full worker looks at for a newcomer, so far from each other that they lie all over
+/// the table.
 const SAMPLE: usize = 16;
 const STRIDE: usize = SLOTS / SAMPLE - 1;
 const NIL: u32 = u32::MAX;
@@ -157,8 +160,8 @@ impl FragmentQueue {
         Some(Ticket(at))
     }
 
-    /// Takes the place of somebody whose NIC has more than one frame more than the newcomer's `count`: of a bounded sample, the one that
-    /// has most.
+    /// Takes the place of somebody whose NIC has more than one frame more than the newcomer's
+    /// `count`: of a bounded sample, the one that has most.
     fn make_room(&mut self, count: u16) -> Option<()> {
         let sample = (0..SAMPLE).map(|n| (self.hand + n * STRIDE) % SLOTS);
         let all = sample.filter_map(|at| {
@@ -172,7 +175,8 @@ impl FragmentQueue {
         Some(())
     }
 
-    /// A first fragment was judged, or sent on to another worker: those that wait for it follow, but for those whose time is over.
+    /// A first fragment was judged, or sent on to another worker: those that wait for it follow,
+    /// but for those whose time is over.
     pub fn release(&mut self, hashed: &Hashed<FragmentKey>, tick: u32, how: Release) {
         if self.waiting == 0 {
             return;

@@ -1,5 +1,5 @@
-//! Frames that are held until their first fragments come (semantics 4.6): the buffers themselves, nothing copied, by the numbers of
-//! [`crate::fragment_queue`].
+//! Frames that are held until their first fragments come (semantics 4.6): the buffers themselves,
+//! nothing copied, by the numbers of [`crate::fragment_queue`].
 
 use crate::fragment_queue::{SLOTS, Ticket};
 use crate::packet::PacketMeta;

@@ -23,8 +23,9 @@ pub struct QuotedPacket {
     pub seq: u32,
 }
 
-/// Reads the quote of an ICMP error, in `frame`; `None` if it cannot be read, or is of an ICMP error itself or of a
-/// later fragment. The lengths that its headers state are not looked at: gateways alter them. What is there is what counts.
+/// Reads the quote of an ICMP error, in `frame`; `None` if it cannot be read, or is of an ICMP
+/// error itself or of a later fragment. The lengths that its headers state are not looked at:
+/// gateways alter them. What is there is what counts.
 pub fn read(pkt: &PacketMeta, frame: &[u8]) -> Option<QuotedPacket> {
     debug_assert_eq!(pkt.kind, PacketKind::IcmpError);
     let end = (pkt.end as usize).min(frame.len());
@@ -64,7 +65,8 @@ fn v6(packet: &[u8]) -> Option<QuotedPacket> {
         }
         let extension = packet.get(at..)?.first_chunk::<8>()?;
         let is_later = next == 44 && u16::from_be_bytes([extension[2], extension[3]]) >> 3 != 0;
-        // A type 0 routing header and a fragment of a fragment are as malformed here as in front (semantics 2.7).
+        // A type 0 routing header and a fragment of a fragment are as malformed here as in front
+        // (semantics 2.7).
         if is_later || next == 44 && is_fragment || next == 43 && extension[2] == 0 {
             return None;
         }

@@ -41,7 +41,8 @@ pub trait Frame: Send {
         n
     }
 
-    /// The frame's own arrival time in nanoseconds since the UNIX epoch, where it has one (captures).
+    /// The frame's own arrival time in nanoseconds since the UNIX epoch, where it has one
+    /// (captures).
     fn stamp(&self) -> Option<u64> {
         None
     }
@@ -51,10 +52,12 @@ pub trait Frame: Send {
         None
     }
 
-    /// Hints that the head will be read soon: its first cache line, and with `deep` the second, too.
+    /// Hints that the head will be read soon: its first cache line, and with `deep` the second,
+    /// too.
     fn prefetch(&self, _deep: bool) {}
 
-    /// Hints that where the frame lies and how long it is will be read soon: of one that another core has written.
+    /// Hints that where the frame lies and how long it is will be read soon: of one that another
+    /// core has written.
     fn prefetch_metadata(&self) {}
 }
 
@@ -78,8 +81,8 @@ pub trait Port {
     /// Takes frames from the front of `burst`, in order; those that it refuses stay.
     fn tx(&mut self, burst: &mut Burst<Self::Frame>);
 
-    /// Tells the port that `_frames` of those that the last [`Port::tx`] refused are dropped; it tells why it refused
-    /// them. Not part of the usual way of a burst.
+    /// Tells the port that `_frames` of those that the last [`Port::tx`] refused are dropped; it
+    /// tells why it refused them. Not part of the usual way of a burst.
     fn abandon(&mut self, _frames: usize) -> TxRefusal {
         TxRefusal::Full
     }

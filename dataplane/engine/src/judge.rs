@@ -1,4 +1,5 @@
-//! The verdict on one packet: its NIC, then its connection or the rules, in the order of semantics 2.1.
+//! The verdict on one packet of a NIC: by its connection, else by the rules, in the order of
+//! semantics 2.1.
 
 mod fragments;
 
@@ -12,6 +13,7 @@ use crate::conntrack::{
     liveness, query_of_entry, remote_digest, required_state_bits, without_required_state,
 };
 use crate::counters::{ConnectionCounts, EngineCounters};
+use crate::cpu::Isa;
 use crate::fragment_cache::{FirstFragment, FragmentCache, FragmentKey};
 use crate::fragment_queue::{FragmentQueue, Ticket};
 use crate::icmp_quote::{self, QuotedPacket};
@@ -52,33 +54,31 @@ fn icmp_key(identifier: u16, kind: u8, asked: Direction) -> u32 {
     u32::from(identifier) << 16 | u32::from(kind) << 8 | u32::from(asked == Direction::Inbound)
 }
 
-/// The fast path: TCP data or UDP, in whatever segment, of a connection that both sides have confirmed and no change has touched.
-/// False leaves the packet, unchanged, to [`Judge::judge`], which decides the same (the oracle's tests run through both).
-///
-/// # Safety
-/// With `V3` the processor has x86-64-v3.
+/// The fast path: an ACK-only TCP segment or UDP, in any segment, of a connection that both sides
+/// have confirmed and no change has touched. False leaves the packet, unchanged, to
+/// [`Judge::judge`], which decides the same; the oracle's tests run through both.
 #[inline(always)]
-unsafe fn fast_path<const V3: bool>(
+fn fast_path(
+    isa: impl Isa,
     table: &mut EntryTable<'_>,
     pkt: &PacketMeta,
     nic: &Binding,
-    ahead: &Resolved<'_>,
+    resolved: &Resolved<'_>,
     hint: u32,
 ) -> bool {
     let tcp_timeout = table.timeouts[State::Established as usize];
     let udp_timeout = table.timeouts[State::TwoWay as usize];
-    // SAFETY: as the caller says.
-    let found = unsafe { table.fast_path_entry::<V3>(hint, &ahead.key, || pkt.remote()) };
+    let found = table.fast_path_entry(isa, hint, &resolved.key, || pkt.remote());
     let Some(entry) = found else { return false };
-    // One branch for both, which always goes the same way: who opened the connection cannot be foreseen.
+    // One branch for both conditions, which is always predicted: who opened the connection is not
+    // predictable.
     let is_disconnected = entry.is_inbound() & (entry.stamp < nic.flush.max(nic.rejudge));
     if is_disconnected | reached(pkt.now.tick, entry.deadline) {
         return false;
     }
-    // Which is what the key demands.
+    // The key requires the state, so it need not be compared again.
     let timeout = if entry.state() == State::Established {
-        // SAFETY: as the caller says.
-        if !unsafe { tcp::data_checked::<V3>(entry, pkt) } {
+        if !tcp::data_checked(isa, entry, pkt) {
             return false;
         }
         tcp_timeout
@@ -89,27 +89,45 @@ unsafe fn fast_path<const V3: bool>(
     true
 }
 
-/// IPv6 packets one after the other whose NICs are asked for before the first of them is needed.
+/// IPv6 packets of a run whose bindings are prefetched before the first of them is needed.
 const V6_RUN: usize = 16;
 
-/// What opens or belongs to connections, on one worker.
+/// One packet of a NIC, with everything that its verdict depends on except the connections.
+#[derive(Clone, Copy)]
+pub struct Packet<'a> {
+    /// The policy.
+    pub snapshot: &'a Snapshot,
+    /// What was read of it.
+    pub pkt: &'a PacketMeta,
+    /// Its NIC.
+    pub nic: &'a Binding,
+    /// The key of its connection.
+    pub key: &'a Key,
+    /// The bytes of its frame, for the few that are read again.
+    pub bytes: &'a [u8],
+    /// What the rules say of it, if they were evaluated ahead of time.
+    pub rule_verdict: Option<RuleVerdict>,
+}
+
+/// Judges the packets of one worker: its connections, and what it remembers of fragments.
 pub struct Judge {
     /// Connections.
     pub shard: Shard,
     fragments: FragmentCache<FragmentKey, FirstFragment>,
-    /// Fragments that came ahead of their first.
+    /// Later fragments that came ahead of their first.
     pub fragment_queue: FragmentQueue,
-    /// Of the fragment just judged, if it is to wait.
+    /// The ticket of the fragment just judged, if it is to wait.
     pub ticket: Option<Ticket>,
     connection_counts: Arc<ConnectionCounts>,
-    /// The connection that the packet just judged was part of. Kept out of the verdict, which so comes back in registers.
+    /// The connection that the packet just judged was part of. Not part of the verdict, which is
+    /// then returned in registers.
     flow: Option<FlowIndex>,
-    /// A mid-stream segment may open a connection just now.
+    /// A mid-stream segment may open a connection at present.
     pub loose_pickup: bool,
 }
 
 impl Judge {
-    /// On an empty shard.
+    /// Over an empty shard.
     pub fn new(shard: Shard, connection_counts: Arc<ConnectionCounts>) -> Judge {
         Judge {
             shard,
@@ -122,13 +140,13 @@ impl Judge {
         }
     }
 
-    /// Has the memory of its tables backed, so that no packet waits for a page.
+    /// Has the kernel back the memory of its tables, so that no packet waits for a page.
     pub fn touch(&mut self) {
         self.shard.touch();
         self.fragments.touch();
     }
 
-    /// What can be worked out before anything is looked up.
+    /// A packet's key and hash: everything that can be computed before a look-up.
     #[inline]
     pub fn resolve_key<'s>(&self, pkt: &PacketMeta, nic: &'s Binding) -> Resolved<'s> {
         let (remote, ports, meta) = (pkt.remote(), key_ports(pkt), key_meta(pkt.proto, pkt.v6));
@@ -137,60 +155,61 @@ impl Judge {
         Resolved { key, hash: self.shard.hash(nic.id, remote, ports, pkt.proto, pkt.v6), nic: Some(nic) }
     }
 
-    /// Plain packets of one segment one after the other from `first` on, each with what is known ahead of its verdict and its bucket
-    /// asked for; the place of the first of another segment or that has to go the long way, or of the end. In a loop of its own, so
-    /// that what all of them need stays in registers.
+    /// Resolves a run of fast-path packets of one segment, from `first` on, and prefetches their
+    /// index buckets. Returns the index of the first packet that is of another segment or needs the
+    /// slow path, or the end. In a loop of its own, so that what all of them need stays in
+    /// registers.
     #[inline(always)]
     pub fn resolve_fast_v4_run<'s>(
         &self,
-        holders: &UniqueAddresses<'s>,
-        guesses: &mut BindingPrefetch,
+        unique: &UniqueAddresses<'s>,
+        bindings: &mut BindingPrefetch,
         first: usize,
         pkts: &[PacketMeta],
-        aheads: &mut [Resolved<'s>; BURST],
+        resolved: &mut [Resolved<'s>; BURST],
     ) -> usize {
-        let homes = self.shard.index_lookup();
-        let (segment, count) = (guesses.segment(), pkts.len().min(BURST));
+        let index = self.shard.index_lookup();
+        let (segment, count) = (bindings.segment(), pkts.len().min(BURST));
         let mut place = first;
         while place < count {
-            let until = guesses.look_ahead(holders, place, pkts).min(count);
+            let until = bindings.look_ahead(unique, place, pkts).min(count);
             while place < until {
-                let (pkt, guess) = (&pkts[place], guesses.hint(place));
+                let (pkt, hint) = (&pkts[place], bindings.hint(place));
                 let is_one = pkt.fast_v4 && pkt.segment == segment;
-                let nic = if is_one { resolve_fast_v4(holders, pkt, guess) } else { None };
+                let nic = if is_one { resolve_fast_v4(unique, pkt, hint) } else { None };
                 let Some(nic) = nic else { return place };
                 let key = pkt.tuple.key(nic.id);
-                let hash = homes.hash_v4(&key);
-                homes.prefetch(hash);
-                aheads[place] = Resolved { key, hash, nic: Some(nic) };
+                let hash = index.hash_v4(&key);
+                index.prefetch(hash);
+                resolved[place] = Resolved { key, hash, nic: Some(nic) };
                 place += 1;
             }
         }
         count
     }
 
-    /// The same of plain IPv6 packets.
+    /// The same for IPv6 packets.
     #[inline(always)]
     pub fn resolve_fast_v6_run<'s>(
         &self,
-        holders: &UniqueAddresses<'s>,
+        unique: &UniqueAddresses<'s>,
         segment: SegmentKey,
         first: usize,
         pkts: &[PacketMeta],
-        aheads: &mut [Resolved<'s>; BURST],
+        resolved: &mut [Resolved<'s>; BURST],
     ) -> usize {
-        let homes = self.shard.index_lookup();
+        let index = self.shard.index_lookup();
         let is_one = |pkt: &&PacketMeta| pkt.is_fast_v6() && pkt.segment == segment;
         let run = pkts[first..].iter().take(V6_RUN).take_while(is_one);
-        let mut guesses = [BindingHint::default(); V6_RUN];
+        let mut hints = [BindingHint::default(); V6_RUN];
         let mut count = 0;
-        for (guess, pkt) in guesses.iter_mut().zip(run) {
-            *guess = holders.hint_v6(pkt.local());
+        for (hint, pkt) in hints.iter_mut().zip(run) {
+            *hint = unique.hint_v6(pkt.local());
             count += 1;
         }
-        for (place, guess) in (first..).zip(&guesses[..count]) {
+        for (place, hint) in (first..).zip(&hints[..count]) {
             let pkt = &pkts[place];
-            let Some(nic) = resolve_fast_v6(holders, pkt, *guess) else { return place };
+            let Some(nic) = resolve_fast_v6(unique, pkt, *hint) else { return place };
             let (remote, ports, meta) = (pkt.remote(), key_ports(pkt), key_meta(pkt.proto, true));
             let key = EntryKey::new(
                 nic.id,
@@ -198,9 +217,9 @@ impl Judge {
                 ports,
                 meta | required_state_bits(pkt.fast_path_state()),
             );
-            let hash = homes.hash_v6(nic.id, remote, ports, pkt.proto);
-            homes.prefetch(hash);
-            aheads[place] = Resolved { key, hash, nic: Some(nic) };
+            let hash = index.hash_v6(nic.id, remote, ports, pkt.proto);
+            index.prefetch(hash);
+            resolved[place] = Resolved { key, hash, nic: Some(nic) };
         }
         first + count
     }
@@ -212,22 +231,15 @@ impl Judge {
         Key { addr: key.addr(), remote: pkt.remote(), ports: key.ports(), meta, hash }
     }
 
-    /// The verdict on a packet of a NIC; `answer` is what the rules say, if they were asked already.
-    #[inline]
-    pub fn judge(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        key: &Key,
-        bytes: &[u8],
-        answer: Option<RuleVerdict>,
-    ) -> Verdict {
+    /// The verdict on a packet of a NIC.
+    #[inline(always)]
+    pub fn judge(&mut self, packet: &Packet<'_>) -> Verdict {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         match pkt.fragment {
-            Fragment::Whole => self.judge_packet(snapshot, pkt, nic, key, bytes, answer),
+            Fragment::Whole => self.judge_packet(packet),
             Fragment::First => {
                 self.flow = None;
-                let verdict = self.judge_packet(snapshot, pkt, nic, key, bytes, answer);
+                let verdict = self.judge_packet(packet);
                 self.remember(snapshot, pkt, nic, verdict, self.flow);
                 verdict
             }
@@ -235,60 +247,55 @@ impl Judge {
         }
     }
 
-    /// Packets of established connections one after the other from `first` on, judged and counted; the place of the first that has to
-    /// go the long way, or of the end. In a loop of its own, as [`Judge::resolve_fast_v4_run`].
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// Judges and counts a run of packets of established connections, from `first` on. Returns the
+    /// index of the first packet that needs the slow path, or the end. In a loop of its own, as
+    /// [`Judge::resolve_fast_v4_run`].
     #[inline(always)]
-    pub unsafe fn fast_path_run<const V3: bool>(
+    pub fn fast_path_run(
         &mut self,
+        isa: impl Isa,
         counters: &EngineCounters,
         first: usize,
-        packets: &ResolvedBurst<'_, '_>,
+        burst: &ResolvedBurst<'_, '_>,
         verdicts: &mut [Verdict; BURST],
         meanwhile: &impl Fn(usize),
     ) -> usize {
-        // Of its own where connections are counted, so that the other knows nothing of it.
+        // Two copies, so that the one without flow accounting pays nothing for it.
         if self.shard.counts_flows() {
-            // SAFETY: as the caller says.
-            unsafe { self.fast_path_run_with::<V3, true>(counters, first, packets, verdicts, meanwhile) }
+            self.fast_path_run_with::<true>(isa, counters, first, burst, verdicts, meanwhile)
         } else {
-            // SAFETY: as the caller says.
-            unsafe { self.fast_path_run_with::<V3, false>(counters, first, packets, verdicts, meanwhile) }
+            self.fast_path_run_with::<false>(isa, counters, first, burst, verdicts, meanwhile)
         }
     }
 
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn fast_path_run_with<const V3: bool, const COUNT: bool>(
+    fn fast_path_run_with<const COUNT: bool>(
         &mut self,
+        isa: impl Isa,
         counters: &EngineCounters,
         first: usize,
-        packets: &ResolvedBurst<'_, '_>,
+        burst: &ResolvedBurst<'_, '_>,
         verdicts: &mut [Verdict; BURST],
         meanwhile: &impl Fn(usize),
     ) -> usize {
         let mut table = self.shard.entry_table();
         let Some(counts) = counters.established() else { return first };
-        let count = packets.pkts.len().min(BURST);
-        // By the place: iterators over all of these took 19 instructions a packet more.
+        let count = burst.pkts.len().min(BURST);
+        // By index: iterators over all of these took 19 instructions more per packet.
         let mut place = first;
         while place < count {
-            let (pkt, ahead) = (&packets.pkts[place], &packets.resolved[place]);
-            let Some(nic) = ahead.nic else { return place };
-            // SAFETY: as the caller says.
-            if !unsafe { fast_path::<V3>(&mut table, pkt, nic, ahead, packets.hints[place]) } {
+            let (pkt, resolved) = (&burst.pkts[place], &burst.resolved[place]);
+            let Some(nic) = resolved.nic else { return place };
+            if !fast_path(isa, &mut table, pkt, nic, resolved, burst.hints[place]) {
                 return place;
             }
             verdicts[place] = Verdict::of(Reason::Established, nic.nic);
             counts.count(nic.nic, pkt.side, pkt.len);
-            if COUNT && let Some(carried) = table.flow_counters.get_mut(packets.hints[place] as usize) {
+            if COUNT && let Some(carried) = table.flow_counters.get_mut(burst.hints[place] as usize) {
                 carried.count(pkt.side, pkt.len, pkt.now);
             }
-            packets.prefetch_ahead(place, |hint| {
-                table.prefetch(hint, packets.is_any_v6);
+            burst.prefetch_ahead(place, |hint| {
+                table.prefetch(hint, burst.is_any_v6);
                 if COUNT {
                     table.prefetch_flow_counters(hint);
                 }
@@ -299,14 +306,14 @@ impl Judge {
         count
     }
 
-    /// Forgets whose the packet judged last was.
+    /// Forgets the connection of the packet that was judged last.
     #[inline]
     pub fn forget_flow(&mut self) {
         self.flow = None;
     }
 
-    /// Counts a packet that has passed as part of a connection. One of an RST that ended it is counted by then; ICMP errors about it
-    /// are none of its packets.
+    /// Counts a packet that passed as part of a connection. An RST that ended its connection is
+    /// counted by then; ICMP errors about a connection are not part of it.
     pub fn count_flow(&mut self, snapshot: &Snapshot, pkt: &PacketMeta, verdict: &Verdict) {
         let is_part = matches!(verdict.reason, Reason::Established | Reason::New | Reason::Fragment);
         if let Some(flow) = self.flow.filter(|_| is_part) {
@@ -314,41 +321,36 @@ impl Judge {
         }
     }
 
-    /// The verdict; the connection that the packet passed as part of is left in `flow`.
+    /// The verdict on a whole packet or first fragment; leaves the connection that it passed as
+    /// part of in `flow`.
     #[inline]
-    fn judge_packet(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        key: &Key,
-        bytes: &[u8],
-        answer: Option<RuleVerdict>,
-    ) -> Verdict {
+    fn judge_packet(&mut self, packet: &Packet<'_>) -> Verdict {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         let drop = |reason| Verdict::of(reason, nic.nic);
         match pkt.kind {
             PacketKind::Tcp if tcp::is_impossible(pkt.flags) => return drop(Reason::Invalid),
-            PacketKind::IcmpError => return self.icmp_error(snapshot, pkt, nic, bytes),
+            PacketKind::IcmpError => return self.icmp_error(packet),
             PacketKind::IcmpOther => return drop(Reason::Invalid),
             _ => {}
         }
-        if let Some(flow) = self.shard.find(key) {
+        if let Some(flow) = self.shard.find(packet.key) {
             if self.shard.is_expired(flow, pkt.now) {
                 self.shard.end(flow, EndCause::Expired, snapshot);
             } else {
                 return match self.current_liveness(snapshot, nic, flow) {
-                    Liveness::Live => self.existing_connection(snapshot, pkt, nic, flow),
+                    Liveness::Live => self.existing_connection(packet, flow),
                     _ => drop(Reason::Tombstone),
                 };
             }
         }
-        self.new_connection(snapshot, pkt, nic, key, answer)
+        self.new_connection(packet)
     }
 
-    /// Whether a connection that has not expired is live, asking the rules again where that is due (semantics 5.4).
+    /// Whether a connection that has not expired is live; re-judges it if that is due (semantics
+    /// 5.4).
     #[inline]
     fn current_liveness(&mut self, snapshot: &Snapshot, nic: &Binding, flow: FlowIndex) -> Liveness {
-        // A rollback has brought its NIC back, and the sweep has not come by yet.
+        // A rollback has brought its NIC back, and the sweep has not reached it yet.
         if self.shard.entry(flow).class() == EvictionClass::Ended {
             self.shard.reclassify(flow, snapshot);
         }
@@ -361,7 +363,7 @@ impl Judge {
     #[cold]
     fn rejudge(&mut self, snapshot: &Snapshot, nic: &Binding, flow: FlowIndex) -> Liveness {
         let query = query_of_entry(self.shard.entry(flow), self.shard.remote(flow));
-        match snapshot.policy(nic).judge(snapshot, nic.vpc, &query) {
+        match snapshot.judge(nic, &query) {
             RuleVerdict::Allow(_) => {
                 self.shard.revive(flow, snapshot);
                 Liveness::Live
@@ -373,15 +375,10 @@ impl Judge {
         }
     }
 
-    /// A packet whose connection is live.
+    /// The verdict on a packet whose connection is live.
     #[inline]
-    fn existing_connection(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        flow: FlowIndex,
-    ) -> Verdict {
+    fn existing_connection(&mut self, packet: &Packet<'_>, flow: FlowIndex) -> Verdict {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         let is_kept = pkt.kind == PacketKind::Tcp && self.shard.is_persistent();
         if is_kept {
             self.shard.begin_change(flow);
@@ -427,27 +424,22 @@ impl Judge {
                 self.shard.end(flow, EndCause::Reset, snapshot);
                 established
             }
-            Outcome::Restart => self.restart(snapshot, pkt, nic, flow, pkt.side.direction()),
-            Outcome::Reopen => self.restart(snapshot, pkt, nic, flow, pkt.side.direction().reverse()),
+            Outcome::Restart => self.restart(packet, flow, pkt.side.direction()),
+            Outcome::Reopen => self.restart(packet, flow, pkt.side.direction().reverse()),
         }
     }
 
-    /// A connection in the place of a live one: by a SYN after both FINs, or by the answer to a SYN that passed within
-    /// it (semantics 4.3). `direction` is that of the SYN. If the rules refuse it, the old one stays as it was.
+    /// Replaces a live connection by a new one: for a SYN after both FINs, or for the answer to a
+    /// SYN that passed within it (semantics 4.3). `direction` is that of the SYN. If the rules
+    /// refuse the new one, the old one stays as it is.
     #[cold]
-    fn restart(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        flow: FlowIndex,
-        direction: Direction,
-    ) -> Verdict {
+    fn restart(&mut self, packet: &Packet<'_>, flow: FlowIndex, direction: Direction) -> Verdict {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         let old = *self.shard.entry(flow);
         let remote = pkt.remote();
         let port = if direction == Direction::Inbound { old.ports >> 16 } else { old.ports } as u16;
         let query = Query { direction, v6: pkt.v6, protocol: pkt.proto, port, remote };
-        let rule = match snapshot.policy(nic).judge(snapshot, nic.vpc, &query) {
+        let rule = match snapshot.judge(nic, &query) {
             RuleVerdict::Allow(rule) => rule,
             refusal => return refusal_verdict(refusal, nic.nic),
         };
@@ -465,26 +457,21 @@ impl Judge {
         Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }
     }
 
-    /// A packet without a connection: it opens one, or drops.
-    fn new_connection(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        key: &Key,
-        answer: Option<RuleVerdict>,
-    ) -> Verdict {
+    /// The verdict on a packet without a connection: it opens one, or drops.
+    fn new_connection(&mut self, packet: &Packet<'_>) -> Verdict {
+        let Packet { snapshot, pkt, nic, key, rule_verdict, .. } = *packet;
         let drop = |reason| Verdict::of(reason, nic.nic);
         let is_pickup = pkt.kind == PacketKind::Tcp && !tcp::is_opening_syn(pkt.flags);
         if pkt.kind == PacketKind::IcmpReply || is_pickup && !(self.loose_pickup && pkt.flags == flags::ACK) {
             return drop(Reason::Invalid);
         }
         let mut direction = pkt.side.direction();
-        let judge = |query: Query| snapshot.policy(nic).judge(snapshot, nic.vpc, &query);
+        let judge = |query: Query| snapshot.judge(nic, &query);
         let query = opening_query(pkt, key.remote);
-        let mut judgement = answer.unwrap_or_else(|| judge(query));
+        let mut judgement = rule_verdict.unwrap_or_else(|| judge(query));
         if is_pickup && direction == Direction::Outbound {
-            // A segment of a server must not turn its client's connection into an outbound one, which no flush ends.
+            // A server's segment must not turn its client's connection into an outbound one, which
+            // no flush ends.
             let inbound = Query { direction: Direction::Inbound, port: pkt.sport, ..query };
             if let RuleVerdict::Allow(rule) = judge(inbound) {
                 (direction, judgement) = (Direction::Inbound, RuleVerdict::Allow(rule));
@@ -494,12 +481,11 @@ impl Judge {
         let mut limit = u32::MAX;
         if nic.is_limited() {
             limit = snapshot.nic(nic.nic).max_connections;
-            // What a change has ended or a rollback has brought back is to be counted as such, found or not.
+            // The limit counts what a change has ended or a rollback has restored only once the
+            // sweep has found it.
             self.shard.sweep_for_room(snapshot);
         }
-        if !self.connection_counts.enter(nic.nic, limit)
-            && !self.enter_after_expiry(snapshot, pkt, nic, limit)
-        {
+        if !self.connection_counts.enter(nic.nic, limit) && !self.enter_after_expiry(packet, limit) {
             return drop(Reason::NicLimit);
         }
         let digest = remote_digest(key.remote, key.meta);
@@ -526,23 +512,20 @@ impl Judge {
         Verdict { rule, ..Verdict::of(Reason::New, nic.nic) }
     }
 
-    /// At a NIC's limit: what of its own has expired and was not found yet does not count.
+    /// At a NIC's limit: its own expired connections that were not found yet do not count.
     #[cold]
-    fn enter_after_expiry(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        limit: u32,
-    ) -> bool {
+    fn enter_after_expiry(&mut self, packet: &Packet<'_>, limit: u32) -> bool {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         self.shard.expire_of(nic.nic, snapshot, pkt.now);
         self.connection_counts.enter(nic.nic, limit)
     }
 
-    /// An ICMP error: part of the connection of the packet that it quotes, or nothing (semantics 4.5).
+    /// The verdict on an ICMP error: part of the connection of the packet that it quotes, or
+    /// invalid (semantics 4.5).
     #[cold]
-    fn icmp_error(&mut self, snapshot: &Snapshot, pkt: &PacketMeta, nic: &Binding, bytes: &[u8]) -> Verdict {
-        match icmp_quote::read(pkt, bytes).and_then(|quote| self.quoted_flow(snapshot, pkt, nic, &quote)) {
+    fn icmp_error(&mut self, packet: &Packet<'_>) -> Verdict {
+        let Packet { pkt, nic, bytes, .. } = *packet;
+        match icmp_quote::read(pkt, bytes).and_then(|quote| self.quoted_flow(packet, &quote)) {
             Some(flow) => {
                 self.flow = Some(flow);
                 Verdict::of(Reason::Related, nic.nic)
@@ -551,7 +534,8 @@ impl Judge {
         }
     }
 
-    /// The key of the connection that a quoted packet is of; `None` if it is not this NIC's.
+    /// The key of the connection that a quoted packet belongs to; `None` if the packet is not this
+    /// NIC's.
     pub fn quoted_key(&self, pkt: &PacketMeta, nic: &Binding, quote: &QuotedPacket) -> Option<Key> {
         // The quoted packet went the other way than the error.
         let direction = pkt.side.direction().reverse();
@@ -572,13 +556,8 @@ impl Judge {
         Some(self.shard.key(nic.id, remote, ports, quote.proto, pkt.v6))
     }
 
-    fn quoted_flow(
-        &mut self,
-        snapshot: &Snapshot,
-        pkt: &PacketMeta,
-        nic: &Binding,
-        quote: &QuotedPacket,
-    ) -> Option<FlowIndex> {
+    fn quoted_flow(&mut self, packet: &Packet<'_>, quote: &QuotedPacket) -> Option<FlowIndex> {
+        let Packet { snapshot, pkt, nic, .. } = *packet;
         let direction = pkt.side.direction().reverse();
         let key = self.quoted_key(pkt, nic, quote)?;
         let flow = self.shard.find(&key).filter(|flow| !self.shard.is_expired(*flow, pkt.now))?;

@@ -1,5 +1,8 @@
-//! What is known of a burst's packets before they are judged: their NICs, their keys, and where in memory they lie. Memory is asked ahead
-//! of time, and for one line a packet: a loop that asks for dozens at once stops where the processor has no room for more.
+//! What is known of a burst's packets before they are judged: their NICs, their keys, and where
+//! their entries probably lie.
+//!
+//! Cache lines are prefetched one per packet, while other packets are in hand: a core stalls when a
+//! loop prefetches dozens at once.
 
 use crate::SegmentKey;
 use crate::conntrack::hash::NO_HASH;
@@ -8,7 +11,7 @@ use crate::io::BURST;
 use crate::packet::PacketMeta;
 use crate::snapshot::{Binding, BindingHint, UniqueAddresses};
 
-/// What is known of a packet ahead of its verdict.
+/// A packet's NIC, key and hash.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 pub struct Resolved<'s> {
@@ -16,7 +19,7 @@ pub struct Resolved<'s> {
     pub key: EntryKey,
     /// Its key's hash.
     pub hash: FlowHash,
-    /// Its NIC; `None` where the verdict is there already.
+    /// Its NIC; `None` if the packet has its verdict already.
     pub nic: Option<&'s Binding>,
 }
 
@@ -26,29 +29,31 @@ impl Resolved<'_> {
         Resolved { key: EntryKey::new(FREE, 0, 0, required_state_bits(None)), hash: NO_HASH, nic: None };
 }
 
-/// Where the NICs of a burst's packets may lie, looked for some packets ahead, be they plain ones or not: in a loop so short no look
-/// into memory waits for the one before it. Of a thousand NICs these lines come from the second-level cache: with 10,000 connections
-/// a packet takes 0.90 of the cycles that it took when each NIC was looked for as its packet was resolved.
+/// Hints where the bindings of a burst's packets lie, looked up and prefetched some packets ahead.
+/// In a loop this short no look-up waits for the one before. With 1,000 NICs and 10,000 connections
+/// a packet takes 0.90 of the cycles that it took when each binding was looked up as its packet was
+/// resolved.
 pub struct BindingPrefetch {
-    /// The segment whose addresses they are taken for.
+    /// The segment whose addresses the hints are for.
     segment: SegmentKey,
-    /// They are there for the packets before this place, but for those that were of another segment.
+    /// Hints are there for the packets before this index, except those of another segment.
     until: usize,
     hints: [BindingHint; BURST],
 }
 
 impl Default for BindingPrefetch {
-    /// None yet.
+    /// No hints yet.
     fn default() -> BindingPrefetch {
         BindingPrefetch { segment: SegmentKey::UNTAGGED, until: 0, hints: [BindingHint::default(); BURST] }
     }
 }
 
 impl BindingPrefetch {
-    /// So many at a time: where segments alternate, they were looked for in vain.
+    /// Packets that are looked up at a time. Where segments alternate, most of these look-ups are
+    /// wasted.
     const STRIDE: usize = 16;
 
-    /// From the packet at `place` on all are taken for packets of this segment.
+    /// Packets from here on belong to this segment.
     #[inline(always)]
     pub fn begin(&mut self, segment: SegmentKey) {
         if self.segment != segment {
@@ -62,48 +67,50 @@ impl BindingPrefetch {
         self.segment
     }
 
-    /// Looks for more, if that of the packet at `place` is not there; the place up to which they are there then.
+    /// Looks up the next hints, if the packet at `at` has none; returns the index up to which there
+    /// are hints then.
     #[inline(always)]
-    pub fn look_ahead(&mut self, holders: &UniqueAddresses<'_>, place: usize, pkts: &[PacketMeta]) -> usize {
-        if self.until <= place {
-            self.until = place + Self::STRIDE;
-            for (guess, pkt) in self.hints[place..].iter_mut().zip(&pkts[place..]).take(Self::STRIDE) {
-                *guess = holders.hint(pkt.tuple.local);
+    pub fn look_ahead(&mut self, unique: &UniqueAddresses<'_>, at: usize, pkts: &[PacketMeta]) -> usize {
+        if self.until <= at {
+            self.until = at + Self::STRIDE;
+            for (hint, pkt) in self.hints[at..].iter_mut().zip(&pkts[at..]).take(Self::STRIDE) {
+                *hint = unique.hint(pkt.tuple.local);
             }
         }
         self.until
     }
 
-    /// That of the packet at a place before it.
+    /// The hint for the packet at an index below that.
     #[inline(always)]
-    pub fn hint(&self, place: usize) -> BindingHint {
-        self.hints[place % BURST]
+    pub fn hint(&self, at: usize) -> BindingHint {
+        self.hints[at % BURST]
     }
 }
 
-/// How many packets ahead of the one that is judged entries are asked for. Judging one takes about 25 cycles. Measured with 100,000
-/// connections and with a million: all of a burst in a pass before took 1.35 and 1.1 times as long, 40 ahead 1.09 and 1.08, 12 ahead
-/// 1.01 and 1.05.
+/// How many packets ahead of the one that is judged entries are prefetched. Judging one takes about
+/// 25 cycles. Measured with 100,000 connections and with a million: all of a burst in a pass before
+/// took 1.35 and 1.1 times as long, 40 ahead 1.09 and 1.08, 12 ahead 1.01 and 1.05.
 pub const ENTRY_PREFETCH_DISTANCE: usize = 24;
 
-/// What is known of the packets of a burst before they are judged.
+/// The packets of a burst with what the passes before judging have found.
 #[derive(Clone, Copy)]
 pub struct ResolvedBurst<'b, 's> {
-    /// Read of their frames.
+    /// What was read of their frames.
     pub pkts: &'b [PacketMeta],
-    /// As many, and then nothing.
+    /// As many, and then [`Resolved::NONE`].
     pub resolved: &'b [Resolved<'s>; BURST],
-    /// Where their connections probably are. The entries of the first [`ENTRY_PREFETCH_DISTANCE`] are asked for.
+    /// Where their entries probably lie. Those of the first [`ENTRY_PREFETCH_DISTANCE`] are
+    /// prefetched.
     pub hints: &'b [u32; BURST],
-    /// Some of them are IPv6.
+    /// Some of the packets are IPv6.
     pub is_any_v6: bool,
 }
 
 impl ResolvedBurst<'_, '_> {
-    /// While the packet at `place` is judged: asks for the entry of one that will be soon.
+    /// Prefetches the entry of a packet that is judged soon, while the one at `at` is judged.
     #[inline(always)]
-    pub fn prefetch_ahead(&self, place: usize, prefetch: impl Fn(u32)) {
-        if let Some(hint) = self.hints.get(place + ENTRY_PREFETCH_DISTANCE) {
+    pub fn prefetch_ahead(&self, at: usize, prefetch: impl Fn(u32)) {
+        if let Some(hint) = self.hints.get(at + ENTRY_PREFETCH_DISTANCE) {
             prefetch(*hint);
         }
     }

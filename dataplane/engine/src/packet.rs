@@ -1,31 +1,32 @@
-//! What the parser reads out of one frame: everything that the later passes need but the frame's bytes.
+//! What the parser reads out of one frame: everything that the later passes need except the frame's
+//! bytes.
 
 use std::ops::{Deref, DerefMut};
 
-use crate::conntrack::{EntryKey, State};
+use crate::flow_key::{EntryKey, State};
 use crate::io::BURST;
 use crate::time::Now;
 use crate::{AddrId, SegmentKey, Side};
 
-/// What kind of packet it is, as far as the frame alone tells.
+/// The kind of a packet, as far as its frame alone tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum PacketKind {
-    /// The Ethernet header, a tag, a tunnel's header or the Ethernet header inside is cut, or the tunnel's is none
-    /// that carries Ethernet.
+    /// The Ethernet header, a tag, a tunnel's header or its inner Ethernet header is cut, or the
+    /// tunnel carries no Ethernet.
     #[default]
     TruncatedLink,
-    /// Tags that no VPC can have, or (with tunnels) something untagged that is no tunnel.
+    /// Tags that no VPC can have; with tunnels, an untagged frame that is no tunnel.
     BadSegment,
-    /// With tunnels: untagged ARP or neighbour discovery between the tunnels' ends.
+    /// With tunnels: untagged ARP or neighbour discovery between the tunnel endpoints.
     UnderlayNeighbor,
     /// Neither IP nor ARP; the ethertype is in `dport`.
     NotIp,
-    /// ARP, unread; it begins at `l3`.
+    /// ARP, not parsed further; it begins at `l3`.
     Arp,
-    /// An IP header, the extension chain or the L4 header is cut or lies.
+    /// An IP header, the extension chain or the L4 header is cut or inconsistent.
     Malformed,
-    /// ICMPv6 133–137, unread; it begins at `l4`.
+    /// ICMPv6 133–137, not parsed further; it begins at `l4`.
     Nd,
     /// UDP 68→67, or 546→547.
     DhcpClient,
@@ -33,7 +34,7 @@ pub enum PacketKind {
     DhcpServer,
     /// IGMP or MLD.
     Multicast,
-    /// A fragment behind the first.
+    /// A fragment other than the first.
     LaterFragment,
     /// TCP.
     Tcp,
@@ -51,7 +52,7 @@ pub enum PacketKind {
     OtherProtocol,
 }
 
-/// Whether it is a fragment.
+/// Whether a packet is a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum Fragment {
@@ -75,9 +76,9 @@ pub enum HandoffStage {
     Fragment,
     /// On its way to the worker that judges it.
     Judge,
-    /// A fragment that was held until its first came: not to be held again.
+    /// A held fragment whose first has come: not to be held again.
     Released,
-    /// A fragment that was held in vain.
+    /// A held fragment whose first did not come in time.
     Expired,
 }
 
@@ -90,16 +91,17 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// No window scale option, where a scale of 0–14 stands otherwise.
+/// No window scale option, in place of a scale of 0–14.
 pub const NO_SCALE: u8 = 15;
 
-/// One packet of a burst, read.
+/// The metadata of one parsed packet.
 ///
-/// Of a tunnelled frame all of it is of the inner packet. `src` and `dst` are IPv4 addresses in the low 32 bits,
-/// or IPv6 ones; of ICMP `sport` is the identifier and `dport` is type × 256 + code.
+/// For a tunnelled frame all of it describes the inner packet. `src` and `dst` are IPv4 addresses
+/// in the low 32 bits, or IPv6 ones; for ICMP `sport` is the identifier and `dport` is type × 256 +
+/// code.
 ///
-/// The order of the fields is that in which a plain packet's are written with the fewest stores: what is read together beside
-/// each other, what is zero in one piece.
+/// The fields are ordered so that a fast-path packet's are written with the fewest stores: those
+/// that are loaded together side by side, those that are zero in one piece.
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(64))]
 pub struct PacketMeta {
@@ -117,52 +119,52 @@ pub struct PacketMeta {
     pub seq: u32,
     /// Sequence number behind the segment's last: SYN and FIN count one each.
     pub seq_end: u32,
-    /// Where the IP packet ends; of what is not IP, the frame.
+    /// Where the IP packet ends; for other frames, where the frame ends.
     pub end: u32,
-    /// Destination port, ICMP type and code, or the ethertype of what is not IP.
+    /// Destination port, ICMP type and code, or the ethertype of a frame that is not IP.
     pub dport: u16,
     /// Source port or ICMP identifier.
     pub sport: u16,
     /// TCP window, unscaled.
     pub win: u16,
-    /// Which wire it came in by.
+    /// The wire it came in by.
     pub wire: u16,
     /// When the packet is judged.
     pub now: Now,
     /// Where the IP or ARP header begins in the frame.
     pub l3: u16,
-    /// Where the L4 header begins: with every extension header that is walked below 2¹⁵.
+    /// Where the L4 header begins: below 2¹⁵ with every extension header that is walked.
     pub l4: u16,
-    /// Bytes of the frame, as it was on the wire without the check sequence.
+    /// Bytes of the frame, as it was on the wire without the check sequence (FCS).
     pub len: u32,
-    /// The fragments' common identification.
+    /// The identification that the fragments of a packet share.
     pub frag_id: u32,
-    /// Of a first fragment: bytes from behind the fragment header to the end of the L4 header. Of a later one: its
-    /// offset in bytes.
+    /// For a first fragment: bytes from behind the fragment header to the end of the L4 header. For
+    /// a later one: its offset in bytes.
     pub reach: u16,
-    /// Window scale that a SYN offers, 0–14, or [`NO_SCALE`].
+    /// The window scale that a SYN offers, 0–14, or [`NO_SCALE`].
     pub wscale: u8,
     /// IPv4 time to live or IPv6 hop limit.
     pub ttl: u8,
-    /// Segment as the frame bears it.
+    /// The segment of the frame.
     pub segment: SegmentKey,
     /// IPv6.
     pub v6: bool,
     /// Whether it is a fragment.
     pub fragment: Fragment,
-    /// IPv6: it has a fragment header, be it of a whole packet.
+    /// IPv6: it has a fragment header, even if it is a whole packet.
     pub fragment_header: bool,
-    /// To 01:80:C2:00:00:00–0F, what bridges keep to themselves.
+    /// To 01:80:C2:00:00:00–0F, the link-local addresses of bridges.
     pub link_local: bool,
-    /// Where it is on its way between workers.
+    /// How far it has come between workers.
     pub stage: HandoffStage,
-    /// It was read with tunnels in mind.
+    /// It was parsed under a snapshot with tunnels.
     pub tunnels: bool,
-    /// What the fragments of one packet have in common: the IPv4 protocol; 0 in IPv6, where the headers behind the fragment header are
-    /// the first fragment's alone (RFC 8200, 4.5).
+    /// What the fragments of one packet have in common: the IPv4 protocol; 0 in IPv6, where the
+    /// headers behind the fragment header belong to the first fragment alone (RFC 8200, 4.5).
     pub frag_proto: u8,
-    /// A whole IPv4 packet of TCP, or of UDP that is not DHCP, not to a link-local MAC: what nearly every packet is, and what has short ways all along. (Not every one:
-    /// whoever reads without vectors takes untagged ones for it alone.)
+    /// Can take the fast path: a whole IPv4 packet of TCP, or of UDP that is not DHCP, not to a
+    /// link-local MAC. The parser without vectors sets it for untagged packets only.
     pub fast_v4: bool,
     /// IP protocol.
     pub proto: u8,
@@ -172,16 +174,16 @@ pub struct PacketMeta {
     pub side: Side,
     /// TCP flags.
     pub flags: u8,
-    /// Of a plain packet: what of it belongs to its connection's key.
+    /// For such a packet: its part of its connection's key.
     pub tuple: V4Tuple,
 }
 
-/// Where and when a frame came in, and how it is to be read.
+/// Where and when a frame came in, and how it is to be parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// By which side.
+    /// The side.
     pub side: Side,
-    /// By which wire.
+    /// The wire.
     pub wire: u16,
     /// Untagged frames are tunnels.
     pub tunnels: bool,
@@ -189,7 +191,7 @@ pub struct Arrival {
     pub now: Now,
 }
 
-/// A plain packet's part of its connection's key, as the NIC sees it.
+/// A fast-path packet's part of its connection's key, as its NIC sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(16))]
 pub struct V4Tuple {
@@ -197,13 +199,13 @@ pub struct V4Tuple {
     pub local: u32,
     /// The other side's.
     pub remote: u32,
-    /// The key's flags, with the state of its connection in which it has a short way ([`crate::conntrack::required_state_bits`]) × 2³²; local port ×
-    /// 65536 + remote port.
+    /// The key's flags, with the state that its connection must be in for the fast path
+    /// ([`crate::flow_key::required_state_bits`]) × 2³²; local port × 65536 + remote port.
     pub rest: u64,
 }
 
 impl V4Tuple {
-    /// Of a packet that came in by this side.
+    /// For a packet that came in by this side.
     #[inline]
     pub fn new(side: Side, src: (u32, u16), dst: (u32, u16), meta: u32) -> V4Tuple {
         let (local, remote) = if side == Side::Inside { (src, dst) } else { (dst, src) };
@@ -211,7 +213,7 @@ impl V4Tuple {
         V4Tuple { local: local.0, remote: remote.0, rest: u64::from(meta) << 32 | u64::from(ports) }
     }
 
-    /// The key with the NIC's address by its number.
+    /// The key, with the NIC's address by its number.
     #[inline(always)]
     pub fn key(&self, addr: AddrId) -> EntryKey {
         EntryKey::of_packet(addr, self.remote, self.rest)
@@ -220,8 +222,8 @@ impl V4Tuple {
 
 const _: () = assert!(size_of::<PacketMeta>() == 128);
 
-/// The packet metadata of a burst, in memory that is used again without being cleared: packet metadata is 128 bytes, and whoever takes a new one
-/// writes all of it.
+/// The metadata of a burst's packets, in memory that is reused without being cleared: each is 128
+/// bytes, and is written as a whole.
 pub struct ParsedBurst {
     pkts: Box<[PacketMeta; BURST]>,
     len: usize,
@@ -234,7 +236,7 @@ impl Default for ParsedBurst {
 }
 
 impl ParsedBurst {
-    /// `more` packet metadata more, holding whatever they held before; none beyond [`BURST`].
+    /// Adds `more` packets, holding whatever they held before; none beyond [`BURST`].
     #[inline]
     pub fn grow(&mut self, more: usize) -> &mut [PacketMeta] {
         let first = self.len;
@@ -242,7 +244,7 @@ impl ParsedBurst {
         &mut self.pkts[first..self.len]
     }
 
-    /// Writes the packet metadata at `from` to `to`, before it or the same.
+    /// Copies the packet at `from` to `to`, which lies before it or is the same.
     #[inline]
     pub fn move_up(&mut self, from: usize, to: usize) {
         if from != to {
@@ -250,12 +252,12 @@ impl ParsedBurst {
         }
     }
 
-    /// Keeps none.
+    /// Removes all.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Keeps the first `len` at most.
+    /// Keeps at most the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
@@ -278,14 +280,15 @@ impl DerefMut for ParsedBurst {
 }
 
 impl PacketMeta {
-    /// Of a frame of which nothing is read yet.
+    /// For a frame of which nothing is parsed yet.
     #[inline(always)]
     pub fn of(arrival: &Arrival) -> PacketMeta {
         let Arrival { side, wire, tunnels, now } = *arrival;
         PacketMeta { side, wire, tunnels, now, ..PacketMeta::default() }
     }
 
-    /// The state in which its connection must be for the packet to do no more than move windows and deadline.
+    /// The state in which its connection must be for the packet to change nothing but windows and
+    /// deadline.
     #[inline]
     pub fn fast_path_state(&self) -> Option<State> {
         if self.fragment != Fragment::Whole {
@@ -298,7 +301,8 @@ impl PacketMeta {
         }
     }
 
-    /// A whole IPv6 packet of TCP, or of UDP and its like that is not DHCP, not to a link-local MAC.
+    /// Can take the fast path: a whole IPv6 packet of TCP, or of another protocol with ports that
+    /// is not DHCP, not to a link-local MAC.
     #[inline(always)]
     pub fn is_fast_v6(&self) -> bool {
         self.v6
@@ -307,7 +311,7 @@ impl PacketMeta {
             && !self.link_local
     }
 
-    /// Local address of the judged NIC, by the side it came from.
+    /// The local address, by the side it came from.
     #[inline]
     pub fn local(&self) -> u128 {
         match self.side {
@@ -316,7 +320,7 @@ impl PacketMeta {
         }
     }
 
-    /// The other side's address.
+    /// The remote address.
     #[inline]
     pub fn remote(&self) -> u128 {
         match self.side {
@@ -326,7 +330,7 @@ impl PacketMeta {
     }
 }
 
-/// Ethernet address from its six bytes.
+/// An Ethernet address from its six bytes.
 #[inline]
 pub fn mac_bits(bytes: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = bytes;

@@ -1,11 +1,15 @@
-//! Memory for the tables that every packet looks into at random: on huge pages where the kernel has some.
+//! Memory for the tables that every packet looks into at random: on huge pages where the kernel has
+//! some.
 //!
-//! A table of a million connections is 12 MB of index and 64 MB of entries. On pages of 4 kB look-ups miss the translation
-//! buffer too, and a prefetch waits for the page walk: in a profile of `net_pcap` with 10,000 flows the instruction behind
-//! the index's prefetch took a tenth of the worker's time. What huge pages gain was not told apart from the noise yet.
+//! A table of a million connections is 12 MB of index and 64 MB of entries. On pages of 4 kB
+//! look-ups miss the translation buffer too, and a prefetch waits for the page walk: in a profile
+//! of `net_pcap` with 10,000 flows the instruction behind the index's prefetch took a tenth of the
+//! worker's time. What huge pages gain was not told apart from the noise yet.
 
-/// An empty vector with room for `capacity` items that asks the kernel for huge pages. The memory stays unbacked until
-/// it is touched.
+use std::sync::atomic::AtomicU64;
+
+/// An empty vector with room for `capacity` items that asks the kernel for huge pages. The memory
+/// stays unbacked until it is touched.
 pub fn on_huge_pages<T>(capacity: usize) -> Vec<T> {
     let mut items = Vec::with_capacity(capacity);
     let spare = items.spare_capacity_mut();
@@ -22,8 +26,9 @@ pub fn filled_on_huge_pages<T: Clone>(item: T, capacity: usize) -> Box<[T]> {
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Asks for huge pages behind those parts of a range that can be some. A kernel without them says no, and nothing is lost. Smaller parts
-/// are left alone: advice that no page can follow splits the process's mappings for ever, of which it may have 65,530.
+/// Asks for huge pages behind those parts of a range that can be some. A kernel without them says
+/// no, and nothing is lost. Smaller parts are left alone: advice that no page can follow splits the
+/// process's mappings for ever, of which it may have 65,530.
 #[cfg(target_os = "linux")]
 pub(crate) fn advise(start: *mut u8, len: usize) {
     let skip = start.align_offset(HUGE_PAGE);
@@ -42,7 +47,8 @@ pub(crate) fn advise(_: *mut u8, _: usize) {}
 
 const PAGE: usize = 4096;
 
-/// Has the kernel back the memory of a slice, so that no packet waits for a page. What lies in it stays.
+/// Has the kernel back the memory of a slice, so that no packet waits for a page. What lies in it
+/// stays.
 pub fn touch<T>(items: &mut [T]) {
     touch_raw(items.as_mut_ptr().cast(), size_of_val(items));
 }
@@ -54,7 +60,8 @@ pub(crate) fn touch_raw(start: *mut u8, len: usize) {
     }
 }
 
-/// The same of memory that others may read and write meanwhile. A kernel too old for that (before 5.14) leaves it to them.
+/// The same of memory that others may read and write meanwhile. A kernel too old for that (before
+/// 5.14) leaves it to them.
 pub fn touch_shared<T: Sync>(items: &[T]) {
     populate(items.as_ptr().cast::<u8>().cast_mut(), size_of_val(items));
 }
@@ -64,7 +71,8 @@ pub fn touch_shared_cells<T>(cells: &[std::cell::UnsafeCell<T>]) {
     populate(cells.as_ptr().cast::<u8>().cast_mut(), size_of_val(cells));
 }
 
-/// False if the kernel does not know how. It changes no byte, so that others may use the memory meanwhile.
+/// False if the kernel does not know how. It changes no byte, so that others may use the memory
+/// meanwhile.
 #[cfg(target_os = "linux")]
 fn populate(start: *mut u8, len: usize) -> bool {
     if len == 0 {
@@ -89,11 +97,22 @@ fn populate(_: *mut u8, _: usize) -> bool {
 fn touch_each_page(start: *mut u8, len: usize) {
     for at in (0..len).step_by(PAGE).chain(len.checked_sub(1)) {
         let byte = start.wrapping_add(at).cast::<std::mem::MaybeUninit<u8>>();
-        // SAFETY: it lies within memory that the caller has alone; a byte may be read and written whatever it belongs to, and stays
-        // what it was.
+        // SAFETY: it lies within memory that the caller has alone; a byte may be read and written
+        // whatever it belongs to, and stays what it was.
         unsafe { byte.write_volatile(byte.read_volatile()) };
     }
 }
+
+/// So many zeros: memory that the kernel backs when it is touched.
+pub(crate) fn zeroed(words: usize) -> Box<[AtomicU64]> {
+    // Of atomics `vec!` would write the zeros out.
+    let words = Box::into_raw(vec![0u64; words].into_boxed_slice());
+    // SAFETY: AtomicU64 has the size and bit validity of u64, and on this target (asserted below)
+    // its alignment.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
+}
+
+const _: () = assert!(align_of::<AtomicU64>() == align_of::<u64>());
 
 #[cfg(test)]
 mod tests {

@@ -1,15 +1,18 @@
-//! From a frame's bytes to a [`PacketMeta`]: Ethernet, one 802.1Q tag, ARP, IPv4, IPv6 with its extension headers, the L4
-//! header, and the tunnels that bear a VPC's number (VXLAN, RFC 7348; Geneve, RFC 8926).
+//! From a frame's bytes to a [`PacketMeta`]: Ethernet, one 802.1Q tag, ARP, IPv4, IPv6 with its
+//! extension headers, the L4 header, and the tunnels that bear a VPC's number (VXLAN, RFC 7348;
+//! Geneve, RFC 8926).
 //!
-//! Lengths that headers name are compared with the frame's length on the wire; headers must lie within the captured
-//! bytes (semantics 2.7). Nothing is allocated, no byte is believed, and every read is bounds-checked.
+//! Lengths that headers name are compared with the frame's length on the wire; headers must lie
+//! within the captured bytes (semantics 2.7). Nothing is allocated, no byte is believed, and every
+//! read is bounds-checked.
 
 mod v6;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 
 use crate::SegmentKey;
-use crate::conntrack::{State, required_state_bits};
+use crate::cpu::{Isa, V3};
+use crate::flow_key::{State, required_state_bits};
 use crate::packet::{Arrival, Fragment, NO_SCALE, PacketKind, PacketMeta, V4Tuple, flags, mac_bits};
 use crate::proto;
 
@@ -40,9 +43,25 @@ struct PacketOffset {
 
 const UNTAGGED: PacketOffset = PacketOffset { at: 0, macs: 0, segment: SegmentKey::UNTAGGED };
 
-/// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With tunnels, untagged frames
-/// are only what carries tunnels (semantics 2.2).
-pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
+/// Reads the frame whose captured bytes are `data` and which had `wire_len` bytes. With tunnels,
+/// untagged frames are only what carries tunnels (semantics 2.2).
+///
+/// With x86-64-v3, by vectors for what is most common of all.
+#[inline(always)]
+pub fn parse(isa: impl Isa, data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(v3) = isa.v3() {
+        if arrival.tunnels || !vector::read_untagged(v3, data, wire_len, arrival, pkt) {
+            // SAFETY: the token proves that the processor has what the function is compiled for.
+            unsafe { parse_other(v3, data, wire_len, arrival, pkt) }
+        }
+        pkt.len = wire_len as u32;
+        return;
+    }
+    parse_baseline(data, wire_len, arrival, pkt);
+}
+
+fn parse_baseline(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
     let is_read = !arrival.tunnels
         && (fast_ipv4(data, wire_len, arrival, pkt).is_some()
             || v6::read_at(data, wire_len, UNTAGGED, arrival, pkt));
@@ -52,31 +71,13 @@ pub fn parse(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMe
     pkt.len = wire_len as u32;
 }
 
-/// [`parse`] with vectors for what is most common of all.
-///
-/// # Safety
-/// The processor has x86-64-v3.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn parse_v3(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
-    // SAFETY: as the caller says.
-    if arrival.tunnels || !unsafe { vector::read_untagged(data, wire_len, arrival, pkt) } {
-        // SAFETY: as the caller says.
-        unsafe { parse_other(data, wire_len, arrival, pkt) }
-    }
-    pkt.len = wire_len as u32;
-}
-
-/// One call for all that is not untagged and plain, so that the loop around it saves as little as it can.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// One call for all that is not untagged and plain, so that the loop around it saves as little as
+/// it can.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
 #[inline(never)]
-unsafe fn parse_other(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
-    // SAFETY: as the caller says.
-    if !unsafe { vector::read_other(data, wire_len, arrival, pkt) } {
+fn parse_other(v3: V3, data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) {
+    if !vector::read_other(v3, data, wire_len, arrival, pkt) {
         parse_slow(data, wire_len, arrival, pkt);
     }
 }
@@ -87,9 +88,9 @@ fn parse_slow(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketM
     pkt.kind = link(data, wire_len, pkt);
 }
 
-/// The commonest frames of all, read in one go: untagged, IPv4 without options, whole, TCP or UDP that is not
-/// DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads these frames alike (a test
-/// compares the two). Fields that lie together are loaded together.
+/// The commonest frames of all, read in one go: untagged, IPv4 without options, whole, TCP or UDP
+/// that is not DHCP. `None` leaves everything else, and everything odd, to [`link`], which reads
+/// these frames alike (a test compares the two). Fields that lie together are loaded together.
 #[inline(always)]
 fn fast_ipv4(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> Option<()> {
     let h: &[u8; 54] = data.first_chunk()?;
@@ -152,8 +153,8 @@ fn fast_ipv4(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMe
     Some(())
 }
 
-/// The big-endian word at a place inside, by one load: put together from bytes, those that two words have in common would be
-/// loaded one by one.
+/// The big-endian word at a place inside, by one load: put together from bytes, those that two
+/// words have in common would be loaded one by one.
 #[inline(always)]
 fn word32(h: &[u8; 54], at: usize) -> u32 {
     u32::from_be_bytes(h[at..].first_chunk().copied().unwrap_or_default())
@@ -224,7 +225,8 @@ fn link(data: &[u8], wire_len: usize, pkt: &mut PacketMeta) -> PacketKind {
         match tag(data, ethertype, pkt) {
             Ok(inner) => (inner, 18),
             Err(what) => {
-                // A cut link header is malformed wherever the frame goes; a tunnel's is behind this.
+                // A cut link header is malformed wherever the frame goes; a tunnel's is behind
+                // this.
                 pkt.link_local &= what != PacketKind::TruncatedLink;
                 return what;
             }
@@ -297,8 +299,9 @@ fn ipv4(data: &[u8], at: usize, wire_len: usize, pkt: &mut PacketMeta) -> Packet
     transport(data, l4, l4, header[9], pkt)
 }
 
-/// True if a source route is among these IPv4 options (RFC 791, 3.1), loose (131) or strict (137): it would have the packet judged
-/// for one destination and delivered to another. Options that lie about their length end the list, as they do for who receives it.
+/// True if a source route is among these IPv4 options (RFC 791, 3.1), loose (131) or strict (137):
+/// it would have the packet judged for one destination and delivered to another. Options that lie
+/// about their length end the list, as they do for who receives it.
 pub fn has_source_route(mut options: &[u8]) -> bool {
     while let [kind, rest @ ..] = options {
         match (kind, rest) {
@@ -369,7 +372,8 @@ fn extensions(data: &[u8], mut at: usize, mut next: u8, pkt: &mut PacketMeta) ->
             return PacketKind::Malformed;
         }
         if next == 44 {
-            // A fragment within a fragment is nobody's honest packet, and hides its headers from every check.
+            // A fragment within a fragment is nobody's honest packet, and hides its headers from
+            // every check.
             if pkt.fragment_header {
                 return PacketKind::Malformed;
             }
@@ -450,7 +454,8 @@ fn syn_and_fin(bits: u8) -> u32 {
     u32::from(bits >> 1 & 1) + u32::from(bits & 1)
 }
 
-/// The window scale option (RFC 7323 §2), at most 14; [`NO_SCALE`] where there is none that can be read.
+/// The window scale option (RFC 7323 §2), at most 14; [`NO_SCALE`] where there is none that can be
+/// read.
 fn window_scale(mut options: &[u8]) -> u8 {
     while let [kind, rest @ ..] = options {
         match (kind, rest) {
@@ -533,8 +538,8 @@ pub fn icmp_kind(kind: u8, v6: bool) -> u8 {
     }
 }
 
-/// Untagged, where VPCs are told apart by VNI: a tunnel's inner frame, the tunnels' own ARP and neighbour
-/// discovery, or nothing that any VPC has.
+/// Untagged, where VPCs are told apart by VNI: a tunnel's inner frame, the tunnels' own ARP and
+/// neighbour discovery, or nothing that any VPC has.
 fn underlay(data: &[u8], at: usize, wire_len: usize, ethertype: u16, pkt: &mut PacketMeta) -> PacketKind {
     if ethertype == ARP {
         return PacketKind::UnderlayNeighbor;

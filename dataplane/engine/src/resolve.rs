@@ -6,15 +6,16 @@ use crate::snapshot::{ANY_MAC, Binding, BindingHint, Snapshot, UniqueAddresses};
 use crate::verdict::Verdict;
 use crate::{Reason, Side, VpcId, proto};
 
-/// A packet after its NIC is known, or known not to matter.
+/// The NIC of a packet, or its verdict.
 pub enum Resolution<'s> {
-    /// Judged already.
+    /// The packet is judged already.
     Verdict(Verdict),
-    /// To be judged as a packet of this NIC.
+    /// The packet is to be judged for this NIC.
     Nic(&'s Binding),
 }
 
-/// Finds the packet's NIC (semantics 2.1–2.6). `bytes` are the frame's, for the few that are read again.
+/// Finds the packet's NIC (semantics 2.1–2.6). `bytes` are the frame's, for the few that are read
+/// again.
 #[inline]
 pub fn resolve<'s>(snapshot: &'s Snapshot, pkt: &PacketMeta, bytes: &[u8]) -> Resolution<'s> {
     if pkt.kind < PacketKind::LaterFragment || pkt.link_local {
@@ -26,8 +27,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, pkt: &PacketMeta, bytes: &[u8]) -> Re
     }
 }
 
-/// [`resolve`] cut short for a plain packet whose NIC has its address alone, and which is clearly not spoofed. `None`
-/// leaves it to the long way, which says the same and more.
+/// [`resolve`] for a fast-path packet whose NIC alone has its address, and which is certainly not
+/// spoofed. `None` leaves the packet to [`resolve`], which decides the same and more.
 #[inline(always)]
 pub fn resolve_fast_v4<'s>(
     holders: &UniqueAddresses<'s>,
@@ -38,7 +39,7 @@ pub fn resolve_fast_v4<'s>(
     is_not_spoofed(nic, pkt, u128::from(pkt.tuple.remote)).then_some(nic)
 }
 
-/// The same of a whole IPv6 packet ([`PacketMeta::is_fast_v6`]).
+/// The same for an IPv6 packet ([`PacketMeta::is_fast_v6`]).
 #[inline(always)]
 pub fn resolve_fast_v6<'s>(
     holders: &UniqueAddresses<'s>,
@@ -49,7 +50,7 @@ pub fn resolve_fast_v6<'s>(
     is_not_spoofed(nic, pkt, pkt.remote()).then_some(nic)
 }
 
-/// Clearly not spoofed.
+/// True if the packet is certainly not spoofed.
 #[inline(always)]
 fn is_not_spoofed(nic: &Binding, pkt: &PacketMeta, remote: u128) -> bool {
     match pkt.side {
@@ -117,7 +118,8 @@ fn resolve_nic<'s>(snapshot: &'s Snapshot, pkt: &PacketMeta, vpc: VpcId) -> Reso
     }
 }
 
-/// A VRRP router advertises itself from its own address with the MAC of the virtual one (RFC 9568, 7.2).
+/// A VRRP router advertises itself from its own address with the virtual router's MAC (RFC 9568,
+/// 7.2).
 #[cold]
 fn is_vrrp_of(snapshot: &Snapshot, binding: &Binding, pkt: &PacketMeta) -> bool {
     pkt.proto == proto::VRRP && snapshot.is_mac_of_any_entry(binding, pkt.src_mac)

@@ -18,8 +18,9 @@ struct Shared<T> {
     tail: CachePadded<AtomicUsize>,
 }
 
-// SAFETY: a slot is touched by the producer alone between `tail + len` and the store to `head`, and by the consumer
-// alone between that store and its own to `tail`; the items themselves move between threads, hence `T: Send`.
+// SAFETY: a slot is touched by the producer alone between `tail + len` and the store to `head`, and
+// by the consumer alone between that store and its own to `tail`; the items themselves move between
+// threads, hence `T: Send`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above; nothing in it is bound to a thread.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -60,15 +61,16 @@ impl<T> Producer<T> {
     pub fn push(&mut self, item: T) -> Result<(), T> {
         let size = self.shared.size;
         if self.head - self.tail == size {
-            // Acquire: pairs with the consumer's release of `tail`, so that its read of the slot is over.
+            // Acquire: pairs with the consumer's release of `tail`, so that its read of the slot is
+            // over.
             self.tail = self.shared.tail.load(Acquire);
             if self.head - self.tail == size {
                 return Err(item);
             }
         }
         let slot = self.shared.slot(self.head);
-        // SAFETY: the slot is the producer's: the consumer has taken what was in it, and will not look before
-        // `publish`.
+        // SAFETY: the slot is the producer's: the consumer has taken what was in it, and will not
+        // look before `publish`.
         unsafe { (*slot.get()).write(item) };
         self.head += 1;
         Ok(())
@@ -96,7 +98,8 @@ impl<T> Producer<T> {
         if self.shared.head.load(Relaxed) == self.head {
             return false;
         }
-        // Release: pairs with the consumer's acquire of `head`; without it the consumer could read an unwritten slot.
+        // Release: pairs with the consumer's acquire of `head`; without it the consumer could read
+        // an unwritten slot.
         self.shared.head.store(self.head, Release);
         true
     }
@@ -117,8 +120,8 @@ impl<T> Consumer<T> {
         let count = (head - self.tail).min(max);
         for _ in 0..count {
             let slot = self.shared.slot(self.tail);
-            // SAFETY: the producer wrote this slot before it stored a `head` beyond it, and leaves it alone until
-            // `tail` has passed it; it is read once, since `tail` moves on.
+            // SAFETY: the producer wrote this slot before it stored a `head` beyond it, and leaves
+            // it alone until `tail` has passed it; it is read once, since `tail` moves on.
             let item = unsafe { (*slot.get()).assume_init_read() };
             self.tail += 1;
             each(item);

@@ -1,7 +1,9 @@
-//! The rules asked of a whole burst at once: of the packets that will probably open a connection, before any packet is judged.
+//! The rules evaluated for a whole burst at once, before any packet is judged: for the packets that
+//! will probably open a connection.
 //!
-//! What the rules say hangs on the snapshot, the NIC and the packet alone, never on connections. So it may be asked ahead of time, and an
-//! answer is at worst not needed: if an earlier packet of the burst has opened the connection, or the guess was wrong.
+//! A rule verdict depends on the snapshot, the NIC and the packet alone, never on connections. So
+//! it can be computed ahead of time. It is at worst not needed: if the hint was wrong, or an
+//! earlier packet of the burst has opened the connection.
 
 use arrayvec::ArrayVec;
 
@@ -15,12 +17,12 @@ use crate::tcp;
 use crate::verdict::Verdict;
 use crate::{NicSlot, Reason, RuleId};
 
-/// What the rules say of the packets of a burst, by their places.
+/// What the rules say of the packets of a burst, by their index.
 pub struct RuleVerdicts {
-    /// Any was asked.
+    /// Some were evaluated.
     is_any: bool,
-    /// More of the last burst's openers were refused than admitted: asking ahead pays for the former only. Who is admitted waits for
-    /// memory anyway, while the rules are looked up.
+    /// Most of the last burst's openers were refused. Only then does evaluating ahead pay: an
+    /// admitted opener waits for memory anyway, and its rules are looked up meanwhile.
     is_worth_it: bool,
     verdicts: [Option<RuleVerdict>; BURST],
 }
@@ -32,21 +34,22 @@ impl Default for RuleVerdicts {
 }
 
 impl RuleVerdicts {
-    /// Asks of all those packets that will open connections if there are none yet: by their hints, the index does not seem to know one.
-    /// Costs next to nothing where every packet has a connection.
+    /// Evaluates the rules for all packets that will open a connection if they have none, and that
+    /// the index does not seem to know. Costs next to nothing if every packet has a connection.
     #[inline(always)]
     pub fn evaluate(
         &mut self,
         snapshot: &Snapshot,
         pkts: &[PacketMeta],
-        aheads: &[Resolved<'_>],
+        resolved: &[Resolved<'_>],
         hints: &[u32; BURST],
     ) {
-        // Without a branch a packet, and all of them, so that it becomes a few comparisons of many.
+        // Over all hints and without a branch for each, so that it becomes a few vector
+        // comparisons.
         self.is_any =
             self.is_worth_it && hints.iter().fold(false, |is_any, hint| is_any | (*hint == NO_HINT));
         if self.is_any {
-            self.evaluate_openers(snapshot, pkts, aheads, hints);
+            self.evaluate_openers(snapshot, pkts, resolved, hints);
         }
     }
 
@@ -55,29 +58,30 @@ impl RuleVerdicts {
         &mut self,
         snapshot: &Snapshot,
         pkts: &[PacketMeta],
-        aheads: &[Resolved<'_>],
+        resolved: &[Resolved<'_>],
         hints: &[u32; BURST],
     ) {
-        // Who is asked about is collected first: what decides about that would only be in the way of the look-ups.
-        let mut asks: ArrayVec<(usize, RuleQuery<'_>), BURST> = ArrayVec::new();
-        for (place, ((pkt, ahead), hint)) in pkts.iter().zip(aheads).zip(hints).enumerate() {
-            if let Some(nic) = ahead.nic
+        // Collected first: the branches that select packets would only be in the way of the
+        // look-ups.
+        let mut queries: ArrayVec<(usize, RuleQuery<'_>), BURST> = ArrayVec::new();
+        for (at, ((pkt, resolved), hint)) in pkts.iter().zip(resolved).zip(hints).enumerate() {
+            if let Some(nic) = resolved.nic
                 && *hint == NO_HINT
                 && opens_connection(pkt)
             {
-                let remote = if pkt.v6 { pkt.remote() } else { u128::from(ahead.key.remote()) };
+                let remote = if pkt.v6 { pkt.remote() } else { u128::from(resolved.key.remote()) };
                 let query = opening_query(pkt, remote);
-                asks.push((place, RuleQuery { policy: snapshot.policy(nic), own: nic.vpc, query }));
+                queries.push((at, RuleQuery { policy: snapshot.policy(nic), own: nic.vpc, query }));
             }
         }
         self.verdicts = [None; BURST];
         let answers = &mut self.verdicts;
-        judge_all(snapshot, asks.iter().copied(), |place, judgement| {
-            answers[place % BURST] = Some(judgement)
+        judge_all(&snapshot.groups, queries.iter().copied(), |at, verdict| {
+            answers[at % BURST] = Some(verdict)
         });
     }
 
-    /// Takes note of how many more openers of a burst were refused than admitted.
+    /// Notes how many more openers of a burst were refused than admitted.
     #[inline]
     pub fn learn(&mut self, more_refused: i32) {
         if more_refused != 0 {
@@ -85,21 +89,22 @@ impl RuleVerdicts {
         }
     }
 
-    /// What was said of a packet, if it was asked.
+    /// The rule verdict on a packet, if it was evaluated.
     #[inline]
-    pub fn get(&self, place: usize) -> Option<RuleVerdict> {
-        if self.is_any { self.verdicts[place % BURST] } else { None }
+    pub fn get(&self, at: usize) -> Option<RuleVerdict> {
+        if self.is_any { self.verdicts[at % BURST] } else { None }
     }
 
-    /// The same, if no rule allows it.
+    /// The same, if it is a refusal.
     #[inline]
-    pub fn refusal(&self, place: usize) -> Option<RuleVerdict> {
-        self.get(place).filter(|judgement| !matches!(judgement, RuleVerdict::Allow(_)))
+    pub fn refusal(&self, at: usize) -> Option<RuleVerdict> {
+        self.get(at).filter(|verdict| !matches!(verdict, RuleVerdict::Allow(_)))
     }
 }
 
-/// True for what opens a connection whenever it has none, and asks the rules of its own direction for that and nothing else. What may
-/// open one only at times (a segment amid a stream), and first fragments, whose verdict is remembered, ask when their turn comes.
+/// True for packets that open a connection whenever they have none, by the rules of their own
+/// direction and nothing else. Those that open one only at times (a mid-stream segment), and first
+/// fragments, whose verdict is remembered, are evaluated when it is their turn.
 #[inline]
 fn opens_connection(pkt: &PacketMeta) -> bool {
     let opens = match pkt.kind {
@@ -110,16 +115,16 @@ fn opens_connection(pkt: &PacketMeta) -> bool {
     opens && pkt.fragment == Fragment::Whole
 }
 
-/// What the rules are asked of a packet that opens a connection.
+/// The query for a packet that opens a connection.
 #[inline]
 pub fn opening_query(pkt: &PacketMeta, remote: u128) -> Query {
     Query { direction: pkt.side.direction(), v6: pkt.v6, protocol: pkt.proto, port: pkt.dport, remote }
 }
 
-/// The verdict on a packet without a connection that the rules do not allow.
+/// The verdict on a packet without a connection that the rules refuse.
 #[inline]
-pub fn refusal_verdict(judgement: RuleVerdict, nic: NicSlot) -> Verdict {
-    match judgement {
+pub fn refusal_verdict(verdict: RuleVerdict, nic: NicSlot) -> Verdict {
+    match verdict {
         RuleVerdict::Deny(rule) => Verdict { rule, ..Verdict::of(Reason::Denied, nic) },
         _ => Verdict { rule: RuleId::NONE, ..Verdict::of(Reason::NoRule, nic) },
     }

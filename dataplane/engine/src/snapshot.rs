@@ -1,7 +1,9 @@
-//! One compiled generation of the whole policy, as workers read it: immutable, shared, swapped as one.
+//! One compiled generation of the whole policy, as workers read it: immutable, shared, swapped as
+//! one.
 //!
-//! A packet costs one probe and one dependent load: [`Snapshot::lookup`] finds the place of (VPC, address), whose
-//! [`Binding`] holds in one cache line all that an established packet needs of its NIC.
+//! A packet costs one probe and one dependent load: [`Snapshot::lookup`] finds the slot of (VPC,
+//! address), whose [`Binding`] holds in one cache line all that an established packet needs of its
+//! NIC.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,17 +11,16 @@ use std::sync::Arc;
 mod address_index;
 mod builder;
 mod compare;
-mod members;
 
-use crate::classify::Policy;
+use crate::classify::{Policy, Query, RuleVerdict};
 use crate::{AddrId, FlushEpoch, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
 
+pub use crate::groups::{Groups, Members, Membership, VpcRecord};
 use address_index::AddressIndex;
 pub use address_index::{AddressKey, LONGEST_RUN};
 pub use builder::SnapshotBuilder;
-pub use members::{Members, Membership};
 
-/// No MAC is demanded.
+/// Any MAC is accepted.
 pub const ANY_MAC: u64 = u64::MAX;
 const NOWHERE: u32 = u32::MAX;
 
@@ -30,18 +31,19 @@ mod flag {
     pub const ALLOWED: u32 = 8;
     pub const LIMITED: u32 = 16;
     pub const ROLLED_BACK: u32 = 32;
-    /// The bits from here on are the next holder's place.
+    /// The bits from here on are the slot of the next binding of a shared address.
     pub const NEXT: u32 = 8;
 }
 
-/// Where an address's bit lies in the filter of 32 that every binding holds of all addresses of its NIC: most sources from
-/// outside are told in a few cycles not to be the NIC's own, without a second look-up.
+/// An address's bit in the 32-bit filter that every binding has of all addresses of its NIC: most
+/// sources from outside are known not to be the NIC's own in a few cycles, without a second
+/// look-up.
 #[inline(always)]
 fn filter_bit(addr: u128) -> u32 {
     ((addr as u64 ^ (addr >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 59) as u32
 }
 
-/// What [`Binding::unique_key`] holds of an IPv4 address.
+/// [`Binding::unique_key`] for an IPv4 address.
 #[inline(always)]
 fn unique_key_v4(vpc: VpcId, addr: u32) -> u64 {
     u64::from(vpc.0) << 32 | u64::from(addr)
@@ -53,13 +55,14 @@ fn unique_key_v4(vpc: VpcId, addr: u32) -> u64 {
 pub struct Binding {
     /// The address.
     pub addr: u128,
-    /// The MAC that frames from it bear: its own entry's, else the NIC's, but of a fixed address the NIC's first; [`ANY_MAC`] if
-    /// neither names one. What does not bear it may yet be good: see [`Snapshot::mac_matches`].
+    /// The MAC of frames from it: its own entry's, else the NIC's, but for a fixed address the
+    /// NIC's first; [`ANY_MAC`] if neither has one. Another MAC may be valid, too: see
+    /// [`Snapshot::mac_matches`].
     pub mac: u64,
-    /// VPC × 2³² + address where this is an IPv4 address that nobody else holds; [`NOT_UNIQUE`] otherwise. What nearly every packet's
-    /// look-up compares.
+    /// VPC × 2³² + address if this is an IPv4 address that no other NIC has; [`NOT_UNIQUE`]
+    /// otherwise. The fast path compares this alone.
     unique_key: u64,
-    /// Which address of which NIC this is.
+    /// The number of this address of this NIC.
     pub id: AddrId,
     /// Its VPC.
     pub vpc: VpcId,
@@ -67,25 +70,26 @@ pub struct Binding {
     pub nic: NicSlot,
     /// The NIC's flush epoch: inbound connections opened before it are disconnected.
     pub flush: FlushEpoch,
-    /// Inbound connections last found live before this generation are judged again.
+    /// Inbound connections last found live before this generation are re-judged.
     pub rejudge: Generation,
     /// The NIC's rules.
     pub policy: PolicyId,
-    /// Flags, and above them the place of the next holder of a shared address, in order of the NICs' names, or [`LAST`].
+    /// Flags, and above them the slot of the next binding of a shared address, in the order of the
+    /// NICs' names, or [`LAST`].
     flags: u32,
     /// A bit for each of the NIC's addresses: see [`filter_bit`].
     filter: u32,
 }
 
 const _: () = assert!(size_of::<Binding>() == 64);
-/// No VPC has such a number.
+/// No VPC has this number.
 const NOT_UNIQUE: u64 = u64::MAX;
-/// The holder behind which there is none.
+/// The end of the list of bindings.
 const LAST: u32 = u32::MAX >> flag::NEXT;
 const _: () = assert!(1 << AddrId::SLOT_BITS < LAST);
 
 impl Binding {
-    /// The place of the next holder of a shared address, or [`LAST`].
+    /// The slot of the next binding of a shared address, or [`LAST`].
     fn next(&self) -> u32 {
         self.flags >> flag::NEXT
     }
@@ -94,13 +98,13 @@ impl Binding {
         self.flags = self.flags & !(LAST << flag::NEXT) | place << flag::NEXT;
     }
 
-    /// False if an address is not its NIC's; true says nothing.
+    /// False if an address is certainly not its NIC's; true is inconclusive.
     #[inline(always)]
     pub fn may_own(&self, addr: u128) -> bool {
         self.filter >> filter_bit(addr) & 1 != 0
     }
 
-    /// True if the address was taken away; its connections have ended.
+    /// True if the address was removed; its connections have ended.
     #[inline]
     pub fn is_gone(&self) -> bool {
         self.flags & flag::GONE != 0
@@ -128,7 +132,7 @@ impl Binding {
         self.flags & flag::V6 != 0
     }
 
-    /// A place that nobody holds.
+    /// An unused slot.
     pub fn empty() -> Binding {
         Binding {
             addr: 0,
@@ -151,38 +155,39 @@ impl Binding {
 pub struct NicRecord {
     /// Its VPC.
     pub vpc: VpcId,
-    /// Its own MAC, or [`ANY_MAC`]: tells apart the holders of a shared address.
+    /// Its own MAC, or [`ANY_MAC`]: distinguishes the NICs that share an address.
     pub mac: u64,
-    /// The MACs of its allowed addresses' entries, each with the address and whether that is IPv6, in order.
+    /// The MACs of its allowed addresses' entries, each with the address and whether that is IPv6,
+    /// in order.
     pub entry_macs: Vec<(u64, u128, bool)>,
     /// Connections at most; `u32::MAX` for no limit.
     pub max_connections: u32,
     /// Observed, not enforced.
     pub observe: bool,
-    /// What rollbacks took back, the newest last.
+    /// The rollbacks that reverted what changes did to its connections, the newest last.
     pub rollbacks: Vec<RollbackSpan>,
 }
 
-/// A rollback's mark on a NIC: what the generations after `after` did to its connections is taken back by `by`
-/// (semantics 5.7).
+/// The generations whose effect on a NIC's connections a rollback reverts: those after `after` and
+/// before `by` (semantics 5.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollbackSpan {
-    /// The generation gone back to.
+    /// The generation that was rolled back to.
     pub after: Generation,
-    /// The rollback itself. What is judged again under it stays judged, so it does not belong to the interval; one that goes
-    /// back behind it has an interval that holds it.
+    /// The rollback itself. Connections re-judged under it stay so, therefore it is not part of the
+    /// interval; a later rollback that goes back behind it has an interval that contains it.
     pub by: Generation,
 }
 
 impl RollbackSpan {
-    /// True if what `generation` did is taken back.
+    /// True if the effect of `generation` is reverted.
     pub fn holds(&self, generation: Generation) -> bool {
         self.after < generation && generation < self.by
     }
 }
 
 impl NicRecord {
-    /// A place that no NIC holds.
+    /// An unused slot.
     pub fn empty() -> NicRecord {
         NicRecord {
             vpc: VpcId(u32::MAX),
@@ -198,17 +203,10 @@ impl NicRecord {
         self.vpc != VpcId(u32::MAX)
     }
 
-    /// The last rollback that took something back; 0 without any.
+    /// The last rollback that reverted something; 0 without any.
     pub fn rolled_back(&self) -> Generation {
         self.rollbacks.last().map_or(Generation(0), |undone| undone.by)
     }
-}
-
-/// What one VPC's NICs reach.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VpcRecord {
-    /// Itself and its peers, sorted.
-    pub reach: Vec<VpcId>,
 }
 
 /// Settings that change what passes (semantics 2.8, 2.6).
@@ -248,23 +246,21 @@ pub struct Snapshot {
     vlans: Box<[u32]>,
     vnis: HashMap<u32, VpcId, ahash::RandomState>,
     policy_nics: u32,
-    /// VPCs by [`VpcId`].
-    pub vpcs: Vec<VpcRecord>,
     address_index: AddressIndex,
     bindings: Vec<Binding>,
     nics: Vec<NicRecord>,
     /// Policies by [`PolicyId`], shared with other generations.
     pub policies: Vec<Arc<Policy>>,
-    /// Whose groups an address is in, over all VPCs. Shared with other generations where nothing changed.
-    pub members: Members,
+    /// Members of groups, and which VPCs reach each other.
+    pub groups: Groups,
 }
 
-/// Where the holder of an address may lie.
+/// Where the binding of an address may lie.
 #[derive(Clone, Copy, Default)]
 pub struct BindingHint(u32);
 
-/// What nearly every packet's NIC is found by: addresses of a VPC that one NIC alone holds. Whoever looks many up keeps it in
-/// registers.
+/// Looks up the bindings of addresses that one NIC alone has, in one VPC. In a struct of its own,
+/// so that a loop keeps it in registers.
 #[derive(Clone, Copy)]
 pub struct UniqueAddresses<'s> {
     slots: &'s [u32],
@@ -274,16 +270,17 @@ pub struct UniqueAddresses<'s> {
 }
 
 impl<'s> UniqueAddresses<'s> {
-    /// Where this one's holder lies, if it lies where it is looked for first: asked for, so that [`UniqueAddresses::find`] need not wait.
+    /// A hint to this address's binding, if it lies in its first slot; prefetched, so that
+    /// [`UniqueAddresses::find`] does not wait.
     #[inline(always)]
     pub fn hint(&self, addr: u32) -> BindingHint {
         let at = self.key.v4(unique_key_v4(self.vpc, addr)) & self.mask();
         let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
-        crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
+        crate::cpu::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
         BindingHint(place)
     }
 
-    /// Who has this one; by a single comparison, mostly.
+    /// The binding of this address; mostly by a single comparison.
     #[inline(always)]
     pub fn find(&self, addr: u32, guess: BindingHint) -> Option<&'s Binding> {
         let sole = unique_key_v4(self.vpc, addr);
@@ -291,16 +288,16 @@ impl<'s> UniqueAddresses<'s> {
         if binding.unique_key == sole { Some(binding) } else { self.find_behind(sole) }
     }
 
-    /// Where an IPv6 address's holder lies, if it lies where it is looked for first, as [`UniqueAddresses::hint`].
+    /// A hint to an IPv6 address's binding, as [`UniqueAddresses::hint`].
     #[inline(always)]
     pub fn hint_v6(&self, addr: u128) -> BindingHint {
         let at = self.key.v6(self.vpc, addr) & self.mask();
         let place = self.slots.get(at).copied().unwrap_or(NOWHERE);
-        crate::conntrack::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
+        crate::cpu::prefetch(self.bindings.as_ptr().wrapping_add(place as usize));
         BindingHint(place)
     }
 
-    /// Who alone has an IPv6 address, if it lies where the guess says.
+    /// The only binding of an IPv6 address, if it lies where the hint says.
     #[inline(always)]
     pub fn find_v6(&self, addr: u128, guess: BindingHint) -> Option<&'s Binding> {
         let binding = self.bindings.get(guess.0 as usize)?;
@@ -308,7 +305,7 @@ impl<'s> UniqueAddresses<'s> {
         (is_it && binding.next() == LAST).then_some(binding)
     }
 
-    /// In a call of its own, so that the first look need not be made as one of many.
+    /// Not inlined, so that the first probe is not compiled as one of many.
     #[inline(never)]
     fn find_behind(&self, sole: u64) -> Option<&'s Binding> {
         let mut at = self.key.v4(sole) & self.mask();
@@ -338,14 +335,14 @@ impl Snapshot {
         (vpc != NOWHERE).then_some(VpcId(vpc))
     }
 
-    /// Who has an address in a VPC; of a shared one, the first holder by name.
+    /// The binding of an address in a VPC; of a shared one, the first by the NICs' names.
     #[inline]
     pub fn lookup(&self, vpc: VpcId, addr: u128, v6: bool) -> Option<&Binding> {
         self.address_index.find(vpc, addr, v6, &self.bindings).map(|place| &self.bindings[place as usize])
     }
 
-    /// Who has an address in a VPC; of a shared one, the only holder whose MAC (the entry's or its own) is `mac`, else
-    /// the first by name (semantics 2.5).
+    /// The binding of an address in a VPC; of a shared one, the only one whose MAC (its entry's or
+    /// its NIC's) is `mac`, else the first by name (semantics 2.5).
     #[inline]
     pub fn binding_for(&self, vpc: VpcId, addr: u128, v6: bool, mac: u64) -> Option<&Binding> {
         let first = self.lookup(vpc, addr, v6)?;
@@ -360,20 +357,21 @@ impl Snapshot {
         }
     }
 
-    /// True if frames from the binding's address may bear this MAC (semantics 2.3, 2.5).
+    /// True if frames from the binding's address may have this MAC (semantics 2.3, 2.5).
     #[inline]
     pub fn mac_matches(&self, binding: &Binding, mac: u64) -> bool {
         binding.mac == ANY_MAC || binding.mac == mac || self.is_entry_mac(binding, mac)
     }
 
-    /// True if the address's own entry names this MAC: that of a fixed one which its NIC lists as allowed, too.
+    /// True if the address's own entry has this MAC: that of a fixed address which its NIC also
+    /// lists as allowed.
     #[cold]
     fn is_entry_mac(&self, binding: &Binding, mac: u64) -> bool {
         let entry = (mac, binding.addr, binding.is_v6());
         self.nic(binding.nic).entry_macs.binary_search(&entry).is_ok()
     }
 
-    /// True if some entry of the binding's NIC names this MAC.
+    /// True if any entry of the binding's NIC has this MAC.
     #[cold]
     pub fn is_mac_of_any_entry(&self, binding: &Binding, mac: u64) -> bool {
         let entries = &self.nic(binding.nic).entry_macs;
@@ -381,7 +379,7 @@ impl Snapshot {
         entries.get(at).is_some_and(|entry| entry.0 == mac)
     }
 
-    /// Who has which address alone in a segment's VPC.
+    /// The look-up of addresses that one NIC alone has, in a segment's VPC.
     #[inline(always)]
     pub fn unique_addresses(&self, segment: SegmentKey) -> Option<UniqueAddresses<'_>> {
         let vpc = self.vpc_of(segment)?;
@@ -404,13 +402,13 @@ impl Snapshot {
             .is_some_and(|first| self.bindings_of_address(first).any(|b| b.nic == binding.nic))
     }
 
-    /// The record of an address, gone or not.
+    /// The binding of an address, gone or not.
     #[inline]
     pub fn binding(&self, id: AddrId) -> &Binding {
         &self.bindings[id.slot()]
     }
 
-    /// All places.
+    /// All slots.
     pub fn bindings(&self) -> &[Binding] {
         &self.bindings
     }
@@ -421,8 +419,8 @@ impl Snapshot {
         &self.nics[nic.0 as usize]
     }
 
-    /// The generation since which a NIC's live inbound connections are counted: its flush epoch, or the rollback that has
-    /// lowered that since.
+    /// The generation since which a NIC's live inbound connections are counted: its flush epoch, or
+    /// a later rollback that lowered it.
     #[inline]
     pub fn live_epoch(&self, binding: &Binding) -> Generation {
         if binding.flags & flag::ROLLED_BACK == 0 {
@@ -431,27 +429,27 @@ impl Snapshot {
         binding.flush.max(self.nic(binding.nic).rolled_back())
     }
 
-    /// Places of NICs, the one for "none" included.
+    /// Slots of NICs, including the one for "none".
     pub fn nic_count(&self) -> u32 {
         self.nics.len() as u32
     }
 
-    /// NICs of the policy, who share the table.
+    /// NICs of the policy, which share the table.
     #[inline]
     pub fn policy_nics(&self) -> u32 {
         self.policy_nics
+    }
+
+    /// What the rules of a binding's NIC say of an opening packet.
+    #[inline(always)]
+    pub fn judge(&self, binding: &Binding, query: &Query) -> RuleVerdict {
+        self.policy(binding).judge(&self.groups, binding.vpc, query)
     }
 
     /// The rules of a binding's NIC.
     #[inline]
     pub fn policy(&self, binding: &Binding) -> &Policy {
         &self.policies[binding.policy.0 as usize]
-    }
-
-    /// True if `vpc` is `own` or peered with it.
-    #[inline]
-    pub fn reaches(&self, own: VpcId, vpc: VpcId) -> bool {
-        own == vpc || self.vpcs[own.0 as usize].reach.binary_search(&vpc).is_ok()
     }
 }
 
@@ -472,7 +470,7 @@ pub struct NewBinding {
     pub nic: NicSlot,
     /// The NIC's flush epoch.
     pub flush: FlushEpoch,
-    /// Generation of the last change that makes the NIC's inbound connections be judged again.
+    /// The last generation after which the NIC's inbound connections are re-judged.
     pub rejudge: Generation,
     /// The NIC's rules.
     pub policy: PolicyId,

@@ -1,26 +1,17 @@
-//! What would be decided if the staged rules were enforced (semantics 3.9): asked of packets that the rules have let open a connection or
-//! refused, after the verdict, and of nothing else. No verdict and no connection hangs on it.
+//! What would be decided if the staged rules were enforced (semantics 3.9): asked of packets that
+//! the rules have let open a connection or refused, after the verdict, and of nothing else. No
+//! verdict and no connection hangs on it.
 
 use crate::classify::{Query, RuleVerdict};
 use crate::packet::{Fragment, PacketKind, PacketMeta, flags};
 use crate::rule_verdicts::opening_query;
 use crate::snapshot::{Binding, Snapshot};
 use crate::tcp;
-use crate::verdict::Verdict;
-use crate::{Direction, Reason, RuleId};
+use crate::verdict::{StagedVerdict, Verdict};
+use crate::{Direction, Reason};
 
-/// What a staged rule would decide about a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StagedVerdict {
-    /// The rule: it would win.
-    pub rule: RuleId,
-    /// It would let the packet open a connection.
-    pub allows: bool,
-    /// The verdict is another.
-    pub differs: bool,
-}
-
-/// What a staged rule would decide about a packet of this NIC that was judged so; `None` where none would.
+/// What a staged rule would decide about a packet of this NIC that was judged so; `None` where none
+/// would.
 pub fn staged_verdict(
     snapshot: &Snapshot,
     pkt: &PacketMeta,
@@ -33,7 +24,7 @@ pub fn staged_verdict(
         return None;
     }
     let rules = snapshot.policy(nic).staged()?;
-    let judge = |query: Query| rules.judge(snapshot, nic.vpc, &query);
+    let judge = |query: Query| rules.judge(&snapshot.groups, nic.vpc, &query);
     let query = opening_query(pkt, pkt.remote());
     // As the answer to the packet that would have opened it.
     let reverse = Query { direction: query.direction.reverse(), port: pkt.sport, ..query };
@@ -41,7 +32,8 @@ pub fn staged_verdict(
         PacketKind::Tcp if !tcp::is_opening_syn(pkt.flags) && pkt.flags & flags::SYN != 0 => judge(reverse),
         _ => judge(query),
     };
-    // A segment amid a stream that a server sends is its client's connection, if that may be (semantics 4.3).
+    // A segment amid a stream that a server sends is its client's connection, if that may be
+    // (semantics 4.3).
     let is_pickup = pkt.kind == PacketKind::Tcp && pkt.flags & flags::SYN == 0;
     if is_pickup && query.direction == Direction::Outbound {
         match judge(reverse) {

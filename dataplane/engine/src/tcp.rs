@@ -1,5 +1,5 @@
-//! TCP as a firewall sees it between the two ends: states (semantics 4.3) and sequence windows (4.4, after van Rooij,
-//! "Real Stateful TCP Packet Filtering in IP Filter", 2001).
+//! TCP as a firewall sees it between the two ends: states (semantics 4.3) and sequence windows
+//! (4.4, after van Rooij, "Real Stateful TCP Packet Filtering in IP Filter", 2001).
 
 #[cfg(target_arch = "x86_64")]
 mod vector;
@@ -7,6 +7,7 @@ mod vector;
 use crate::Side;
 use crate::conntrack::entry::{LastSyn, Window};
 use crate::conntrack::{Entry, LAST_SYN, OPENER, Peer, RESPONDER, State};
+use crate::cpu::Isa;
 use crate::packet::{Fragment, NO_SCALE, PacketMeta, flags};
 
 /// What a segment does to its connection.
@@ -16,7 +17,8 @@ pub enum Outcome {
     Pass,
     /// It passes; nothing has changed.
     PassUnchanged,
-    /// A reset that its receiver may refuse: it passes, and the connection has `tcp_reset` left at most.
+    /// A reset that its receiver may refuse: it passes, and the connection has `tcp_reset` left at
+    /// most.
     PassDoubtfulReset,
     /// It is no part of the connection; nothing has changed.
     Invalid,
@@ -89,8 +91,9 @@ fn offer(entry: &mut Entry, seq: u32, end: u32, window: u32, scale: u8) {
     entry.windows[RESPONDER] = Window::default();
 }
 
-/// The opener's SYN again, before any answer: the latest counts. Of the same number it is the same SYN, which is sent
-/// again without the data that it had (RFC 7413 §4.1.3): what was sent may be acknowledged all the same.
+/// The opener's SYN again, before any answer: the latest counts. Of the same number it is the same
+/// SYN, which is sent again without the data that it had (RFC 7413 §4.1.3): what was sent may be
+/// acknowledged all the same.
 fn offer_again(entry: &mut Entry, pkt: &PacketMeta) {
     let (is_same, before) = (pkt.seq == entry.syn_seq, entry.windows[OPENER]);
     open(entry, pkt);
@@ -110,7 +113,8 @@ pub fn pick_up(entry: &mut Entry, pkt: &PacketMeta, from: Peer) {
     entry.windows[1 - from] = Window { end: pkt.ack, maxend: pkt.ack, maxwin: 0, acked: pkt.seq };
 }
 
-/// Takes a segment of `from` to its connection. With `unchecked`, windows are kept but hold nobody back.
+/// Takes a segment of `from` to its connection. With `unchecked`, windows are kept but hold nobody
+/// back.
 ///
 /// `noted` is the SYN that passed within the connection last, if any did.
 #[inline]
@@ -139,22 +143,18 @@ pub fn is_ack_only(pkt: &PacketMeta) -> bool {
 }
 
 /// [`data`] with windows checked, from whichever side it came.
-///
-/// # Safety
-/// With `V3` the processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn data_checked<const V3: bool>(entry: &mut Entry, pkt: &PacketMeta) -> bool {
+pub fn data_checked(isa: impl Isa, entry: &mut Entry, pkt: &PacketMeta) -> bool {
     let from = usize::from((pkt.side == Side::Outside) != entry.is_inbound());
     #[cfg(target_arch = "x86_64")]
-    if V3 {
-        // SAFETY: as the caller says.
-        return unsafe { vector::data(entry, pkt, from) };
+    if let Some(v3) = isa.v3() {
+        return vector::data(v3, entry, pkt, from);
     }
     data(entry, pkt, from, false)
 }
 
-/// Such a segment on an established connection: what `segment` does, with the four comparisons as one. False if it lies outside
-/// the window, and nothing has changed.
+/// Such a segment on an established connection: what `segment` does, with the four comparisons as
+/// one. False if it lies outside the window, and nothing has changed.
 #[inline(always)]
 pub fn data(entry: &mut Entry, pkt: &PacketMeta, from: Peer, unchecked: bool) -> bool {
     let (mut sender, mut receiver) = (entry.windows[from], entry.windows[1 - from]);
@@ -195,7 +195,8 @@ fn step_slow(
         if state == State::Closing {
             return Outcome::Restart;
         }
-        // Before the connection is established, only what can be no repetition of the SYN that opened it.
+        // Before the connection is established, only what can be no repetition of the SYN that
+        // opened it.
         if is_open || from == OPENER && pkt.seq != entry.syn_seq {
             remember_syn(entry, noted, pkt, from);
             return Outcome::PassUnchanged;
@@ -216,7 +217,8 @@ fn step_slow(
     outcome
 }
 
-/// The opener's SYN came again, its first answer being lost, and whom that answer came from does not listen any more.
+/// The opener's SYN came again, its first answer being lost, and whom that answer came from does
+/// not listen any more.
 fn refuses_syn_again(entry: &Entry, pkt: &PacketMeta, from: Peer) -> bool {
     from == RESPONDER && entry.is_syn_again() && acknowledges_syn(entry, pkt)
 }
@@ -285,18 +287,20 @@ fn answer(entry: &mut Entry, pkt: &PacketMeta) {
     let (opener_first, responder_first) = (entry.syn_seq.wrapping_add(1), pkt.seq.wrapping_add(1));
     let window = u32::from(pkt.win);
     let [opener, responder] = &mut entry.windows;
-    // A crossing SYN acknowledges nothing. It stands for an acknowledgment of the opener's SYN all the same, since its
-    // SYN+ACK that follows may come when the connection is established, where it changes nothing.
+    // A crossing SYN acknowledges nothing. It stands for an acknowledgment of the opener's SYN all
+    // the same, since its SYN+ACK that follows may come when the connection is established, where
+    // it changes nothing.
     let acked = if crossed { opener_first } else { pkt.ack };
-    // The opener's first acknowledgment may be on its way yet when the answer to its SYN's data comes (RFC 7413).
+    // The opener's first acknowledgment may be on its way yet when the answer to its SYN's data
+    // comes (RFC 7413).
     let offered = responder_first.wrapping_add(opener.maxwin.max(1));
     *responder = Window { end: pkt.seq_end, maxend: seq_max(pkt.seq_end, offered), maxwin: window, acked };
     opener.maxend = seq_max(opener.end, acked.wrapping_add(window.max(1)));
     opener.acked = responder_first;
 }
 
-/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK answers. `noted` is that
-/// SYN, and `scale` what it offered.
+/// Makes `entry`, whose opener's SYN has been judged anew, the connection that this SYN+ACK
+/// answers. `noted` is that SYN, and `scale` what it offered.
 pub fn reopen(entry: &mut Entry, noted: &LastSyn, scale: u8, pkt: &PacketMeta) {
     offer(entry, noted.seq, noted.end(), u32::from(noted.window), scale);
     answer(entry, pkt);
@@ -314,9 +318,9 @@ fn remember_syn(entry: &mut Entry, noted: &mut LastSyn, pkt: &PacketMeta, from: 
     *noted = LastSyn::of(pkt);
 }
 
-/// RFC 5961 §3 from between: a RST at its sender's next number ends the connection. One at what its receiver acknowledged
-/// does if nothing is under way to that (RFC 9293 §3.10.7.4), which nobody here can know. One elsewhere in the window is
-/// left to the receiver.
+/// RFC 5961 §3 from between: a RST at its sender's next number ends the connection. One at what its
+/// receiver acknowledged does if nothing is under way to that (RFC 9293 §3.10.7.4), which nobody
+/// here can know. One elsewhere in the window is left to the receiver.
 fn reset(entry: &Entry, pkt: &PacketMeta, from: Peer, unchecked: bool) -> Outcome {
     let (sender, receiver) = (&entry.windows[from], &entry.windows[1 - from]);
     if pkt.seq == sender.end {
@@ -328,7 +332,8 @@ fn reset(entry: &Entry, pkt: &PacketMeta, from: Peer, unchecked: bool) -> Outcom
     unchanged_if(unchecked || !seq_after(receiver.acked, pkt.seq) && !seq_after(pkt.seq, sender.maxend))
 }
 
-/// The last sequence number of a segment, as far as can be known: a first fragment may reach to the window's end.
+/// The last sequence number of a segment, as far as can be known: a first fragment may reach to the
+/// window's end.
 #[inline]
 fn segment_end(pkt: &PacketMeta, sender: &Window) -> u32 {
     if pkt.fragment == Fragment::First { seq_max(pkt.seq_end, sender.maxend) } else { pkt.seq_end }
@@ -372,7 +377,8 @@ fn segment(entry: &mut Entry, pkt: &PacketMeta, from: Peer, unchecked: bool) -> 
     Outcome::Pass
 }
 
-/// True if a segment that begins at `seq` is one that `sender` may have sent: for packets quoted in ICMP errors (semantics 4.5).
+/// True if a segment that begins at `seq` is one that `sender` may have sent: for packets quoted in
+/// ICMP errors (semantics 4.5).
 pub fn may_have_sent(entry: &Entry, noted: &LastSyn, seq: u32, sender: Peer) -> bool {
     let (window, receiver) = (&entry.windows[sender], &entry.windows[1 - sender]);
     if entry.state() == State::SynSent {

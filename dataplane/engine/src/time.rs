@@ -9,8 +9,8 @@ pub const FIRST_TICK: u32 = 0u32.wrapping_sub(64);
 /// Ticks of one second.
 pub const TICKS_PER_SECOND: u32 = 8;
 
-/// A moment: the tick it lies in, and the tick that a timeout counted from it is rounded up to, so that nothing
-/// ends early and everything at most one tick late (semantics 4.2 allows four).
+/// A moment: the tick it lies in, and the tick that a timeout counted from it is rounded up to, so
+/// that nothing ends early and everything at most one tick late (semantics 4.2 allows four).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Now {
@@ -20,22 +20,24 @@ pub struct Now {
     pub ceil: u32,
 }
 
-/// True if `a` is at or behind `b` on the wrapping line of ticks. Right as long as the two lie less than 8 years
-/// apart, which [`Clock`] and the timer wheel see to.
+/// True if `a` is at or behind `b` on the wrapping line of ticks. Right as long as the two lie less
+/// than 8 years apart, which [`Clock`] and the timer wheel see to.
 #[inline]
 pub fn reached(now: u32, deadline: u32) -> bool {
     now.wrapping_sub(deadline) as i32 >= 0
 }
 
-/// Turns nanoseconds since any fixed moment into ticks that never run back, and never jump further than any
-/// deadline can lie ahead: a clock that leaps a century ends every connection, and wraps nothing.
+/// Turns nanoseconds since any fixed moment into ticks that never run back, and never jump further
+/// than any deadline can lie ahead: a clock that leaps a century ends every connection, and wraps
+/// nothing.
 #[derive(Clone, Debug)]
 pub struct Clock {
     last_ns: u64,
     tick_start_ns: u64,
     tick: u32,
     leap: u32,
-    /// The tick from which on ticks stand for their nanoseconds again, and the moment before the last leap.
+    /// The tick from which on ticks stand for their nanoseconds again, and the moment before the
+    /// last leap.
     leapt: (u32, Moment),
     /// Ticks left out by leaps.
     lag: u64,

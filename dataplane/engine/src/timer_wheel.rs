@@ -1,12 +1,14 @@
 //! Timers and eviction order of a shard's entries: 8 bytes an entry.
 //!
-//! Four timer wheels (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6 with the rounds
-//! left out), one per [`EvictionClass`]. An entry hangs in the list of the slot of the deadline it had when it was last
-//! filed; a later deadline is written to the entry alone, and found out when the slot comes up. A list runs from
-//! the oldest filing to the newest, so that the first of the first slot of a class is its oldest entry: the
-//! same lists give expiry and the order of eviction.
+//! Four timer wheels (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6
+//! with the rounds left out), one per [`EvictionClass`]. An entry hangs in the list of the slot of
+//! the deadline it had when it was last filed; a later deadline is written to the entry alone, and
+//! found out when the slot comes up. A list runs from the oldest filing to the newest, so that the
+//! first of the first slot of a class is its oldest entry: the same lists give expiry and the order
+//! of eviction.
 
-/// Slots of one wheel: 512 s of ticks. A deadline further ahead is filed into the last slot, and again from there.
+/// Slots of one wheel: 512 s of ticks. A deadline further ahead is filed into the last slot, and
+/// again from there.
 const SLOTS: u32 = 4096;
 const WORDS: usize = SLOTS as usize / 64;
 
@@ -20,7 +22,8 @@ pub enum EvictionClass {
     Unconfirmed = 1,
     /// A disconnected connection: given up last.
     Tombstone = 2,
-    /// Ended by a change (its NIC or address is gone): as good as expired, but a rollback may want it.
+    /// Ended by a change (its NIC or address is gone): as good as expired, but a rollback may want
+    /// it.
     Ended = 3,
 }
 
@@ -152,7 +155,8 @@ impl TimerWheels {
         self.first_from(class, slot, self.cursor.wrapping_sub(slot) % SLOTS)
     }
 
-    /// The first entry of a class in `count` slots from `slot` on and round; marks those found empty.
+    /// The first entry of a class in `count` slots from `slot` on and round; marks those found
+    /// empty.
     fn first_from(&mut self, class: EvictionClass, slot: u32, count: u32) -> Option<u32> {
         let mut passed = 0;
         while passed < count {
@@ -178,8 +182,8 @@ impl TimerWheels {
         None
     }
 
-    /// An entry whose slot has come up by tick `now`, with its class: to be ended, or filed again. `None` if nothing is
-    /// due. Empty slots are passed 64 at a time.
+    /// An entry whose slot has come up by tick `now`, with its class: to be ended, or filed again.
+    /// `None` if nothing is due. Empty slots are passed 64 at a time.
     pub fn due(&mut self, now: u32) -> Option<(u32, EvictionClass)> {
         loop {
             let behind = now.wrapping_sub(self.cursor) as i32;
@@ -225,8 +229,8 @@ impl TimerWheels {
         None
     }
 
-    /// Every entry that is filed, with its class and how many ticks ahead of the cursor its slot comes up: for tests. An error says in
-    /// words where a list is broken.
+    /// Every entry that is filed, with its class and how many ticks ahead of the cursor its slot
+    /// comes up: for tests. An error says in words where a list is broken.
     pub fn filed(&self) -> Result<Vec<(u32, EvictionClass, u32)>, String> {
         let mut filed = Vec::new();
         for class in (0..CLASSES).map(EvictionClass::from_number) {
@@ -251,7 +255,8 @@ impl TimerWheels {
         Ok(filed)
     }
 
-    /// How many ticks ahead of the cursor the last slot lies that finds this deadline in time: for tests.
+    /// How many ticks ahead of the cursor the last slot lies that finds this deadline in time: for
+    /// tests.
     pub fn ahead(&self, deadline: u32) -> u32 {
         (deadline.wrapping_sub(self.cursor) as i32).clamp(0, SLOTS as i32 - 1) as u32
     }

@@ -1,14 +1,17 @@
-//! What became of single packets, told to the control side as it happens: records of a fixed size, by bounded rings of one
-//! producer, a worker, and one consumer. A full ring loses the record, counted; nobody ever waits.
+//! What became of single packets, told to the control side as it happens: records of a fixed size,
+//! by bounded rings of one producer, a worker, and one consumer. A full ring loses the record,
+//! counted; nobody ever waits.
 //!
 //! Two kinds are told, each by a ring of its own, so that neither keeps the other out:
 //!
-//! * *decisions*, for the history that `why` and flow logs read: every verdict but `established`, so many a second at most;
-//! * *what somebody watches*: packets that fit one of the [`Watch`]es of a [`WatchSet`], which the control side pushes down to the worker
-//!   ([`crate::worker::RequestKind::Watch`]) with the rings for it. With their bytes, where a watch captures.
+//! * *decisions*, for the history that `why` and flow logs read: every verdict but `established`,
+//!   so many a second at most;
+//! * *what somebody watches*: packets that fit one of the [`Watch`]es of a [`WatchSet`], which the
+//!   control side pushes down to the worker ([`crate::worker::RequestKind::Watch`]) with the rings
+//!   for it. With their bytes, where a watch captures.
 //!
-//! A worker that is told nothing to record asks one flag a burst. With decisions alone, it asks another: a burst of established
-//! packets is not looked through.
+//! A worker that is told nothing to record asks one flag a burst. With decisions alone, it asks
+//! another: a burst of established packets is not looked through.
 
 mod filter;
 mod record;
@@ -23,11 +26,11 @@ use crate::io::Frame;
 use crate::packet::PacketMeta;
 use crate::ring::{Consumer, Producer, ring};
 use crate::snapshot::Snapshot;
-use crate::staged::StagedVerdict;
+use crate::verdict::StagedVerdict;
 use crate::verdict::Verdict;
 use crate::{NicSlot, Reason, RuleId};
 pub use filter::{Addresses, Filter};
-pub use record::{Record, TombstoneInfo};
+pub use record::Record;
 
 /// Watches that a watch set has at most: a bit of [`Record::wanted`] each.
 pub const MAX_WATCHES: usize = 16;
@@ -124,7 +127,8 @@ pub struct Watch {
     pub captures: bool,
 }
 
-/// What all readers wish, with the rings by which it is told: those of the watch set before it are given back with that.
+/// What all readers wish, with the rings by which it is told: those of the watch set before it are
+/// given back with that.
 pub struct WatchSet {
     watches: Vec<(Watch, u32)>,
     /// Bytes of a frame that are captured at most.
@@ -144,8 +148,8 @@ pub struct WatchReader {
     pub counts: Arc<[RingCounts]>,
 }
 
-/// A watch set of what these watches want, [`MAX_WATCHES`] of them at most, by a ring of `size` records and, if one captures, one that
-/// holds `bytes` of frames.
+/// A watch set of what these watches want, [`MAX_WATCHES`] of them at most, by a ring of `size`
+/// records and, if one captures, one that holds `bytes` of frames.
 pub fn watch_set(
     watches: Vec<Watch>,
     snaplen: u32,
@@ -249,8 +253,8 @@ impl Recorder {
         self.is_on
     }
 
-    /// Tells what this watch set wants from now on, or nothing of that kind. What it was before goes back to who made it: its rings are
-    /// not freed here.
+    /// Tells what this watch set wants from now on, or nothing of that kind. What it was before
+    /// goes back to who made it: its rings are not freed here.
     pub fn watch(&mut self, watch_set: Option<Box<WatchSet>>) -> Option<Box<WatchSet>> {
         let before = std::mem::replace(&mut self.watch_set, watch_set);
         self.is_on = self.watch_set.is_some() || self.decisions.is_some();

@@ -77,8 +77,8 @@ pub struct GroupId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PolicyId(pub u32);
 
-/// A NIC's place in the tables of records and counters. 0 stands for "no NIC". A place is used again only after
-/// its NIC is gone; [`AddrId`] tells the two NICs apart.
+/// A NIC's place in the tables of records and counters. 0 stands for "no NIC". A place is used
+/// again only after its NIC is gone; [`AddrId`] tells the two NICs apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NicSlot(pub u32);
 
@@ -87,10 +87,10 @@ impl NicSlot {
     pub const NONE: NicSlot = NicSlot(0);
 }
 
-/// One address of one NIC, for as long as that NIC keeps that address: connections hold it instead of NIC and
-/// local address. The low [`AddrId::SLOT_BITS`] are its place in the snapshot's table, the rest tells apart those
-/// that have held the place. An address taken away and given back is another `AddrId` (semantics 5.5), while a
-/// rollback brings the old one back (5.7).
+/// One address of one NIC, for as long as that NIC keeps that address: connections hold it instead
+/// of NIC and local address. The low [`AddrId::SLOT_BITS`] are its place in the snapshot's table,
+/// the rest tells apart those that have held the place. An address taken away and given back is
+/// another `AddrId` (semantics 5.5), while a rollback brings the old one back (5.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddrId(pub u32);
 
@@ -110,7 +110,8 @@ impl AddrId {
     }
 }
 
-/// A rule's number, the same for a group's name and position in every generation; [`RuleId::NONE`] for none.
+/// A rule's number, the same for a group's name and position in every generation; [`RuleId::NONE`]
+/// for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 

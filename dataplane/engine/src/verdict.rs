@@ -9,7 +9,8 @@ pub struct Verdict {
     pub reason: Reason,
     /// True if the reason would have dropped it, and observe mode let it pass.
     pub observed: bool,
-    /// True if it waits for its first fragment (semantics 4.6): it is judged again, and counted then.
+    /// True if it waits for its first fragment (semantics 4.6): it is judged again, and counted
+    /// then.
     pub held: bool,
     /// The NIC it was judged for; [`NicSlot::NONE`] if none.
     pub nic: NicSlot,
@@ -34,4 +35,15 @@ impl Verdict {
     pub fn passes(&self) -> bool {
         self.reason.passes() || self.observed
     }
+}
+
+/// What a staged rule would decide about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StagedVerdict {
+    /// The rule: it would win.
+    pub rule: RuleId,
+    /// It would let the packet open a connection.
+    pub allows: bool,
+    /// The verdict is another.
+    pub differs: bool,
 }

@@ -1,5 +1,5 @@
-//! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it under one snapshot,
-//! sends what passed, and only then says that it has let go of that snapshot.
+//! A worker's loop, top-down: one poll takes what the ports and the other workers have, judges it
+//! under one snapshot, sends what passed, and only then passes a quiescent state.
 
 mod fragments;
 mod handed_off;
@@ -12,6 +12,7 @@ use crossbeam::channel::{Receiver, TryRecvError};
 use rcu::{Parked, Parker, Waker};
 
 use crate::burst::{Batch, Firewall, Pass};
+use crate::cpu::{Baseline, Isa, Simd, Work, simd};
 use crate::handoff::Router;
 use crate::held_frames::HeldFrames;
 use crate::io::{BURST, Burst, Frame, Port, TxRefusal};
@@ -23,24 +24,25 @@ use crate::trace::Recorder;
 use crate::verdict::Verdict;
 use crate::{Direction, NicSlot, Side};
 use request::serve;
-pub use request::{Connection, RequestKind, WorkerReply, WorkerRequest};
+pub use request::{RequestKind, WorkerReply, WorkerRequest};
 use rx::{HEADER_PREFETCH_DISTANCE, RxBurst, RxSource, rx_order};
 
-/// A frame on its way to the worker that owns it, which reads it again: its packet metadata would be two cache lines from core to core, written
-/// by the one and read by the other, and a ring of them more than a quarter of a second-level cache of 512 kB.
+/// A frame on its way to the worker that owns it, which parses it again: handing its metadata over
+/// would move two more cache lines between cores, and a ring of those would fill a quarter of a
+/// second-level cache of 512 kB.
 pub struct HandedOff<F> {
     frame: F,
     meta: HandoffMeta,
 }
 
-/// What such a frame brings along.
+/// What a handed-off frame carries along.
 #[derive(Clone, Copy)]
 struct HandoffMeta {
     wire: u16,
     side: Side,
-    /// How far it has come...
+    /// How far the frame has come.
     stage: HandoffStage,
-    /// ... by a snapshot that knows tunnels, or by one that does not.
+    /// Whether the snapshot that it was parsed under has tunnels.
     tunnels: bool,
 }
 
@@ -67,18 +69,19 @@ pub struct Rings<F> {
     pub to: Vec<Option<Producer<HandedOff<F>>>>,
     /// From the others.
     pub from: Vec<Consumer<HandedOff<F>>>,
-    /// Of worker `i`, where workers sleep when they have nothing to do; empty where they never do.
+    /// Of worker `i`, if workers park when idle; empty if they never do.
     pub wakers: Vec<Waker>,
 }
 
-/// Frames that a ring between two workers of so many wires should hold: a worker takes a burst from
-/// each port in a turn and shows what it hands over at its end, and the other may just have begun a turn of its own. Room for two
-/// turns, so that a worker with nothing else to do loses nothing though all of it is for that one.
+/// The size of a ring between two workers with this many wires. A worker takes a burst from each
+/// port in a turn and publishes its hand-offs at the end, when the other may just have begun a turn
+/// of its own: room for two turns, so that nothing is lost even if all of it is for one idle
+/// worker.
 pub fn ring_size(wires: usize) -> usize {
     (2 * 2 * wires * BURST).max(1024)
 }
 
-/// Rings between `workers` workers, each of `size` frames: element `i` is worker `i`'s.
+/// Rings between `workers` workers, each for `size` frames: element `i` belongs to worker `i`.
 pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
     let mut all: Vec<Rings<F>> =
         (0..workers).map(|_| Rings { to: Vec::new(), from: Vec::new(), wakers: Vec::new() }).collect();
@@ -96,57 +99,74 @@ pub fn mesh<F: Frame>(workers: usize, size: usize) -> Vec<Rings<F>> {
     all
 }
 
-/// Watches a worker, verdict by verdict and pass by pass. Live workers have none: `()`, of which nothing is left in the code.
+/// Observes a worker, verdict by verdict and pass by pass. Live workers use `()`, which compiles to
+/// nothing.
 pub trait Tap<F> {
-    /// One packet was judged, in order of arrival; where it passes, it is about to be sent.
+    /// One packet was judged, in order of arrival; if it passes, it is about to be sent.
     #[inline]
     fn judged(&mut self, _frame: &F, _lane: &PacketMeta, _verdict: &Verdict) {}
 
-    /// A pass over a burst that is not empty is done.
+    /// A pass over a non-empty burst is done.
     #[inline]
     fn passed(&mut self, _pass: Pass) {}
 }
 
 impl<F> Tap<F> for () {}
 
-/// Frames that are read one after the other without a look at what lies ahead.
+/// Frames that are parsed between two rounds of prefetching.
 const PREFETCH_STRIDE: usize = 8;
 
-/// Where an L4 header begins at most that lies in a frame's first cache line, with what is read of it.
+/// The largest L4 offset at which the headers lie in a frame's first cache line.
 const ONE_LINE: u16 = 64 - 20;
 
-/// What one poll did.
+/// The result of one poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PollResult {
     /// Frames received and taken from rings.
     pub frames: usize,
 }
 
-/// One worker: its firewall, its queues, its rings, its view of the policy.
+/// One worker: its firewall, its queues, its rings, its reader of the policy.
 pub struct Worker<P: Port> {
     firewall: Firewall,
     reader: rcu::Reader<Snapshot>,
     wires: Vec<Wire<P>>,
     links: HandoffLinks<P::Frame>,
-    /// Who brings frames, in turn, each with its number.
+    /// Ports and rings in the order in which they are polled, each with its number.
     sources: Box<[(RxSource, usize)]>,
-    /// The burst in hand.
+    /// The burst that is processed.
     rx: RxBurst<P::Frame>,
-    /// The one behind it: its headers are asked for while the one in hand is judged.
+    /// The next one: its headers are prefetched meanwhile.
     next: RxBurst<P::Frame>,
     batch: Batch<P::Frame>,
     /// Fragments that wait for their first.
     held_frames: HeldFrames<P::Frame>,
-    /// What passed, by wire and by the side it leaves on.
+    /// Frames that passed, by wire and by the side they leave on.
     out: Vec<[Box<Burst<P::Frame>>; 2]>,
     dropped: Burst<P::Frame>,
-    /// By a source's number: its last burst had headers beyond the first cache line, so the next one is likely to.
+    /// By a source's number: the headers of its last burst lay beyond the first cache line, so
+    /// those of the next one are likely to.
     is_deep: Box<[bool]>,
     requests: Receiver<WorkerRequest>,
-    /// Tells the control side what becomes of packets, where it wants to know.
+    /// Reports packets to the control side, where it asks for them.
     recorder: Recorder,
-    /// See [`crate::cpu`].
-    has_v3: bool,
+    simd: Simd,
+}
+
+/// [`Worker::poll`], for each instruction set.
+struct Poll<'a, P: Port, T> {
+    worker: &'a mut Worker<P>,
+    ns: u64,
+    tap: &'a mut T,
+}
+
+impl<P: Port, T: Tap<P::Frame>> Work for Poll<'_, P, T> {
+    type Output = PollResult;
+
+    #[inline(always)]
+    fn run(self, isa: impl Isa) -> PollResult {
+        self.worker.poll_once(isa, self.ns, self.tap)
+    }
 }
 
 struct HandoffLinks<F> {
@@ -155,7 +175,7 @@ struct HandoffLinks<F> {
 }
 
 impl<P: Port> Worker<P> {
-    /// Worker `me`. Questions come by `questions`.
+    /// Worker `me`. `requests` come from the control side.
     pub fn new(
         me: u32,
         firewall: Firewall,
@@ -183,37 +203,22 @@ impl<P: Port> Worker<P> {
             is_deep,
             requests: questions,
             recorder: Recorder::default(),
-            has_v3: crate::cpu::has_v3(),
+            simd: simd(),
         }
     }
 
-    /// Has this record from now on.
+    /// Replaces the recorder.
     pub fn set_recorder(&mut self, recorder: Recorder) {
         self.recorder = recorder;
     }
 
-    /// One turn at the moment `ns` (nanoseconds; a frame's own stamp comes before it).
+    /// One turn at the moment `ns` (nanoseconds; a frame's own stamp has precedence).
     pub fn poll(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_v3 {
-            // SAFETY: the processor has these instructions: the flag says that it was asked.
-            return unsafe { self.poll_v3(ns, tap) };
-        }
-        // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.poll_once::<false>(ns, tap) }
+        self.simd.run(Poll { worker: self, ns, tap })
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn poll_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
-        // SAFETY: who calls this has these instructions.
-        unsafe { self.poll_once::<true>(ns, tap) }
-    }
-
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn poll_once<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
+    fn poll_once(&mut self, isa: impl Isa, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
         let (mut polled, mut of_ports) = (PollResult::default(), 0);
         if !self.firewall.fragment_queue().is_empty() {
             polled.frames += self.expire_held(ns, tap);
@@ -222,14 +227,14 @@ impl<P: Port> Worker<P> {
             if !self.receive(tap) {
                 break;
             }
-            // SAFETY: as the caller says.
-            polled.frames += unsafe { self.process::<V3>(ns, tap) };
+            polled.frames += self.process(isa, ns, tap);
             if self.firewall.fragment_queue().has_released() {
                 self.release_held(ns, tap);
             }
             of_ports += usize::from(matches!(self.sources[self.rx.at].0, RxSource::Port(..)));
-            // A burst a port at most, though rings be empty: what is handed over is shown at the end of the turn. Or everybody was asked
-            // behind this burst already, and had nothing.
+            // At most one burst per port, even if rings are empty: hand-offs are published at the
+            // end of the turn. Or every source was polled behind this burst already, and had
+            // nothing.
             if of_ports == 2 * self.wires.len() || self.frames_in_hand() == 0 {
                 break;
             }
@@ -238,13 +243,15 @@ impl<P: Port> Worker<P> {
             self.links.publish();
         }
         self.upkeep(ns, polled.frames == 0);
-        // Everything in hand is sent or handed off: no frame sent from now on was judged by an older snapshot.
+        // Everything in hand is sent or handed off: no frame sent from now on was judged by an
+        // older snapshot.
         self.reader.quiescent();
         polled
     }
 
-    /// One turn that receives nothing: what the rings hold, and what was received before, is judged and sent, and once there is none of
-    /// that, fragments wait no more. Before the end, so that no frame is lost.
+    /// One turn that receives nothing: judges and sends what the rings hold and what was received
+    /// before. Once there is nothing left, releases all held fragments. For the end of a worker, so
+    /// that no frame is lost.
     pub fn drain(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> PollResult {
         let mut polled = PollResult::default();
         for at in 0..self.sources.len() {
@@ -256,11 +263,10 @@ impl<P: Port> Worker<P> {
             }
             if self.frames_in_hand() != 0 {
                 std::mem::swap(&mut self.rx, &mut self.next);
-                // SAFETY: nothing is demanded without `V3`.
-                polled.frames += unsafe { self.process::<false>(ns, tap) };
+                polled.frames += self.process(Baseline, ns, tap);
             }
         }
-        // What comes last may be a first fragment.
+        // The last frame may be a first fragment.
         if polled.frames == 0 {
             self.firewall.fragment_queue_mut().release_all();
         }
@@ -271,12 +277,9 @@ impl<P: Port> Worker<P> {
         polled
     }
 
-    /// Judges the burst in hand.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// Processes the burst in hand.
     #[inline(always)]
-    unsafe fn process<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
+    fn process(&mut self, isa: impl Isa, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
         let received = self.rx.frames.len();
         let (RxSource::Port(wire, side), number) = self.sources[self.rx.at] else {
             self.process_handed_off(ns, tap);
@@ -290,27 +293,21 @@ impl<P: Port> Worker<P> {
         self.firewall.begin(snapshot);
         let tunnels = snapshot.tunnels;
         let arrival = Arrival { side, wire: wire as u16, tunnels, now };
-        // SAFETY: as the caller says.
-        let is_deep = unsafe {
-            if self.links.router.is_alone() {
-                self.read::<V3>(arrival)
-            } else {
-                self.read_and_route::<V3>(arrival)
-            }
+        let is_deep = if self.links.router.is_alone() {
+            self.read(isa, arrival)
+        } else {
+            self.read_and_route(isa, arrival)
         };
         self.is_deep[number] = is_deep;
         tap.passed(Pass::Parse);
-        // SAFETY: as the caller says.
-        unsafe { self.run_batch::<V3>(Some((wire, side.other())), tap) };
+        self.run_batch(isa, Some((wire, side.other())), tap);
         received
     }
 
-    /// Makes the burst in hand the batch, read into packet metadata. True if its headers are likely to lie beyond the first cache line.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// Parses the burst in hand into the batch. True if its headers are likely to lie beyond the
+    /// first cache line.
     #[inline(always)]
-    unsafe fn read<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
+    fn read(&mut self, isa: impl Isa, mut arrival: Arrival) -> bool {
         let mut is_deep = false;
         let pkts = self.batch.pkts.grow(self.rx.frames.len());
         for (some, pkts) in pkts.chunks_mut(PREFETCH_STRIDE).enumerate() {
@@ -320,8 +317,7 @@ impl<P: Port> Worker<P> {
                 if let Some(stamp) = frame.stamp() {
                     arrival.now = self.firewall.now(stamp);
                 }
-                // SAFETY: as the caller says.
-                unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, pkt) };
+                self.firewall.read_as(isa, frame, &arrival, pkt);
             }
             is_deep |= pkts.first().is_some_and(|pkt| pkt.l4 > ONE_LINE);
         }
@@ -329,13 +325,11 @@ impl<P: Port> Worker<P> {
         is_deep
     }
 
-    /// The same where there are other workers: what they own is handed off, the batch is the rest. Each frame is read into the packet metadata
-    /// behind the last one that stays, so that none has to be copied.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// The same if there are other workers: hands their frames off, and keeps the rest as the
+    /// batch. Each frame is parsed into the slot behind the last one kept, so that no metadata is
+    /// copied.
     #[inline(always)]
-    unsafe fn read_and_route<const V3: bool>(&mut self, mut arrival: Arrival) -> bool {
+    fn read_and_route(&mut self, isa: impl Isa, mut arrival: Arrival) -> bool {
         let (received, snapshot) = (self.rx.frames.len(), self.reader.read());
         let (mut kept, mut is_deep) = (0, false);
         let (mut owners, mut stages) = ([0; BURST], [HandoffStage::Judge; BURST]);
@@ -351,8 +345,7 @@ impl<P: Port> Worker<P> {
             if let Some(stamp) = frame.stamp() {
                 arrival.now = self.firewall.now(stamp);
             }
-            // SAFETY: as the caller says.
-            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, pkt) };
+            self.firewall.read_as(isa, frame, &arrival, pkt);
             is_deep |= pkt.l4 > ONE_LINE;
             let owner = self.links.next_worker(frame, pkt, &mut self.firewall, snapshot);
             (owners[place], stages[place]) = (owner, pkt.stage);
@@ -374,19 +367,16 @@ impl<P: Port> Worker<P> {
         is_deep
     }
 
-    /// Judges the batch and sends what passed. `way`: all of it came in by this wire and leaves by this side, if
-    /// at all.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// Judges the batch and sends what passed. `way`: the wire that all of it came in by, and the
+    /// side it leaves on.
     #[inline(always)]
-    unsafe fn run_batch<const V3: bool>(&mut self, way: Option<(usize, Side)>, tap: &mut impl Tap<P::Frame>) {
+    fn run_batch(&mut self, isa: impl Isa, way: Option<(usize, Side)>, tap: &mut impl Tap<P::Frame>) {
         if self.batch.frames.is_empty() {
             self.batch.clear();
             return;
         }
-        // One of the next burst's headers for each packet that is judged: asked for by dozens, they keep the processor from asking for
-        // anything else.
+        // Prefetches one header of the next burst per packet that is judged: dozens at once would
+        // stall the core.
         let (next, is_deep) = (self.next.frames.as_slice(), self.next.is_deep);
         let meanwhile = |place: usize| {
             if let Some(frame) = next.get(place) {
@@ -394,8 +384,7 @@ impl<P: Port> Worker<P> {
             }
         };
         let (snapshot, done) = (self.reader.read(), |pass| tap.passed(pass));
-        // SAFETY: as the caller says.
-        unsafe { self.firewall.judge_in_passes::<V3, _>(snapshot, &mut self.batch, done, meanwhile) };
+        self.firewall.judge_in_passes(isa, snapshot, &mut self.batch, done, meanwhile);
         self.next.prefetched = self.batch.frames.len();
         self.next.prefetch_headers(HEADER_PREFETCH_DISTANCE);
         if self.recorder.is_on() {
@@ -417,7 +406,7 @@ impl<P: Port> Worker<P> {
         tap.passed(Pass::Tx);
     }
 
-    /// Sends the frames that pass each on its way, and drops the others but for those that wait.
+    /// Sends each frame that passes on its way, drops the others, and keeps those that wait.
     fn send_or_drop(&mut self) {
         let Batch { frames, pkts, verdicts, tickets, .. } = &mut self.batch;
         let mut waiting = tickets.iter();
@@ -464,7 +453,8 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// The last `refused` frames of the batch that should have left here are drops, not passes.
+    /// Counts the last `refused` frames of the batch that should have left here as drops instead of
+    /// passes.
     #[cold]
     fn count_refused(&mut self, wire: usize, leaves: Side, refused: usize, reason: Reason) {
         let Worker { batch: Batch { pkts, verdicts, .. }, firewall, recorder, reader, .. } = self;
@@ -498,15 +488,15 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Sleeps until woken, or until `timeout`, unless another worker's frames or a question wait. Frames at the ports wait
-    /// until the time is up: a port wakes nobody.
+    /// Sleeps until woken, or until `timeout`, unless frames of other workers or a request wait.
+    /// Frames at the ports wait until the timeout: a port wakes nobody.
     pub fn park(&mut self, parker: &mut Parker, timeout: Duration) -> Parked {
         let Worker { reader, requests: questions, links, .. } = self;
         let has_work = || !questions.is_empty() || links.rings.from.iter().any(|ring| !ring.is_empty());
         parker.park(reader, timeout, has_work)
     }
 
-    /// Its view of the policy: to go offline and online around a sleep.
+    /// Its reader of the policy, to go offline and online around a sleep.
     pub fn reader(&mut self) -> &mut rcu::Reader<Snapshot> {
         &mut self.reader
     }
@@ -516,14 +506,16 @@ impl<P: Port> Worker<P> {
         self.reader.read()
     }
 
-    /// Has its memory backed, before it polls: see [`Firewall::touch`]. `nics` are those that are expected at least.
+    /// Has the kernel back its memory, before it polls: see [`Firewall::touch`]. `nics` are
+    /// expected at least.
     pub fn touch(&mut self, nics: u32) {
         let nics = nics.max(self.reader.read().nic_count());
         self.firewall.touch(nics);
         self.links.router.touch();
     }
 
-    /// Tells of everything that connections have carried; false if there is no room for all of it: to be called again then.
+    /// Exports all flow counters; false if the ring has no room for all of them, and it must be
+    /// called again.
     pub fn export_all_flows(&mut self) -> bool {
         self.firewall.export_all_flows(self.reader.read())
     }
@@ -555,13 +547,13 @@ impl<F: Frame> HandoffLinks<F> {
         }
     }
 
-    /// True if what goes to this worker stays here.
+    /// True if frames for this worker stay here.
     #[inline]
     fn is_mine(&self, owner: u32) -> bool {
         self.rings.to.get(owner as usize).is_none_or(Option::is_none)
     }
 
-    /// Sends a frame on to the worker it belongs to; gives it back if that is this one.
+    /// Hands a frame off to its worker; returns it if that is this one.
     #[inline]
     fn hand_off(&mut self, owner: u32, handed: HandedOff<F>, firewall: &Firewall) -> Option<F> {
         let Some(ring) = self.rings.to.get_mut(owner as usize).and_then(Option::as_mut) else {

@@ -1,26 +1,29 @@
-//! What a worker counts of itself, and of each rule: one writer, plain stores, read by anybody, as [`crate::counters`].
+//! What a worker counts of itself, and of each rule: one writer, plain stores, read by anybody, as
+//! [`crate::counters`].
 //!
-//! None of it is written per packet of an established connection: connections that open, end or change their state, packets that a
-//! rule denies, and each burst.
+//! None of it is written per packet of an established connection: connections that open, end or
+//! change their state, packets that a rule denies, and each burst.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::conntrack::{STATES, State};
+use crate::flow_key::{STATES, State};
 use crate::reason::{REASONS, Reason};
-use crate::staged::StagedVerdict;
+use crate::verdict::StagedVerdict;
 use crate::{Direction, RuleId};
 
 /// Why an entry has left the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EndCause {
-    /// Both ends had said FIN, and the time for stragglers ran out; or a new connection of the same ends took its place.
+    /// Both ends had said FIN, and the time for stragglers ran out; or a new connection of the same
+    /// ends took its place.
     Closed,
     /// A reset, or the refusal of a SYN.
     Reset,
     /// Its time ran out.
     Expired,
-    /// A change of the policy, or an operator, ended it; its tombstone, if it left one, has ended, too.
+    /// A change of the policy, or an operator, ended it; its tombstone, if it left one, has ended,
+    /// too.
     Flushed,
     /// It gave way to another at a full table or share.
     Evicted,
@@ -109,8 +112,8 @@ impl WorkerTotals {
         add(&self.gauges[kind], by as u64);
     }
 
-    /// Entries that are live and in this state. Those that have expired count until that is found, those that a change has disconnected
-    /// until the sweep has come by.
+    /// Entries that are live and in this state. Those that have expired count until that is found,
+    /// those that a change has disconnected until the sweep has come by.
     pub fn live(&self, state: State) -> u64 {
         self.gauges[state as usize].load(Relaxed)
     }
@@ -148,9 +151,11 @@ impl WorkerTotals {
 /// Rules that are counted; of those with higher numbers nothing is.
 pub const MAX_RULES: usize = 1 << 20;
 
-/// What each rule did, on one worker. Reserved for the most rules there may be, and unbacked until touched, as counters are.
+/// What each rule did, on one worker. Reserved for the most rules there may be, and unbacked until
+/// touched, as counters are.
 ///
-/// A staged rule counts here what it would let open and what it would deny; and apart, of both, what is decided otherwise.
+/// A staged rule counts here what it would let open and what it would deny; and apart, of both,
+/// what is decided otherwise.
 pub struct RuleCounters {
     words: Box<[AtomicU64]>,
     differing: Box<[AtomicU64]>,
@@ -158,7 +163,7 @@ pub struct RuleCounters {
 
 impl Default for RuleCounters {
     fn default() -> RuleCounters {
-        let words = || crate::counters::zeroed(2 * MAX_RULES);
+        let words = || crate::pages::zeroed(2 * MAX_RULES);
         RuleCounters { words: words(), differing: words() }
     }
 }
@@ -214,7 +219,8 @@ impl RuleCounters {
         }
     }
 
-    /// Packets that a staged rule would let open a connection and that dropped, and those that it would deny and that opened one.
+    /// Packets that a staged rule would let open a connection and that dropped, and those that it
+    /// would deny and that opened one.
     pub fn differing(&self, rule: RuleId) -> [u64; 2] {
         let at = 2 * rule.0 as usize;
         [at, at + 1].map(|at| self.differing.get(at).map_or(0, |word| word.load(Relaxed)))

@@ -50,7 +50,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queues: 1, rx_ring: 1024, tx_ring: 1024, mtu: None, rss_pattern: engine::handoff::RSS_PATTERN }
+        Self { queues: 1, rx_ring: 1024, tx_ring: 1024, mtu: None, rss_pattern: engine::rss::RSS_PATTERN }
     }
 }
 

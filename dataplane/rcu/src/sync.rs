@@ -1,4 +1,5 @@
-//! The atomics: those of `std`, or loom's when models are checked (`--cfg loom`), and what only the models need.
+//! The atomics: those of `std`, or loom's when models are checked (`--cfg loom`), and what only the
+//! models need.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
@@ -11,8 +12,8 @@ pub(crate) use std::sync::{
     atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
 };
 
-/// Faults that the models must catch, to show that they can. `scripts/loom` plants one at a time, by the environment
-/// variable `RCU_FAULT`; they exist in loom builds only.
+/// Faults that the models must catch, to show that they can. `scripts/loom` plants one at a time,
+/// by the environment variable `RCU_FAULT`; they exist in loom builds only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// A reader's acknowledgement carries no Release: its last reads may come after the free.
@@ -67,8 +68,8 @@ pub(crate) unsafe fn destroy<T>(value: *mut T) {
     drop(unsafe { Box::from_raw(value) });
 }
 
-/// Drops a boxed value but leaks its memory: in a model with a planted fault a reader uses what was dropped, and that shall be
-/// a failed check of the model and not a crash of the checker.
+/// Drops a boxed value but leaks its memory: in a model with a planted fault a reader uses what was
+/// dropped, and that shall be a failed check of the model and not a crash of the checker.
 ///
 /// # Safety
 /// `value` came from `Box::into_raw`, and is dropped once.

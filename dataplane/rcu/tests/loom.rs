@@ -1,4 +1,5 @@
-//! Models of the protocol: loom runs each through every interleaving and every value that the memory model lets a load see.
+//! Models of the protocol: loom runs each through every interleaving and every value that the
+//! memory model lets a load see.
 //!
 //! `scripts/loom` runs them. Outside `--cfg loom` this file is empty.
 #![cfg(loom)]
@@ -15,14 +16,16 @@ use loom::{
 };
 use rcu::{Event, Parked, Reader, domain, parker_on};
 
-/// A value that knows whether it lives. loom watches the cell: a read that no synchronisation orders before the drop is a failure,
-/// even in the interleavings in which it happens to come first.
+/// A value that knows whether it lives. loom watches the cell: a read that no synchronisation
+/// orders before the drop is a failure, even in the interleavings in which it happens to come
+/// first.
 struct Canary {
     number: u64,
     alive: UnsafeCell<bool>,
 }
 
-// SAFETY: the cell is loom's, which fails the model on any access that is not ordered: that is what is tested.
+// SAFETY: the cell is loom's, which fails the model on any access that is not ordered: that is what
+// is tested.
 unsafe impl Sync for Canary {}
 
 impl Canary {
@@ -166,7 +169,8 @@ fn a_publisher_that_goes_first_frees_nothing_that_a_reader_holds() {
     });
 }
 
-/// An eventfd as loom can see it. It never times out: a lost wake-up is a deadlock, which loom reports.
+/// An eventfd as loom can see it. It never times out: a lost wake-up is a deadlock, which loom
+/// reports.
 #[derive(Default)]
 struct ModelEvent {
     signalled: Mutex<bool>,
@@ -200,7 +204,8 @@ fn park_until_all_work_is_done(givers: usize) {
         let mut done = 0;
         while done < givers {
             for ring in inputs.iter() {
-                // Relaxed on purpose, the weakest ring there can be: the protocol must not live on the ring's own ordering.
+                // Relaxed on purpose, the weakest ring there can be: the protocol must not live on
+                // the ring's own ordering.
                 if ring.load(Ordering::Relaxed) {
                     ring.store(false, Ordering::Relaxed);
                     done += 1;
@@ -244,7 +249,8 @@ fn of_two_givers_neither_is_forgotten() {
     model(Some(2), || park_until_all_work_is_done(2));
 }
 
-/// Models that find nothing prove little unless they find what is there: each planted fault must make its model fail.
+/// Models that find nothing prove little unless they find what is there: each planted fault must
+/// make its model fail.
 #[test]
 fn every_planted_fault_is_caught() {
     let faults = [

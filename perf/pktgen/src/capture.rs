@@ -11,7 +11,8 @@ use pcap_parser::{Linktype, parse_pcap_header};
 
 /// First bytes of every pcapng file.
 const PCAPNG: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
-/// Frames that a port carries: headers at least, and at most what an MTU of 1,500 and two VLAN tags allow.
+/// Frames that a port carries: headers at least, and at most what an MTU of 1,500 and two VLAN tags
+/// allow.
 const LENGTHS: std::ops::RangeInclusive<usize> = 14..=1522;
 /// pcap's magic for nanoseconds, version 2.4, no zone, no accuracy, snap length, Ethernet.
 const HEADER: [u32; 6] = [0xA1B2_3C4D, 2 | 4 << 16, 0, 0, 262_144, 1];
@@ -38,7 +39,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Reads a file: pcap of either byte order and precision, or pcapng. A frame that the capture cut is played as it is there.
+    /// Reads a file: pcap of either byte order and precision, or pcapng. A frame that the capture
+    /// cut is played as it is there.
     pub fn read(path: &Path) -> Result<Capture, BadCapture> {
         let fail = |what: String| BadCapture(format!("{}: {what}", path.display()));
         let file = std::fs::read(path).map_err(|error| fail(format!("cannot read it: {error}")))?;
@@ -178,7 +180,8 @@ impl Writer {
         Ok(Writer { file, failed: None })
     }
 
-    /// Writes a frame with the time of now. After a failure nothing more is written; [`Writer::finish`] tells it.
+    /// Writes a frame with the time of now. After a failure nothing more is written;
+    /// [`Writer::finish`] tells it.
     pub fn write(&mut self, frame: &[u8]) {
         if self.failed.is_none() {
             self.failed = self.try_write(frame).err();

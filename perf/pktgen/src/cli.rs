@@ -21,7 +21,8 @@ Examples:
 
 Exit status: 0 done, 1 loss above --max-loss or a failure, 2 bad arguments.";
 
-/// Load generator for firewalls: flows in both directions, loss to the packet, latency, zero-loss rate.
+/// Load generator for firewalls: flows in both directions, loss to the packet, latency, zero-loss
+/// rate.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis-pktgen", version, after_help = EXAMPLES, max_term_width = 120)]
 pub struct Args {
@@ -56,7 +57,8 @@ pub struct Args {
     /// Hosts outside; by default as many as the flows want
     #[arg(long, value_name = "N", value_parser = number::count32, help_heading = "Traffic")]
     pub clients: Option<u32>,
-    /// Sizes of frames, checksum included: 64 to 1518, several with commas, or imix (7:4:1 of 64, 594, 1518) [default: the shortest]
+    /// Sizes of frames, checksum included: 64 to 1518, several with commas, or imix (7:4:1 of 64,
+    /// 594, 1518) [default: the shortest]
     #[arg(long, value_name = "BYTES", help_heading = "Traffic")]
     pub size: Option<Sizes>,
     /// IP versions
@@ -80,7 +82,8 @@ pub struct Args {
     /// After so long without an answer a segment is sent again
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = number::time, help_heading = "Traffic")]
     pub timeout: Duration,
-    /// The share of packets that open a connection of their own; stateful: of turns that close one to open another
+    /// The share of packets that open a connection of their own; stateful: of turns that close one
+    /// to open another
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = number::share, help_heading = "Traffic")]
     pub new: f64,
     /// The share of packets that the policy denies

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// How long the counter is compared with the system's clock.
 const CALIBRATION: Duration = Duration::from_millis(60);
 
-/// The present cycle. One counter serves all cores of a machine with `constant_tsc`; elsewhere than on x86-64 it is the system's
-/// clock in nanoseconds.
+/// The present cycle. One counter serves all cores of a machine with `constant_tsc`; elsewhere than
+/// on x86-64 it is the system's clock in nanoseconds.
 #[inline]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -63,7 +63,8 @@ impl Clock {
     }
 }
 
-/// The same moment on both clocks: of several readings the one that took the fewest cycles, so that nothing came between.
+/// The same moment on both clocks: of several readings the one that took the fewest cycles, so that
+/// nothing came between.
 fn pair() -> (Instant, u64) {
     let readings = (0..32).map(|_| {
         let before = cycles();

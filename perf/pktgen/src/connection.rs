@@ -1,8 +1,9 @@
-//! Both ends of one TCP connection, in 32 bytes: who opens it asks, the other side answers, one request at a time.
+//! Both ends of one TCP connection, in 32 bytes: who opens it asks, the other side answers, one
+//! request at a time.
 //!
-//! Each end acts on what reaches it and knows nothing of the other: what a firewall between them drops is missing, and what it
-//! changes is not understood. A segment that nobody answers is sent again by the opener; what reaches an end twice is answered again
-//! or ignored, as TCP does.
+//! Each end acts on what reaches it and knows nothing of the other: what a firewall between them
+//! drops is missing, and what it changes is not understood. A segment that nobody answers is sent
+//! again by the opener; what reaches an end twice is answered again or ignored, as TCP does.
 
 use crate::template::{Tcp, flags};
 use crate::track::{Order, note};
@@ -193,7 +194,8 @@ impl Connection {
         self.segment(Role::Opener, DATA, sequence, true)
     }
 
-    /// What is outstanding, once more; `None` if it was tried often enough: the connection is given up.
+    /// What is outstanding, once more; `None` if it was tried often enough: the connection is given
+    /// up.
     pub fn retry(&mut self, lengths: &Lengths) -> Option<Answer> {
         self.tries += 1;
         if self.tries > TRIES {

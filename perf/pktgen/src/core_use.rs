@@ -1,5 +1,5 @@
-//! Whether the generator had its core to itself: what others took of it makes a rate lower and a loss larger than what
-//! is tested is to blame for.
+//! Whether the generator had its core to itself: what others took of it makes a rate lower and a
+//! loss larger than what is tested is to blame for.
 
 use std::fs;
 

@@ -85,7 +85,8 @@ impl Devices {
         4 * u32::from(self.ring) + 4096
     }
 
-    /// Starts EAL and the ports, and waits for their links. The thread that polls registers with [`Open::eal`] first.
+    /// Starts EAL and the ports, and waits for their links. The thread that polls registers with
+    /// [`Open::eal`] first.
     pub fn open(&self) -> Result<(Open, Ports<DpdkPort>), pmd::Error> {
         let eal = Arc::new(Eal::init(&self.arguments(Eal::has_hugepages()))?);
         let pool = Arc::new(Mempool::new(&eal, "pktgen", self.buffers(), DEFAULT_DATA_ROOM)?);
@@ -130,8 +131,8 @@ fn wait_for_links(ports: &[pmd::Port<Started>], wait: Duration) -> Result<(), pm
 }
 
 impl Open {
-    /// DPDK's environment: the thread that polls registers with it ([`Eal::register_thread`]), so that it has caches of buffers of
-    /// its own.
+    /// DPDK's environment: the thread that polls registers with it ([`Eal::register_thread`]), so
+    /// that it has caches of buffers of its own.
     pub fn eal(&self) -> &Arc<Eal> {
         &self.eal
     }

@@ -1,4 +1,5 @@
-//! The loop: receive, answer, send what is due. One thread polls all ports; nothing in here allocates.
+//! The loop: receive, answer, send what is due. One thread polls all ports; nothing in here
+//! allocates.
 
 use std::time::Duration;
 
@@ -162,7 +163,8 @@ pub fn drive<P: Port, S: Source>(
     let mut loops = 0u32;
     loop {
         for &side in ports.sides() {
-            // What waits comes before what is sent: whoever is tested has to drop what a full ring does not take.
+            // What waits comes before what is sent: whoever is tested has to drop what a full ring
+            // does not take.
             for _ in 0..DEEP {
                 if !source.has_room() {
                     break;

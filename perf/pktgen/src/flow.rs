@@ -1,8 +1,10 @@
-//! Flows by their numbers: which addresses and ports a flow has is computed, and computed back, never stored.
+//! Flows by their numbers: which addresses and ports a flow has is computed, and computed back,
+//! never stored.
 //!
-//! A pair of a server (inside) and a client (outside) has up to 31,744 flows, told apart by the port of whoever opens them. Flow
-//! `f` is of server `f mod servers` and client `(f / servers) mod clients`, and is that pair's number `k`. A flow that closes and opens
-//! again takes another port: its ports are those that are `k` modulo the flows of a pair.
+//! A pair of a server (inside) and a client (outside) has up to 31,744 flows, told apart by the
+//! port of whoever opens them. Flow `f` is of server `f mod servers` and client `(f / servers) mod
+//! clients`, and is that pair's number `k`. A flow that closes and opens again takes another port:
+//! its ports are those that are `k` modulo the flows of a pair.
 
 use engine::Side;
 
@@ -151,7 +153,8 @@ impl Flows {
         }
     }
 
-    /// What these ends are of, and which side opened it. The flow is the one of its class, 0 for those without.
+    /// What these ends are of, and which side opened it. The flow is the one of its class, 0 for
+    /// those without.
     #[inline]
     pub fn find(&self, ends: &Ends) -> Option<Found> {
         let Ends { server, inside_port, client, outside_port } = *ends;

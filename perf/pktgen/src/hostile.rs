@@ -1,5 +1,6 @@
-//! Frames that no firewall should let pass: malformed, spoofed, or what no host of that side may send. Each is made by one small
-//! change to a good frame, and marked at its very end, so that one that got through is known.
+//! Frames that no firewall should let pass: malformed, spoofed, or what no host of that side may
+//! send. Each is made by one small change to a good frame, and marked at its very end, so that one
+//! that got through is known.
 
 use engine::Side;
 
@@ -109,7 +110,8 @@ impl Good {
         self.bytes[self.l4..self.l4 + 8].copy_from_slice(&[kind, 0, 0, 0, 0, 7, 0, 1]);
     }
 
-    /// Puts an extension header of this kind behind the IPv6 header; its first byte says what follows it.
+    /// Puts an extension header of this kind behind the IPv6 header; its first byte says what
+    /// follows it.
     fn extension(&mut self, kind: u8, header: &[u8]) {
         let length = self.get16(self.ip + 4) + header.len() as u16;
         self.set16(self.ip + 4, length);
@@ -118,7 +120,8 @@ impl Good {
     }
 }
 
-/// From nobody's address, or from one that its frame's sender has not: what a side must not be believed.
+/// From nobody's address, or from one that its frame's sender has not: what a side must not be
+/// believed.
 fn spoofed(good: &mut Good, plan: &Plan, from: Side) {
     let ip = good.ip;
     match (from, good.random % 3) {

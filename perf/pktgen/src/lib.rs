@@ -1,5 +1,5 @@
-//! A load generator for firewalls: it sends flows through what is tested, from an inside and an outside port, and knows of every
-//! packet whether it came through, and how long that took.
+//! A load generator for firewalls: it sends flows through what is tested, from an inside and an
+//! outside port, and knows of every packet whether it came through, and how long that took.
 //!
 //! ```text
 //! Spec ─check→ Plan ─┬─ run(ports, plan, monitor) → Report        one measurement
@@ -17,11 +17,13 @@
 //! # Ok::<(), pktgen::Invalid>(())
 //! ```
 //!
-//! [`run()`] is generic over [`Port`], so that it runs on DPDK ports ([`DpdkPort`]) and on ports in memory ([`memory`]) alike. The
-//! thread that calls it polls the ports; the loop ([`mod@drive`]) allocates nothing.
+//! [`run()`] is generic over [`Port`], so that it runs on DPDK ports ([`DpdkPort`]) and on ports in
+//! memory ([`memory`]) alike. The thread that calls it polls the ports; the loop ([`mod@drive`])
+//! allocates nothing.
 //!
-//! Flows have no stored addresses: [`flow`] computes them from a number, and back from a frame. Frames are copies of [`template`]s.
-//! Frames with a payload carry a [`tag`], by which loss, duplicates, order and latency are known to the packet.
+//! Flows have no stored addresses: [`flow`] computes them from a number, and back from a frame.
+//! Frames are copies of [`template`]s. Frames with a payload carry a [`tag`], by which loss,
+//! duplicates, order and latency are known to the packet.
 
 pub mod capture;
 pub mod clock;

@@ -1,4 +1,5 @@
-//! Ports in memory: a cable between two of them, a plug that sends to itself, and a hole. They need no DPDK.
+//! Ports in memory: a cable between two of them, a plug that sends to itself, and a hole. They need
+//! no DPDK.
 
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ pub struct MemoryPort {
     spare: Vec<MemoryFrame>,
 }
 
-/// Two ports, each receiving what the other sends; a direction holds up to `capacity` frames, at least one.
+/// Two ports, each receiving what the other sends; a direction holds up to `capacity` frames, at
+/// least one.
 pub fn cable(capacity: usize) -> (MemoryPort, MemoryPort) {
     let wire = || Arc::new(ArrayQueue::new(capacity.max(1)));
     let (there, back) = (wire(), wire());

@@ -1,4 +1,5 @@
-//! When frames are due. The schedule is absolute: frame number n is due n / rate after the start, however late those before it were.
+//! When frames are due. The schedule is absolute: frame number n is due n / rate after the start,
+//! however late those before it were.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ pub struct Pacer {
 const BURSTS: u64 = 256;
 
 impl Pacer {
-    /// From cycle `start` on. What the schedule is behind by more than `catch_up` is skipped instead of sent in a flood.
+    /// From cycle `start` on. What the schedule is behind by more than `catch_up` is skipped
+    /// instead of sent in a flood.
     pub fn new(rate: Rate, catch_up: Duration, clock: &Clock, start: u64) -> Pacer {
         let (per_cycle, most_behind) = match rate {
             Rate::Unlimited => (None, 0),
@@ -31,7 +33,8 @@ impl Pacer {
         Pacer { start, per_cycle, most_behind, done: 0, late: 0, blocked: 0 }
     }
 
-    /// Frames that are due at cycle `now`. `blocked`: the ports took nothing lately, so that it is not the generator that is late.
+    /// Frames that are due at cycle `now`. `blocked`: the ports took nothing lately, so that it is
+    /// not the generator that is late.
     #[inline]
     pub fn due(&mut self, now: u64, blocked: bool) -> u64 {
         let Some(planned) = self.planned(now) else { return u64::MAX };

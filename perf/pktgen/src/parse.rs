@@ -1,4 +1,5 @@
-//! A frame of ours, as it is read when it arrives. Whatever is not of ours is none: it is counted, and not looked into.
+//! A frame of ours, as it is read when it arrives. Whatever is not of ours is none: it is counted,
+//! and not looked into.
 
 use engine::Side;
 

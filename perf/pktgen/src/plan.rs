@@ -1,4 +1,5 @@
-//! What is to be sent: a [`Spec`] as its user writes it, and the [`Plan`] that it makes if it holds together.
+//! What is to be sent: a [`Spec`] as its user writes it, and the [`Plan`] that it makes if it holds
+//! together.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,7 +17,8 @@ pub const IMIX: [u16; 12] = [64, 594, 64, 64, 594, 64, 1518, 64, 594, 64, 594, 6
 pub const FLOWS: u32 = 10_000_000;
 /// Hosts of a side at most: the host part of an IPv4 network of 16 bits.
 pub const HOSTS: u32 = 65_534;
-/// The ports that openers of flows use, those that the single frames of [`Class::New`] use, and those of a flood.
+/// The ports that openers of flows use, those that the single frames of [`Class::New`] use, and
+/// those of a flood.
 pub const FLOW_PORTS: std::ops::Range<u16> = 1024..32768;
 /// Ports of [`Class::New`]: from here on to 65,535.
 pub const NEW_PORTS: u32 = 32768;
@@ -52,7 +54,8 @@ pub enum From {
     Outside,
     /// The instances: outbound.
     Inside,
-    /// Connections: either for half of the flows. Without connections: frames both ways, of flows that the network opened.
+    /// Connections: either for half of the flows. Without connections: frames both ways, of flows
+    /// that the network opened.
     Both,
 }
 
@@ -68,8 +71,8 @@ pub enum Rate {
 /// Which share of the packets is not of the flows, each from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Shares {
-    /// Frames that are the only ones of their flow. With connections: of the turns of an open connection, how many close it to
-    /// open another.
+    /// Frames that are the only ones of their flow. With connections: of the turns of an open
+    /// connection, how many close it to open another.
     pub new: f64,
     /// Frames to the port that the policy denies.
     pub denied: f64,
@@ -98,8 +101,9 @@ pub struct Spec {
     pub udp: f64,
     /// Who opens flows.
     pub from: From,
-    /// Sizes of frames with a payload, used in this order, checksum of 4 bytes included. What is too short for the headers and the
-    /// tag is lengthened where there is more than one size. Empty: the shortest that hold both.
+    /// Sizes of frames with a payload, used in this order, checksum of 4 bytes included. What is
+    /// too short for the headers and the tag is lengthened where there is more than one size.
+    /// Empty: the shortest that hold both.
     pub sizes: Vec<u16>,
     /// Flags of TCP frames without connections.
     pub tcp_flags: u8,
@@ -263,7 +267,8 @@ impl Plan {
         Plan { spec: Spec { rate: Rate::Unlimited, ..self.spec.clone() }, clients: self.clients }
     }
 
-    /// Classes in the order in which they are dealt out, round and round; each as often as its share says.
+    /// Classes in the order in which they are dealt out, round and round; each as often as its
+    /// share says.
     pub fn deal(&self) -> Vec<Class> {
         // With connections a new one is a turn's affair, not a frame's.
         let new = if self.mode == Mode::Stateless { self.shares.new } else { 0.0 };

@@ -1,4 +1,5 @@
-//! Captures played: their frames in the order of their stamps, at a rate or as they were captured, once or again and again.
+//! Captures played: their frames in the order of their stamps, at a rate or as they were captured,
+//! once or again and again.
 //!
 //! What comes back is counted and not compared: frames of a capture say nothing of themselves.
 

@@ -1,4 +1,5 @@
-//! What the generator asks of a port: bursts in and out, as the engine does, and empty frames to fill.
+//! What the generator asks of a port: bursts in and out, as the engine does, and empty frames to
+//! fill.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ pub trait Writable: Frame {
 
 /// One queue pair of one port, with frames to send.
 pub trait Port: io::Port<Frame: Writable> {
-    /// Appends up to `count` empty frames to `burst`; returns how many: fewer if there is no room or no buffer.
+    /// Appends up to `count` empty frames to `burst`; returns how many: fewer if there is no room
+    /// or no buffer.
     fn alloc(&mut self, count: usize, burst: &mut Burst<Self::Frame>) -> usize;
 }
 
@@ -64,8 +66,8 @@ impl<P> Ports<P> {
     }
 }
 
-/// A queue pair of a DPDK port, and the pool that its frames come from. The pool's caches are per thread: whoever polls it
-/// registers with [`pmd::Eal::register_thread`] first.
+/// A queue pair of a DPDK port, and the pool that its frames come from. The pool's caches are per
+/// thread: whoever polls it registers with [`pmd::Eal::register_thread`] first.
 #[derive(Debug)]
 pub struct DpdkPort {
     queue: pmd::Queue,

@@ -44,7 +44,8 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Rates, in packets and bits a second. Bits are those of the frames, checksum included, without preamble and gap.
+/// Rates, in packets and bits a second. Bits are those of the frames, checksum included, without
+/// preamble and gap.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq)]
 pub struct Rates {
     /// Packets a second asked for; `None` without a limit.

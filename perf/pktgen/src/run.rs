@@ -14,8 +14,9 @@ use crate::source::Source;
 use crate::stateful::Stateful;
 use crate::stateless::Stateless;
 
-/// Sends what the plan says over the ports, measures, and tells the result. The calling thread polls the ports until the end; pin
-/// it to a core of its own. `monitor` shows others how far it is, and lets them end it early, with its result.
+/// Sends what the plan says over the ports, measures, and tells the result. The calling thread
+/// polls the ports until the end; pin it to a core of its own. `monitor` shows others how far it
+/// is, and lets them end it early, with its result.
 pub fn run<P: Port>(ports: &mut Ports<P>, plan: &Plan, monitor: &Monitor) -> Report {
     let mut generator = Generator::new(plan);
     generator.warm_up(ports, monitor);
@@ -47,7 +48,8 @@ impl Generator {
         Generator { plan: plan.clone(), clock, traffic, epoch: 0 }
     }
 
-    /// Plays captures instead; of the plan rate, times and count hold. With the original timing its rate does not.
+    /// Plays captures instead; of the plan rate, times and count hold. With the original timing its
+    /// rate does not.
     pub fn play(plan: &Plan, reels: Reels, timing: Timing, loops: u64) -> Generator {
         let clock = Clock::calibrate();
         let mut plan = plan.clone();
@@ -90,8 +92,9 @@ impl Generator {
         self.drive(ports, &phase, monitor)
     }
 
-    /// Searches the highest rates with no (`ndr`) and little (`pdr`) loss, in trials of this length. The report is of one trial more
-    /// at the rate found, or of the last one if none was found, and holds the search.
+    /// Searches the highest rates with no (`ndr`) and little (`pdr`) loss, in trials of this
+    /// length. The report is of one trial more at the rate found, or of the last one if none was
+    /// found, and holds the search.
     pub fn search<P: Port>(
         &mut self,
         ports: &mut Ports<P>,
@@ -164,7 +167,8 @@ impl Generator {
     }
 }
 
-/// A trial in one line. What the ports did not take in time is lost: whoever is tested did not fetch it.
+/// A trial in one line. What the ports did not take in time is lost: whoever is tested did not
+/// fetch it.
 fn summary(measured: &Measured, pps: f64, clock: &Clock) -> Trial {
     let (admitted, total) = (measured.counts.admitted(), measured.counts.total());
     let (offered, lost) = (admitted.sent + measured.blocked, admitted.lost() + measured.blocked);

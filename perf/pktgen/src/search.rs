@@ -1,4 +1,5 @@
-//! The highest rate that is forwarded with no more loss than allowed, by halving (RFC 2544, section 26.1).
+//! The highest rate that is forwarded with no more loss than allowed, by halving (RFC 2544, section
+//! 26.1).
 
 use serde::Serialize;
 
@@ -30,7 +31,8 @@ pub struct Trial {
     pub lost: u64,
     /// `lost` of `offered`.
     pub loss: f64,
-    /// Packets that were never built since the generator did not get its core: with many of them the rate was lower than asked.
+    /// Packets that were never built since the generator did not get its core: with many of them
+    /// the rate was lower than asked.
     pub skipped_late: u64,
 }
 
@@ -39,14 +41,15 @@ pub struct Trial {
 pub struct Found {
     /// The loss that was allowed, as a share.
     pub allowed_loss: f64,
-    /// The highest rate of a trial that kept to it, in packets a second; `None` if even the lowest did not.
+    /// The highest rate of a trial that kept to it, in packets a second; `None` if even the lowest
+    /// did not.
     pub pps: Option<f64>,
     /// What was sent in that trial, in packets a second: what the generator managed of `pps`.
     pub sent_pps: Option<f64>,
     /// True if the highest rate tried kept to it: what is tested may be faster.
     pub at_maximum: bool,
-    /// True if the search ended at the lowest rate that it may try: the rate found is that one, or none kept to the loss. What
-    /// is tested may forward less, or a lower rate is to be allowed.
+    /// True if the search ended at the lowest rate that it may try: the rate found is that one, or
+    /// none kept to the loss. What is tested may forward less, or a lower rate is to be allowed.
     pub at_minimum: bool,
 }
 
@@ -61,7 +64,8 @@ pub struct SearchReport {
     pub trials: Vec<Trial>,
 }
 
-/// Searches; `trial` measures at a rate, or says `None` to end the search where it is. Trials serve both searches.
+/// Searches; `trial` measures at a rate, or says `None` to end the search where it is. Trials serve
+/// both searches.
 pub fn search(
     search: &Search,
     ndr: bool,

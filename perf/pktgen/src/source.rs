@@ -22,8 +22,8 @@ pub struct Built {
 
 /// Builds frames, and judges those that come.
 pub trait Source {
-    /// Builds the next frame of this side into `frame`, an answer first; one that is no answer only if it may `initiate`. `None` if
-    /// there is nothing to send now.
+    /// Builds the next frame of this side into `frame`, an answer first; one that is no answer only
+    /// if it may `initiate`. `None` if there is nothing to send now.
     fn next<F: Writable>(
         &mut self,
         from: Side,
@@ -33,7 +33,8 @@ pub trait Source {
         counts: &mut Counts,
     ) -> Option<Built>;
 
-    /// Judges frames that came in at this side at cycle `now`; where there is one port only, at neither.
+    /// Judges frames that came in at this side at cycle `now`; where there is one port only, at
+    /// neither.
     fn receive<F: Frame>(&mut self, at: Option<Side>, frames: &mut [F], now: u64, counts: &mut Counts);
 
     /// True if `receive` may be called for 64 frames more before `next` has sent the answers.

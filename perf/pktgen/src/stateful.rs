@@ -1,11 +1,13 @@
-//! Connections: handshakes, requests and responses, teardown. Every frame but those that a turn begins answers one that arrived.
+//! Connections: handshakes, requests and responses, teardown. Every frame but those that a turn
+//! begins answers one that arrived.
 //!
-//! All flows are visited in turn. A visit opens a closed connection, asks on an idle one, closes one that has asked enough, or sends
-//! again what is late; a flow that waits for an answer is passed over. So the rate that is reached with few flows is that of their
-//! round trips.
+//! All flows are visited in turn. A visit opens a closed connection, asks on an idle one, closes
+//! one that has asked enough, or sends again what is late; a flow that waits for an answer is
+//! passed over. So the rate that is reached with few flows is that of their round trips.
 //!
-//! Each frame has a number in its identification (IPv4) or flow label (IPv6): the measurement's epoch, and a count of the frames of
-//! its flow and direction, by which duplicates and reordering are known for segments without payload too.
+//! Each frame has a number in its identification (IPv4) or flow label (IPv6): the measurement's
+//! epoch, and a count of the frames of its flow and direction, by which duplicates and reordering
+//! are known for segments without payload too.
 
 use std::collections::VecDeque;
 
@@ -108,7 +110,8 @@ impl Stateful {
         self.open
     }
 
-    /// Which sizes request and response of a flow's present round have, and what that makes in bytes of payload.
+    /// Which sizes request and response of a flow's present round have, and what that makes in
+    /// bytes of payload.
     #[inline]
     fn lengths(&self, flow: u32, kind: Kind, rounds: u16) -> (Lengths, [usize; 2]) {
         let first = (flow as usize + usize::from(rounds)) % self.sizes;

@@ -1,7 +1,8 @@
 //! Frames from templates, flow after flow, whatever comes back.
 //!
-//! All flows are visited in turn, so that the sequence number of a frame is the number of the round and sending needs no memory of the
-//! flow. Receiving needs 16 bytes a flow: for each direction the number expected next, and which of the last 32 came.
+//! All flows are visited in turn, so that the sequence number of a frame is the number of the round
+//! and sending needs no memory of the flow. Receiving needs 16 bytes a flow: for each direction the
+//! number expected next, and which of the last 32 came.
 
 use engine::Side;
 use engine::io::{BURST, Frame};
@@ -184,7 +185,8 @@ impl Stateless {
         }
     }
 
-    /// A frame that has no tag where a payload begins: a SYN of a flood, a hostile one, or somebody else's.
+    /// A frame that has no tag where a payload begins: a SYN of a flood, a hostile one, or somebody
+    /// else's.
     #[cold]
     fn note_untagged(&mut self, bytes: &[u8], at: Option<Side>, counts: &mut Counts) {
         let flood = self.layout.parse(bytes).and_then(|arrival| {
@@ -262,7 +264,7 @@ impl Source for Stateless {
             match tag {
                 Some(tag) => {
                     if let Some(windows) = self.windows.get(tag.flow as usize) {
-                        engine::conntrack::prefetch(windows);
+                        engine::cpu::prefetch(windows);
                     }
                 }
                 None => self.note_untagged(bytes, at, counts),

@@ -1,11 +1,13 @@
-//! What each frame with a payload tells its receiver: 14 bytes, so that a frame of 64 bytes holds them beside a VLAN tag.
+//! What each frame with a payload tells its receiver: 14 bytes, so that a frame of 64 bytes holds
+//! them beside a VLAN tag.
 //!
 //! ```text
 //! magic 8 | epoch 8 | class 3, from outside 1, flow 28 | sequence 24 | stamp 40      (big-endian)
 //! ```
 //!
-//! The stamp is the low part of the time stamp counter: a latency is right as long as it is shorter than the 400 seconds or so
-//! that 40 bits last. The epoch tells apart the trials of a search, so that a straggler of one is not counted in the next.
+//! The stamp is the low part of the time stamp counter: a latency is right as long as it is shorter
+//! than the 400 seconds or so that 40 bits last. The epoch tells apart the trials of a search, so
+//! that a straggler of one is not counted in the next.
 
 use engine::Side;
 

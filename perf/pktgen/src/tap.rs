@@ -5,7 +5,8 @@ use engine::io::{self, Burst, Frame};
 use crate::capture::Writer;
 use crate::port::Port;
 
-/// A port and the captures of what it sends and receives. Slower than the port itself: each frame is copied.
+/// A port and the captures of what it sends and receives. Slower than the port itself: each frame
+/// is copied.
 #[derive(Debug)]
 pub struct Tapped<P> {
     port: P,

@@ -1,7 +1,8 @@
-//! Frames that are written once, and then copied: only addresses, ports, numbers and the tag are put into each copy, and the
-//! checksums follow from sums taken when the template was made.
+//! Frames that are written once, and then copied: only addresses, ports, numbers and the tag are
+//! put into each copy, and the checksums follow from sums taken when the template was made.
 //!
-//! Ones' complement sums do not depend on the order of bytes in a word (RFC 1071), so all of them are taken in the machine's own.
+//! Ones' complement sums do not depend on the order of bytes in a word (RFC 1071), so all of them
+//! are taken in the machine's own.
 
 use engine::Side;
 
@@ -50,7 +51,8 @@ pub struct Template {
     from: Side,
     v6: bool,
     udp: bool,
-    /// Where the address of the host inside stands: as source or as destination. None if frames go to a gateway.
+    /// Where the address of the host inside stands: as source or as destination. None if frames go
+    /// to a gateway.
     mac: Option<usize>,
     ip: usize,
     l4: usize,
@@ -139,8 +141,8 @@ impl Template {
         self.bytes.is_empty()
     }
 
-    /// Fills a frame: between whom, with this identification (IPv4) or flow label (IPv6), what TCP says, and the tag if there is
-    /// one. False if the frame has no room.
+    /// Fills a frame: between whom, with this identification (IPv4) or flow label (IPv6), what TCP
+    /// says, and the tag if there is one. False if the frame has no room.
     #[inline]
     pub fn write<F: Writable>(
         &self,
@@ -204,7 +206,8 @@ impl Template {
     }
 }
 
-/// Ethernet addresses, tag and type. Returns where the part of the inside address stands that differs between hosts.
+/// Ethernet addresses, tag and type. Returns where the part of the inside address stands that
+/// differs between hosts.
 fn write_link(bytes: &mut [u8], plan: &Plan, from: Side, v6: bool) -> Option<usize> {
     let inside = inside_mac(0);
     let (destination, source, at) = match from {

@@ -1,4 +1,5 @@
-//! Which frames of a sequence have come: a number that is expected next, and a window of bits behind it.
+//! Which frames of a sequence have come: a number that is expected next, and a window of bits
+//! behind it.
 
 /// How a frame stands to those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +12,9 @@ pub enum Order {
     Duplicate,
 }
 
-/// Notes a frame that is `ahead` of the one expected next (negative: behind it). `seen` has a bit for each of the last `width`
-/// frames, the newest lowest; of what is older than that nobody knows whether it came before, and it counts as late.
+/// Notes a frame that is `ahead` of the one expected next (negative: behind it). `seen` has a bit
+/// for each of the last `width` frames, the newest lowest; of what is older than that nobody knows
+/// whether it came before, and it counts as late.
 #[inline]
 pub fn note(ahead: i32, seen: &mut u64, width: u32) -> Order {
     if ahead >= 0 {

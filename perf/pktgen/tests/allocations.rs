@@ -1,5 +1,5 @@
-//! The loop allocates nothing: a thousand times as many frames take not one allocation more. Every run makes its own tables first, so
-//! two runs of different length are compared.
+//! The loop allocates nothing: a thousand times as many frames take not one allocation more. Every
+//! run makes its own tables first, so two runs of different length are compared.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Against the appliance itself: two processes with shared memory between them, and the policy that the generator prints.
+//! Against the appliance itself: two processes with shared memory between them, and the policy that
+//! the generator prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use testkit::lab::Process;
 const PKTGEN: &str = env!("CARGO_BIN_EXE_portcullis-pktgen");
 const LONG: Duration = Duration::from_secs(30);
 
-/// The binary: `PORTCULLIS_BIN` (set by `scripts/test`), else one built now, so that it is never an old one.
+/// The binary: `PORTCULLIS_BIN` (set by `scripts/test`), else one built now, so that it is never an
+/// old one.
 fn portcullis() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

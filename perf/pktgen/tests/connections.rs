@@ -1,4 +1,5 @@
-//! Connections over ports in memory: handshakes, requests and teardown, with and without losses on the way.
+//! Connections over ports in memory: handshakes, requests and teardown, with and without losses on
+//! the way.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Over DPDK's virtual devices: exact counts, whatever lies between. EAL starts once in a process, so each test has one of its own.
+//! Over DPDK's virtual devices: exact counts, whatever lies between. EAL starts once in a process,
+//! so each test has one of its own.
 
 mod common;
 
@@ -52,7 +53,8 @@ fn a_ring_gives_back_every_frame_and_no_buffer_is_lost() {
     assert_eq!(pool.in_use(), 0);
 }
 
-/// The two ends of a memif pair are the generator's; a forwarder between two pairs drops every `k`th frame.
+/// The two ends of a memif pair are the generator's; a forwarder between two pairs drops every
+/// `k`th frame.
 fn through_a_forwarder(spec: &Spec, k: u64) -> (Report, u64) {
     let socket = |n| format!("socket-abstract=yes,socket=pktgen-{}-{n}", std::process::id());
     let vdev =
@@ -68,7 +70,8 @@ fn through_a_forwarder(spec: &Spec, k: u64) -> (Report, u64) {
         assert!(std::time::Instant::now() < until, "no links");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The driver maps what the sides share on a thread of EAL's, and says that the link is up before it is through.
+    // The driver maps what the sides share on a thread of EAL's, and says that the link is up
+    // before it is through.
     std::thread::sleep(Duration::from_millis(200));
     let mut queues = queues.into_iter();
     let mut next = || queues.next().expect("four queues");
@@ -86,7 +89,8 @@ fn through_a_forwarder(spec: &Spec, k: u64) -> (Report, u64) {
         let mut ports =
             Ports::pair(DpdkPort::new(inside, pool.clone()), DpdkPort::new(outside, pool.clone()));
         let report = pktgen::run(&mut ports, &plan(spec), &Monitor::default());
-        // The clients that leave free the shared memory, on EAL's own thread: first nobody polls any more.
+        // The clients that leave free the shared memory, on EAL's own thread: first nobody polls
+        // any more.
         stop.store(true, Relaxed);
         std::mem::forget(ports);
         report

@@ -82,7 +82,8 @@ impl Books {
 
 fn counts(line: &Line) -> TallyCounts {
     let Line { sent, received, duplicates, reordered, .. } = *line;
-    // Only frames of flows are known when they come again: what comes twice of others stands for one that was lost.
+    // Only frames of flows are known when they come again: what comes twice of others stands for
+    // one that was lost.
     TallyCounts { sent, received, lost: sent.saturating_sub(received - duplicates), duplicates, reordered }
 }
 
@@ -242,7 +243,8 @@ fn near(told: f64, expected: f64, what: &str) {
     assert!((told - expected).abs() <= 1e-9 * expected.abs().max(1.0), "{what}: {told}, not {expected}");
 }
 
-/// The report of a measurement says what the device's books say, in every field that does not hang on the time of day.
+/// The report of a measurement says what the device's books say, in every field that does not hang
+/// on the time of day.
 fn compare(report: &Report, books: &Books, what: &str) {
     let total = books.line(|_, _| true);
     let admitted = counts(&books.line(|class, _| matches!(class, Class::Flow | Class::New)));
@@ -355,7 +357,8 @@ fn a_search_tells_of_each_trial_what_the_device_saw_of_it() {
         Generator::new(&plan).search(ports, &wanted, (true, true), trial, &monitor)
     });
     let search = report.search.as_ref().unwrap();
-    // The highest, at which the PDR is found, and the lowest, at which no NDR is; then the one that the report is of.
+    // The highest, at which the PDR is found, and the lowest, at which no NDR is; then the one that
+    // the report is of.
     assert_eq!(search.trials.iter().map(|trial| trial.pps).collect::<Vec<_>>(), [8e4, 2e4]);
     assert_eq!((books.len(), monitor.progress().trial), (3, 2));
     for (trial, books) in search.trials.iter().zip(books.values()) {
@@ -382,7 +385,8 @@ fn a_search_tells_of_each_trial_what_the_device_saw_of_it() {
 fn a_device_that_takes_so_much_and_no_more_is_found_to_take_that() {
     const CAPACITY: f64 = 60_000.0;
     let clock = Clock::calibrate();
-    // What it was not asked to take it takes later: only the average counts, and the machine's hiccups do not.
+    // What it was not asked to take it takes later: only the average counts, and the machine's
+    // hiccups do not.
     let (mut begun, mut taken, mut last) = (cycles(), 0u64, 0u8);
     let epoch = Rc::new(std::cell::Cell::new(0u8));
     let seen = epoch.clone();
@@ -408,7 +412,8 @@ fn a_device_that_takes_so_much_and_no_more_is_found_to_take_that() {
     });
     let search = report.search.unwrap();
     let ndr = search.ndr.unwrap();
-    // Above its capacity by what may be caught up with (256 frames of 6,000), and below by the resolution.
+    // Above its capacity by what may be caught up with (256 frames of 6,000), and below by the
+    // resolution.
     let sent = ndr.sent_pps.unwrap();
     assert!(sent <= CAPACITY * 1.06, "{ndr:?}");
     assert!(ndr.pps.unwrap() >= CAPACITY - 0.02 * wanted.max_pps - 1.0, "{ndr:?} of {:?}", search.trials);

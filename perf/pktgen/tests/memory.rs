@@ -1,4 +1,5 @@
-//! Whole runs over ports in memory: counts to the frame, whatever what lies between does to the frames.
+//! Whole runs over ports in memory: counts to the frame, whatever what lies between does to the
+//! frames.
 
 mod common;
 
@@ -164,7 +165,8 @@ fn the_schedule_is_accounted_for_to_the_frame() {
     };
     let report = run(&Spec { count: None, ..spec }, Dut::cable());
     let packets = report.packets;
-    // Whatever the machine did meanwhile: planned is what was sent and what was skipped, but for what was due at the very end.
+    // Whatever the machine did meanwhile: planned is what was sent and what was skipped, but for
+    // what was due at the very end.
     let planned = packets.planned.unwrap();
     let told = packets.sent + packets.skipped_late + packets.skipped_blocked;
     assert!(told <= planned + 1 && planned - told.min(planned) <= 300, "{packets:?}");

@@ -9,7 +9,8 @@ use pktgen::report::{Context, TallyCounts};
 use pktgen::tag::Class;
 use serde_json::{Value, json};
 
-/// Each of these quantiles is a value of its own: 50 %, 90 %, 99 %, 99.9 %, 99.99 % and one frame more, in cycles.
+/// Each of these quantiles is a value of its own: 50 %, 90 %, 99 %, 99.9 %, 99.99 % and one frame
+/// more, in cycles.
 const LATENCIES: [(u64, u64); 7] = [
     (1, 500),
     (5_000, 5_000),

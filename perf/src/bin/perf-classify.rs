@@ -1,5 +1,6 @@
-//! The classifier alone beside `dpdk-test-acl`: sets of rules after ClassBench, the same headers, the same core, in turn. A table, or
-//! JSON. Exit status 1 if the two differ over a header, or DPDK's program is not there.
+//! The classifier alone beside `dpdk-test-acl`: sets of rules after ClassBench, the same headers,
+//! the same core, in turn. A table, or JSON. Exit status 1 if the two differ over a header, or
+//! DPDK's program is not there.
 
 use std::error::Error;
 

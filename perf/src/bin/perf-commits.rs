@@ -1,5 +1,6 @@
-//! Changes while packets are forwarded at full rate: what must hold, and how long it takes. A table, or JSON with `--json`. Exit
-//! status 1 if something does not hold that must; times are told, not judged.
+//! Changes while packets are forwarded at full rate: what must hold, and how long it takes. A
+//! table, or JSON with `--json`. Exit status 1 if something does not hold that must; times are
+//! told, not judged.
 
 use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -18,7 +19,8 @@ struct Arguments {
     /// One JSON object instead of a table.
     #[arg(long, global = true)]
     json: bool,
-    /// Where the store is made, in a directory of its own [default: the directory for temporary files].
+    /// Where the store is made, in a directory of its own [default: the directory for temporary
+    /// files].
     #[arg(long, global = true)]
     directory: Option<PathBuf>,
     /// Do not pin the worker to a core of its own.

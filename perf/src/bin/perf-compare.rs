@@ -1,6 +1,6 @@
-//! The appliance's figures and its peers' in one run: cycles a packet by flows and rules against bare lookups, packets a second
-//! against DPDK's own forwarder, Open vSwitch over DPDK and the kernel on the same traffic, rules and core. `scripts/compare` builds
-//! and runs it.
+//! The appliance's figures and its peers' in one run: cycles a packet by flows and rules against
+//! bare lookups, packets a second against DPDK's own forwarder, Open vSwitch over DPDK and the
+//! kernel on the same traffic, rules and core. `scripts/compare` builds and runs it.
 
 use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,20 +13,24 @@ use perf::plot::svg;
 use perf::world::World;
 use serde_json::{Map, Value, json};
 
-/// Compares the appliance with bare look-ups, DPDK's testpmd, Open vSwitch over DPDK, and the kernel: tables, or one JSON object.
+/// Compares the appliance with bare look-ups, DPDK's testpmd, Open vSwitch over DPDK, and the
+/// kernel: tables, or one JSON object.
 ///
-/// Cycles a packet are counted on a port in memory; packets a second on two net_pcap ports (the kernel: two veth pairs), one core,
-/// a frame a flow and direction, every packet of an established connection but for testpmd and plain forwarding, which know none.
-/// Takes about 10 minutes, root, and two cores; progress goes to stderr.
+/// Cycles a packet are counted on a port in memory; packets a second on two net_pcap ports (the
+/// kernel: two veth pairs), one core, a frame a flow and direction, every packet of an established
+/// connection but for testpmd and plain forwarding, which know none. Takes about 10 minutes, root,
+/// and two cores; progress goes to stderr.
 #[derive(Parser)]
 struct Options {
-    /// Less than 50 seconds: no 10 million flows, packets a second against testpmd alone (ovs_ratio is null), no plot.
+    /// Less than 50 seconds: no 10 million flows, packets a second against testpmd alone (ovs_ratio
+    /// is null), no plot.
     #[arg(long)]
     quick: bool,
     /// One JSON object on standard output and nothing else.
     #[arg(long)]
     json: bool,
-    /// Rounds of every program at 10,000 flows and 50 rules; of other numbers there are two at most.
+    /// Rounds of every program at 10,000 flows and 50 rules; of other numbers there are two at
+    /// most.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "quick")]
     rounds: u32,
     /// Seconds that each program is measured in a round.

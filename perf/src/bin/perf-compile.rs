@@ -1,5 +1,6 @@
-//! Compilation at full size: 10,000 NICs, each with an ordered set of 5 groups of its own out of 2,000, of 50 rules each. How long
-//! reading and committing such a policy takes, and at most how much memory. A table, or JSON.
+//! Compilation at full size: 10,000 NICs, each with an ordered set of 5 groups of its own out of
+//! 2,000, of 50 rules each. How long reading and committing such a policy takes, and at most how
+//! much memory. A table, or JSON.
 
 use std::collections::HashSet;
 use std::error::Error;

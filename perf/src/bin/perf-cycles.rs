@@ -1,4 +1,5 @@
-//! Cycles a packet on one core, case by case: see [`perf::cases`]. One JSON object on stdout, or a table; progress on stderr.
+//! Cycles a packet on one core, case by case: see [`perf::cases`]. One JSON object on stdout, or a
+//! table; progress on stderr.
 
 use std::error::Error;
 
@@ -8,11 +9,13 @@ use perf::cases::{ALL, COUNTED, Runs, count, round, run_named};
 use perf::world::World;
 use serde_json::{Map, Value, json};
 
-/// Cycles a packet on one core: established, denied and new connections, fragments, floods, a full table, a flush.
+/// Cycles a packet on one core: established, denied and new connections, fragments, floods, a full
+/// table, a flush.
 #[derive(Parser)]
 struct Options {
-    /// One case alone, as `established:10000`, `cold:1`, `hot:10000`, `udp:10000`, `v6:10000`, `vxlan:10000`, `nics:10000`,
-    /// `fragments:4000`, `denied:50`, `new:1000000`, `flood:1000000`, `full:1000000`, `flush:1000000`.
+    /// One case alone, as `established:10000`, `cold:1`, `hot:10000`, `udp:10000`, `v6:10000`,
+    /// `vxlan:10000`, `nics:10000`, `fragments:4000`, `denied:50`, `new:1000000`, `flood:1000000`,
+    /// `full:1000000`, `flush:1000000`.
     #[arg(long)]
     case: Vec<String>,
     /// Runs of which the median counts.
@@ -24,12 +27,13 @@ struct Options {
     /// The core to run on.
     #[arg(long)]
     core: Option<usize>,
-    /// Plays frames of one case, as `established:10000`, once and untimed, and tells how many; `list` tells the cases. For
-    /// `scripts/count-instructions`.
+    /// Plays frames of one case, as `established:10000`, once and untimed, and tells how many;
+    /// `list` tells the cases. For `scripts/count-instructions`.
     #[arg(long, value_name = "CASE")]
     count: Option<String>,
-    /// What it costs to be seen, instead of the cases: established packets of 100,000 connections and packets that open some, with
-    /// nothing told, with the history of decisions, with connections counted, and with a flow log and a trace of one packet in 100.
+    /// What it costs to be seen, instead of the cases: established packets of 100,000 connections
+    /// and packets that open some, with nothing told, with the history of decisions, with
+    /// connections counted, and with a flow log and a trace of one packet in 100.
     #[arg(long, conflicts_with_all = ["case", "count", "table"])]
     watched: bool,
     /// A table instead of JSON.

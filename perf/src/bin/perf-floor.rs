@@ -1,8 +1,11 @@
-//! Rates of some programs, on the same traffic and core, in turns. Prints JSON; progress goes to stderr.
+//! Rates of some programs, on the same traffic and core, in turns. Prints JSON; progress goes to
+//! stderr.
 //!
-//! `PORTCULLIS_BIN=target/release/portcullis perf-floor [ROUNDS [SECONDS [FLOWS [RULES]]]] [PROGRAM…]`
+//! `PORTCULLIS_BIN=target/release/portcullis perf-floor [ROUNDS [SECONDS [FLOWS [RULES]]]]
+//! [PROGRAM…]`
 //!
-//! Programs are `portcullis`, `testpmd`, `ovs`, `nftables` and `forwarding`; the first two, if none is named.
+//! Programs are `portcullis`, `testpmd`, `ovs`, `nftables` and `forwarding`; the first two, if none
+//! is named.
 
 use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 

@@ -1,5 +1,6 @@
-//! Cycles a fragment in the hand-off router's table, chosen by a stranger and random: see [`perf::fragments`]. A table, or JSON. Fails where
-//! a chosen fragment costs more than twice a random one.
+//! Cycles a fragment in the hand-off router's table, chosen by a stranger and random: see
+//! [`perf::fragments`]. A table, or JSON. Fails where a chosen fragment costs more than twice a
+//! random one.
 
 use std::error::Error;
 

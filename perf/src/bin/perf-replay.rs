@@ -1,7 +1,8 @@
-//! How fast `replay` is, and how much memory it takes: a large capture of small packets, on one core. Prints JSON; progress goes to
-//! stderr.
+//! How fast `replay` is, and how much memory it takes: a large capture of small packets, on one
+//! core. Prints JSON; progress goes to stderr.
 //!
-//! `PORTCULLIS_BIN=target/release/portcullis perf-replay [ROUNDS [MILLIONS OF PACKETS [CONNECTIONS [pcapng]]]]`
+//! `PORTCULLIS_BIN=target/release/portcullis perf-replay [ROUNDS [MILLIONS OF PACKETS [CONNECTIONS
+//! [pcapng]]]]`
 
 use std::{
     env,
@@ -105,7 +106,8 @@ fn run(binary: &Path, captures: &Conversations, core: usize, packets: u64) -> Re
     Ok(Run { seconds, core_share, anonymous_kb, mapped_kb })
 }
 
-/// Until it ends: its share of the core, and the most memory that it has, its own and of mapped files.
+/// Until it ends: its share of the core, and the most memory that it has, its own and of mapped
+/// files.
 fn watch(child: &Child) -> io::Result<(f64, [u64; 2])> {
     let begin = Cpu::of(child.id())?;
     let (mut share, mut most) = (0.0, [0, 0]);

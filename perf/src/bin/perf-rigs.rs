@@ -14,7 +14,8 @@ use perf::rigs::rings::Rings;
 use perf::rigs::workers::{self, Row};
 use serde_json::{Map, Value, json};
 
-/// Two cores: the highest rate without loss and latencies below it, over net_memif and net_ring, and two workers against one.
+/// Two cores: the highest rate without loss and latencies below it, over net_memif and net_ring,
+/// and two workers against one.
 #[derive(Parser)]
 struct Options {
     /// Only this one; several times for several [default: all]

@@ -1,4 +1,5 @@
-//! A few of the cases for a counter of instructions: everything is set up, and then one function plays frames and nothing else.
+//! A few of the cases for a counter of instructions: everything is set up, and then one function
+//! plays frames and nothing else.
 
 use engine::Reason;
 

@@ -53,8 +53,8 @@ impl Named {
     }
 }
 
-/// Runs the case `NAME:NUMBER`; what is said of every frame of it is checked, and a panic if it does not hold. `frames` a side and
-/// run, more where there are more flows.
+/// Runs the case `NAME:NUMBER`; what is said of every frame of it is checked, and a panic if it
+/// does not hold. `frames` a side and run, more where there are more flows.
 pub fn run_named(name: &str, runs: Runs) -> Result<Named, String> {
     let unknown = || format!("{name}: no such case; a case is NAME:NUMBER as in {}", ALL.join(", "));
     let (case, number) = name.split_once(':').ok_or_else(unknown)?;

@@ -1,4 +1,5 @@
-//! What happens seldom and must stay cheap all the same: fragments, floods, a full table, a flush of everybody.
+//! What happens seldom and must stay cheap all the same: fragments, floods, a full table, a flush
+//! of everybody.
 
 use control::commit::Committer;
 use control::config::Config;
@@ -16,7 +17,8 @@ use crate::world::{Kind, World};
 /// Frames a side that are timed by themselves, right after a flush.
 const RIGHT_AFTER: usize = 32_768;
 
-/// Datagrams in two fragments each, the first before the other: half of the packets are `established`, half `fragment`.
+/// Datagrams in two fragments each, the first before the other: half of the packets are
+/// `established`, half `fragment`.
 pub fn fragments(world: &World, flows: u32, runs: Runs) -> Figure {
     let mut rig = Rig::with(compile(&world.policy()), shard_config((flows * 2).max(1024)));
     let opening: Vec<u32> = (0..flows).collect();
@@ -104,7 +106,8 @@ pub struct Flush {
     pub after: Figure,
 }
 
-/// Data both ways on `flows` connections, before and after a rule more in their NICs' group disconnects them all.
+/// Data both ways on `flows` connections, before and after a rule more in their NICs' group
+/// disconnects them all.
 pub fn flush(world: &World, flows: u32, runs: Runs) -> Flush {
     // The last rule of the group is yet to come.
     let world = &World { rules: world.rules - 1, ..*world };

@@ -1,6 +1,6 @@
-//! What it costs to be seen, and to outlive the process: the same packets with nothing told, with connections kept for the next process,
-//! with what the appliance remembers by itself, with every connection counted, and with a flow log and a trace of one packet in a
-//! hundred on top.
+//! What it costs to be seen, and to outlive the process: the same packets with nothing told, with
+//! connections kept for the next process, with what the appliance remembers by itself, with every
+//! connection counted, and with a flow log and a trace of one packet in a hundred on top.
 
 use engine::conntrack::flow_accounting::FlowEvent;
 use engine::ring::{Consumer, ring};
@@ -114,7 +114,8 @@ impl Watched {
     }
 }
 
-/// The cost of each of [`LEVELS`], taken in turn: established packets of `flows` connections, both ways.
+/// The cost of each of [`LEVELS`], taken in turn: established packets of `flows` connections, both
+/// ways.
 pub fn established(world: &World, flows: u32, runs: usize, frames: usize) -> Vec<Cost> {
     let pool = |kind| world.frames(kind, 0, flows);
     let (answers, questions): (Pool, Pool) = (pool(Kind::Answer), pool(Kind::Question));
@@ -163,7 +164,8 @@ fn in_turn(
             play(watched, run);
         }
     }
-    // The first run warms up. A ratio is of two that were played one behind the other: what else the machine did, it did to both.
+    // The first run warms up. A ratio is of two that were played one behind the other: what else
+    // the machine did, it did to both.
     let nothing = rigs[0].1.cycles[1..].to_vec();
     rigs.into_iter()
         .map(|(seen, watched)| {

@@ -1,4 +1,5 @@
-//! The classifier of the data path, fed as the data path feeds it: a policy through the real compiler, queries a burst at a time.
+//! The classifier of the data path, fed as the data path feeds it: a policy through the real
+//! compiler, queries a burst at a time.
 
 use control::commit::Committer;
 use control::config::Config;
@@ -40,7 +41,9 @@ impl Ours {
             let query = Query { direction: Direction::Inbound, v6: false, protocol, port, remote };
             RuleQuery { policy, own: self.own, query }
         });
-        judge_all(&self.snapshot, judgements.iter_mut().zip(asks), |place, judgement| *place = judgement);
+        judge_all(&self.snapshot.groups, judgements.iter_mut().zip(asks), |place, judgement| {
+            *place = judgement
+        });
     }
 
     /// The winning rule of every header.

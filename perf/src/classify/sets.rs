@@ -1,9 +1,11 @@
-//! Sets of rules after the manner of ClassBench's access lists (Taylor and Turner, "ClassBench: a packet classification benchmark",
-//! 2007), projected to what a security group's rule knows: remote prefix, destination ports, protocol. And headers that hit and miss.
+//! Sets of rules after the manner of ClassBench's access lists (Taylor and Turner, "ClassBench: a
+//! packet classification benchmark", 2007), projected to what a security group's rule knows: remote
+//! prefix, destination ports, protocol. And headers that hit and miss.
 //!
-//! Protocols and classes of ports come in the shares of ClassBench's seed `acl1` (TCP 87 %, any 8.5 %, ICMP 3 %, UDP 1.5 %; of TCP's
-//! ports 65 % exact, 13 % ranges, 22 % all), remotes too (84 % hosts, 10 % /23, few in between, 1 % short ones), and like there they
-//! crowd into few networks. Its lists of ports and its tree of addresses are our own.
+//! Protocols and classes of ports come in the shares of ClassBench's seed `acl1` (TCP 87 %, any 8.5
+//! %, ICMP 3 %, UDP 1.5 %; of TCP's ports 65 % exact, 13 % ranges, 22 % all), remotes too (84 %
+//! hosts, 10 % /23, few in between, 1 % short ones), and like there they crowd into few networks.
+//! Its lists of ports and its tree of addresses are our own.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -109,7 +111,8 @@ impl Set {
                 set.rules.push(rule);
             }
         }
-        // An access list names what is special first: or else what is behind a wide rule would never win.
+        // An access list names what is special first: or else what is behind a wide rule would
+        // never win.
         set.rules.sort_by_key(|rule| std::cmp::Reverse((rule.remote.1, rule.protocol.is_some())));
         set
     }
@@ -168,8 +171,9 @@ impl Set {
         self.rules.iter().position(|rule| rule.matches(header))
     }
 
-    /// As a policy document: a NIC whose groups hold the rules. Where a rule stands in the order is said by a hundred priorities;
-    /// inside of one, by position. One rule in ten denies, first of its priority.
+    /// As a policy document: a NIC whose groups hold the rules. Where a rule stands in the order is
+    /// said by a hundred priorities; inside of one, by position. One rule in ten denies, first of
+    /// its priority.
     pub fn document(&self) -> String {
         let mut text = "vpcs: [{name: prod, segment: {untagged: true}}]\nsecurity_groups:\n".to_owned();
         let mut groups = Vec::new();
@@ -201,7 +205,8 @@ impl Set {
         (1 + at / each, at / each * each)
     }
 
-    /// The first tenth of each priority, so that the order is the same with and without "deny first".
+    /// The first tenth of each priority, so that the order is the same with and without "deny
+    /// first".
     fn denies(&self, at: usize, first: usize) -> bool {
         let each = self.rules.len().div_ceil(100);
         if each < 10 { at.is_multiple_of(10) && at == first } else { at - first < each / 10 }

@@ -1,5 +1,5 @@
-//! DPDK's own classifier, by the program that DPDK has for it: builds its tries of a file of rules, classifies a file of headers in
-//! bulk, and says how many cycles a header took.
+//! DPDK's own classifier, by the program that DPDK has for it: builds its tries of a file of rules,
+//! classifies a file of headers in bulk, and says how many cycles a header took.
 
 use std::fmt::Display;
 use std::fs;
@@ -12,11 +12,13 @@ use testkit::lab::Process;
 
 use super::sets::{Header, Set, acl_trace};
 
-/// Its ways to search that this processor has. Which is the quickest depends on the machine and the set.
+/// Its ways to search that this processor has. Which is the quickest depends on the machine and the
+/// set.
 pub fn algorithms() -> &'static [&'static str] {
     const ALL: [&str; 5] = ["scalar", "sse", "avx2", "avx512x16", "avx512x32"];
-    // It ends with an error where it is told to take one that is not there. The processor is asked, not `engine::cpu`: what our own
-    // variable forbids us must not be forbidden to whom we are compared with.
+    // It ends with an error where it is told to take one that is not there. The processor is asked,
+    // not `engine::cpu`: what our own variable forbids us must not be forbidden to whom we are
+    // compared with.
     #[cfg(target_arch = "x86_64")]
     {
         let has_avx512 = is_x86_feature_detected!("avx512f")
@@ -106,13 +108,15 @@ fn unexpected(what: &str, said: &str) -> io::Error {
     io::Error::other(format!("{what} from dpdk-test-acl, whose last lines, the last first, are: {last:#?}"))
 }
 
-/// `search_ip5tuples  @lcore 1: 9 iterations, 27 pkts, 1 categories, 4834 cycles (0.00 sec), 179.04 cycles/pkt, …`
+/// `search_ip5tuples  @lcore 1: 9 iterations, 27 pkts, 1 categories, 4834 cycles (0.00 sec), 179.04
+/// cycles/pkt, …`
 fn cycles_in(said: &str) -> Option<f64> {
     let line = said.lines().find(|line| line.starts_with("search_ip5tuples  @lcore"))?;
     line.split(", ").find_map(|part| part.strip_suffix(" cycles/pkt"))?.parse().ok()
 }
 
-/// `ipv4_5tuple: 3, category: 0, result: 2`; a header that no rule matches has the largest number there is.
+/// `ipv4_5tuple: 3, category: 0, result: 2`; a header that no rule matches has the largest number
+/// there is.
 fn verdict_in(line: &str) -> Option<Option<usize>> {
     let result = line.strip_prefix("ipv4_5tuple: ")?.split(", ").last()?.strip_prefix("result: ")?;
     let result: u32 = result.parse().ok()?;

@@ -1,4 +1,5 @@
-//! Changes under fire: what they take away is gone with the receipt, what they do not touch goes on, and how long they take.
+//! Changes under fire: what they take away is gone with the receipt, what they do not touch goes
+//! on, and how long they take.
 
 pub mod port;
 pub mod preview;

@@ -29,7 +29,8 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// The receipt is here. SeqCst, as the port's look at it is: what the port sends after this store is found to be late.
+    /// The receipt is here. SeqCst, as the port's look at it is: what the port sends after this
+    /// store is found to be late.
     pub fn end(&self) {
         self.gone.store(true, SeqCst);
     }

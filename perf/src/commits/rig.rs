@@ -1,4 +1,5 @@
-//! A worker at full rate on a thread of its own, under the control side of an appliance with its store on a disk.
+//! A worker at full rate on a thread of its own, under the control side of an appliance with its
+//! store on a disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     /// Connections that fit.
     pub capacity: u32,
-    /// The worker has the quieter core and all else another; otherwise they share what there is, and the worker gives way.
+    /// The worker has the quieter core and all else another; otherwise they share what there is,
+    /// and the worker gives way.
     pub pinned: bool,
 }
 

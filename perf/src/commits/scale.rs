@@ -1,4 +1,5 @@
-//! A whole appliance's policy: how long it takes to load, to change by one rule, as a whole, and by a member of the largest group.
+//! A whole appliance's policy: how long it takes to load, to change by one rule, as a whole, and by
+//! a member of the largest group.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Random changes while traffic is forwarded at full rate. Each permission that one takes away is tried before it, all through it and
-//! after its receipt.
+//! Random changes while traffic is forwarded at full rate. Each permission that one takes away is
+//! tried before it, all through it and after its receipt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub struct Outcome {
     pub passed_in_time: u64,
     /// Packets on taken permissions that were tried after the receipt.
     pub tried_late: u64,
-    /// Packets that were sent on a permission after the receipt of the change that took it away. Must be none.
+    /// Packets that were sent on a permission after the receipt of the change that took it away.
+    /// Must be none.
     pub passed_late: u64,
     /// Packets that a permission did not let pass after the receipt that gave it. Must be none.
     pub held_up: u64,
@@ -192,7 +193,8 @@ impl<'r> Storm<'r> {
         Try::new(subject, way, *n)
     }
 
-    /// Opens a connection on each permission that is to go, and keeps the port busy with its packets and with more openings.
+    /// Opens a connection on each permission that is to go, and keeps the port busy with its
+    /// packets and with more openings.
     fn use_them(&mut self, taken: &[(usize, Way)]) -> Vec<Doomed> {
         let doomed: Vec<Doomed> = taken
             .iter()
@@ -233,7 +235,8 @@ impl<'r> Storm<'r> {
         doomed
     }
 
-    /// After the receipt: what was there before, once more, and openings that were never seen. Then what was sent is counted.
+    /// After the receipt: what was there before, once more, and openings that were never seen. Then
+    /// what was sent is counted.
     fn try_again(&mut self, doomed: &[Doomed]) {
         if doomed.is_empty() {
             return;

@@ -1,7 +1,8 @@
 //! NICs whose permissions changes give and take, with a plain model of what is permitted by then.
 //!
-//! Every subject has a group of its own, an address group, a club that it shares with others, and a peer that is or is not in the
-//! group which one of its rules names. So each kind of change can take a permission away, and the model says which.
+//! Every subject has a group of its own, an address group, a club that it shares with others, and a
+//! peer that is or is not in the group which one of its rules names. So each kind of change can
+//! take a permission away, and the model says which.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;

@@ -28,9 +28,11 @@ pub struct Plan {
 pub struct Outcome {
     /// Connections that an earlier change forbids, and the others.
     pub connections: [u64; 2],
-    /// How many of the others passed both ways before the bad change, under it, and after it was taken back.
+    /// How many of the others passed both ways before the bad change, under it, and after it was
+    /// taken back.
     pub passed: [u64; 3],
-    /// Packets of the forbidden that passed after the change that forbids them, at any time. Must be none.
+    /// Packets of the forbidden that passed after the change that forbids them, at any time. Must
+    /// be none.
     pub forbidden_passed: u64,
     /// From the bad change's receipt to that of its rollback, what was tried in between included.
     pub bad_for: Duration,

@@ -19,11 +19,13 @@ pub struct Size {
     pub groups: u32,
     /// Rules of each of these groups, at most 50.
     pub rules: u32,
-    /// Every NIC has three more groups, so that no two have the same ordered set: as many sets of rules as NICs.
+    /// Every NIC has three more groups, so that no two have the same ordered set: as many sets of
+    /// rules as NICs.
     pub own_sets: bool,
 }
 
-/// NICs that connections run to while the group of the first one is edited: none of them may be in that.
+/// NICs that connections run to while the group of the first one is edited: none of them may be in
+/// that.
 pub const UNTOUCHED_NICS: u32 = 1000;
 
 impl Size {
@@ -32,8 +34,9 @@ impl Size {
     /// Enough to be right or wrong.
     pub const SMALL: Size = Size { nics: 40, groups: 8, rules: 5, own_sets: false };
 
-    /// The sections `security_groups` and `nics` of the document, to which others may be appended; `nics` comes last. Every NIC is in
-    /// a group of its own kind, and in `everyone`, which lets SSH in, all out, and its own members talk.
+    /// The sections `security_groups` and `nics` of the document, to which others may be appended;
+    /// `nics` comes last. Every NIC is in a group of its own kind, and in `everyone`, which lets
+    /// SSH in, all out, and its own members talk.
     pub fn sections(self) -> [String; 2] {
         let mut groups = String::from(
             "  - {name: everyone, rules: [{direction: inbound, protocol: tcp, ports: 22}, {direction: outbound}, \
@@ -138,7 +141,8 @@ impl Flow {
     }
 }
 
-/// Opens the connections; every packet of the handshakes must pass. What they send from then on, by side, in random order.
+/// Opens the connections; every packet of the handshakes must pass. What they send from then on, by
+/// side, in random order.
 pub fn open(rig: &Rig, flows: &[Flow]) -> [Vec<PoolFrame>; 2] {
     let mut frames: [Vec<Vec<u8>>; 2] = Default::default();
     for some in flows.chunks(50_000) {

@@ -1,4 +1,5 @@
-//! How much of a core a process had: on a machine that others use too, a rate means little without it.
+//! How much of a core a process had: on a machine that others use too, a rate means little without
+//! it.
 
 use std::{
     fs, io,

@@ -6,11 +6,13 @@
 //! answers   -> server === inside  -> (forward) -> to-outside    (swallowed)
 //! ```
 //!
-//! Frames are sent into one end of a pair of virtual interfaces, and handed to the measured core's queue where they come out (receive
-//! packet steering): allocation, copying and hand-off are the sender's, everything from the queue on is measured. They leave by
-//! interfaces that swallow them, as the DPDK programs' do. Much of what a real network card would cost is thus left out.
+//! Frames are sent into one end of a pair of virtual interfaces, and handed to the measured core's
+//! queue where they come out (receive packet steering): allocation, copying and hand-off are the
+//! sender's, everything from the queue on is measured. They leave by interfaces that swallow them,
+//! as the DPDK programs' do. Much of what a real network card would cost is thus left out.
 //!
-//! All of it lies in a network that only a thread of ours is in: it goes with that thread, however it ends.
+//! All of it lies in a network that only a thread of ours is in: it goes with that thread, however
+//! it ends.
 
 use std::{
     fs,
@@ -38,7 +40,8 @@ pub enum Work {
     Forward,
 }
 
-/// The router's address and the next hop towards the clients: one neighbour, as behind a real router, and not one a client.
+/// The router's address and the next hop towards the clients: one neighbour, as behind a real
+/// router, and not one a client.
 const OWN: &str = "192.0.2.1";
 const NEXT: &str = "192.0.2.2";
 /// How long until every flow is established.
@@ -61,11 +64,13 @@ pub fn left_out(setting: Setting) -> Option<String> {
     (setting.flows > limit).then(|| format!("nf_conntrack_max is {limit}"))
 }
 
-/// How fast it forwards over this time; an error if it refused a packet or, filtering, tracks another number of connections.
+/// How fast it forwards over this time; an error if it refused a packet or, filtering, tracks
+/// another number of connections.
 pub fn measure(bench: &Bench<'_>, setting: Setting, work: Work, time: Duration) -> io::Result<Rate> {
     thread::scope(|scope| {
         let router = scope.spawn(|| {
-            // SAFETY: only the network is this thread's own from here on; files, which other threads use too, are not.
+            // SAFETY: only the network is this thread's own from here on; files, which other
+            // threads use too, are not.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
             route(bench, setting, work, time)
         });
@@ -95,7 +100,8 @@ fn route(bench: &Bench<'_>, setting: Setting, work: Work, time: Duration) -> io:
     })
 }
 
-/// Interfaces, routes and steering. The frames say which addresses the router's interfaces must have for it to take them.
+/// Interfaces, routes and steering. The frames say which addresses the router's interfaces must
+/// have for it to take them.
 fn set_up(core: usize, [question, answer]: [&[u8]; 2]) -> io::Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").or_else(absent)?;
     fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").or_else(absent)?;
@@ -141,7 +147,8 @@ fn links([outside, inside]: [String; 2]) -> String {
     )
 }
 
-/// Waits until every flow is established, the captures have gone round, and nothing is refused any more.
+/// Waits until every flow is established, the captures have gone round, and nothing is refused any
+/// more.
 fn settle(setting: Setting, work: Work) -> io::Result<()> {
     let until = Instant::now() + PATIENCE;
     if work == Work::Filter {

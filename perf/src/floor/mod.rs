@@ -1,4 +1,5 @@
-//! The appliance and its peers on the same traffic, rules and core: the programs, and the arithmetic.
+//! The appliance and its peers on the same traffic, rules and core: the programs, and the
+//! arithmetic.
 
 pub mod appliance;
 pub mod cpu;
@@ -103,8 +104,8 @@ impl Program {
         }
     }
 
-    /// Why it is left out of this setting; `None` if it is not. Rules are nothing to testpmd and plain forwarding: they are measured
-    /// in the usual number only.
+    /// Why it is left out of this setting; `None` if it is not. Rules are nothing to testpmd and
+    /// plain forwarding: they are measured in the usual number only.
     pub fn left_out(self, setting: Setting) -> Option<String> {
         let knows_rules = !matches!(self, Program::Testpmd | Program::Forwarding);
         if !knows_rules && setting.rules != Setting::USUAL.rules {
@@ -165,7 +166,8 @@ fn eal_memory(flows: u32) -> [String; 3] {
     ["--no-huge".to_owned(), "-m".to_owned(), (1024 + buffers_mb(flows)).to_string()]
 }
 
-/// The DPDK programs' ports: captures that are received again and again, and what is sent is swallowed.
+/// The DPDK programs' ports: captures that are received again and again, and what is sent is
+/// swallowed.
 fn vdevs(captures: &traffic::Captures) -> [String; 2] {
     devices(captures).map(|device| format!("--vdev={device}"))
 }
@@ -176,7 +178,8 @@ fn devices(captures: &traffic::Captures) -> [String; 2] {
     [device(0, &captures.inside), device(1, &captures.outside)]
 }
 
-/// Rates of these programs, a round of each in turn: a machine that slows down slows all of them down. Progress goes to stderr.
+/// Rates of these programs, a round of each in turn: a machine that slows down slows all of them
+/// down. Progress goes to stderr.
 pub fn in_turn(
     binary: &Path,
     directory: &Path,

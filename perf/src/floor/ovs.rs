@@ -1,6 +1,8 @@
-//! Open vSwitch over DPDK, its userspace datapath with connection tracking, as it comes: exact-match cache on, signature cache off.
+//! Open vSwitch over DPDK, its userspace datapath with connection tracking, as it comes:
+//! exact-match cache on, signature cache off.
 //!
-//! The instance is private: database, sockets and logs lie in a directory of its own, and the system's is neither read nor touched.
+//! The instance is private: database, sockets and logs lie in a directory of its own, and the
+//! system's is neither read nor touched.
 
 use std::{
     fs, io,
@@ -14,7 +16,8 @@ use testkit::lab::Process;
 
 use super::{Bench, Rate, Setting, cpu::Cpu, devices, eal_memory, lacks, rules};
 
-/// Where Debian's package has the switch; what is called `ovs-vswitchd` may be the one without DPDK.
+/// Where Debian's package has the switch; what is called `ovs-vswitchd` may be the one without
+/// DPDK.
 const SWITCH: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 /// Where Debian's package has the database's shape.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -43,7 +46,8 @@ pub fn left_out(setting: Setting) -> Option<String> {
     (needed > BUFFERS).then(|| format!("its pool of {BUFFERS} buffers cannot hold the captures"))
 }
 
-/// How fast it forwards over this time; an error unless all of it was tracked, established and sent.
+/// How fast it forwards over this time; an error unless all of it was tracked, established and
+/// sent.
 pub fn measure(bench: &Bench<'_>, setting: Setting, time: Duration) -> io::Result<Rate> {
     let switch = Switch::start(bench, setting)?;
     switch.await_connections(setting.flows)?;
@@ -105,7 +109,8 @@ impl Switch {
             "--no-telemetry".to_owned(),
             format!("--file-prefix=ovs{}", std::process::id()),
         ];
-        // EAL's own wish without huge pages, which the switch would contradict if it did not see it.
+        // EAL's own wish without huge pages, which the switch would contradict if it did not see
+        // it.
         eal.push("--legacy-mem".to_owned());
         // A buffer of it is larger, and its pool as large as it can be, whatever the flows.
         eal.extend(eal_memory(BUFFERS / 2));
@@ -211,7 +216,8 @@ impl Switch {
     }
 }
 
-/// A program of Open vSwitch's, with everything it would look for elsewhere in this directory; it ends when we do.
+/// A program of Open vSwitch's, with everything it would look for elsewhere in this directory; it
+/// ends when we do.
 fn command(directory: &Path, program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", program]);

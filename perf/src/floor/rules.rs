@@ -11,8 +11,8 @@ const PORT: u16 = 53;
 /// Rules that a security group has room for.
 const GROUP: u32 = 50;
 
-/// UDP from a network to a port of the server may open a connection. Everything else may not, answers least of all: they pass
-/// because they belong to one.
+/// UDP from a network to a port of the server may open a connection. Everything else may not,
+/// answers least of all: they pass because they belong to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     remote: String,
@@ -55,8 +55,8 @@ pub fn policy(count: u32) -> String {
     text
 }
 
-/// As flows of a switch whose port 1 is inside and whose port 2 is outside: everything is tracked, then what is established passes,
-/// then the rules decide who is tracked from now on.
+/// As flows of a switch whose port 1 is inside and whose port 2 is outside: everything is tracked,
+/// then what is established passes, then the rules decide who is tracked from now on.
 pub fn openflow(count: u32) -> String {
     let mut text = "table=0,priority=10,ip,actions=ct(table=1)\n\
                     table=0,priority=0,actions=drop\n\
@@ -74,8 +74,8 @@ pub fn openflow(count: u32) -> String {
     text
 }
 
-/// As a table of nftables between interfaces `inside` and `outside`. What it refuses is counted, behind all rules, where no packet
-/// of a connection comes by.
+/// As a table of nftables between interfaces `inside` and `outside`. What it refuses is counted,
+/// behind all rules, where no packet of a connection comes by.
 pub fn nftables(count: u32) -> String {
     let mut text =
         "table ip compare {\n chain forward {\n  type filter hook forward priority filter; policy drop\n  \

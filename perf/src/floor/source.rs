@@ -13,7 +13,8 @@ use testkit::{lab::Wire, pcap};
 
 /// Frames that a call of the kernel sends.
 const BATCH: usize = 64;
-/// Bytes that may be under way: more than queues behind it hold, so that they overflow before this blocks.
+/// Bytes that may be under way: more than queues behind it hold, so that they overflow before this
+/// blocks.
 const UNDER_WAY: usize = 64 << 20;
 
 /// A capture and the interface that it is sent into.

@@ -1,5 +1,6 @@
-//! DPDK's own forwarder on the same ports: `5tswap` reads and swaps the five-tuple and knows no connection. It is the floor: what
-//! receiving, touching the headers and sending cost by themselves.
+//! DPDK's own forwarder on the same ports: `5tswap` reads and swaps the five-tuple and knows no
+//! connection. It is the floor: what receiving, touching the headers and sending cost by
+//! themselves.
 
 use std::{
     io,

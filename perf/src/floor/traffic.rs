@@ -1,4 +1,5 @@
-//! Flows as captures: a frame a flow and direction, so that from the second round on every packet is of an answered flow.
+//! Flows as captures: a frame a flow and direction, so that from the second round on every packet
+//! is of an answered flow.
 
 use std::{
     io,

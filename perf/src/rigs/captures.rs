@@ -1,9 +1,10 @@
-//! Flows as captures of queues: which worker owns a frame is decided by the engine's own hash, which queue brings it by us.
+//! Flows as captures of queues: which worker owns a frame is decided by the engine's own hash,
+//! which queue brings it by us.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::handoff::{RETA_SIZE, rss_hash};
+use engine::rss::{RETA_SIZE, rss_hash};
 use testkit::frame::{Build, udp};
 use testkit::pcap::{self, Format};
 
@@ -66,8 +67,8 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// DPDK's arguments for `net_pcap0` inside and `net_pcap1` outside. What is sent is swallowed. `endless`: the files are received
-    /// again and again.
+    /// DPDK's arguments for `net_pcap0` inside and `net_pcap1` outside. What is sent is swallowed.
+    /// `endless`: the files are received again and again.
     pub fn vdevs(&self, endless: bool) -> [String; 2] {
         let vdev = |index: usize, files: &[PathBuf]| {
             let files: Vec<_> = files.iter().map(|file| format!("rx_pcap={}", file.display())).collect();
@@ -93,8 +94,8 @@ fn client(nth: u32) -> Client {
     ([10, 64 + high, middle, low], 1024 + (nth % 16) as u16)
 }
 
-/// Writes a UDP frame of each of `flows` clients to the server, and its answer: half of the flows are either worker's, and both
-/// frames of a flow come by the same queue.
+/// Writes a UDP frame of each of `flows` clients to the server, and its answer: half of the flows
+/// are either worker's, and both frames of a flow come by the same queue.
 pub fn write(directory: &Path, spread: Spread, flows: u32) -> io::Result<Captures> {
     let mut clients: Vec<Vec<Client>> = vec![Vec::new(); spread.queues()];
     let mut by_owner = [[0; 2]; 2];

@@ -1,4 +1,5 @@
-//! What is measured of a rig with a generator: the highest rate without loss of each who forwards, then how long frames take below it.
+//! What is measured of a rig with a generator: the highest rate without loss of each who forwards,
+//! then how long frames take below it.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::floor::median;
 pub enum Who {
     /// The firewall.
     Portcullis,
-    /// Who knows of no connection: what receiving, touching a header and sending cost by themselves.
+    /// Who knows of no connection: what receiving, touching a header and sending cost by
+    /// themselves.
     Floor,
 }
 
@@ -38,7 +40,8 @@ pub enum Load {
         /// For how long.
         time: Duration,
     },
-    /// TCP, each connection from its handshake over three requests and answers to its end, at 4,000 packets a second.
+    /// TCP, each connection from its handshake over three requests and answers to its end, at 4,000
+    /// packets a second.
     Connections(u64),
 }
 
@@ -48,7 +51,8 @@ pub const SERVERS: u32 = 64;
 pub const FLOWS: u32 = 10_000;
 /// Sent before anything is counted: every flow is established by then.
 pub const WARM_UP: Duration = Duration::from_millis(500);
-/// What may be caught up with: the system takes the generator's core now and then, and it is not the forwarder that is late then.
+/// What may be caught up with: the system takes the generator's core now and then, and it is not
+/// the forwarder that is late then.
 pub const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// Two cores: a generator on one, who forwards on the other.

@@ -1,4 +1,5 @@
-//! Two processes with shared memory between them: the generator here, the appliance or `dpdk-testpmd` there.
+//! Two processes with shared memory between them: the generator here, the appliance or
+//! `dpdk-testpmd` there.
 
 use std::io;
 use std::time::Duration;
@@ -14,8 +15,8 @@ const PORTS: [&str; 2] = ["net_memif0", "net_memif1"];
 /// Seconds between reports that nobody reads.
 const NEVER: u32 = 600;
 
-/// The rig. Each measurement starts both processes anew: the driver's counters end with a peer, and so may the memory under a
-/// forwarder's hands.
+/// The rig. Each measurement starts both processes anew: the driver's counters end with a peer, and
+/// so may the memory under a forwarder's hands.
 pub struct Memif {
     bench: Bench,
     /// What the appliance had counted at the end of the last measurement.
@@ -94,7 +95,8 @@ impl Rig for Memif {
                 Ok(result)
             }
             Who::Floor => {
-                // It reads and writes each frame's Ethernet header and lets the rest be, so that the generator knows its frames again.
+                // It reads and writes each frame's Ethernet header and lets the rest be, so that
+                // the generator knows its frames again.
                 let testpmd = self.bench.testpmd(&servers, "macswap", &[self.bench.forwarder], &[], NEVER)?;
                 let result = self.bench.generate(PORTS, &args, &clients)?;
                 // How it ends is its own affair: the memory under it went with the generator.

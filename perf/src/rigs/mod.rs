@@ -1,4 +1,5 @@
-//! Rigs of two cores: a generator on one and the appliance on the other, or two of the appliance's workers.
+//! Rigs of two cores: a generator on one and the appliance on the other, or two of the appliance's
+//! workers.
 //!
 //! | rig | who forwards | beside it |
 //! | --- | --- | --- |

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use engine::handoff::RSS_PATTERN;
+use engine::rss::RSS_PATTERN;
 use serde_json::Value;
 use testkit::lab::Process;
 
@@ -37,7 +37,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The binaries beside `portcullis`; the core that devices interrupt least is the forwarder's, another one the generator's.
+    /// The binaries beside `portcullis`; the core that devices interrupt least is the forwarder's,
+    /// another one the generator's.
     pub fn new(portcullis: &Path, directory: &Path) -> io::Result<Bench> {
         let (generator, forwarder) = crate::cores::cores()?;
         let pktgen = portcullis.with_file_name("portcullis-pktgen");
@@ -50,7 +51,8 @@ impl Bench {
         })
     }
 
-    /// Starts the appliance between the ports `inside` and `outside` of `vdevs`, a worker on each core, and waits until it is ready.
+    /// Starts the appliance between the ports `inside` and `outside` of `vdevs`, a worker on each
+    /// core, and waits until it is ready.
     pub fn appliance(
         &self,
         (ports, vdevs): ([&str; 2], &[String]),
@@ -80,8 +82,8 @@ impl Bench {
         Ok(Appliance { process, binary: self.portcullis.clone(), socket })
     }
 
-    /// Starts `dpdk-testpmd` between the two ports of `vdevs` on these cores, and waits until it forwards. It reports each `period`
-    /// seconds, and nothing before the first is over.
+    /// Starts `dpdk-testpmd` between the two ports of `vdevs` on these cores, and waits until it
+    /// forwards. It reports each `period` seconds, and nothing before the first is over.
     pub fn testpmd(
         &self,
         vdevs: &[String],

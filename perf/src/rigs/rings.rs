@@ -1,4 +1,5 @@
-//! One process: the generator's thread and the firewall's worker, with `net_ring` ports between them that pass buffers on.
+//! One process: the generator's thread and the firewall's worker, with `net_ring` ports between
+//! them that pass buffers on.
 
 use std::io;
 use std::sync::Arc;
@@ -27,12 +28,14 @@ use crate::rig::{SECRET, compile, shard_config};
 const CAPACITY: u32 = 1 << 17;
 /// Buffers: four full rings, what is in hand, and caches.
 const BUFFERS: u32 = 16_384;
-/// Empty polls in a row after which the forwarder offers its core to others between two polls: as the appliance's workers do.
+/// Empty polls in a row after which the forwarder offers its core to others between two polls: as
+/// the appliance's workers do.
 const PATIENT_POLLS: u32 = 2048;
 /// Trials end within this part of the highest rate.
 const RESOLUTION: f64 = 0.01;
 
-/// One end of a cable: two ring devices, of which the other end sends into one and receives from the other.
+/// One end of a cable: two ring devices, of which the other end sends into one and receives from
+/// the other.
 #[derive(Debug)]
 pub struct End {
     rx: RxQueue,
@@ -97,7 +100,8 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// The generator on the first of these cores, who forwards on the second. They may be one and the same.
+    /// The generator on the first of these cores, who forwards on the second. They may be one and
+    /// the same.
     pub fn new(cores: (usize, usize)) -> Result<Rings, pmd::Error> {
         let mut args: Vec<String> =
             ["--no-pci", "--no-huge", "-m", "256", "--no-shconf", "--no-telemetry"].map(str::to_owned).into();

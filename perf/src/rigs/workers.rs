@@ -1,5 +1,6 @@
-//! Two workers against one: each polls `net_pcap` queues of its own, with its own frames or with the other's. Beside it
-//! `dpdk-testpmd` on one core and on two, which share nothing: what the machine itself gives.
+//! Two workers against one: each polls `net_pcap` queues of its own, with its own frames or with
+//! the other's. Beside it `dpdk-testpmd` on one core and on two, which share nothing: what the
+//! machine itself gives.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +33,8 @@ pub struct Case {
     pub flows_divided_by: u32,
 }
 
-/// One worker with all flows, the same with half of them, as each of two has, and two workers by how much they hand off.
+/// One worker with all flows, the same with half of them, as each of two has, and two workers by
+/// how much they hand off.
 pub const CASES: [Case; 7] = [
     case("1 worker", Who::Portcullis, Spread::One, 1),
     case("1 worker, half of the flows", Who::Portcullis, Spread::One, 2),
@@ -133,7 +135,8 @@ fn rate(bench: &Bench, case: Case, captures: &Captures, time: Duration) -> io::R
     let of = |count: fn(&Sample) -> u64| count(&after) - count(&before);
     let (established, passed) = (of(Sample::established), of(|sample| sample.packets("pass")));
     let (dropped, full) = (of(|sample| sample.packets("drop")), of(|sample| sample.reason("handoff-full")));
-    // Queues that never end bring more than a worker that is behind can take from the other: only that may drop, and does not count.
+    // Queues that never end bring more than a worker that is behind can take from the other: only
+    // that may drop, and does not count.
     if (established, dropped) != (passed, full) {
         return Err(io::Error::other(format!(
             "{}: {} and then {}",
@@ -179,8 +182,9 @@ fn rates(said: &str) -> Vec<f64> {
     each.collect::<Vec<f64>>().chunks_exact(2).map(|ports| ports.iter().sum()).collect()
 }
 
-/// How much more arithmetic two cores do than one, each in its own registers: cores of a virtual machine may be threads of one
-/// core, or slow each other down by their heat, and no program scales better than that.
+/// How much more arithmetic two cores do than one, each in its own registers: cores of a virtual
+/// machine may be threads of one core, or slow each other down by their heat, and no program scales
+/// better than that.
 pub fn arithmetic(cores: [usize; 2]) -> f64 {
     let alone = turns(cores[0]) + turns(cores[1]);
     let together: f64 = thread::scope(|scope| {
@@ -190,8 +194,9 @@ pub fn arithmetic(cores: [usize; 2]) -> f64 {
     2.0 * together / alone
 }
 
-/// Nanoseconds that a cache line takes from one core to the other and back, the least of many tries. A virtual machine's cores may lie on one
-/// cache or on two, and may be moved from one second to the next: what two workers hand over goes this way.
+/// Nanoseconds that a cache line takes from one core to the other and back, the least of many
+/// tries. A virtual machine's cores may lie on one cache or on two, and may be moved from one
+/// second to the next: what two workers hand over goes this way.
 pub fn round_trip(cores: [usize; 2]) -> f64 {
     const TRIES: usize = 100;
     const TRIPS: usize = 200;

@@ -34,7 +34,8 @@ pub fn echo_reply(src: impl Into<Address>, dst: impl Into<Address>, id: u16, seq
     icmp(src, dst, if src.0.is_ipv6() { 129 } else { 0 }, 0).id_seq(id, seq)
 }
 
-/// An error (or anything else of that shape) that quotes a packet, see [`Packet::packet`]. Cut the quote to say less.
+/// An error (or anything else of that shape) that quotes a packet, see [`Packet::packet`]. Cut the
+/// quote to say less.
 pub fn icmp_error(
     src: impl Into<Address>,
     dst: impl Into<Address>,
@@ -52,11 +53,13 @@ pub fn router_solicitation(src: impl Into<Address>) -> Packet<Icmp> {
 
 /// ND: a router advertisement (134).
 pub fn router_advertisement(src: impl Into<Address>, dst: impl Into<Address>) -> Packet<Icmp> {
-    // Hop limit 64, no flags, router for 1800 s; reachable and retransmission times left to the host.
+    // Hop limit 64, no flags, router for 1800 s; reachable and retransmission times left to the
+    // host.
     icmp(src, dst, 134, 0).ttl(255).rest([64, 0, 0x07, 0x08]).payload([0; 8])
 }
 
-/// ND: "who has `target`?" (135), to the target's solicited-node group. From `::` it is a duplicate check, and names no MAC.
+/// ND: "who has `target`?" (135), to the target's solicited-node group. From `::` it is a duplicate
+/// check, and names no MAC.
 pub fn neighbor_solicitation(
     mac: impl Into<Mac>,
     src: impl Into<Address>,
@@ -95,8 +98,8 @@ pub fn redirect(
     icmp(src, dst, 137, 0).ttl(255).payload([v6(target), v6(destination)].concat())
 }
 
-/// MLDv1: "I am in `group`" (131), to the group, with the router alert. Queries (130), dones (132) and MLDv2 reports (143) by
-/// [`kind`](Packet::kind).
+/// MLDv1: "I am in `group`" (131), to the group, with the router alert. Queries (130), dones (132)
+/// and MLDv2 reports (143) by [`kind`](Packet::kind).
 pub fn mld_report(src: impl Into<Address>, group: impl Into<Address>) -> Packet<Icmp> {
     let group = group.into();
     icmp(src, group, 131, 0).ttl(1).ext(Ext::router_alert()).payload(v6(group))
@@ -122,7 +125,8 @@ impl Packet<Icmp> {
         self
     }
 
-    /// Identifier and sequence number: of echoes, and of the timestamp, mask and information messages.
+    /// Identifier and sequence number: of echoes, and of the timestamp, mask and information
+    /// messages.
     pub fn id_seq(self, id: u16, seq: u16) -> Self {
         let ([a, b], [c, d]) = (id.to_be_bytes(), seq.to_be_bytes());
         self.rest([a, b, c, d])

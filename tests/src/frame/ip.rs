@@ -116,7 +116,8 @@ pub enum Ext {
     DestinationOptions(Vec<u8>),
     /// 51, with SPI, sequence number and check value (padded to a multiple of 4).
     Authentication(u32, u32, Vec<u8>),
-    /// Any number, with all its bytes but the first, which is the next header: for headers that lie about their length.
+    /// Any number, with all its bytes but the first, which is the next header: for headers that lie
+    /// about their length.
     Raw(u8, Vec<u8>),
 }
 
@@ -154,7 +155,8 @@ impl Ext {
     }
 
     fn bytes(&self, next: u8) -> Vec<u8> {
-        // What stands behind the next header and length bytes, filled up with PadN or zeros to a multiple of 8.
+        // What stands behind the next header and length bytes, filled up with PadN or zeros to a
+        // multiple of 8.
         let padded = |mut data: Vec<u8>, options: bool| {
             let missing = (8 - (data.len() + 2) % 8) % 8;
             match missing {
@@ -301,9 +303,9 @@ impl<T: Transport> Packet<T> {
         self
     }
 
-    /// Says in the header that this is a fragment: offset in units of 8 bytes, and whether more follow. In IPv6 by a fragment
-    /// header with the present [`id`](Self::id) behind the headers so far. What the fragment holds is up to
-    /// [`slice`](Self::slice).
+    /// Says in the header that this is a fragment: offset in units of 8 bytes, and whether more
+    /// follow. In IPv6 by a fragment header with the present [`id`](Self::id) behind the headers so
+    /// far. What the fragment holds is up to [`slice`](Self::slice).
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
         if self.src.is_ipv6() {
             let id = self.id;
@@ -313,8 +315,8 @@ impl<T: Transport> Packet<T> {
         self
     }
 
-    /// Carries only this range of the datagram's fragmentable part: in IPv4 the transport, in IPv6 all behind the last fragment
-    /// header.
+    /// Carries only this range of the datagram's fragmentable part: in IPv4 the transport, in IPv6
+    /// all behind the last fragment header.
     pub fn slice(mut self, range: Range<usize>) -> Self {
         self.slice = Some(range);
         self
@@ -402,8 +404,8 @@ impl<T: Transport> Packet<T> {
     }
 
     fn v6(&self, src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, transport: Vec<u8>) -> Vec<u8> {
-        // From the last header to the first, since each names the one behind it. The slice cuts what is behind the last fragment
-        // header, or the transport alone where there is none.
+        // From the last header to the first, since each names the one behind it. The slice cuts
+        // what is behind the last fragment header, or the transport alone where there is none.
         let cut_behind = self.exts.iter().rposition(|ext| matches!(ext, Ext::Fragment(..)));
         let (mut next, mut payload) = (protocol, transport);
         if cut_behind.is_none() {

@@ -48,7 +48,8 @@ impl From<&str> for Mac {
     }
 }
 
-/// The link layer of any frame: who to whom, which tags, and what was done to the whole frame at the end.
+/// The link layer of any frame: who to whom, which tags, and what was done to the whole frame at
+/// the end.
 #[derive(Clone, Default, Debug)]
 pub struct Link {
     src: Option<Mac>,
@@ -67,7 +68,8 @@ pub trait Build: Clone {
     /// The same, to read.
     fn link_ref(&self) -> &Link;
 
-    /// What goes behind the link header: its ethertype, the bytes, and the MACs of frames that name none.
+    /// What goes behind the link header: its ethertype, the bytes, and the MACs of frames that name
+    /// none.
     fn body(&self) -> (u16, Vec<u8>, Mac, Mac);
 
     /// The source MAC.
@@ -111,7 +113,8 @@ pub trait Build: Clone {
         self
     }
 
-    /// The frame, without FCS, and not padded to 60 bytes unless [`trailer`](Self::trailer) does it.
+    /// The frame, without FCS, and not padded to 60 bytes unless [`trailer`](Self::trailer) does
+    /// it.
     fn frame(&self) -> Vec<u8> {
         let (ethertype, body, src, dst) = self.body();
         let link = self.link_ref();

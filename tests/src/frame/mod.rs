@@ -1,7 +1,8 @@
 //! Builders of frames, of sound ones and of lying ones.
 //!
-//! Independent of the engine on purpose: what the engine parses must not come from the engine's own idea of a header. Every
-//! builder makes correct lengths and checksums unless told to lie, and ends in [`Build::frame`]:
+//! Independent of the engine on purpose: what the engine parses must not come from the engine's own
+//! idea of a header. Every builder makes correct lengths and checksums unless told to lie, and ends
+//! in [`Build::frame`]:
 //!
 //! ```
 //! use testkit::frame::*;

@@ -1,4 +1,5 @@
-//! Protocols that the firewall knows by number and, at most, by ports: SCTP, DCCP, GRE, ESP, AH, IGMP and any other.
+//! Protocols that the firewall knows by number and, at most, by ports: SCTP, DCCP, GRE, ESP, AH,
+//! IGMP and any other.
 
 use std::net::IpAddr;
 

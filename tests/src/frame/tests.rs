@@ -1,4 +1,5 @@
-//! The builders against another implementation of the formats (etherparse), and against captures of known bytes.
+//! The builders against another implementation of the formats (etherparse), and against captures of
+//! known bytes.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 

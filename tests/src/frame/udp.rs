@@ -117,12 +117,14 @@ pub fn vxlan_header(flags: u8, vni: u32) -> [u8; 8] {
     [flags, 0, 0, 0, a, b, c, 0]
 }
 
-/// A frame in Geneve without options, from and to these addresses: an outer UDP datagram to port 6081.
+/// A frame in Geneve without options, from and to these addresses: an outer UDP datagram to port
+/// 6081.
 pub fn geneve(src: impl Into<Address>, dst: impl Into<Address>, vni: u32, inner: &[u8]) -> Packet<Udp> {
     tunnel(src, dst, 6081, &geneve_header(0x6558, vni, &[]), inner)
 }
 
-/// A Geneve header: the protocol that it carries (Ethernet is 0x6558), the VNI, and options (padded to a multiple of 4).
+/// A Geneve header: the protocol that it carries (Ethernet is 0x6558), the VNI, and options (padded
+/// to a multiple of 4).
 pub fn geneve_header(protocol: u16, vni: u32, options: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = vni.to_be_bytes();
     let words = options.len().div_ceil(4);

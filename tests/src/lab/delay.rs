@@ -1,4 +1,5 @@
-//! Way between the hosts and the appliance's place: frames take their time, as no kernel of ours need know how to hold them up.
+//! Way between the hosts and the appliance's place: frames take their time, as no kernel of ours
+//! need know how to hold them up.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,8 @@ use super::{At, INSIDE, Lab, OUTSIDE, Wire};
 /// How often who carries nothing looks whether it shall stop.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// The way of both wires; its threads end with it. To be dropped before its lab, whose namespaces it holds.
+/// The way of both wires; its threads end with it. To be dropped before its lab, whose namespaces
+/// it holds.
 #[derive(Debug)]
 pub struct Delay {
     stop: Arc<AtomicBool>,
@@ -33,7 +35,8 @@ impl Drop for Delay {
 }
 
 impl Lab {
-    /// Lets every frame of a lab, which has no appliance yet, take so long between a host and the appliance's place.
+    /// Lets every frame of a lab, which has no appliance yet, take so long between a host and the
+    /// appliance's place.
     pub fn delayed(&self, delay: Duration) -> io::Result<Delay> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
@@ -61,7 +64,8 @@ impl Lab {
         ))
     }
 
-    /// Puts another wire between what the host's wire ends in, called `far` from now on, and an interface of the old name.
+    /// Puts another wire between what the host's wire ends in, called `far` from now on, and an
+    /// interface of the old name.
     fn lengthen(&self, port: &str, far: &str, near: &str) -> io::Result<()> {
         self.at_the_appliance(&format!(
             "ip link set {port} down

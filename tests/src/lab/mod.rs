@@ -1,6 +1,7 @@
 //! The lab: client, appliance and server in network namespaces, real kernels at both ends.
 //!
-//! `scripts/lab` builds it (its head says what is where); this is the same from Rust, for end-to-end tests:
+//! `scripts/lab` builds it (its head says what is where); this is the same from Rust, for
+//! end-to-end tests:
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -15,8 +16,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Everything needs root ([`Lab::missing`] says what a machine lacks). Names hold the id of the process, so that labs of parallel
-//! tests are apart; dropping the [`Lab`] ends what runs in it and removes it.
+//! Everything needs root ([`Lab::missing`] says what a machine lacks). Names hold the id of the
+//! process, so that labs of parallel tests are apart; dropping the [`Lab`] ends what runs in it and
+//! removes it.
 
 mod delay;
 mod process;
@@ -94,7 +96,8 @@ impl Lab {
         None
     }
 
-    /// Builds a lab whose appliance is still to be started: nothing passes between client and server.
+    /// Builds a lab whose appliance is still to be started: nothing passes between client and
+    /// server.
     pub fn new() -> io::Result<Lab> {
         Lab::up(&[])
     }
@@ -127,14 +130,16 @@ impl Lab {
         format!("{}-{suffix}", self.name)
     }
 
-    /// A command that will run at a place. `ip netns exec` becomes the program, so that the child's id is the program's.
+    /// A command that will run at a place. `ip netns exec` becomes the program, so that the child's
+    /// id is the program's.
     pub fn command(&self, at: At, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec"]).arg(self.namespace(at)).arg(program);
         command
     }
 
-    /// Runs a command to its end; kills it at the timeout and says so in an error, with what it had printed.
+    /// Runs a command to its end; kills it at the timeout and says so in an error, with what it had
+    /// printed.
     pub fn run<S: AsRef<OsStr>>(
         &self,
         at: At,
@@ -157,8 +162,8 @@ impl Lab {
         Process::start(command)
     }
 
-    /// Does something in the network namespace of a place, on a thread of its own. Sockets made there stay there, and may be used
-    /// anywhere afterwards.
+    /// Does something in the network namespace of a place, on a thread of its own. Sockets made
+    /// there stay there, and may be used anywhere afterwards.
     pub fn within<R: Send>(&self, at: At, f: impl FnOnce() -> R + Send) -> io::Result<R> {
         let namespace = File::open(Path::new("/run/netns").join(self.namespace(at)))?;
         thread::scope(|scope| {
@@ -190,7 +195,8 @@ fn script(command: &str, name: &str, options: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the labs of test processes that are gone without having done it (killed by a timeout, say).
+/// Removes the labs of test processes that are gone without having done it (killed by a timeout,
+/// say).
 fn remove_orphans() {
     let Ok(namespaces) = fs::read_dir("/run/netns") else { return };
     for namespace in namespaces.flatten() {
@@ -261,7 +267,8 @@ mod tests {
         let syn = |frame: &[u8]| frame[12..14] == [8, 0] && frame[14 + 20 + 13] == 2;
         let syns: Vec<_> = captured.iter().filter(|record| syn(&record.data)).collect();
         assert_eq!(syns.len(), 1, "one IPv4 session from the client, and no frame of the server's");
-        // The builder makes the frame that a kernel makes: the same link and network header but for id, flags and length.
+        // The builder makes the frame that a kernel makes: the same link and network header but for
+        // id, flags and length.
         let built = tcp("10.5.6.30:1", "10.5.6.7:22").syn().src_mac(CLIENT_MAC).dst_mac(SERVER_MAC).frame();
         assert_eq!(syns[0].data[..16], built[..16]);
         assert_eq!(syns[0].data[26..34], built[26..34]);

@@ -1,7 +1,9 @@
-//! The lab with a router in the appliance's place: Linux's own connection tracking, asked packet by packet.
+//! The lab with a router in the appliance's place: Linux's own connection tracking, asked packet by
+//! packet.
 //!
-//! The hosts are mute (their addresses are taken away), so every packet is the test's. A probe that is not tracked follows each
-//! packet: once it has come out at the far end, the packet has too, or never will.
+//! The hosts are mute (their addresses are taken away), so every packet is the test's. A probe that
+//! is not tracked follows each packet: once it has come out at the far end, the packet has too, or
+//! never will.
 
 use std::{
     fs::{self, File},
@@ -60,8 +62,9 @@ impl Router {
         None
     }
 
-    /// A router that lets pass what belongs to connections, and of the rest what `new` lets open one: rules of nftables
-    /// that end in `accept`. The calling thread stays on its core from now on, which keeps packets in order.
+    /// A router that lets pass what belongs to connections, and of the rest what `new` lets open
+    /// one: rules of nftables that end in `accept`. The calling thread stays on its core from now
+    /// on, which keeps packets in order.
     pub fn new(new: &str) -> io::Result<Router> {
         let mut core = CpuSet::new();
         core.set(sched_getcpu());

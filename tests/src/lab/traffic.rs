@@ -65,7 +65,8 @@ const BEAT: Duration = Duration::from_millis(20);
 
 /// A connected socket of either kind, seen as something that answers or does not.
 pub trait Probe {
-    /// Sends these bytes and waits for the same ones: `Ok(false)` if they did not come in time or the peer is gone.
+    /// Sends these bytes and waits for the same ones: `Ok(false)` if they did not come in time or
+    /// the peer is gone.
     fn echo(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<bool>;
 }
 
@@ -110,7 +111,8 @@ fn answered(result: io::Result<bool>) -> io::Result<bool> {
 }
 
 impl Lab {
-    /// Pings `count` times, ten a second; each answer may take a second. The status is 0 if at least one came.
+    /// Pings `count` times, ten a second; each answer may take a second. The status is 0 if at
+    /// least one came.
     pub fn ping(&self, from: At, to: &str, count: u32) -> io::Result<Finished> {
         let count = count.to_string();
         let command = ["ping", "-n", "-c", &count, "-i", "0.1", "-W", "1", to];
@@ -124,8 +126,8 @@ impl Lab {
         Ok(server)
     }
 
-    /// A bulk transfer to an [`iperf3_server`](Self::iperf3_server); `options` such as `-t 2`, `-n 20M`, `-R` (download), `-u`.
-    /// Give it a timeout well above what it should take: `finish`.
+    /// A bulk transfer to an [`iperf3_server`](Self::iperf3_server); `options` such as `-t 2`, `-n
+    /// 20M`, `-R` (download), `-u`. Give it a timeout well above what it should take: `finish`.
     pub fn iperf3(&self, from: At, to: &str, port: u16, options: &[&str]) -> io::Result<Process> {
         let port = port.to_string();
         let command = ["iperf3", "-c", to, "-p", &port, "--forceflush", "--connect-timeout", "3000"];
@@ -183,7 +185,8 @@ impl Lab {
             Direction::Both => "inout",
         };
         let mut command = self.command(at, "tcpdump");
-        // Immediate mode: otherwise the kernel keeps the last block for up to a second, and it is lost at the end.
+        // Immediate mode: otherwise the kernel keeps the last block for up to a second, and it is
+        // lost at the end.
         command.args(["-i", interface, "-Q", direction, "--immediate-mode", "-U", "-n", "-Z", "root"]);
         command.args(["-B", "16384", "--time-stamp-precision=nano", "-w"]).arg(&path).arg(filter);
         let tcpdump = Process::start(command)?;

@@ -45,7 +45,8 @@ pub(super) fn change(old: &Policy, new: &Policy, settings: &PolicySettings) -> C
         // "When a rule of group G is added, modified or deleted …" (5.1).
         let any = settings.inbound_flush == InboundFlush::AnyRule;
         let rules = rules_of(old, group, any) != rules_of(new, group, any);
-        // "… or a NIC joins or leaves G (creation and deletion of a member NIC too)". One made anew did both.
+        // "… or a NIC joins or leaves G (creation and deletion of a member NIC too)". One made anew
+        // did both.
         let stayed = |key: &&Key| {
             before.contains(*key) && after.contains(*key) && stays(&old.nics[*key], new).is_some()
         };
@@ -65,7 +66,8 @@ pub(super) fn change(old: &Policy, new: &Policy, settings: &PolicySettings) -> C
     change
 }
 
-/// The same NIC in the new policy: "a NIC made anew, … or moved to another VPC, inherits none" (5.5).
+/// The same NIC in the new policy: "a NIC made anew, … or moved to another VPC, inherits none"
+/// (5.5).
 fn stays<'p>(nic: &Nic, new: &'p Policy) -> Option<&'p Nic> {
     new.nics.get(&nic.key).map(AsRef::as_ref).filter(|after| after.vpc == nic.vpc)
 }
@@ -74,8 +76,8 @@ fn members<'p>(policy: &'p Policy, group: &Key) -> BTreeSet<&'p Key> {
     policy.nics.values().filter(|nic| nic.security_groups.contains(group)).map(|nic| &nic.key).collect()
 }
 
-/// "Rules are compared by what they match, as a set: order, descriptions and spelling (`0.0.0.0/0` or IPv4 from everyone)
-/// are no change" (5.1).
+/// "Rules are compared by what they match, as a set: order, descriptions and spelling (`0.0.0.0/0`
+/// or IPv4 from everyone) are no change" (5.1).
 fn rules_of(policy: &Policy, group: &Key, outbound_too: bool) -> BTreeSet<String> {
     let rules = policy.security_groups.get(group).map_or(&[][..], |group| &group.rules);
     rules
@@ -106,7 +108,8 @@ fn spelled(mut rule: Rule) -> Rule {
     rule
 }
 
-/// True for policies that differ in the spelling of their rules at most: "applying what is in force changes nothing" (5.6).
+/// True for policies that differ in the spelling of their rules at most: "applying what is in force
+/// changes nothing" (5.6).
 pub(super) fn is_in_force(present: &Policy, policy: &Policy) -> bool {
     let in_one_spelling = |policy: &Policy| {
         let mut policy = policy.clone();

@@ -71,7 +71,8 @@ pub(super) enum Message {
 
 pub(super) fn message(v6: bool, kind: u8) -> Message {
     match (v6, kind) {
-        // "A request: echo, timestamp, mask, information, extended echo (v6: echo and extended echo, RFC 8335)."
+        // "A request: echo, timestamp, mask, information, extended echo (v6: echo and extended
+        // echo, RFC 8335)."
         (false, 8 | 13 | 15 | 17 | 42) | (true, 128 | 160) => Message::Request,
         (false, 0) => Message::Reply(8),
         (false, 14 | 16 | 18) => Message::Reply(kind - 1),
@@ -84,7 +85,8 @@ pub(super) fn message(v6: bool, kind: u8) -> Message {
     }
 }
 
-/// The tuple of a packet that one side sent; `None` for ICMP that belongs to no connection, or if ports are cut.
+/// The tuple of a packet that one side sent; `None` for ICMP that belongs to no connection, or if
+/// ports are cut.
 pub(super) fn tuple(era: &GenerationModel, nic: &Key, sender: Side, ip: &Ip<'_>) -> Option<Tuple> {
     let inside = sender == Side::Inside;
     let (local, remote) = if inside { (ip.src, ip.dst) } else { (ip.dst, ip.src) };
@@ -126,7 +128,8 @@ pub(super) fn opening(side: Side, ip: &Ip<'_>) -> Opening {
     Opening { direction, protocol: ip.protocol, remote, what }
 }
 
-/// The opening that a segment of the responder belongs to: the same connection, seen from its other end.
+/// The opening that a segment of the responder belongs to: the same connection, seen from its other
+/// end.
 pub(super) fn reverse(side: Side, ip: &Ip<'_>) -> Opening {
     let (direction, remote) = match side {
         Side::Inside => (Direction::Inbound, ip.dst),
@@ -185,8 +188,8 @@ impl Kind {
         }
     }
 
-    /// "Then of an unconfirmed one (SYN sent/received; one-way UDP, ICMP, other)" (6.1). An answered ICMP request counts as
-    /// confirmed.
+    /// "Then of an unconfirmed one (SYN sent/received; one-way UDP, ICMP, other)" (6.1). An
+    /// answered ICMP request counts as confirmed.
     pub fn is_confirmed(&self) -> bool {
         match self {
             Kind::Tcp(tcp) => !matches!(tcp.state, State::SynSent | State::SynReceived),
@@ -213,7 +216,8 @@ impl Kind {
 }
 
 impl Connection {
-    /// What the generations up to `now` do to it. "Outbound connections keep the verdict they opened with, whatever changes" (5.3).
+    /// What the generations up to `now` do to it. "Outbound connections keep the verdict they
+    /// opened with, whatever changes" (5.3).
     pub fn follow(&mut self, eras: &[GenerationModel], now: usize, nic: &Key) {
         if self.is_inbound() {
             self.fate.follow(eras, now, nic);

@@ -12,7 +12,8 @@ use super::{FrameView, Oracle, Outcome, Verdict};
 
 /// "Held, up to 1 s" (4.6).
 const HOLD_NS: u64 = 1_000_000_000;
-/// "Within a bound of frames (per datagram, per NIC and in all)" (4.6): ours are these, of each worker. The last is left to its own tests.
+/// "Within a bound of frames (per datagram, per NIC and in all)" (4.6): ours are these, of each
+/// worker. The last is left to its own tests.
 const HELD_OF_DATAGRAM: usize = 64;
 const HELD_OF_NIC: usize = 256;
 
@@ -37,7 +38,8 @@ pub(super) struct FragmentKey {
     dst: IpAddr,
     protocol: u8,
     id: u32,
-    /// Who judged the first. Of two datagrams that have all of this in common at once, each worker may know its own.
+    /// Who judged the first. Of two datagrams that have all of this in common at once, each worker
+    /// may know its own.
     worker: usize,
 }
 
@@ -91,7 +93,8 @@ impl Oracle {
         self.released.extend(over.into_iter().map(|waiting| (waiting, true)));
     }
 
-    /// The verdicts on frames that were held and are not any more, by the numbers under which they were shown.
+    /// The verdicts on frames that were held and are not any more, by the numbers under which they
+    /// were shown.
     pub fn settled(&mut self, ns: u64) -> Vec<(usize, Verdict)> {
         self.at(ns);
         self.end_waits();
@@ -105,7 +108,8 @@ impl Oracle {
                 original_len: waiting.original_len,
                 refusal: None,
                 holds: None,
-                // Whatever has become known since came for another: an address that came back is one (5.5).
+                // Whatever has become known since came for another: an address that came back is
+                // one (5.5).
                 in_vain: is_over,
             };
             (waiting.id, self.judge(&sight))

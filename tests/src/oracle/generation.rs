@@ -1,4 +1,5 @@
-//! Generations of the policy: what each one is, and what it does to connections and fragments (semantics 5).
+//! Generations of the policy: what each one is, and what it does to connections and fragments
+//! (semantics 5).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,9 +14,11 @@ use super::change;
 #[derive(Clone, Default)]
 pub(super) struct GenerationModel {
     pub policy: Arc<Policy>,
-    /// "A NIC made anew, even with the same name and address, … inherits none" (5.5): so each one has a number.
+    /// "A NIC made anew, even with the same name and address, … inherits none" (5.5): so each one
+    /// has a number.
     nics: BTreeMap<Key, u32>,
-    /// "An address taken away ends its connections, also when it comes back" (5.5): the number of each that is held.
+    /// "An address taken away ends its connections, also when it comes back" (5.5): the number of
+    /// each that is held.
     places: BTreeMap<(Key, IpAddr), u32>,
     held: BTreeSet<u32>,
     /// NICs whose inbound connections it disconnects.
@@ -62,7 +65,8 @@ impl Fate {
 }
 
 impl GenerationModel {
-    /// What applying `policy` to this generation makes; `numbers` gives NICs and addresses that are new theirs.
+    /// What applying `policy` to this generation makes; `numbers` gives NICs and addresses that are
+    /// new theirs.
     pub fn then(&self, policy: &Policy, settings: &PolicySettings, numbers: &mut u32) -> GenerationModel {
         let mut change = change::change(&self.policy, policy, settings);
         let mut fresh = || {
@@ -96,9 +100,10 @@ impl GenerationModel {
         era
     }
 
-    /// The generation that goes back to `eras[to]` (5.7): its policy, its NICs and its addresses; no flush; who was touched
-    /// since is judged again. What is gone for so long that no connection can be left of it (`is_over`) does not come back:
-    /// a namesake that is there stays, else it is made anew.
+    /// The generation that goes back to `eras[to]` (5.7): its policy, its NICs and its addresses;
+    /// no flush; who was touched since is judged again. What is gone for so long that no connection
+    /// can be left of it (`is_over`) does not come back: a namesake that is there stays, else it is
+    /// made anew.
     pub fn back(
         eras: &[GenerationModel],
         to: u32,
@@ -142,13 +147,15 @@ impl GenerationModel {
         self.nics.values().chain(&self.held).copied()
     }
 
-    /// Whether it forgets the fragments of a NIC's inbound connections and of its drops (4.6). A rollback does so where it has
-    /// connections judged again: nothing may pass behind a first that today's rules refuse, and such fragments judge nothing.
+    /// Whether it forgets the fragments of a NIC's inbound connections and of its drops (4.6). A
+    /// rollback does so where it has connections judged again: nothing may pass behind a first that
+    /// today's rules refuse, and such fragments judge nothing.
     pub fn forgets(&self, nic: &Key) -> bool {
         self.flushed.contains(nic) || self.back_to.is_some() && self.rejudged.contains(nic)
     }
 
-    /// Whether it may do so where it need not: it may take for touched who rests on something that changed elsewhere.
+    /// Whether it may do so where it need not: it may take for touched who rests on something that
+    /// changed elsewhere.
     pub fn may_forget(&self) -> bool {
         self.back_to.is_some()
     }

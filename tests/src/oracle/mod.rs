@@ -1,15 +1,18 @@
 //! The oracle: semantics.md §2–§6 as a plain, linear, slow model.
 //!
-//! It reads the policy itself, never what was compiled from it, and shares no code with the engine: own parsing, linear
-//! scans of the rules, a map of connections, deadlines in nanoseconds. What it says is what the page says; where the page
-//! leaves room, the reading chosen stands in a comment beside its sentence.
+//! It reads the policy itself, never what was compiled from it, and shares no code with the engine:
+//! own parsing, linear scans of the rules, a map of connections, deadlines in nanoseconds. What it
+//! says is what the page says; where the page leaves room, the reading chosen stands in a comment
+//! beside its sentence.
 //!
-//! A connection "at its deadline is gone, at most 0.5 s late" (4.2): the oracle ends it exactly there, and says `ambiguous`
-//! for half a second behind any deadline. [`Oracle::clear_of_deadlines`] finds a moment that is not.
+//! A connection "at its deadline is gone, at most 0.5 s late" (4.2): the oracle ends it exactly
+//! there, and says `ambiguous` for half a second behind any deadline.
+//! [`Oracle::clear_of_deadlines`] finds a moment that is not.
 //!
-//! It knows of workers only who judged a packet and which generation that one had: between the publication of a change and
-//! its acknowledgement there are two (5). What a full table gives up (6.1) is not foreseen but taken note of: see
-//! [`Oracle::evicted`] and [`FrameView::refusal`]; [`room`] says of each whether it is allowed. Left out: the bound on remembered fragments (4.6).
+//! It knows of workers only who judged a packet and which generation that one had: between the
+//! publication of a change and its acknowledgement there are two (5). What a full table gives up
+//! (6.1) is not foreseen but taken note of: see [`Oracle::evicted`] and [`FrameView::refusal`];
+//! [`room`] says of each whether it is allowed. Left out: the bound on remembered fragments (4.6).
 
 mod change;
 mod connection;
@@ -53,9 +56,11 @@ pub struct Verdict {
     pub direction: Option<Direction>,
     /// The rule of `new` and `denied`.
     pub rule: Option<String>,
-    /// The staged rule that would decide, and whether it would let the packet open a connection (3.9).
+    /// The staged rule that would decide, and whether it would let the packet open a connection
+    /// (3.9).
     pub staged: Option<(String, bool)>,
-    /// Something reached its deadline less than half a second ago: another verdict may be right too.
+    /// Something reached its deadline less than half a second ago: another verdict may be right
+    /// too.
     pub ambiguous: bool,
     /// Its connection belongs to another worker than the one that judged it.
     pub stray: bool,
@@ -78,11 +83,12 @@ pub struct FrameView<'f> {
     pub frame: &'f [u8],
     /// The bytes it had on the wire.
     pub original_len: usize,
-    /// `table-full`, `nic-limit` or `fragment-no-first`, if the firewall said so. The first is for it to know and for the test to
-    /// justify, the last likewise where there is a first; the second may count what has expired with a worker that was not
-    /// polled since (6.2, 4.2).
+    /// `table-full`, `nic-limit` or `fragment-no-first`, if the firewall said so. The first is for
+    /// it to know and for the test to justify, the last likewise where there is a first; the second
+    /// may count what has expired with a worker that was not polled since (6.2, 4.2).
     pub refusal: Option<&'static str>,
-    /// A later fragment without a first is held, under this number. Else it has waited already, or may not.
+    /// A later fragment without a first is held, under this number. Else it has waited already, or
+    /// may not.
     pub holds: Option<usize>,
     /// It has waited for a first, which did not come.
     pub in_vain: bool,
@@ -97,7 +103,8 @@ pub struct Id {
     pub remote: IpAddr,
     /// Protocol number.
     pub protocol: u8,
-    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256, + 1 if the network asked.
+    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256, + 1 if the
+    /// network asked.
     pub column: u32,
     /// Whose it is.
     pub nic: String,
@@ -153,7 +160,8 @@ pub struct Oracle {
     released: Vec<(Waiting, bool)>,
     /// The packet being judged has waited in vain.
     in_vain: bool,
-    /// Of the packet being judged: the number under which it may be held, whether it is, what was shown.
+    /// Of the packet being judged: the number under which it may be held, whether it is, what was
+    /// shown.
     holds: Option<usize>,
     held: bool,
     shown: (Vec<u8>, usize),
@@ -223,8 +231,8 @@ impl Oracle {
         }
     }
 
-    /// A policy is applied as one transaction (5): the number of the generation that it makes. "Applying a policy
-    /// identical to the present one changes nothing" (5.6): `None`.
+    /// A policy is applied as one transaction (5): the number of the generation that it makes.
+    /// "Applying a policy identical to the present one changes nothing" (5.6): `None`.
     pub fn commit(&mut self, policy: &Policy, ns: u64) -> Option<u32> {
         let present = self.eras.last().expect("the empty policy is there");
         if change::is_in_force(&present.policy, policy) {
@@ -312,8 +320,9 @@ impl Oracle {
         view.deadline_ns - timeout.as_nanos() as u64
     }
 
-    /// The connections and tombstones of a worker at a moment, under a generation not before the one that it judges by, in order:
-    /// with `held` the live ones, without those that a change has ended, which a rollback may want.
+    /// The connections and tombstones of a worker at a moment, under a generation not before the
+    /// one that it judges by, in order: with `held` the live ones, without those that a change has
+    /// ended, which a rollback may want.
     pub fn connections(&mut self, worker: usize, generation: u32, ns: u64, held: bool) -> Vec<View> {
         let now = generation as usize;
         let mut views = Vec::new();
@@ -425,7 +434,8 @@ impl Oracle {
         Outcome::nobody(if passes { "control" } else { reason })
     }
 
-    /// With `unknown_nic = "pass"` "frames of nobody's … NIC pass as `control`" (2.8): ARP and the like of a stranger too.
+    /// With `unknown_nic = "pass"` "frames of nobody's … NIC pass as `control`" (2.8): ARP and the
+    /// like of a stranger too.
     fn or_unknown(&self, outcome: Outcome) -> Outcome {
         let strangers = outcome.reason == "spoofed" && outcome.nic.is_none();
         if strangers { self.unknown_nic("spoofed") } else { outcome }
@@ -477,7 +487,8 @@ impl Oracle {
         };
         if let Some(outcome) = unruled::ip(&self.policy, &vpc, side, link, &ip) {
             let outcome = self.or_unknown(outcome);
-            // "Control frames are remembered too" (4.6); a spoofed one says nothing about its owner's.
+            // "Control frames are remembered too" (4.6); a spoofed one says nothing about its
+            // owner's.
             if outcome.reason != "spoofed" {
                 self.remember(side, &ip, &outcome);
             }

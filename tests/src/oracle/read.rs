@@ -21,7 +21,8 @@ impl<'a> Bytes<'a> {
         Bytes { data: &self.data[..self.data.len().min(len)], wire: self.wire.min(len) }
     }
 
-    /// Whether the first `len` bytes are there: on the wire by the length fields, and in the capture (2.7).
+    /// Whether the first `len` bytes are there: on the wire by the length fields, and in the
+    /// capture (2.7).
     pub fn holds(self, len: usize) -> bool {
         self.data.len() >= len && self.wire >= len
     }
@@ -83,7 +84,8 @@ impl<'a> Link<'a> {
             return None;
         }
         let (dst, src, first) = (frame.mac(0), frame.mac(6), frame.u16(12));
-        // Tags are part of the link header, both where there are two (a first one of 0x88A8 is refused by itself).
+        // Tags are part of the link header, both where there are two (a first one of 0x88A8 is
+        // refused by itself).
         let is_tag = |ethertype| matches!(ethertype, DOT1Q | DOT1AD);
         if is_tag(first) && !frame.holds(18) || first == DOT1Q && is_tag(frame.u16(16)) && !frame.holds(22) {
             return None;
@@ -118,7 +120,8 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Whether a packet is a fragment (4.6). An IPv6 packet whose fragment header says "from 0, no more" is whole.
+/// Whether a packet is a fragment (4.6). An IPv6 packet whose fragment header says "from 0, no
+/// more" is whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fragment {
     Whole,
@@ -168,7 +171,8 @@ impl<'a> Ip<'a> {
         Ok(ip)
     }
 
-    /// Reads the headers in front of L4 of a packet that an ICMP error quotes: it may end anywhere behind them.
+    /// Reads the headers in front of L4 of a packet that an ICMP error quotes: it may end anywhere
+    /// behind them.
     pub fn read_quoted(v6: bool, bytes: Bytes<'a>) -> Result<Ip<'a>, Malformed> {
         if v6 { Ip::headers_v6(bytes, false) } else { Ip::headers_v4(bytes, false) }
     }
@@ -179,8 +183,8 @@ impl<'a> Ip<'a> {
         }
         let header = usize::from(bytes.data[0] & 15) * 4;
         let total = usize::from(bytes.u16(2));
-        // "IP total length shorter than its header or longer than the frame, a header cut" (2.7); of a quote "the lengths that
-        // the quoted header states are not looked at" (4.5).
+        // "IP total length shorter than its header or longer than the frame, a header cut" (2.7);
+        // of a quote "the lengths that the quoted header states are not looked at" (4.5).
         if header < 20 || !bytes.holds(header) || whole && (total < header || total > bytes.wire) {
             return Err(Malformed);
         }
@@ -231,7 +235,8 @@ impl<'a> Ip<'a> {
         // "0, 43, 44, 60 are walked, at most 8 (a ninth … `malformed`)" (2.7).
         let mut walked = 0;
         while matches!(ip.protocol, 0 | 43 | 44 | 60) {
-            // What a later fragment holds first is the middle of something, whatever its number says.
+            // What a later fragment holds first is the middle of something, whatever its number
+            // says.
             if matches!(ip.fragment, Fragment::Later(_)) {
                 break;
             }
@@ -264,7 +269,8 @@ impl<'a> Ip<'a> {
         Ok(ip)
     }
 
-    /// The length of the L4 header: "TCP its data offset, UDP, UDP-Lite and ICMP 8, SCTP 12, DCCP 12, others none" (2.7).
+    /// The length of the L4 header: "TCP its data offset, UDP, UDP-Lite and ICMP 8, SCTP 12, DCCP
+    /// 12, others none" (2.7).
     fn read_l4(&self) -> Result<usize, Malformed> {
         let least = match self.protocol {
             TCP => 20,
@@ -283,7 +289,8 @@ impl<'a> Ip<'a> {
                 if offset < 20 || !self.l4.holds(offset) { Err(Malformed) } else { Ok(offset) }
             }
             UDP => {
-                // "UDP length < 8 or past the packet"; a first fragment cannot hold all that the length counts.
+                // "UDP length < 8 or past the packet"; a first fragment cannot hold all that the
+                // length counts.
                 let length = usize::from(self.l4.u16(4));
                 let past = self.fragment == Fragment::Whole && length > self.l4.wire;
                 if length < 8 || past { Err(Malformed) } else { Ok(8) }
@@ -292,7 +299,8 @@ impl<'a> Ip<'a> {
         }
     }
 
-    /// ICMP over IPv4, or ICMPv6 over IPv6: 58 over IPv4 and 1 over IPv6 are numbers like any other.
+    /// ICMP over IPv4, or ICMPv6 over IPv6: 58 over IPv4 and 1 over IPv6 are numbers like any
+    /// other.
     pub fn is_icmp(&self) -> bool {
         self.protocol == if self.v6 { ICMPV6 } else { ICMP }
     }
@@ -334,7 +342,8 @@ fn fragment_of(offset: usize, more: bool) -> Fragment {
 /// The frame in a tunnel (2.2).
 pub(super) enum Tunnel<'a> {
     Inner(u32, Bytes<'a>),
-    /// "VXLAN without the I flag, or Geneve that does not carry Ethernet", or a tunnel header that is cut.
+    /// "VXLAN without the I flag, or Geneve that does not carry Ethernet", or a tunnel header that
+    /// is cut.
     Malformed,
     None,
 }

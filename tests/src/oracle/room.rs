@@ -1,7 +1,8 @@
-//! What a full table, or a full share of the unconfirmed, may give up for a newcomer (semantics 6.1).
+//! What a full table, or a full share of the unconfirmed, may give up for a newcomer (semantics
+//! 6.1).
 //!
-//! The page leaves a choice where a sample decides. So this says of one victim, or of a refusal, whether it is among what is allowed;
-//! nothing is foreseen.
+//! The page leaves a choice where a sample decides. So this says of one victim, or of a refusal,
+//! whether it is among what is allowed; nothing is foreseen.
 
 use super::View;
 
@@ -23,14 +24,15 @@ pub struct Room<'v> {
     pub newcomer: &'v str,
     /// Connections and tombstones of each NIC with all workers.
     pub held: &'v dyn Fn(&str) -> u32,
-    /// True if what is held is not known for certain: something has expired somewhere and was not found yet.
+    /// True if what is held is not known for certain: something has expired somewhere and was not
+    /// found yet.
     pub is_vague: bool,
     /// When each was last heard of.
     pub heard_ns: &'v dyn Fn(&View) -> u64,
 }
 
-/// "A NIC's fair share is the capacity divided by the policy's NICs (at least 16)"; of a table that has no room for two such,
-/// half of it.
+/// "A NIC's fair share is the capacity divided by the policy's NICs (at least 16)"; of a table that
+/// has no room for two such, half of it.
 fn share(all: u32, nics: u32) -> u32 {
     let equal = all / nics;
     if equal >= 16 {
@@ -42,7 +44,8 @@ fn share(all: u32, nics: u32) -> u32 {
     }
 }
 
-/// Deadlines lie on ticks of an eighth of a second: who was heard of within two of them is idle for as long.
+/// Deadlines lie on ticks of an eighth of a second: who was heard of within two of them is idle for
+/// as long.
 const TICKS_NS: u64 = 250_000_000;
 
 impl Room<'_> {
@@ -63,8 +66,9 @@ impl Room<'_> {
         (self.held)(nic).saturating_sub(share(self.all_workers, self.nics))
     }
 
-    /// "One NIC's flood, two-way or not, closes no other": an unconfirmed connection of a NIC that is above neither its share nor its
-    /// part of the unconfirmed goes only for one of a NIC that is below its own, or of itself.
+    /// "One NIC's flood, two-way or not, closes no other": an unconfirmed connection of a NIC that
+    /// is above neither its share nor its part of the unconfirmed goes only for one of a NIC that
+    /// is below its own, or of itself.
     fn is_fair_game(&self, nic: &str) -> bool {
         self.above(nic) > 0 || self.unconfirmed_of(nic) > self.unconfirmed_part()
     }
@@ -98,7 +102,8 @@ impl Room<'_> {
     pub fn judge(&self, victim: &View) -> Result<&'static str, String> {
         let no = |why: &str| Err(format!("{why}: {victim:#?}"));
         if victim.tombstone || victim.confirmed && victim.refused {
-            // "A tombstone last of all": refused by what judging now would give, it is one but for the packet that says so.
+            // "A tombstone last of all": refused by what judging now would give, it is one but for
+            // the packet that says so.
             let kind = if victim.tombstone { "evicted tombstones" } else { "evicted refused" };
             return match () {
                 () if !self.is_full() => no("a tombstone goes from a table that is not full"),
@@ -164,7 +169,8 @@ impl Room<'_> {
         let is_bare = !self.has_better() && !self.views.iter().any(|view| view.tombstone);
         let has_none = self.last_choice().is_none() && !(self.is_below() && self.farthest() > 0);
         let rivals = self.views.iter().filter(|view| Self::is_unconfirmed(view)).count() as u32;
-        // At the share of the unconfirmed, of whom none is its own and nobody above: others' are not for a NIC that has its part.
+        // At the share of the unconfirmed, of whom none is its own and nobody above: others' are
+        // not for a NIC that has its part.
         let has_no_part = rivals >= self.unconfirmed
             && self.unconfirmed_of(self.newcomer) == 0
             && self.unconfirmed_part() == 0;

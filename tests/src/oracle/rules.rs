@@ -1,4 +1,5 @@
-//! Who has an address, and what the rules say: linear scans of the policy itself (semantics 2.3, 2.5, 3).
+//! Who has an address, and what the rules say: linear scans of the policy itself (semantics 2.3,
+//! 2.5, 3).
 
 use std::net::IpAddr;
 
@@ -35,8 +36,8 @@ pub(super) fn vpc_of(policy: &Policy, segment: Segment) -> Option<&Vpc> {
     policy.vpcs.values().map(AsRef::as_ref).find(|vpc: &&Vpc| vpc.segment == segment)
 }
 
-/// The NIC that has an address in a VPC. Of several that list it, "the one whose MAC (its own or the entry's) the frame
-/// bears …: if that names none or several, the first by name" (2.5).
+/// The NIC that has an address in a VPC. Of several that list it, "the one whose MAC (its own or
+/// the entry's) the frame bears …: if that names none or several, the first by name" (2.5).
 pub(super) fn owner<'p>(policy: &'p Policy, vpc: &str, address: IpAddr, mac: [u8; 6]) -> Option<&'p Nic> {
     let holders: Vec<&Nic> = policy
         .nics
@@ -65,8 +66,9 @@ fn entry_mac(nic: &Nic, address: IpAddr) -> Option<[u8; 6]> {
     nic.allowed_addresses.iter().find(|a| a.address == address)?.mac.map(|mac| mac.bytes())
 }
 
-/// "The frame's source MAC must be that of the allowed address's entry, or else the NIC's `mac`, where there is one" (2.3). "A NIC may
-/// list its own fixed address as allowed with a `mac`, which is then good for it beside the NIC's own" (2.5).
+/// "The frame's source MAC must be that of the allowed address's entry, or else the NIC's `mac`,
+/// where there is one" (2.3). "A NIC may list its own fixed address as allowed with a `mac`, which
+/// is then good for it beside the NIC's own" (2.5).
 pub(super) fn mac_fits(nic: &Nic, address: IpAddr, mac: [u8; 6]) -> bool {
     let (entry, own) = (entry_mac(nic, address), nic.mac.map(|mac| mac.bytes()));
     let good = match nic.addresses.contains(&address) {
@@ -77,7 +79,8 @@ pub(super) fn mac_fits(nic: &Nic, address: IpAddr, mac: [u8; 6]) -> bool {
     listed.is_empty() || listed.contains(&mac)
 }
 
-/// An advertisement of a virtual router comes from the router's own address with the virtual MAC (RFC 9568, 7.2).
+/// An advertisement of a virtual router comes from the router's own address with the virtual MAC
+/// (RFC 9568, 7.2).
 pub(super) fn is_virtual_router(nic: &Nic, protocol: u8, mac: [u8; 6]) -> bool {
     protocol == 112 && nic.allowed_addresses.iter().any(|entry| entry.mac.is_some_and(|it| it.bytes() == mac))
 }
@@ -91,12 +94,14 @@ pub(super) fn say(policy: &Policy, nic: &Nic, opening: &Opening) -> Say {
     }
 }
 
-/// The rule that would win if staged ones had a say: its name, whether it allows, whether it is staged (3.9).
+/// The rule that would win if staged ones had a say: its name, whether it allows, whether it is
+/// staged (3.9).
 pub(super) fn would_say(policy: &Policy, nic: &Nic, opening: &Opening) -> Option<(String, bool, bool)> {
     winner(policy, nic, opening, |_| true).map(|(_, allows, name, staged)| (name, allows, staged))
 }
 
-/// Of the rules that are asked the one that wins: priority, whether it allows, name, whether it is staged.
+/// Of the rules that are asked the one that wins: priority, whether it allows, name, whether it is
+/// staged.
 fn winner(
     policy: &Policy,
     nic: &Nic,

@@ -21,7 +21,8 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 impl Segment {
-    /// Reads a TCP header whose length was checked; `l4` starts at it, `wire` is how long the segment is.
+    /// Reads a TCP header whose length was checked; `l4` starts at it, `wire` is how long the
+    /// segment is.
     pub fn read(l4: &[u8], wire: usize, first_fragment: bool) -> Segment {
         let u16 = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
         let u32 = |at: usize| u32::from(u16(at)) << 16 | u32::from(u16(at + 2));
@@ -159,7 +160,8 @@ pub(super) struct Tcp {
     crossed: bool,
     /// Who sent the first FIN.
     fin: Option<Who>,
-    /// The latest SYN that passed in SYN received (of another number), established or FIN-WAIT, and who sent it.
+    /// The latest SYN that passed in SYN received (of another number), established or FIN-WAIT, and
+    /// who sent it.
     passed_syn: Option<(Who, Segment)>,
     /// The opener's SYN came again in SYN received.
     syn_again: bool,
@@ -195,7 +197,8 @@ impl Tcp {
         tcp
     }
 
-    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): nothing beyond it before the other side offers more.
+    /// A SYN begins its sender's numbers. "Highest it may send" (4.4): nothing beyond it before the
+    /// other side offers more.
     fn begin(&mut self, who: Who, syn: &Segment) {
         self.sides[who as usize] = Sender {
             isn: syn.seq,
@@ -207,15 +210,15 @@ impl Tcp {
         };
     }
 
-    /// "R may send as far as the window that O's SYN offered, unscaled (RFC 7413); a crossing SYN offers its window likewise."
-    /// A window counts from behind the SYN of whom it is offered to.
+    /// "R may send as far as the window that O's SYN offered, unscaled (RFC 7413); a crossing SYN
+    /// offers its window likewise." A window counts from behind the SYN of whom it is offered to.
     fn offer(&mut self, whom: Who, window: u32) {
         let side = &mut self.sides[whom as usize];
         side.maxend = later(side.maxend, side.isn.wrapping_add(1).wrapping_add(window.max(1)));
     }
 
-    /// "O SYN: stays. … The latest SYN counts." One of the same number is the same SYN: what it bore the first time was sent, be
-    /// it left out now.
+    /// "O SYN: stays. … The latest SYN counts." One of the same number is the same SYN: what it
+    /// bore the first time was sent, be it left out now.
     fn begin_again(&mut self, syn: &Segment) {
         let before = self.sides[Who::Opener as usize];
         self.begin(Who::Opener, syn);
@@ -269,7 +272,8 @@ impl Tcp {
                 self.state = State::SynReceived;
                 Step::Pass
             }
-            // "R ACK without SYN or RST: passes, changes nothing, moves no deadline (challenge ACK)."
+            // "R ACK without SYN or RST: passes, changes nothing, moves no deadline (challenge
+            // ACK)."
             Who::Responder if segment.has(ACK) && !segment.has(SYN) && !segment.has(RST) => Step::PassUnmoved,
             // "Anything else: `invalid`."
             _ => Step::Invalid,
@@ -309,12 +313,14 @@ impl Tcp {
             return self.reset(who, segment, check);
         }
         if segment.has(SYN) && !segment.has(ACK) {
-            // "A SYN of either side passes, changes nothing, moves no deadline and is free of the window check."
+            // "A SYN of either side passes, changes nothing, moves no deadline and is free of the
+            // window check."
             self.passed_syn = Some((who, *segment));
             return Step::PassUnmoved;
         }
         if segment.has(SYN) {
-            // "A SYN+ACK that acknowledges the latest SYN so passed re-opens the connection as that SYN would have."
+            // "A SYN+ACK that acknowledges the latest SYN so passed re-opens the connection as that
+            // SYN would have."
             if let Some(whose) = self.answered(who, segment) {
                 return Step::Restart(whose);
             }
@@ -369,11 +375,13 @@ impl Tcp {
     fn reset(&self, who: Who, segment: &Segment, check: bool) -> Step {
         let (sender, receiver) = (self.sides[who as usize], self.sides[who.other() as usize]);
         let acked = receiver.acked.unwrap_or(sender.isn.wrapping_add(1));
-        // "A RST with ACK that acknowledges that SYN, whatever its sequence number, passes and ends the connection."
+        // "A RST with ACK that acknowledges that SYN, whatever its sequence number, passes and ends
+        // the connection."
         if self.passed_syn.is_some_and(|(whose, syn)| whose != who && acknowledges_syn(&syn, segment)) {
             return Step::End;
         }
-        // The SYN that came again "passes" as well "in SYN received (from O)", and may be refused likewise.
+        // The SYN that came again "passes" as well "in SYN received (from O)", and may be refused
+        // likewise.
         let opener = self.sides[Who::Opener as usize];
         let to_syn = segment.has(ACK)
             && upto(opener.isn.wrapping_add(1), segment.ack)
@@ -385,7 +393,8 @@ impl Tcp {
         if sender.end == segment.seq {
             return Step::End;
         }
-        // "A RST at the highest number that its receiver acknowledged, where that lies below its sender's next."
+        // "A RST at the highest number that its receiver acknowledged, where that lies below its
+        // sender's next."
         if acked == segment.seq && !upto(sender.end, acked) {
             return Step::PassHastened;
         }
@@ -404,7 +413,8 @@ impl Tcp {
             return true;
         }
         let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
-        // "A first fragment is checked by its sequence number alone and taken to reach the end of the receiver's window."
+        // "A first fragment is checked by its sequence number alone and taken to reach the end of
+        // the receiver's window."
         upto(segment.seq, s.maxend)
             && (segment.first_fragment
                 || upto(s.end.wrapping_sub(r.maxwin), segment.end())
@@ -423,13 +433,15 @@ impl Tcp {
             return false;
         }
         let both = self.sides[0].scale.zip(self.sides[1].scale);
-        // "Scaling holds only if both SYNs offered it, up to 14"; the window of a SYN itself is never scaled.
+        // "Scaling holds only if both SYNs offered it, up to 14"; the window of a SYN itself is
+        // never scaled.
         let shift = match both {
             Some((opener, responder)) if !segment.has(SYN) => [opener, responder][who as usize],
             _ => 0,
         };
         let window = u32::from(segment.window) << shift;
-        // That of a first fragment is not asked for; one that would not be let pass elsewhere moves nothing here.
+        // That of a first fragment is not asked for; one that would not be let pass elsewhere moves
+        // nothing here.
         let counts = segment.has(ACK)
             && (!segment.first_fragment || !self.checks(check) || self.acknowledges(who, segment));
         let sender = &mut self.sides[who as usize];
@@ -444,8 +456,8 @@ impl Tcp {
 
     /// "R.maxend = max(R.maxend, ack + win, or + 1 where win is 0)".
     fn acknowledge(&mut self, who: Who, segment: &Segment, window: u32) {
-        // Who has a SYN expects what follows it: the highest number acknowledged counts on from there, modulo 2³², and an
-        // acknowledgment of less acknowledges nothing of this connection.
+        // Who has a SYN expects what follows it: the highest number acknowledged counts on from
+        // there, modulo 2³², and an acknowledgment of less acknowledges nothing of this connection.
         let first = self.sides[who.other() as usize].isn.wrapping_add(1);
         let sender = &mut self.sides[who as usize];
         sender.acked = Some(later(sender.acked.unwrap_or(first), segment.ack));
@@ -460,7 +472,8 @@ impl Tcp {
         }
         let (s, r) = (self.sides[who as usize], self.sides[who.other() as usize]);
         if self.state == State::SynSent {
-            // The opener has sent its latest SYN; the responder has no window that anything could lie in.
+            // The opener has sent its latest SYN; the responder has no window that anything could
+            // lie in.
             return who == Who::Opener && upto(s.isn, seq) && upto(seq, s.end);
         }
         // "An ICMP error that quotes that SYN is `related`."

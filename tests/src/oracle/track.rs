@@ -22,7 +22,8 @@ impl Oracle {
         if message == Some(Message::Error) {
             return self.error(side, nic, ip);
         }
-        // "Any ICMP that is neither request, nor a reply that was asked for, nor an error: `invalid`" (4.1).
+        // "Any ICMP that is neither request, nor a reply that was asked for, nor an error:
+        // `invalid`" (4.1).
         let Some(tuple) = connection::tuple(&self.eras[self.era], &nic.key, side, ip) else {
             return Outcome::of("invalid", Some(nic));
         };
@@ -47,12 +48,14 @@ impl Oracle {
         }
     }
 
-    /// "`pickup_grace = SECONDS` is loose for that long after a start that found no earlier state" (4.3).
+    /// "`pickup_grace = SECONDS` is loose for that long after a start that found no earlier state"
+    /// (4.3).
     fn is_loose(&self) -> bool {
         self.config.conntrack.tcp_pickup == TcpPickup::Loose || self.now < self.grace_end()
     }
 
-    /// Whether a connection or tombstone has this key now; one that is due is judged again first (5.4).
+    /// Whether a connection or tombstone has this key now; one that is due is judged again first
+    /// (5.4).
     fn is_there(&mut self, nic: &Nic, tuple: &Tuple) -> bool {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(tuple).filter(|c| now < c.deadline) else {
@@ -109,7 +112,8 @@ impl Oracle {
                     return self.open(nic, tuple, opening, Kind::Tcp(Tcp::open(&segment)));
                 }
                 Step::Restart(_) => {
-                    // The rules judge the SYN, which went the other way. The SYN+ACK is what opens: it says `new`.
+                    // The rules judge the SYN, which went the other way. The SYN+ACK is what opens:
+                    // it says `new`.
                     let opening = connection::reverse(side, ip);
                     let Some(tcp) = tcp.restarted(&segment, check) else { unreachable!("a SYN passed") };
                     return self.open(nic, tuple, opening, Kind::Tcp(tcp));
@@ -121,13 +125,15 @@ impl Oracle {
             (Kind::Tcp(_), None) => {}
         }
         if moves {
-            // "Every accepted packet … sets the connection's deadline to now + the timeout of its state after that" (4.2).
+            // "Every accepted packet … sets the connection's deadline to now + the timeout of its
+            // state after that" (4.2).
             connection.deadline = self.now + connection.kind.timeout(&self.config.timeouts).as_nanos() as u64;
         }
         about("established")
     }
 
-    /// The same as [`Oracle::open_as`], with what staged rules would decide: they are asked of what the rules have decided (3.9).
+    /// The same as [`Oracle::open_as`], with what staged rules would decide: they are asked of what
+    /// the rules have decided (3.9).
     fn open(&mut self, nic: &Nic, tuple: Tuple, opening: Opening, kind: Kind) -> Outcome {
         let would_say = rules::would_say(&self.policy, nic, &opening);
         let staged = would_say.filter(|(.., staged)| *staged).map(|(name, allows, _)| (name, allows));
@@ -161,8 +167,8 @@ impl Oracle {
         Outcome { of: Some(tuple), inbound, ..by_rules("new", Some(rule)) }
     }
 
-    /// "Counts live connections and tombstones, and is checked after the rules" (6.2); then table space. What opens "in the old
-    /// entry's place" (4.3) is not one more.
+    /// "Counts live connections and tombstones, and is checked after the rules" (6.2); then table
+    /// space. What opens "in the old entry's place" (4.3) is not one more.
     fn no_room(&self, nic: &Nic, new: &Tuple) -> Option<&'static str> {
         if self.connections.get(new).is_some_and(|old| self.now < old.deadline) {
             return None;
@@ -205,8 +211,9 @@ impl Oracle {
         self.open_as(nic, tuple, opening, kind, staged)
     }
 
-    /// The staged rule that would decide whether a segment amid a stream opens a connection: of the direction that it would open in; or
-    /// the one that keeps it from opening the other way, where nothing lets it open at all.
+    /// The staged rule that would decide whether a segment amid a stream opens a connection: of the
+    /// direction that it would open in; or the one that keeps it from opening the other way, where
+    /// nothing lets it open at all.
     fn would_pick_up(&self, side: Side, nic: &Nic, ip: &Ip<'_>, opening: &Opening) -> Option<(String, bool)> {
         let own = rules::would_say(&self.policy, nic, opening);
         let mut decides = own.clone();
@@ -238,13 +245,14 @@ impl Oracle {
         if matches!(quote.fragment, Fragment::Later(_)) {
             return None;
         }
-        // "Was sent by the NIC's side (error from outside) or to it (error from inside), its address of the NIC is the
-        // error's destination (from outside) or source (from inside)."
+        // "Was sent by the NIC's side (error from outside) or to it (error from inside), its
+        // address of the NIC is the error's destination (from outside) or source (from inside)."
         let (sender, fits) = match side {
             Side::Outside => (Side::Inside, quote.src == ip.dst),
             Side::Inside => (Side::Outside, quote.dst == ip.src),
         };
-        // "At least 8 bytes of its L4 header are quoted (none needed for protocols without ports, ICMP aside)."
+        // "At least 8 bytes of its L4 header are quoted (none needed for protocols without ports,
+        // ICMP aside)."
         let needed = if quote.is_icmp() || connection::has_ports(quote.protocol) { 8 } else { 0 };
         if !fits || !quote.l4.holds(needed) {
             return None;

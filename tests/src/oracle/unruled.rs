@@ -28,7 +28,8 @@ pub(super) fn arp(policy: &Policy, vpc: &str, side: Side, link: &Link<'_>) -> Ou
         let reason = if fits(owner, sender) { "control" } else { "spoofed" };
         return Outcome::of(reason, Some(owner));
     }
-    // "(or 0.0.0.0 and the target is: a probe)"; "else null (an ARP probe …); a `spoofed` names the owner of the address".
+    // "(or 0.0.0.0 and the target is: a probe)"; "else null (an ARP probe …); a `spoofed` names the
+    // owner of the address".
     match owner_of(target).filter(|_| sender == Ipv4Addr::UNSPECIFIED) {
         Some(owner) if fits(owner, target) => Outcome::nobody("control"),
         owner => Outcome::of("spoofed", owner),
@@ -51,7 +52,8 @@ pub(super) fn ip(policy: &Policy, vpc: &str, side: Side, link: &Link<'_>, ip: &I
     let traffic = Traffic { policy, vpc, side, mac, ip, owner };
     let kind = ip.l4.data.first().copied().unwrap_or_default();
     match (ip.v6, ip.protocol) {
-        // IGMP shows in the IP header; what else a later fragment holds nobody knows: it follows its first (4.6).
+        // IGMP shows in the IP header; what else a later fragment holds nobody knows: it follows
+        // its first (4.6).
         (false, 2) => Some(traffic.groups()),
         _ if matches!(ip.fragment, Fragment::Later(_)) => None,
         (true, 58) if (133..=137).contains(&kind) => Some(traffic.neighbours(kind)),
@@ -111,7 +113,8 @@ impl Traffic<'_> {
         if !anybody {
             return Outcome::nobody("spoofed");
         }
-        // "NA from a link-local source: target"; "ND from `::`: null"; "a `spoofed` names the owner of the address".
+        // "NA from a link-local source: target"; "ND from `::`: null"; "a `spoofed` names the owner
+        // of the address".
         let holder = rules::owner(self.policy, self.vpc, target, self.mac);
         let fits = match holder {
             Some(nic) => rules::mac_fits(nic, target, self.mac),
@@ -134,7 +137,8 @@ impl Traffic<'_> {
         let ports = self.ip.ports()?;
         let (client, server) = if self.ip.v6 { ((546, 547), (547, 546)) } else { ((68, 67), (67, 68)) };
         if ports == client {
-            // "Passes if the source is 0.0.0.0 (v6: link-local) or a NIC's own, with its MAC"; "rules decide".
+            // "Passes if the source is 0.0.0.0 (v6: link-local) or a NIC's own, with its MAC";
+            // "rules decide".
             let anybody = if self.ip.v6 { is_link_local(self.ip.src) } else { self.ip.src.is_unspecified() };
             return (self.side == Side::Inside).then(|| self.own_or(anybody));
         }

@@ -31,7 +31,8 @@ impl Scenario {
         scenario
     }
 
-    /// The same without a look through the table's books after each step: for whoever counts instructions.
+    /// The same without a look through the table's books after each step: for whoever counts
+    /// instructions.
     pub fn unchecked(mut self) -> Scenario {
         self.is_recounted = false;
         self
@@ -59,8 +60,8 @@ impl Scenario {
         restore::read(bytes, &belongs, now_ns).unwrap_or_default()
     }
 
-    /// Ends without a word, and begins again so many seconds later under a configuration and a policy document, after `damage` was
-    /// done to what was kept.
+    /// Ends without a word, and begins again so many seconds later under a configuration and a
+    /// policy document, after `damage` was done to what was kept.
     pub fn restart(
         self,
         down: f64,

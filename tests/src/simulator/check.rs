@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use control::compile::shard_config;
 use crossbeam::channel::{Receiver, bounded};
 use engine::classify::RuleVerdict;
+use engine::conntrack::Connection;
 use engine::conntrack::query_of_entry;
 use engine::conntrack::{Liveness, STATES, ShardConfig, liveness};
 use engine::counters::EngineCounters;
 use engine::time::TICK_NS;
 use engine::timer_wheel::EvictionClass;
-use engine::worker::{Connection, RequestKind, WorkerReply, WorkerRequest};
+use engine::worker::{RequestKind, WorkerReply, WorkerRequest};
 use engine::worker_totals::EndCause;
 use engine::{Direction, NicSlot, Reason, RuleId, addr_from_bits};
 
@@ -83,7 +84,8 @@ impl World<'_> {
     ) -> Result<(), Failure> {
         let Ok(answer) = answer.try_recv() else { return fail("question", "no answer") };
         self.bounds(worker)?;
-        // The worker has let go of what it judged by, and holds the next generation if there is one.
+        // The worker has let go of what it judged by, and holds the next generation if there is
+        // one.
         let generation = self.farm.workers()[worker].reader().read().generation.0;
         let (got, ended) = self.listed(worker, &answer)?;
         self.figures.most("most connections of a worker", got.len() as u64);
@@ -146,8 +148,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a change has ended stays until its deadline, for a rollback, or until a full table needs its place: those that are not
-    /// there any more.
+    /// What a change has ended stays until its deadline, for a rollback, or until a full table
+    /// needs its place: those that are not there any more.
     fn missing_of_ended(
         &mut self,
         worker: usize,
@@ -166,7 +168,8 @@ impl World<'_> {
         if ended.is_empty() { Ok(missing) } else { fail("table", format!("the engine has ended {ended:#?}")) }
     }
 
-    /// What a worker answered, as the oracle would say it: live, and ended by a change. Deadlines are those of the engine's ticks.
+    /// What a worker answered, as the oracle would say it: live, and ended by a change. Deadlines
+    /// are those of the engine's ticks.
     fn listed(&mut self, worker: usize, answer: &WorkerReply) -> Result<(Vec<View>, Vec<View>), Failure> {
         if answer.next.is_some() {
             return fail("question", "the answer is not all");
@@ -182,7 +185,7 @@ impl World<'_> {
             let (nic, place) = (binding.nic, liveness(entry, binding, snapshot));
             let judged_now = || {
                 let query = query_of_entry(entry, *remote);
-                snapshot.policy(binding).judge(snapshot, binding.vpc, &query)
+                snapshot.judge(binding, &query)
             };
             let refused = match place {
                 Liveness::Rejudge => !matches!(judged_now(), RuleVerdict::Allow(_)),
@@ -212,7 +215,8 @@ impl World<'_> {
         Ok((live, ended))
     }
 
-    /// A connection that the oracle has and the engine has not: a full table gave it up, for a newcomer, in the order of 6.1.
+    /// A connection that the oracle has and the engine has not: a full table gave it up, for a
+    /// newcomer, in the order of 6.1.
     fn justify_eviction(
         &mut self,
         worker: usize,
@@ -281,7 +285,8 @@ impl World<'_> {
         })
     }
 
-    /// Counters add up: each says what was judged, sent and refused under it, and all of them what arrived.
+    /// Counters add up: each says what was judged, sent and refused under it, and all of them what
+    /// arrived.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         let mut totals = vec![0; self.setup.workers];
         for (&(worker, nic, direction, reason), &expected) in &self.tally {
@@ -405,7 +410,8 @@ fn same(expected: &[View], got: &[View]) -> Result<(), Failure> {
             return fail("table", format!("the engine has {view:#?}"));
         };
         let expected = &expected[at];
-        // Whether it has been judged already, where it is due, may differ: whether it is refused may not.
+        // Whether it has been judged already, where it is due, may differ: whether it is refused
+        // may not.
         let View { deadline_ns, place, tombstone, .. } = *expected;
         let view_then = View { deadline_ns, place, tombstone, ..view.clone() };
         if !is_due_with(view, expected) || view_then != *expected {

@@ -1,19 +1,24 @@
-//! A deterministic simulator: real workers on simulated ports, the control side and a clock, in an order that one number
-//! decides; after every poll verdicts, tables, counters and frames are compared with the [oracle](crate::oracle).
+//! A deterministic simulator: real workers on simulated ports, the control side and a clock, in an
+//! order that one number decides; after every poll verdicts, tables, counters and frames are
+//! compared with the [oracle](crate::oracle).
 //!
-//! A poll is one step, so the order in which workers judge frames is known, and the oracle judges them in that order, each under
-//! the generation that its worker had. No thread, no clock, no address and no hasher's seed takes part: a seed's run is
-//! the same for ever. What happens is drawn before anything runs, so that a failing run can be cut down: first to its shortest
-//! failing prefix, then by whatever else it fails without.
+//! A poll is one step, so the order in which workers judge frames is known, and the oracle judges
+//! them in that order, each under the generation that its worker had. No thread, no clock, no
+//! address and no hasher's seed takes part: a seed's run is the same for ever. What happens is
+//! drawn before anything runs, so that a failing run can be cut down: first to its shortest failing
+//! prefix, then by whatever else it fails without.
 //!
 //! Always on, beside the verdicts themselves:
-//! - a worker judges by no generation older than the last acknowledged one, so nothing passes on a permission that a change
-//!   which has returned took away (whether it does within a generation is the oracle's to say);
+//! - a worker judges by no generation older than the last acknowledged one, so nothing passes on a
+//!   permission that a change which has returned took away (whether it does within a generation is
+//!   the oracle's to say);
 //! - a connection lives with one worker, which alone judges its packets;
 //! - tables are the oracle's: states, tombstones, deadlines, which so move by what passed alone;
 //! - they stay within their size; what they give up or refuse is what semantics 6.1 lets them;
-//! - what workers tell of packets ([`engine::trace`]) is what they judged, record by record and byte by byte;
-//! - every counter says what was judged and sent; all of them, and what is still on its way, add up to what arrived;
+//! - what workers tell of packets ([`engine::trace`]) is what they judged, record by record and
+//!   byte by byte;
+//! - every counter says what was judged and sent; all of them, and what is still on its way, add up
+//!   to what arrived;
 //! - what leaves the ports is what passed, byte for byte and in order;
 //! - every frame is given back.
 
@@ -80,8 +85,8 @@ fn caught(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     })
 }
 
-/// Runs a seed from its first event to its last. An error is a report for people: what the run was cut down to, and what
-/// happens in it.
+/// Runs a seed from its first event to its last. An error is a report for people: what the run was
+/// cut down to, and what happens in it.
 pub fn simulate(seed: u64, tail: usize) -> Result<Coverage, String> {
     let Plan { setup, ops, refused } = plan::plan(seed);
     let mut figures = Coverage::default();
@@ -106,7 +111,8 @@ fn report(seed: u64, setup: &Setup, ops: &[Op], tail: usize) -> String {
     text
 }
 
-/// Runs `count` seeds from `first` on, spread over `threads` threads, each seed on one; stops at the first that fails.
+/// Runs `count` seeds from `first` on, spread over `threads` threads, each seed on one; stops at
+/// the first that fails.
 pub fn simulate_all(first: u64, count: u64, threads: u64, tail: usize) -> Result<Coverage, String> {
     let end = first + count;
     let (next, failed) =
@@ -149,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_failing_run_is_cut_down_to_what_matters() {
-        // A table that is too small, of which nobody was told: the first thing that it gives up is a failure.
+        // A table that is too small, of which nobody was told: the first thing that it gives up is
+        // a failure.
         let mut seed = 0;
         let (setup, ops) = loop {
             let Plan { mut setup, ops, .. } = plan::plan(seed);

@@ -1,4 +1,5 @@
-//! What happens in a run: drawn from the seed alone, before anything runs, so that any part of it can be left out again.
+//! What happens in a run: drawn from the seed alone, before anything runs, so that any part of it
+//! can be left out again.
 
 use std::fmt;
 use std::rc::Rc;
@@ -28,7 +29,8 @@ pub(super) enum Op {
     Commit(Rc<Change>),
     /// The control side goes so many generations back.
     Rollback(u32),
-    /// The workers are polled until they have acknowledged what was published: now the change has returned.
+    /// The workers are polled until they have acknowledged what was published: now the change has
+    /// returned.
     Acknowledge,
     /// A port's queue yields at most so many frames a call; 0 for a whole burst.
     Burst(usize, Side, usize),
@@ -157,7 +159,8 @@ impl Draw {
         match traffic.event() {
             Event::Policy(document, what) => {
                 if self.change(&document, what) {
-                    // Half of the changes are waited for; of the others workers hear in the course of their polls.
+                    // Half of the changes are waited for; of the others workers hear in the course
+                    // of their polls.
                     self.ops.extend(rng.one_in(2).then_some(Op::Acknowledge));
                 } else {
                     traffic.refuse();
@@ -188,7 +191,8 @@ impl Draw {
         let tagged = arrival.frame.len() >= 18 && arrival.frame[12..14] == [0x81, 0x00];
         let stripped = tagged && rng.one_in(4);
         let segments = match rng.below(8) {
-            // A driver's first segment has room for the addresses and the tag that goes back between them and the rest.
+            // A driver's first segment has room for the addresses and the tag that goes back
+            // between them and the rest.
             0 => Some(if stripped { 16 } else { 1 } + rng.below(60)),
             _ => None,
         };

@@ -33,7 +33,8 @@ pub(super) fn recorder(worker: usize) -> Option<(Recorder, Recorded)> {
 }
 
 impl Recorded {
-    /// Compares what was told since the last look with what was judged, in the same order. Frames that a port refused are told once more.
+    /// Compares what was told since the last look with what was judged, in the same order. Frames
+    /// that a port refused are told once more.
     pub(super) fn compare(
         &mut self,
         judged: &[Seen],

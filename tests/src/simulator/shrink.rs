@@ -1,5 +1,5 @@
-//! Cuts a failing run down: leaves out ever smaller pieces that it fails without (delta debugging: Zeller and Hildebrandt,
-//! "Simplifying and isolating failure-inducing input", 2002).
+//! Cuts a failing run down: leaves out ever smaller pieces that it fails without (delta debugging:
+//! Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002).
 
 use super::coverage::Coverage;
 use super::plan::{Op, Setup};

@@ -19,8 +19,8 @@ use crate::sim::{SimFrame, SimWorkers, Steering};
 
 /// The moment at which every run begins.
 pub(super) const START_NS: u64 = 1_700_000_000_000_000_000;
-/// What a frame that waits for its owner longer than this may lose: the way of its fragments, which is remembered a little longer
-/// than the timeout (4.6).
+/// What a frame that waits for its owner longer than this may lose: the way of its fragments, which
+/// is remembered a little longer than the timeout (4.6).
 const STALL_NS: u64 = 500_000_000;
 /// How long a fragment waits for its first (4.6).
 const HOLD_NS: u64 = 1_000_000_000;
@@ -183,7 +183,8 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Time goes by. Nobody sleeps for long, and a worker that hangs is another matter than the order of events.
+    /// Time goes by. Nobody sleeps for long, and a worker that hangs is another matter than the
+    /// order of events.
     fn wait(&mut self, ns: u64) -> Result<(), Failure> {
         for worker in 0..self.setup.workers {
             if self.now_ns + ns - self.polled_ns[worker] > SLEEP_NS {
@@ -333,7 +334,8 @@ impl<'s> World<'s> {
                 frames += self.poll(worker)?;
             }
             idle = if frames == 0 { idle + 1 } else { 0 };
-            // A frame may lie in two rings on its way: that of the knower of its fragments, that of its owner.
+            // A frame may lie in two rings on its way: that of the knower of its fragments, that of
+            // its owner.
             if idle == 2 {
                 return Ok(());
             }
@@ -412,13 +414,15 @@ impl<'s> World<'s> {
             original_len: self.sent[*id].original_len,
             refusal: matches!(reason, "table-full" | "nic-limit" | "fragment-no-first").then_some(reason),
             holds: None,
-            // Where the worker has taken up a change since, the address may be another NIC's, or that of the NIC as it was before
-            // (5.5, 5.7); what is known of first fragments is that one's.
+            // Where the worker has taken up a change since, the address may be another NIC's, or
+            // that of the NIC as it was before (5.5, 5.7); what is known of first fragments is that
+            // one's.
             in_vain: seen.stage == HandoffStage::Expired
                 && self.adopted_ns[worker] >= self.sent[*id].received_ns,
         });
-        // Whoever knows the way of a datagram's fragments counts from when its first came by, its owner from when it was judged;
-        // and a first that was lost on its way, or forged, was noted there in place of another.
+        // Whoever knows the way of a datagram's fragments counts from when its first came by, its
+        // owner from when it was judged; and a first that was lost on its way, or forged, was noted
+        // there in place of another.
         let timeout = self.setup.config.timeouts.fragment.as_nanos() as u64;
         let is_misled = self.misled_ns.is_some_and(|at| self.now_ns - at < timeout + GRACE_NS);
         let forgotten = expected.forgotten && (is_misled || self.handoff_full() > 0);
@@ -452,8 +456,8 @@ impl<'s> World<'s> {
         self.in_order(worker, queue, side, *id, *fragment)
     }
 
-    /// "A later fragment whose first is not known is held, up to 1 s" (4.6): it says so no sooner, unless its first has come and is
-    /// forgotten again.
+    /// "A later fragment whose first is not known is held, up to 1 s" (4.6): it says so no sooner,
+    /// unless its first has come and is forgotten again.
     fn has_waited(&mut self, seen: &Seen) -> Result<(), Failure> {
         let waited = self.now_ns - self.sent[seen.id].received_ns;
         let is_vain = seen.verdict.reason == Reason::FragmentNoFirst;
@@ -480,7 +484,8 @@ impl<'s> World<'s> {
         self.sent.iter().filter(|sent| sent.received_ns > 0 && !sent.judged).count()
     }
 
-    /// Whole frames of one queue that one worker judges are judged in order of arrival: from queue to owner there is one way.
+    /// Whole frames of one queue that one worker judges are judged in order of arrival: from queue
+    /// to owner there is one way.
     fn in_order(
         &mut self,
         worker: usize,

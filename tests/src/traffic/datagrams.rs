@@ -119,8 +119,8 @@ fn sent<T: Transport>(rng: &mut Rng, place: &Place, side: Side, mut packet: Pack
     Sent { side, frame: place.frame(rng, side, packet), packet: bytes, what }
 }
 
-/// IPv4 options: padding, a recorded route, source routes of either kind in front, behind others and behind the end, and lengths
-/// that lie.
+/// IPv4 options: padding, a recorded route, source routes of either kind in front, behind others
+/// and behind the end, and lengths that lie.
 const OPTIONS: [&[u8]; 10] = [
     &[1, 1, 1, 0],
     &[7, 7, 4, 0, 0, 0, 0],
@@ -134,7 +134,8 @@ const OPTIONS: [&[u8]; 10] = [
     &[1, 1, 1, 137],
 ];
 
-/// A datagram in fragments: in order or not, with repetitions, holes, and pieces that reach back into the headers.
+/// A datagram in fragments: in order or not, with repetitions, holes, and pieces that reach back
+/// into the headers.
 pub(super) fn fragments(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Side, Vec<u8>, String)> {
     let side = rng.pick(&[Side::Inside, Side::Outside]);
     let (src, dst) = place.ends(side, remote);
@@ -149,7 +150,8 @@ pub(super) fn fragments(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Si
         4 => cut(rng, place, side, &echo_reply(src, dst, 1, 1).payload(data), "pong"),
         5 => cut(rng, place, side, &ip(src, dst, 99).payload(data), "protocol 99"),
         6 => {
-            // Of a stream that may be there, or a SYN of one that is not; without data the header is all of it.
+            // Of a stream that may be there, or a SYN of one that is not; without data the header
+            // is all of it.
             let any = rng.u32();
             let flags = rng.pick(&[ACK, ACK, SYN]);
             let data = if flags == SYN { vec![] } else { data };
@@ -165,7 +167,8 @@ pub(super) fn fragments(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Si
     }
 }
 
-/// Many later fragments at once, of one datagram or of as many as there are, and now and then the first that one of them waits for.
+/// Many later fragments at once, of one datagram or of as many as there are, and now and then the
+/// first that one of them waits for.
 pub(super) fn flood(rng: &mut Rng, place: &Place, remote: IpAddr) -> Vec<(Side, Vec<u8>, String)> {
     let side = rng.pick(&[Side::Inside, Side::Outside]);
     let (src, dst) = place.ends(side, remote);

@@ -1,5 +1,6 @@
-//! Seeded traffic that knows flows, over a random policy that changes: handshakes, streams, resets, pings, one-way
-//! datagrams, errors, fragments, neighbours, forgeries, damage, waits; and edits of every kind between them.
+//! Seeded traffic that knows flows, over a random policy that changes: handshakes, streams, resets,
+//! pings, one-way datagrams, errors, fragments, neighbours, forgeries, damage, waits; and edits of
+//! every kind between them.
 //!
 //! ```
 //! let mut traffic = testkit::traffic::Traffic::new(7);
@@ -183,7 +184,8 @@ impl Traffic {
 
     /// The next event.
     pub fn event(&mut self) -> Event {
-        // Edits come between a datagram's fragments more often than elsewhere: a flush forgets some of them.
+        // Edits come between a datagram's fragments more often than elsewhere: a flush forgets some
+        // of them.
         if self.rng.one_in(if self.queued.is_empty() { 20 } else { 6 }) {
             self.before = self.draft.clone();
             let what = self.draft.edit(&mut self.rng);

@@ -52,7 +52,8 @@ pub(super) struct PolicyModel {
     address_groups: [Vec<String>; 2],
     groups: Vec<Group>,
     nics: Vec<Option<Nic>>,
-    /// Inbound rules name groups and address groups, and next to nobody else: what re-judging is about.
+    /// Inbound rules name groups and address groups, and next to nobody else: what re-judging is
+    /// about.
     closed: bool,
 }
 

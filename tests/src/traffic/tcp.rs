@@ -1,4 +1,5 @@
-//! TCP streams: a script that a decent pair of hosts would follow, and at every step what an odd one might send instead.
+//! TCP streams: a script that a decent pair of hosts would follow, and at every step what an odd
+//! one might send instead.
 
 use std::net::IpAddr;
 
@@ -157,7 +158,8 @@ impl Stream {
         }
         match self.script.pop() {
             Some(step) => self.step(rng, place, remote, step),
-            // The same tuple again: after both FINs, after a reset, or over a stream that was left alone.
+            // The same tuple again: after both FINs, after a reset, or over a stream that was left
+            // alone.
             None if rng.one_in(3) => {
                 for end in &mut self.ends {
                     let isn = end.next.wrapping_add(rng.pick(&[1, 70_000, 0x4000_0000, 0x9000_0000]));

@@ -51,7 +51,7 @@ impl Evaluator {
     /// The rule that lets it pass, and what that was asked.
     pub fn allowed_by(&self, snapshot: &Snapshot, opening: &Opening) -> Option<(RuleId, Query)> {
         let binding = snapshot.bindings().get(*self.bindings.get(&opening.nic)?)?;
-        let judge = |query: Query| match snapshot.policy(binding).judge(snapshot, binding.vpc, &query) {
+        let judge = |query: Query| match snapshot.judge(binding, &query) {
             RuleVerdict::Allow(rule) => Some((rule, query)),
             RuleVerdict::Deny(_) | RuleVerdict::NoRule => None,
         };

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use engine::classify::Query;
+use engine::conntrack::Connection;
 use engine::packet::{Fragment, PacketKind, flags};
 use engine::trace::Record;
-use engine::worker::Connection;
 use engine::{Direction, NicSlot, Reason, proto, tcp};
 
 /// Kinds of openings that are told apart at most: some 100 MB.

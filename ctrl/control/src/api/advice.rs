@@ -10,14 +10,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::ApiError;
-use super::change::bad_request;
+use super::bad_request;
 use super::refusals::{BadRequest, NotFound, Unanswered};
 use super::types::Advice;
 use crate::advise::AdviceRequest;
 use crate::document::ObjectKey;
+use crate::document::absent;
 use crate::live::Live;
 use crate::model::Key;
-use crate::similar_names::absent;
 
 /// Suggestions that are made if nothing is said, and at most.
 const MADE: (u32, u32) = (100, 1000);

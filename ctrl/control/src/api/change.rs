@@ -17,6 +17,7 @@ use super::refusals::{BadDocument, BadRequest, Guards, NotFound, Unanswered};
 use super::schema::Document;
 use super::types::{Receipt, Record};
 use super::{ApiError, POLICY, Peer};
+use super::{bad_request, internal};
 use crate::document::parse_policy;
 use crate::export::export;
 use crate::live::{Author, Change, LONGEST_CONFIRMATION, Live, Target};
@@ -121,14 +122,6 @@ pub(super) struct IfMatch {
     /// Generations in quotes, as `ETag` has them: refused unless one of them is the present one. `*` is any, of an object that is there.
     #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"(0|[1-9][0-9]{0,8})"(, *"(0|[1-9][0-9]{0,8})")*)$"#)]
     generation: Option<String>,
-}
-
-pub(super) fn bad_request(error: impl ToString) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, error)
-}
-
-pub(super) fn internal(error: impl ToString) -> ApiError {
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 
 /// A change that somebody asks for, but for what it leads to.

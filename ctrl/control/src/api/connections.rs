@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Json, Response};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::change::{bad_request, internal};
 use super::refusals::{BadRequest, NotFound, Unanswered};
 use super::types::{Connection, Count};
 use super::{ApiError, Peer, page};
+use super::{bad_request, internal};
 use crate::live::{Filter, Live, WorkerTimeout, WrittenFilter};
 
 /// The header that says behind which connection a page goes on.

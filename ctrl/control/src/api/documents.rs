@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
-use super::change::bad_request;
+use super::bad_request;
 use crate::live::Live;
 use crate::source::as_json;
 

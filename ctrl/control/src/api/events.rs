@@ -13,11 +13,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use utoipa::IntoParams;
 
-use super::change::{bad_request, internal};
 use super::connections::ListingBody;
 use super::refusals::{BadRequest, Unanswered};
 use super::types::{May, Now, NowEvent, Whoami};
-use super::{ApiError, Peer};
+use super::{ApiError, Peer, bad_request, internal};
 use crate::live::Live;
 
 /// From one event to the next.

@@ -6,10 +6,10 @@ use axum::response::Json;
 use serde_json::error::Category;
 
 use super::body::Text;
-use super::change::{bad_request, internal};
 use super::refusals::{self, BadDocument, BadRequest};
 use super::types::{Explanation, Question};
 use super::{ApiError, QUESTIONS};
+use super::{bad_request, internal};
 use crate::live::{ExplainFailed, Live};
 
 impl From<ExplainFailed> for ApiError {

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
-use super::change::internal;
+use super::internal;
 use crate::live::Live;
 use answer::Answer;
 use text::Format;

@@ -92,6 +92,14 @@ const QUESTIONS: &str = "/v1/explain";
 /// A refusal on its way out.
 struct ApiError(StatusCode, Refusal);
 
+fn bad_request(error: impl ToString) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, error)
+}
+
+fn internal(error: impl ToString) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+}
+
 impl ApiError {
     fn new(status: StatusCode, error: impl ToString) -> ApiError {
         ApiError(status, Refusal { error: error.to_string(), preview: None })

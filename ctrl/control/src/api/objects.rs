@@ -9,19 +9,20 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::bad_request;
 use super::body::Text;
-use super::change::{ChangeRequest, EditQuery, IfMatch, bad_request};
+use super::change::{ChangeRequest, EditQuery, IfMatch};
 use super::documents::{DocumentFormat, document};
 use super::refusals::{BadDocument, BadRequest, Guards, NotFound};
 use super::schema::{AddressGroup, Document, NicDocument, Rule, SecurityGroup, Vpc};
 use super::types::Receipt;
 use super::{ApiError, POLICY};
+use crate::document::absent;
 use crate::document::{EditError, ObjectKey, Parsed, RuleEdit, RuleSelector, edit_rule, merge, put, remove};
 use crate::export::export_object;
 use crate::live::{ChangeRefused, Live, Target};
 use crate::model::{Key, Policy};
 use crate::name;
-use crate::similar_names::absent;
 
 type ChangeResult = Result<Json<Receipt>, ApiError>;
 /// What a path's parameters say.

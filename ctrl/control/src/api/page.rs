@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::ApiError;
-use super::change::bad_request;
+use super::bad_request;
 use crate::live::{Page, WrittenFilter};
 use crate::model::Key;
 

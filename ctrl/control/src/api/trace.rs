@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use utoipa::IntoParams;
 
 use super::ApiError;
-use super::change::{bad_request, internal};
 use super::connections::ListingBody;
 use super::refusals::{BadRequest, NoHistory, NotFound, TooManyReaders, Unanswered};
 use super::types::{Told, Whys};
+use super::{bad_request, internal};
 use crate::live::{Live, WatchRefused, WorkerTimeout};
 use crate::trace::pcapng::{self, Interface};
 use crate::trace::{DecisionText, Event, FilterQuery, NameTable, TupleFilter, WatchRequest, Watcher, whys};

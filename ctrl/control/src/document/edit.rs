@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::NO_TEXT;
 use super::read::{
     self, UnresolvedAddressGroup, UnresolvedNic, UnresolvedPolicy, UnresolvedSecurityGroup, UnresolvedVpc,
 };
@@ -15,8 +16,8 @@ use super::resolve::{resolve, settle_implied_defaults};
 use super::rule::{UnresolvedRule, rule};
 use super::{Limits, Parsed, told, warnings};
 use crate::model::{Identity, Key, Nic, Objects, Policy, Remote, SecurityGroup, Vpc};
-use crate::similar_names::absent;
-use crate::source::{Diagnostic, Faults, Node, Pos, Value, parse_yaml};
+use crate::similar_names::{listed, nearest_of};
+use crate::source::{Diagnostic, Faults, Node, Value, parse_yaml};
 
 /// An object of a policy, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,17 @@ impl std::fmt::Display for ObjectKey {
     }
 }
 
+/// An object that is not there, with those of its kind that have names near its own.
+pub fn absent(policy: &Policy, key: &ObjectKey) -> String {
+    let near = match key {
+        ObjectKey::Vpc(name) => nearest_of(&policy.vpcs, name),
+        ObjectKey::AddressGroup(key) => nearest_of(&policy.address_groups, key),
+        ObjectKey::SecurityGroup(key) => nearest_of(&policy.security_groups, key),
+        ObjectKey::Nic(key) => nearest_of(&policy.nics, key),
+    };
+    format!("{key}; {}", listed(&near))
+}
+
 /// Why an edit is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
@@ -58,9 +70,6 @@ impl From<Diagnostic> for EditError {
         EditError::Bad(diagnostic)
     }
 }
-
-/// Stands where an object of the present policy has no text.
-pub(super) static NO_TEXT: Node = Node { at: Pos::START, value: Value::Null };
 
 /// The policy with the objects of a partial document in it: new ones added, those of the same name replaced, nothing taken
 /// away. `file` is how diagnostics name the text.

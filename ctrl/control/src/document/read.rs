@@ -1,8 +1,9 @@
 //! The first pass: each object by itself, in the order of the document.
 
+use super::fields::{description_of, name_of, prefix_of, reference_of};
 use super::rule::{UnresolvedRule, rule};
 use crate::model::{AllowedAddress, Key, Mac, Mode, Prefix, Segment};
-use crate::name::{self, DEFAULT_PROJECT};
+use crate::name::DEFAULT_PROJECT;
 use crate::source::{Fault, Faults, Fields, Node};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -215,41 +216,6 @@ fn key_of<'t>(fields: &Fields<'t>, faults: &mut Faults) -> Option<(&'t Node, Key
 /// Whose parts are read; those of an object without a name are read for their faults.
 fn owner(key: Option<&(&Node, Key)>) -> Key {
     key.map_or_else(|| Key::in_default(""), |(_, key)| key.clone())
-}
-
-fn name_of(node: &Node) -> Result<Arc<str>, Fault> {
-    const ALLOWED: &str = "1-255 characters, no control characters, no '/', no '#'";
-    let text = node.text("name", ALLOWED)?;
-    match name::check(text) {
-        Ok(()) => Ok(text.into()),
-        Err(why) => Err(node.fault(format_args!("{} {why}; allowed: {ALLOWED}", node.value.describe()))),
-    }
-}
-
-/// A group or address group that something in `owner`'s project refers to.
-pub(super) fn reference_of(node: &Node, owner: &Key) -> Result<Key, Fault> {
-    let allowed = "the name of one of the same project";
-    let text = node.text("name of a group", allowed)?;
-    match text.split_once('/') {
-        None => Ok(Key { project: owner.project.clone(), name: name_of(node)? }),
-        Some((project, name)) if project == &*owner.project && name::check(name).is_ok() => {
-            Ok(Key { project: owner.project.clone(), name: name.into() })
-        }
-        Some(_) => Err(node.fault(format_args!(
-            "{} is of another project than {:?}; allowed: {allowed}",
-            node.value.describe(),
-            owner.project
-        ))),
-    }
-}
-
-pub(super) fn description_of(fields: &Fields<'_>, faults: &mut Faults) -> String {
-    let text = |node: &Node| Ok(node.text("description", "text")?.to_owned());
-    fields.optional("description", faults, text).unwrap_or_default()
-}
-
-pub(super) fn prefix_of(node: &Node) -> Result<Prefix, Fault> {
-    node.parsed_address("prefix", "an IPv4 or IPv6 prefix ADDRESS/LENGTH or address")
 }
 
 fn mac_of(node: &Node) -> Result<Mac, Fault> {

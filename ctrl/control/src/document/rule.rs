@@ -1,6 +1,6 @@
 //! One rule of a document.
 
-use super::read::{description_of, prefix_of, reference_of};
+use super::fields::{description_of, prefix_of, reference_of};
 use crate::model::{Action, Direction, Ethertypes, Key, MAX_PRIORITY, Remote, Rule, protocol};
 use crate::source::{Fault, Faults, Fields, Node, Value};
 

@@ -3,7 +3,7 @@
 //! A rule is shadowed only by rules of its own group: these stand beside it on every NIC. Whether a group of others would
 //! decide first hangs on the NIC.
 
-use super::edit::NO_TEXT;
+use super::NO_TEXT;
 use super::read::{UnresolvedPolicy, UnresolvedSecurityGroup};
 use super::rule::UnresolvedRule;
 use crate::model::{Action, Ethertypes, Key, Policy, Prefix, Remote, Rule, protocol};

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use engine::burst::{Batch, Firewall, FirewallConfig};
 use engine::classify::Query;
+use engine::conntrack::Connection;
 use engine::conntrack::{Secret, ShardConfig};
 use engine::counters::{ConnectionCounts, EngineCounters};
 use engine::io::Frame;
 use engine::packet::PacketMeta;
 use engine::resolve::{Resolution, resolve};
 use engine::snapshot::{Binding, Snapshot};
-use engine::worker::Connection;
 use engine::{Reason, Side};
 
 use crate::api::types::{self, Explanation, Question};

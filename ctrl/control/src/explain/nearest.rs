@@ -18,10 +18,10 @@ const NEAREST: (usize, usize) = (3, 10);
 /// The rules that came nearest: those of this direction that allow, with the fewest fields that do not fit.
 pub fn nearest(committer: &Committer, snapshot: &Snapshot, nic: &Binding, query: &Query) -> Vec<Near> {
     let policy = snapshot.policy(nic);
-    let own = policy.mismatches(snapshot, nic.vpc, query);
+    let own = policy.mismatches(&snapshot.groups, nic.vpc, query);
     let of_family: HashSet<RuleId> = own.iter().map(|(rule, ..)| *rule).collect();
     // Rules of the other family alone: no remote of theirs could fit, and that is said by the family.
-    let other = policy.mismatches(snapshot, nic.vpc, &Query { v6: !query.v6, ..*query });
+    let other = policy.mismatches(&snapshot.groups, nic.vpc, &Query { v6: !query.v6, ..*query });
     let other =
         other.into_iter().filter(|(rule, ..)| !of_family.contains(rule)).map(|(rule, denies, fields)| {
             let fields = fields.into_iter().filter(|field| *field != Field::Remote).map(Some);

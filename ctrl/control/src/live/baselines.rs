@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use engine::{Direction, NicSlot};
 
 use super::WorkerHandle;
-use super::views::ReasonCounts;
+use super::reason_counts::ReasonCounts;
 
 /// What all workers have counted of one NIC.
 #[derive(Clone, Copy, Default)]

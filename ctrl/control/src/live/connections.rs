@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use engine::classify::RuleVerdict;
+use engine::conntrack::Connection;
 use engine::conntrack::query_of_entry;
 use engine::conntrack::{Liveness, liveness};
 use engine::snapshot::Snapshot;
-use engine::worker::{Connection, RequestKind, WorkerReply, WorkerRequest};
+use engine::worker::{RequestKind, WorkerReply, WorkerRequest};
 use engine::{NicSlot, addr_from_bits, proto};
 
 use super::{Inner, Live};
@@ -354,7 +355,7 @@ pub(crate) fn is_live(connection: &Connection, snapshot: &Snapshot) -> Option<bo
         Liveness::Tombstone => Some(false),
         Liveness::Rejudge => {
             let query = query_of_entry(entry, *remote);
-            let judgement = snapshot.policy(binding).judge(snapshot, binding.vpc, &query);
+            let judgement = snapshot.judge(binding, &query);
             Some(matches!(judgement, RuleVerdict::Allow(_)))
         }
     }

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use engine::{Direction, NicSlot};
 
 use super::locking::block_in_place;
-use super::views::{ReasonCounts, lenient_settings};
+use super::reason_counts::ReasonCounts;
+use super::views::lenient_settings;
 use super::{Inner, Live};
 use crate::api::types::{AwaitedConfirmation, Now, NowWorker};
 

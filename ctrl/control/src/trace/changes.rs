@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use engine::trace::TombstoneInfo;
+use engine::conntrack::TombstoneInfo;
 use engine::{Generation, NicSlot};
 
 use super::DisconnectCause;

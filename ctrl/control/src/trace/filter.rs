@@ -8,9 +8,9 @@ use utoipa::IntoParams;
 use crate::commit::Committer;
 use crate::compile::{NamedRule, range_of};
 use crate::document::ObjectKey;
+use crate::document::absent;
 use crate::live::{BadFilter, NoSuchName, check_rule};
 use crate::model::{Identity, Key, Policy, Prefix, ipv4_form, protocol};
-use crate::similar_names::absent;
 
 use super::NameTable;
 

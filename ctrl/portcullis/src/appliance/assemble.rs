@@ -14,7 +14,7 @@ use crossbeam::utils::CachePadded;
 use engine::burst::FirewallConfig;
 use engine::conntrack::Secret;
 use engine::counters::{ConnectionCounts, EngineCounters};
-use engine::handoff::is_usable_pattern;
+use engine::rss::is_usable_pattern;
 use engine::trace::{DecisionReader, Recorder, decisions};
 use engine::worker::{mesh, ring_size};
 

@@ -26,7 +26,7 @@ use control::persisted::{PersistedState, StateWriter, Tables};
 use engine::Generation;
 use engine::conntrack::persist::PersistentMemory;
 use engine::conntrack::restore::PreviousProcess;
-use engine::handoff::RssHash;
+use engine::rss::RssHash;
 use engine::snapshot::Snapshot;
 use engine::time::TICK_NS;
 use restoration::Restoration;

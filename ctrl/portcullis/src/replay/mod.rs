@@ -27,8 +27,8 @@ use engine::held_frames::HeldFrames;
 use engine::io::BURST;
 use engine::packet::{Arrival, PacketMeta};
 use engine::snapshot::Snapshot;
-use engine::staged::StagedVerdict;
 use engine::time::{TICK_NS, reached};
+use engine::verdict::StagedVerdict;
 use engine::verdict::Verdict;
 
 use crate::cli;

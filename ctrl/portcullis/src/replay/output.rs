@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use control::api::types::{Staged, Would};
 use control::compile::NamedRule;
 use engine::reason::REASONS;
-use engine::staged::StagedVerdict;
+use engine::verdict::StagedVerdict;
 use engine::verdict::Verdict;
 use engine::{Reason, RuleId, Side};
 

@@ -26,8 +26,9 @@ impl Map {
     pub fn word(&self, at: usize) -> Option<&AtomicU64> {
         let is_within =
             at.checked_add(1).and_then(|end| end.checked_mul(WORD)).is_some_and(|end| end <= self.0.len());
-        // SAFETY: the word lies within the mapping, which begins at a page and lives as long as the reference. Every process looks at it
-        // as an atomic. (Were the file cut short, the kernel would end who reads there; nobody cuts it: it only grows.)
+        // SAFETY: the word lies within the mapping, which begins at a page and lives as long as the
+        // reference. Every process looks at it as an atomic. (Were the file cut short, the kernel
+        // would end who reads there; nobody cuts it: it only grows.)
         is_within.then(|| unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().cast::<u64>().add(at)) })
     }
 

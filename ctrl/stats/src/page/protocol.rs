@@ -1,9 +1,11 @@
-//! In which order the words of a page are written and read: all that keeps a reader from a copy of two moments.
+//! In which order the words of a page are written and read: all that keeps a reader from a copy of
+//! two moments.
 //!
-//! Numbers of publications go up by one, and each lies in the half of its parity. The writer writes into the half that was published
-//! before last, and publishes it; a reader copies the half that was published last, and throws the copy away if another was published
-//! meanwhile: then the writer may have begun to write into the copied half. Two fences make it sound that everything else is relaxed.
-//! `scripts/loom` checks this through every interleaving, and with planted faults.
+//! Numbers of publications go up by one, and each lies in the half of its parity. The writer writes
+//! into the half that was published before last, and publishes it; a reader copies the half that
+//! was published last, and throws the copy away if another was published meanwhile: then the writer
+//! may have begun to write into the copied half. Two fences make it sound that everything else is
+//! relaxed. `scripts/loom` checks this through every interleaving, and with planted faults.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
@@ -15,14 +17,16 @@ pub(super) const fn half_of(number: u64) -> usize {
     (number % 2) as usize
 }
 
-/// Orders what was published last before what is written from here on: who reads any of that finds its half published over.
+/// Orders what was published last before what is written from here on: who reads any of that finds
+/// its half published over.
 pub(super) fn begin() {
     if !planted("begin-without-fence") {
         fence(Ordering::Release);
     }
 }
 
-/// Publishes what was written since [`begin`]. Release pairs with the Acquire of [`published`]: who sees this number finds its half whole.
+/// Publishes what was written since [`begin`]. Release pairs with the Acquire of [`published`]: who
+/// sees this number finds its half whole.
 pub(super) fn publish(word: &AtomicU64, number: u64) {
     let order = if planted("relaxed-publication") { Ordering::Relaxed } else { Ordering::Release };
     word.store(number.to_le(), order);
@@ -46,7 +50,8 @@ pub(super) fn is_whole(word: Option<&AtomicU64>, number: u64) -> bool {
     word.map_or(0, published) == number
 }
 
-/// Faults that the model must catch, in its builds alone; elsewhere a constant, so that nothing of it is left in the program.
+/// Faults that the model must catch, in its builds alone; elsewhere a constant, so that nothing of
+/// it is left in the program.
 #[cfg(not(loom))]
 #[inline(always)]
 const fn planted(_: &str) -> bool {

@@ -68,7 +68,8 @@ impl Page {
         })
     }
 
-    /// The sum of a counter's or gauge's series that have all of these labels; `None` if there is none.
+    /// The sum of a counter's or gauge's series that have all of these labels; `None` if there is
+    /// none.
     pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> Option<u64> {
         let has = |family: &Listed, labels: &[String], (name, value): &(&str, &str)| {
             family.labels.iter().zip(labels).any(|(label, its)| label == name && its == value)

@@ -31,7 +31,8 @@ fn now() -> u64 {
 }
 
 impl Writer {
-    /// A new page in the place of an old one, which stays as it is for those who have it open. One that another process writes is refused.
+    /// A new page in the place of an old one, which stays as it is for those who have it open. One
+    /// that another process writes is refused.
     pub fn create(path: &Path) -> io::Result<Writer> {
         let directory =
             path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -8,10 +8,11 @@ use crate::Reason;
 use crate::fragment_queue::Ticket;
 use crate::io::{BURST, Burst};
 use crate::packet::{PacketMeta, ParsedBurst};
-use crate::staged::StagedVerdict;
+use crate::verdict::StagedVerdict;
 use crate::verdict::Verdict;
 
-/// A verdict a frame, in memory that is used again without being cleared: pushing each would look at the room left.
+/// One verdict per frame, in memory that is reused without being cleared: pushing each would check
+/// for room.
 pub struct Verdicts {
     pub(super) all: Box<[Verdict; BURST]>,
     pub(super) len: usize,
@@ -32,21 +33,21 @@ impl Deref for Verdicts {
     }
 }
 
-/// Frames with what was read of them.
+/// Frames with their metadata and verdicts.
 pub struct Batch<F> {
-    /// The frames, in order of arrival; behind a pointer, so that bursts change hands without being copied.
+    /// The frames, in order of arrival. Boxed, so that bursts are swapped instead of copied.
     pub frames: Box<Burst<F>>,
-    /// A packet metadata of each frame.
+    /// The metadata of each frame.
     pub pkts: ParsedBurst,
-    /// A verdict a frame, once judged.
+    /// The verdict of each frame, once judged.
     pub verdicts: Verdicts,
-    /// Once judged: every frame goes on.
+    /// Once judged: every frame passes.
     pub all_pass: bool,
-    /// Once judged: all of them are of established connections.
+    /// Once judged: all of them belong to established connections.
     pub all_established: bool,
-    /// Once judged: where those that are held wait, in their order.
+    /// Once judged: the tickets of those that are held, in their order.
     pub tickets: ArrayVec<Ticket, BURST>,
-    /// Once judged: what staged rules would decide, by the packets' places.
+    /// Once judged: what staged rules would decide, by the packets' index.
     pub staged: ArrayVec<(usize, StagedVerdict), BURST>,
 }
 
@@ -65,7 +66,7 @@ impl<F> Default for Batch<F> {
 }
 
 impl<F> Batch<F> {
-    /// Appends a frame that was read.
+    /// Appends a parsed frame.
     #[inline]
     pub fn push(&mut self, frame: F, pkt: PacketMeta) {
         self.frames.push(frame);
@@ -74,7 +75,7 @@ impl<F> Batch<F> {
         }
     }
 
-    /// Forgets packet metadata and verdicts; the frames are gone already.
+    /// Clears metadata and verdicts; the frames are gone already.
     pub fn clear(&mut self) {
         self.frames.clear();
         self.pkts.clear();

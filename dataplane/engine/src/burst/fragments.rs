@@ -1,4 +1,4 @@
-//! Fragments of a burst: who brings them together asks whose they are, holds some, and takes them up again.
+//! Fragments: what the worker that sees all fragments of a packet asks of its firewall.
 
 use super::{Firewall, bytes_of, remembered_for};
 use crate::NicSlot;
@@ -13,18 +13,18 @@ use crate::snapshot::Snapshot;
 use crate::time::Now;
 
 impl Firewall {
-    /// Fragments that wait for their first ones.
+    /// Fragments that wait for their first.
     pub fn fragment_queue(&self) -> &FragmentQueue {
         &self.judge.fragment_queue
     }
 
-    /// The same, for who is to end their waiting.
+    /// The same, to end their waiting.
     pub fn fragment_queue_mut(&mut self) -> &mut FragmentQueue {
         &mut self.judge.fragment_queue
     }
 
-    /// Whose a first fragment is, and what it has in common with the others of its packet as that NIC sees it; the former alone, and
-    /// nobody, where there is no such NIC. `None` if it is not remembered.
+    /// The NIC of a first fragment, and what it has in common with the others of its packet as that
+    /// NIC sees it; without a NIC, the former is none. `None` if the fragment is not remembered.
     pub fn first_fragment<F: Frame>(
         &mut self,
         snapshot: &Snapshot,
@@ -40,12 +40,13 @@ impl Firewall {
         Some((nic.map_or(NicSlot::NONE, |nic| nic.nic), key))
     }
 
-    /// A hash of what all fragments of a packet bear.
+    /// A hash of what all fragments of a packet have in common.
     pub fn packet_hash(&self, pkt: &PacketMeta) -> u32 {
         self.judge.packet_hash(pkt)
     }
 
-    /// The next frame that waits no more, read, to be judged at `now`; or to go to another worker, as its first did.
+    /// The next frame that waits no more: parsed, to be judged at `now`, or to be sent to the
+    /// worker that its first went to.
     pub fn next_released<F: Frame>(
         &mut self,
         snapshot: &Snapshot,
@@ -61,7 +62,8 @@ impl Firewall {
                 let PacketMeta { side, wire, stage, .. } = pkt;
                 let arrival = Arrival { side, wire, tunnels: snapshot.tunnels, now };
                 self.read_into(&mut frame, &arrival, &mut pkt);
-                // Read otherwise it may be a whole packet, whose owner is another worker.
+                // Parsed under another view of tunnels it may be a whole packet, whose owner is
+                // another worker.
                 pkt.stage = if pkt.fragment == Fragment::Later { stage } else { HandoffStage::Received };
             }
             let owner = if let Release::ToWorker(owner) = how { Some(owner) } else { None };

@@ -1,23 +1,25 @@
-//! A firewall as a bench: connections of another's table put into its own, so that a packet can be judged here as it would be there;
-//! and what it tells of a packet that it has judged.
+//! A firewall to look into: copies of another table's connections put into its own, so that a
+//! packet can be judged here as it would be there; and what it knows of a packet that it has
+//! judged.
 
 use super::Firewall;
+use crate::conntrack::Connection;
+use crate::conntrack::TombstoneInfo;
 use crate::conntrack::{Liveness, liveness};
 use crate::icmp_quote;
 use crate::packet::{PacketKind, PacketMeta};
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::{Now, reached};
-use crate::trace::TombstoneInfo;
-use crate::worker::Connection;
 use crate::{FlowIndex, Side};
 
 impl Firewall {
-    /// Takes in a copy of a connection as it is, deadline and all; false if there is no room for it.
+    /// Adds a copy of a connection as it is, with its deadline; false if there is no room for it.
     pub fn copy_in(&mut self, connection: &Connection, snapshot: &Snapshot, now: Now) -> bool {
         self.judge.shard.copy_in(connection, snapshot, now)
     }
 
-    /// The connection that a packet of this NIC is of or, of an ICMP error, the packet that it quotes.
+    /// The connection that a packet of this NIC belongs to; for an ICMP error, that of the packet
+    /// it quotes.
     pub fn connection_of(&self, pkt: &PacketMeta, nic: &Binding, bytes: &[u8]) -> Option<FlowIndex> {
         let judge = &self.judge;
         let key = match pkt.kind {
@@ -27,7 +29,8 @@ impl Firewall {
         judge.shard.find(&key).filter(|flow| !judge.shard.is_expired(*flow, pkt.now))
     }
 
-    /// The tombstone that has just dropped this packet. A later packet of its burst may have taken its place; then there is none.
+    /// The tombstone that has just dropped this packet; `None` if a later packet of its burst has
+    /// replaced it.
     #[cold]
     pub fn disconnected(&self, snapshot: &Snapshot, pkt: &PacketMeta) -> Option<TombstoneInfo> {
         let mac = if pkt.side == Side::Inside { pkt.src_mac } else { pkt.dst_mac };

@@ -12,14 +12,15 @@ use crate::time::Now;
 
 /// Timers looked at per burst.
 const EXPIRY_BUDGET: u32 = 64;
-/// Entries looked at per turn after a change, or to tell what they carry: few where frames wait: one took 16 to 50 ns, a packet 65.
+/// Entries looked at per turn after a change, or to export their counters. Few while frames wait:
+/// an entry takes 16 to 50 ns, a packet 65.
 const SWEEP_BUDGET: u32 = 32;
 /// The same in a turn without frames.
 const IDLE_SWEEP_BUDGET: u32 = 256;
 
 impl Firewall {
-    /// Bounded work between bursts: what has expired ends, what a change ended is filed as such, what connections carry is told. More
-    /// of it where no frames wait.
+    /// Bounded work between bursts: ends what has expired, files what a change has ended, exports
+    /// flow counters. More of it if no frames wait.
     #[inline]
     pub fn upkeep(&mut self, snapshot: &Snapshot, now: Now, is_idle: bool) {
         let shard = &mut self.judge.shard;
@@ -37,19 +38,20 @@ impl Firewall {
         self.judge.shard.sweep(snapshot, u32::MAX);
     }
 
-    /// Goes on with ending everything that is due by now and filing what a change has ended, some at a time; true once that is done.
+    /// Ends what is due by now and files what a change has ended, a slice at a time; true once that
+    /// is done.
     pub fn settle_some(&mut self, snapshot: &Snapshot, now: Now) -> bool {
         self.judge.shard.expire(snapshot, now, IDLE_SWEEP_BUDGET);
         self.judge.shard.sweep(snapshot, IDLE_SWEEP_BUDGET);
         !self.judge.shard.is_behind(now)
     }
 
-    /// From here on what connections carry is told by this ring. For a firewall that counts it.
+    /// Exports flow records by this ring from now on. For a firewall that counts flows.
     pub fn export_flows_to(&mut self, ring: Producer<FlowEvent>, wishes: Arc<FlowRequests>) {
         self.judge.shard.export_flows_to(ring, wishes);
     }
 
-    /// Counts those of a burst that were refused, or would have been.
+    /// Counts the packets of a burst that were refused, or would have been.
     #[inline(never)]
     pub(super) fn count_refusals(&mut self, snapshot: &Snapshot, pkts: &[PacketMeta], verdicts: &Verdicts) {
         for (pkt, verdict) in pkts.iter().zip(verdicts.iter()) {
@@ -59,7 +61,8 @@ impl Firewall {
         }
     }
 
-    /// Tells of everything that has carried something; false if the ring is too full for all of it: to be called again then.
+    /// Exports all flow counters; false if the ring is too full for all of them, and it must be
+    /// called again.
     pub fn export_all_flows(&mut self, snapshot: &Snapshot) -> bool {
         self.judge.shard.export_all_flows(snapshot)
     }

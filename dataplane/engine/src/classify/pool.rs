@@ -1,11 +1,26 @@
-//! Parts of compiled policies that are the same in many: a long list of prefixes is compiled for every list of groups that has it, and
-//! lies in memory once.
+//! Parts of compiled policies that are the same in many: a long list of prefixes is compiled for
+//! every list of groups that has it, and lies in memory once.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::search::Node;
+/// Equally wide buckets. Keys before the first one and behind the last one belong to these.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    /// The first bucket's first key.
+    pub base: u32,
+    /// How many of a key's low bits do not tell the bucket.
+    pub shift: u32,
+    /// The last bucket.
+    pub last: u32,
+    /// Where the first one lies.
+    pub buckets: u32,
+    /// What to add to a bucket to have the number of its first range.
+    pub first: u32,
+    /// What to add to a bucket that is [`DIVIDED`] to have the number of its node.
+    pub children: u32,
+}
 
 /// Shorter parts are not worth the look.
 const WORTH: usize = 256;

@@ -2,15 +2,16 @@
 
 use super::Rule;
 use super::rows::{Row, RowBuilder, RowLayout, RuleSets, Span};
-use super::simd::{LANES, VectorOps};
+use crate::cpu::{LANES, VectorOps};
 
 /// Sets of rules by protocol and port, or ICMP type and code.
 ///
-/// The ranges of all protocols lie one after the other. Protocol and top byte lead to the range that their first key lies in, and the
-/// next ranges are compared with at once.
+/// The ranges of all protocols lie one after the other. Protocol and top byte lead to the range
+/// that their first key lies in, and the next ranges are compared with at once.
 #[derive(PartialEq, Eq)]
 pub(super) struct Ports {
-    /// By protocol which of the rows of `first` is its own; 0 is that of the protocols that no rule names.
+    /// By protocol which of the rows of `first` is its own; 0 is that of the protocols that no rule
+    /// names.
     by_protocol: Box<[u8; 256]>,
     first: Box<[[u32; 256]]>,
     /// Last keys of ranges, filled up so that there are [`LANES`] from any on.
@@ -53,18 +54,20 @@ impl Ports {
 
     /// The rules that fit.
     #[inline(always)]
-    pub fn find<L: VectorOps>(&self, protocol: u8, port: u16) -> Row<'_> {
+    pub fn find(&self, isa: impl VectorOps, protocol: u8, port: u16) -> Row<'_> {
         let number = usize::from(self.by_protocol[usize::from(protocol)]);
         // SAFETY: a protocol's number is that of a row.
         let first = unsafe { self.first.get_unchecked(number) };
         let mut at = first[usize::from(port >> 8)] as usize;
         loop {
-            // SAFETY: `at` is the number of a range, and behind the last one there are as many ends as are compared with.
+            // SAFETY: `at` is the number of a range, and behind the last one there are as many ends
+            // as are compared with.
             let ends = unsafe { &*self.ends.as_ptr().add(at).cast() };
-            let below = L::below_u16(ends, port);
+            let below = isa.below_u16(ends, port);
             at += below;
-            // More than sixteen ranges begin under one top byte only where somebody has listed port by port. The walk ends at the
-            // latest at the protocol's last range, as no port is above its end.
+            // More than sixteen ranges begin under one top byte only where somebody has listed port
+            // by port. The walk ends at the latest at the protocol's last range, as no port is
+            // above its end.
             if below < LANES {
                 break;
             }

@@ -1,13 +1,15 @@
-//! Sets of rules as rows of bits: which rules fit any address, or any port; and the first rule of two of them.
+//! Sets of rules as rows of bits: which rules fit any address, or any port; and the first rule of
+//! two of them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 
 use super::search::RangeKey;
-use super::simd::{CHUNK, Chunk, VectorOps};
+use crate::cpu::{CHUNK, Chunk, VectorOps};
 
-/// Up to so many chunks two sets are compared from one end to the other without a branch; with more, each has a summary.
+/// Up to so many chunks two sets are compared from one end to the other without a branch; with
+/// more, each has a summary.
 const FEW: usize = 4;
 /// Words of a chunk.
 const WORDS: usize = CHUNK / 64;
@@ -83,9 +85,10 @@ impl RowBuilder {
         RowBuilder { shape, chunks, places: HashMap::with_capacity_and_hasher(about, Default::default()) }
     }
 
-    /// The ranges of a key: the last key of each, and the place of its set. Of rules that fit everywhere, as a set, and of those that
-    /// fit in some spans. One pass from the smallest key to the largest turns rules on and off: as many steps as there are spans, not
-    /// as many as there are ranges times rules.
+    /// The ranges of a key: the last key of each, and the place of its set. Of rules that fit
+    /// everywhere, as a set, and of those that fit in some spans. One pass from the smallest key to
+    /// the largest turns rules on and off: as many steps as there are spans, not as many as there
+    /// are ranges times rules.
     pub fn sweep<K: RangeKey>(&mut self, everywhere: &[u64], spans: &[Span<K>]) -> (Vec<K>, Vec<u32>) {
         // Where some rule begins to fit, or ceases to.
         let mut edges: Vec<(K, u32)> = Vec::with_capacity(2 * spans.len());
@@ -124,8 +127,8 @@ impl RowBuilder {
         (ends, places)
     }
 
-    /// Where a set lies, which is laid down if it is new: between hosts of a network there are always the same rules, so that half
-    /// of the ranges share a set with others.
+    /// Where a set lies, which is laid down if it is new: between hosts of a network there are
+    /// always the same rules, so that half of the ranges share a set with others.
     fn place(&mut self, set: &[u64], marks: u64) -> u32 {
         let head = self.shape.head();
         let next = self.chunks.len() as u32;
@@ -181,7 +184,8 @@ impl RuleSets {
     }
 }
 
-/// A set, behind its summary if it has one. Its shape is the table's: who has the row has that as well.
+/// A set, behind its summary if it has one. Its shape is the table's: who has the row has that as
+/// well.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     /// There are as many chunks as the shape tells.
@@ -227,7 +231,7 @@ impl<'a> Row<'a> {
     /// # Safety
     /// They must have one, and be of this shape.
     #[inline(always)]
-    pub unsafe fn first_common<L: VectorOps>(self, other: Row<'_>, shape: RowLayout) -> usize {
+    pub unsafe fn first_common(self, isa: impl VectorOps, other: Row<'_>, shape: RowLayout) -> usize {
         let chunks = shape.chunks;
         if chunks > FEW {
             // SAFETY: as promised.
@@ -236,7 +240,7 @@ impl<'a> Row<'a> {
         let apart = |chunk| {
             // SAFETY: rows have the shape's number of chunks.
             let (one, other) = unsafe { (self.chunk(chunk), other.chunk(chunk)) };
-            L::apart(one, other) << (chunk * WORDS)
+            isa.disjoint_words(one, other) << (chunk * WORDS)
         };
         let apart = (1..chunks).fold(apart(0), |all, chunk| all | apart(chunk));
         let word = (!apart).trailing_zeros() as usize;
@@ -269,8 +273,9 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A bit for each word that holds any rule; the last one is for all words from there on. After Baboescu and Varghese, "Scalable packet
-/// classification", 2001: of thousands of rules only few are of one address, so that few words need to be looked at.
+/// A bit for each word that holds any rule; the last one is for all words from there on. After
+/// Baboescu and Varghese, "Scalable packet classification", 2001: of thousands of rules only few
+/// are of one address, so that few words need to be looked at.
 fn summary(set: &[u64]) -> Chunk {
     let mut summary = Chunk::default();
     for (word, _) in set.iter().enumerate().filter(|(_, rules)| **rules != 0) {
@@ -283,8 +288,8 @@ fn summary(set: &[u64]) -> Chunk {
 #[cfg(test)]
 mod tests {
     use super::super::search::{BinarySearch, Search};
-    use super::super::simd::Baseline;
     use super::*;
+    use crate::cpu::Baseline;
 
     #[test]
     fn a_rule_whose_spans_overlap_or_touch_fits_wherever_one_of_them_does() {
@@ -304,7 +309,7 @@ mod tests {
         for key in 0..100 {
             let fits = key == 0 || (10..30).contains(&key) || key >= 40;
             // SAFETY: the place is told by the sweep.
-            let row = unsafe { sets.at(places[search.find::<Baseline>(key)]).words(shape) };
+            let row = unsafe { sets.at(places[search.find(Baseline, key)]).words(shape) };
             assert!(row.eq([1, u64::from(fits) << 1, 0, 0]), "key {key}");
         }
         assert_eq!(sets.chunks.len(), 2, "of the same sets there is one");
@@ -322,12 +327,13 @@ mod tests {
                 rows.done()
             };
             for first in [0, 1, rules / 3, rules / 2, rules - 1].map(|rule| rule.min(rules - 1)) {
-                // Others beside it are of one set only; words with rules of both, of which none is common, lie on the way.
+                // Others beside it are of one set only; words with rules of both, of which none is
+                // common, lie on the way.
                 let others: Vec<usize> = (0..first).step_by(3).collect();
                 let (one, other) =
                     (set(&[&others[..], &[first]].concat()), set(&[first, (first + 1).min(rules - 1)]));
                 // SAFETY: there is a set at 0, and a common rule.
-                let found = unsafe { one.at(0).first_common::<Baseline>(other.at(0), shape) };
+                let found = unsafe { one.at(0).first_common(Baseline, other.at(0), shape) };
                 assert_eq!(found, first, "of {rules}");
             }
         }

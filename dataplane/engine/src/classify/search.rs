@@ -1,10 +1,11 @@
-//! Finding the range that an address lies in, without a branch that anybody outside could make unforeseeable: the remote of an opening
-//! packet is a stranger's choice. Ranges are known by their last keys; that of the last range is the largest key.
+//! Finding the range that an address lies in, without a branch that anybody outside could make
+//! unforeseeable: the remote of an opening packet is a stranger's choice. Ranges are known by their
+//! last keys; that of the last range is the largest key.
 
 use std::sync::Arc;
 
-use super::pool::InternPool;
-use super::simd::{LANES, VectorOps, bias};
+use super::pool::{InternPool, Node};
+use crate::cpu::{LANES, VectorOps, bias};
 
 /// A key whose ranges can be looked up.
 pub(super) trait RangeKey: Copy + Ord {
@@ -36,7 +37,7 @@ pub(super) unsafe trait Search<K>: Eq {
     /// Of ranges with these last keys, in order; the last is the largest key.
     fn new(ends: &[K]) -> Self;
     /// The number of the range.
-    fn find<L: VectorOps>(&self, key: K) -> usize;
+    fn find(&self, isa: impl VectorOps, key: K) -> usize;
     /// Takes known parts in the place of equal ones.
     fn share(&mut self, pool: &mut InternPool);
 }
@@ -79,9 +80,11 @@ impl Address for u128 {
     }
 }
 
-/// IPv4 addresses: of each /8 network a row of equally wide buckets, from the first to the last range that ends in there, which are so
-/// narrow that the first range of a bucket and one look at sixteen ends from there on tell the rest. So every address takes the same
-/// way: its network, its bucket, its range. Only where ranges crowd much more in one place than in others a bucket has buckets again.
+/// IPv4 addresses: of each /8 network a row of equally wide buckets, from the first to the last
+/// range that ends in there, which are so narrow that the first range of a bucket and one look at
+/// sixteen ends from there on tell the rest. So every address takes the same way: its network, its
+/// bucket, its range. Only where ranges crowd much more in one place than in others a bucket has
+/// buckets again.
 #[derive(PartialEq, Eq)]
 pub(super) struct Buckets {
     /// By first byte.
@@ -90,23 +93,6 @@ pub(super) struct Buckets {
     buckets: Arc<[u16]>,
     /// Of the ranges, [`bias`]; filled up so that there are sixteen from any on.
     ends: Arc<[i32]>,
-}
-
-/// Equally wide buckets. Keys before the first one and behind the last one belong to these.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Node {
-    /// The first bucket's first key.
-    base: u32,
-    /// How many of a key's low bits do not tell the bucket.
-    shift: u32,
-    /// The last bucket.
-    last: u32,
-    /// Where the first one lies.
-    buckets: u32,
-    /// What to add to a bucket to have the number of its first range.
-    first: u32,
-    /// What to add to a bucket that is [`DIVIDED`] to have the number of its node.
-    children: u32,
 }
 
 impl Node {
@@ -158,8 +144,8 @@ impl Builder<'_> {
             [base, ..] => (*base, inside[inside.len() - 1]),
         };
         let shift = narrow(inside, base, top);
-        // The last bucket is that of the key behind the last end, so that every bucket but this one ends where the next begins and no
-        // bucket is crowded because it is the last.
+        // The last bucket is that of the key behind the last end, so that every bucket but this one
+        // ends where the next begins and no bucket is crowded because it is the last.
         let last = match inside {
             [] => 0,
             _ => (top - base + 1) >> shift,
@@ -190,7 +176,8 @@ impl Builder<'_> {
         self.fill(&node, last + 1, below, region);
     }
 
-    /// Buckets up to before this one, with so many ends before each. A number too large for a bucket is a node's.
+    /// Buckets up to before this one, with so many ends before each. A number too large for a
+    /// bucket is a node's.
     fn fill(&mut self, node: &Node, to: u32, below: usize, region: Region) {
         if below < usize::from(DIVIDED) {
             return self.buckets.resize((node.buckets + to) as usize, below as u16);
@@ -209,12 +196,13 @@ impl Builder<'_> {
     }
 }
 
-/// How wide buckets are to be, as a power of two: as wide as can be without more than sixteen ranges in any, but not so narrow that
-/// there were too many.
+/// How wide buckets are to be, as a power of two: as wide as can be without more than sixteen
+/// ranges in any, but not so narrow that there were too many.
 fn narrow(ends: &[u32], base: u32, top: u32) -> u32 {
     let most = (ends.len() * BUCKETS_A_RANGE).clamp(2, usize::from(DIVIDED)) as u32;
     let too_many = |shift: u32| (top - base + 1) >> shift >= most;
-    // Seventeen ends are not crowded if the key behind the last one is in another bucket than the first one.
+    // Seventeen ends are not crowded if the key behind the last one is in another bucket than the
+    // first one.
     let apart = |some: &[u32]| ((some[0] - base) ^ (some[LANES] - base + 1)).ilog2();
     // At most as wide as one of two to the thirtieth, so that where a bucket ends is a number.
     let mut shift = ends.windows(LANES + 1).map(apart).min().unwrap_or(30);
@@ -224,8 +212,8 @@ fn narrow(ends: &[u32], base: u32, top: u32) -> u32 {
     shift
 }
 
-// SAFETY: a bucket's first range is there, and a key of the bucket is above no more ends than there are before the range that the key
-// lies in.
+// SAFETY: a bucket's first range is there, and a key of the bucket is above no more ends than there
+// are before the range that the key lies in.
 unsafe impl Search<u32> for Buckets {
     fn new(ends: &[u32]) -> Buckets {
         assert_eq!(ends.last(), Some(&u32::MAX));
@@ -272,7 +260,7 @@ unsafe impl Search<u32> for Buckets {
     }
 
     #[inline(always)]
-    fn find<L: VectorOps>(&self, key: u32) -> usize {
+    fn find(&self, isa: impl VectorOps, key: u32) -> usize {
         let mut at = usize::from(self.networks[(key >> 24) as usize]);
         let range = loop {
             // SAFETY: every network, and every divided bucket, has a node.
@@ -285,9 +273,10 @@ unsafe impl Search<u32> for Buckets {
             }
             at = (node.children + u32::from(entry ^ DIVIDED)) as usize;
         };
-        // SAFETY: this is the number of a range, and behind the last one there are sixteen ends more.
+        // SAFETY: this is the number of a range, and behind the last one there are sixteen ends
+        // more.
         let ends = unsafe { &*self.ends.as_ptr().add(range).cast() };
-        range + L::below_u32(ends, bias(key))
+        range + isa.below_u32(ends, bias(key))
     }
 
     fn share(&mut self, pool: &mut InternPool) {
@@ -309,7 +298,7 @@ unsafe impl Search<u128> for BinarySearch {
     }
 
     #[inline(always)]
-    fn find<L: VectorOps>(&self, key: u128) -> usize {
+    fn find(&self, _: impl VectorOps, key: u128) -> usize {
         let (mut at, mut len) = (0, self.0.len());
         while len > 1 {
             let half = len / 2;
@@ -326,19 +315,18 @@ unsafe impl Search<u128> for BinarySearch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Baseline;
     use super::*;
+    use crate::cpu::{Isa, Work, simd};
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,popcnt")]
-    fn find_avx2<K: Address>(search: &K::Search, key: K) -> usize {
-        search.find::<super::super::simd::Avx2>(key)
-    }
+    struct Find<'s, K: Address>(&'s K::Search, K);
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,popcnt")]
-    fn find_avx512<K: Address>(search: &K::Search, key: K) -> usize {
-        search.find::<super::super::simd::Avx512>(key)
+    impl<K: Address> Work for Find<'_, K> {
+        type Output = usize;
+
+        #[inline(always)]
+        fn run(self, isa: impl Isa) -> usize {
+            self.0.find(isa, self.1)
+        }
     }
 
     fn check<K: Address + std::fmt::Debug>(mut ends: Vec<K>, beside: impl Fn(K) -> [K; 3]) {
@@ -348,20 +336,10 @@ mod tests {
         let search = K::Search::new(&ends);
         for key in ends.iter().flat_map(|end| beside(*end)).chain([K::ZERO, K::LAST]) {
             let expected = ends.partition_point(|end| *end < key);
-            #[cfg(target_arch = "x86_64")]
-            {
-                if crate::cpu::simd() >= crate::cpu::Simd::V3 {
-                    // SAFETY: the machine has AVX2.
-                    let found = unsafe { find_avx2(&search, key) };
-                    assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
-                }
-                if crate::cpu::simd() == crate::cpu::Simd::V4 {
-                    // SAFETY: the machine has AVX-512.
-                    let found = unsafe { find_avx512(&search, key) };
-                    assert_eq!(found, expected, "key {key:?} of {} ranges", ends.len());
-                }
+            for level in simd().levels() {
+                let found = level.run_widest(Find(&search, key));
+                assert_eq!(found, expected, "key {key:?} of {} ranges, {level:?}", ends.len());
             }
-            assert_eq!(search.find::<Baseline>(key), expected, "key {key:?} of {} ranges", ends.len());
         }
     }
 

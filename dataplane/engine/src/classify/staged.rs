@@ -3,7 +3,7 @@
 use super::{Policy, Query, Rule, RuleVerdict};
 use crate::RuleId;
 use crate::VpcId;
-use crate::snapshot::Snapshot;
+use crate::groups::Groups;
 
 /// All rules of a list of groups as if the staged ones were enforced.
 #[derive(PartialEq, Eq)]
@@ -23,8 +23,8 @@ impl Staged {
     }
 
     /// What [`Policy::judge`] would say if the staged rules were enforced.
-    pub fn judge(&self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
-        self.all.judge(snapshot, own, query)
+    pub fn judge(&self, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
+        self.all.judge(groups, own, query)
     }
 
     /// True if a rule is one of the staged.

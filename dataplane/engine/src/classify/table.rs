@@ -6,9 +6,9 @@ use super::pool::InternPool;
 use super::ports::Ports;
 use super::rows::{Row, RowBuilder, RowLayout, RuleSets, Span};
 use super::search::{Address, Search};
-use super::simd::{Baseline, VectorOps};
 use super::{Field, Query, Remote, Rule, RuleVerdict};
-use crate::snapshot::{Membership, Snapshot};
+use crate::cpu::{Baseline, VectorOps};
+use crate::groups::{Groups, Membership};
 use crate::{GroupId, RuleId, VpcId};
 
 /// Rules of one direction and family.
@@ -24,7 +24,8 @@ pub(super) struct Table<K: Address> {
 
 /// What a table says of the rules of a set.
 ///
-/// Behind them is one more, which fits everything and says that no rule does: so whoever looks for the first rule finds one.
+/// Behind them is one more, which fits everything and says that no rule does: so whoever looks for
+/// the first rule finds one.
 #[derive(PartialEq, Eq)]
 struct Rules {
     shape: RowLayout,
@@ -33,8 +34,8 @@ struct Rules {
     groups: Box<[(GroupId, Box<[u64]>)]>,
 }
 
-/// What was looked up for a packet: the rules that fit its remote, and those that fit its protocol and port. The first one of both is the
-/// verdict.
+/// What was looked up for a packet: the rules that fit its remote, and those that fit its protocol
+/// and port. The first one of both is the verdict.
 #[derive(Clone, Copy)]
 pub(super) struct MatchRows<'t> {
     remote: Row<'t>,
@@ -101,36 +102,32 @@ impl<K: Address> Table<K> {
     }
 
     #[inline(always)]
-    fn remote_row<L: VectorOps>(&self, remote: u128) -> Row<'_> {
-        let range = self.search.find::<L>(K::of(remote));
-        // SAFETY: the search promises the number of a range, and every range has a place that was told.
+    fn remote_row(&self, isa: impl VectorOps, remote: u128) -> Row<'_> {
+        let range = self.search.find(isa, K::of(remote));
+        // SAFETY: the search promises the number of a range, and every range has a place that was
+        // told.
         unsafe { self.sets.at(*self.places.get_unchecked(range)) }
     }
 
     /// Looks up the two sets of an opening packet.
     #[inline(always)]
-    pub fn find<L: VectorOps>(&self, query: &Query) -> MatchRows<'_> {
-        let remote = self.remote_row::<L>(query.remote);
-        let ports = self.ports.find::<L>(query.protocol, query.port);
+    pub fn find(&self, isa: impl VectorOps, query: &Query) -> MatchRows<'_> {
+        let remote = self.remote_row(isa, query.remote);
+        let ports = self.ports.find(isa, query.protocol, query.port);
         MatchRows { remote, ports, rules: &self.rules }
     }
 
     /// For each rule the fields that do not fit, from the same sets that judge.
-    pub fn mismatches(
-        &self,
-        snapshot: &Snapshot,
-        own: VpcId,
-        query: &Query,
-    ) -> Vec<(RuleId, bool, Vec<Field>)> {
+    pub fn mismatches(&self, groups: &Groups, own: VpcId, query: &Query) -> Vec<(RuleId, bool, Vec<Field>)> {
         let Rules { shape, verdicts, .. } = &self.rules;
         // SAFETY: the table's rows are of its shape.
         let words = |row: Row<'_>| unsafe { row.words(*shape) }.collect::<Vec<_>>();
-        let mut remotes = words(self.remote_row::<Baseline>(query.remote));
-        let members = snapshot.members.of(query.remote, query.v6);
+        let mut remotes = words(self.remote_row(Baseline, query.remote));
+        let members = groups.members.of(query.remote, query.v6);
         for (word, rules) in remotes.iter_mut().enumerate() {
-            *rules |= self.rules.group_word(word, snapshot, own, members);
+            *rules |= self.rules.group_word(word, groups, own, members);
         }
-        let ports = words(self.ports.find::<Baseline>(query.protocol, query.port));
+        let ports = words(self.ports.find(Baseline, query.protocol, query.port));
         // A rule of this protocol fits some port of it.
         let mut protocol = vec![0; shape.words()];
         for row in self.ports.of_protocol(query.protocol) {
@@ -160,33 +157,35 @@ impl<K: Address> Table<K> {
 impl MatchRows<'_> {
     /// The verdict on the packet, of a NIC in VPC `own`, that this was looked up for.
     #[inline(always)]
-    pub fn judge<L: VectorOps>(self, snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
+    pub fn judge(self, isa: impl VectorOps, groups: &Groups, own: VpcId, query: &Query) -> RuleVerdict {
         let MatchRows { remote, ports, rules } = self;
         if !rules.groups.is_empty() {
-            return rules.judge_with_groups(remote, ports, snapshot, own, query.remote, query.v6);
+            return rules.judge_with_groups(remote, ports, groups, own, query.remote, query.v6);
         }
-        // SAFETY: both are of the table's shape, both have the rule that fits everything, and no rule is behind it.
-        unsafe { *rules.verdicts.get_unchecked(remote.first_common::<L>(ports, rules.shape)) }
+        // SAFETY: both are of the table's shape, both have the rule that fits everything, and no
+        // rule is behind it.
+        unsafe { *rules.verdicts.get_unchecked(remote.first_common(isa, ports, rules.shape)) }
     }
 }
 
 impl Rules {
-    /// The verdict where rules name groups as remotes. Everything in registers, so that nothing is laid down for it where none do.
+    /// The verdict where rules name groups as remotes. Everything in registers, so that nothing is
+    /// laid down for it where none do.
     #[inline(never)]
     fn judge_with_groups(
         &self,
         remote: Row<'_>,
         ports: Row<'_>,
-        snapshot: &Snapshot,
+        groups: &Groups,
         own: VpcId,
         address: u128,
         v6: bool,
     ) -> RuleVerdict {
-        let members = snapshot.members.of(address, v6);
+        let members = groups.members.of(address, v6);
         // SAFETY: both are of the table's shape.
         let (remote, ports) = unsafe { (remote.words(self.shape), ports.words(self.shape)) };
         for (word, (remote, ports)) in remote.zip(ports).enumerate().filter(|(_, (_, ports))| *ports != 0) {
-            let both = (remote | self.group_word(word, snapshot, own, members)) & ports;
+            let both = (remote | self.group_word(word, groups, own, members)) & ports;
             if both != 0 {
                 return self.verdicts[word * 64 + both.trailing_zeros() as usize];
             }
@@ -195,10 +194,10 @@ impl Rules {
     }
 
     /// One word of the rules whose remote group these holders of the address are in.
-    fn group_word(&self, word: usize, snapshot: &Snapshot, own: VpcId, members: &[Membership]) -> u64 {
+    fn group_word(&self, word: usize, groups: &Groups, own: VpcId, members: &[Membership]) -> u64 {
         let mut bits = 0;
         for member in members {
-            if !snapshot.reaches(own, member.vpc) {
+            if !groups.reaches(own, member.vpc) {
                 continue;
             }
             for group in member.groups.iter() {

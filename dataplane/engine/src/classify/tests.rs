@@ -1,9 +1,11 @@
-//! A burst at a time and a packet at a time, by every set of instructions, the rules say what a slow reader of them says.
+//! A burst at a time and a packet at a time, by every set of instructions, the rules say what a
+//! slow reader of them says.
 
 use super::*;
 use crate::SegmentKey;
+use crate::groups::Membership;
 use crate::io::BURST;
-use crate::snapshot::{AddressKey, Membership, SnapshotBuilder};
+use crate::snapshot::{AddressKey, Snapshot, SnapshotBuilder};
 use crate::{Generation, proto};
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -27,7 +29,8 @@ impl Rng {
         of[self.below(of.len() as u64) as usize]
     }
 
-    /// In few places, so that rules overlap and packets hit them; in every third place of all there are.
+    /// In few places, so that rules overlap and packets hit them; in every third place of all there
+    /// are.
     fn address(&mut self, v6: bool) -> u128 {
         let low = u128::from(self.below(1 << 10));
         match (v6, self.below(3)) {
@@ -96,7 +99,8 @@ impl Rng {
     }
 }
 
-/// VPC 1 reaches 2 and not 3; groups 0 to 4 have members in all of them, at addresses that packets come from.
+/// VPC 1 reaches 2 and not 3; groups 0 to 4 have members in all of them, at addresses that packets
+/// come from.
 fn world(rng: &mut Rng) -> Snapshot {
     let mut draft = SnapshotBuilder::new(Default::default(), AddressKey::PUBLIC);
     let vpc = |id: u32, reach| (VpcId(id), SegmentKey::vlan(id as u16 + 1), reach);
@@ -113,8 +117,8 @@ fn world(rng: &mut Rng) -> Snapshot {
 /// What the rules say, read one by one (semantics 3.3).
 fn slowly(rules: &[Rule], snapshot: &Snapshot, own: VpcId, query: &Query) -> RuleVerdict {
     let is_member = |group: &GroupId| {
-        let members = snapshot.members.of(query.remote, query.v6);
-        members.iter().any(|m| snapshot.reaches(own, m.vpc) && m.groups.contains(group))
+        let members = snapshot.groups.members.of(query.remote, query.v6);
+        members.iter().any(|m| snapshot.groups.reaches(own, m.vpc) && m.groups.contains(group))
     };
     let fits = |rule: &&Rule| {
         rule.direction == query.direction
@@ -134,11 +138,6 @@ fn slowly(rules: &[Rule], snapshot: &Snapshot, own: VpcId, query: &Query) -> Rul
         Some(rule) => RuleVerdict::Allow(rule.id),
         None => RuleVerdict::NoRule,
     }
-}
-
-/// The sets of instructions that the processor has.
-fn levels() -> impl Iterator<Item = Simd> {
-    [Simd::Baseline, Simd::V3, Simd::V4].into_iter().filter(|level| *level <= simd())
 }
 
 #[test]
@@ -175,15 +174,20 @@ fn a_burst_at_a_time_the_rules_say_what_they_say_a_packet_at_a_time_and_read_slo
                 seen[usize::from(matches!(judgement, RuleVerdict::Deny(_)))
                     + 2 * usize::from(*judgement == RuleVerdict::NoRule)] += 1;
             }
-            for level in levels() {
+            for level in simd().levels() {
                 let mut said = vec![RuleVerdict::NoRule; size];
-                judge_all_with(level, &snapshot, asks.iter().copied().enumerate(), |n, judgement| {
-                    said[n] = judgement
+                let asks_by_number = asks.iter().copied().enumerate();
+                level.run_widest(JudgeAll {
+                    groups: &snapshot.groups,
+                    asks: asks_by_number,
+                    tell: |n: usize, judgement| said[n] = judgement,
                 });
                 assert_eq!(said, expected, "round {round}, {size} at once, {level:?}");
                 let one_by_one: Vec<RuleVerdict> = asks
                     .iter()
-                    .map(|RuleQuery { policy, own, query }| policy.judge_with(level, &snapshot, *own, query))
+                    .map(|RuleQuery { policy, own, query }| {
+                        policy.judge_with(level, &snapshot.groups, *own, query)
+                    })
                     .collect();
                 assert_eq!(one_by_one, expected, "round {round}, {size} one by one, {level:?}");
             }
@@ -200,7 +204,7 @@ fn fields_that_do_not_fit_are_told_of_every_rule_in_the_order_of_winning() {
     let policy = Policy::compile(&rules);
     for _ in 0..300 {
         let query = rng.query();
-        let told = policy.mismatches(&snapshot, VpcId(1), &query);
+        let told = policy.mismatches(&snapshot.groups, VpcId(1), &query);
         let first = told.iter().find(|(_, _, fields)| fields.is_empty());
         let winner = match first {
             Some((id, true, _)) => RuleVerdict::Deny(*id),

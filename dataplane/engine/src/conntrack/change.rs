@@ -1,23 +1,26 @@
-//! What changes of the policy do to entries: where an entry stands, and how the table follows (semantics 5).
+//! What changes of the policy do to entries: their liveness, and how the table follows (semantics
+//! 5).
 
 use super::{Entry, FREE, FlowIndex, Shard};
 use crate::classify::{Query, RuleVerdict};
+use crate::conntrack::Connection;
 use crate::snapshot::{Binding, Snapshot};
 use crate::time::Now;
 use crate::timer_wheel::EvictionClass;
-use crate::worker::Connection;
 use crate::worker_totals::EndCause;
 use crate::{Direction, Generation, proto};
 
-/// Places swept in one turn at most because a packet needs to know what is left: a table of this size is always exact for those.
+/// Slots swept at most in one turn because a packet needs an exact count: small tables are always
+/// swept whole.
 const ROOM_SLICE: u32 = 1024;
 
-/// Which places have not been looked at since the last change.
+/// The slots that have not been swept since the last change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep {
-    /// Where it goes on. It does not begin anew with each change, so that every place has its turn however often there is one.
+    /// The next slot. A new change does not reset it, so that every slot is reached however often
+    /// changes come.
     at: u32,
-    /// So many places, from there on and round.
+    /// How many slots are left, from there on and round.
     left: u32,
     /// See [`ROOM_SLICE`].
     room: u32,
@@ -27,8 +30,8 @@ impl Sweep {
     /// Nothing to look at.
     pub const DONE: Sweep = Sweep { at: 0, left: 0, room: ROOM_SLICE };
 
-    /// There is one place more, which lies between the last and the first on the way round: it is not to be looked at instead of one
-    /// of those that are left.
+    /// One more slot is in use. It lies between the last and the first on the way round, and must
+    /// not be swept in place of one that is left.
     #[inline]
     pub fn grow(&mut self) {
         self.left += u32::from(self.left != 0);
@@ -42,13 +45,13 @@ pub enum Liveness {
     Live,
     /// Disconnected.
     Tombstone,
-    /// Something that its permission rests on has changed: the rules must be asked again.
+    /// Something that its permission depends on has changed: the rules must be evaluated again.
     Rejudge,
     /// Its NIC or address is gone.
     Ended,
 }
 
-/// Where an entry stands under a snapshot, from its stamp and its NIC's epochs alone.
+/// The liveness of an entry under a snapshot, from its stamp and its NIC's epochs alone.
 #[inline]
 pub fn liveness(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Liveness {
     if binding.id != entry.addr || binding.is_gone() {
@@ -68,7 +71,7 @@ pub fn liveness(entry: &Entry, binding: &Binding, snapshot: &Snapshot) -> Livene
 }
 
 impl Shard {
-    /// Notes whether an inbound connection is live, for the receipts of commits.
+    /// Counts an inbound connection as live or not, for the receipts of commits.
     pub(super) fn count_live(&self, flow: FlowIndex, snapshot: &Snapshot, by: i64) {
         let entry = self.entry(flow);
         if self.is_counted(entry, snapshot) {
@@ -77,8 +80,8 @@ impl Shard {
         }
     }
 
-    /// True if the entry is one of its NIC's live inbound connections as those are counted: after a rollback from anew,
-    /// so that one which the rollback brings back counts when it has been judged again.
+    /// True if the entry counts among its NIC's live inbound connections. After a rollback they are
+    /// counted anew: a connection that the rollback brings back counts once it has been re-judged.
     fn is_counted(&self, entry: &Entry, snapshot: &Snapshot) -> bool {
         let binding = snapshot.binding(entry.addr);
         entry.is_inbound()
@@ -87,7 +90,7 @@ impl Shard {
             && entry.stamp >= snapshot.live_epoch(binding)
     }
 
-    /// Marks an inbound connection that today's rules refuse (semantics 5.4).
+    /// Marks an inbound connection that the present rules refuse (semantics 5.4).
     pub fn kill(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         self.begin_change(flow);
@@ -103,7 +106,7 @@ impl Shard {
         self.export_flushed(flow, snapshot);
     }
 
-    /// Takes in a copy of a connection that another shard has; false if there is no room.
+    /// Adds a copy of another shard's connection; false if there is no room.
     pub fn copy_in(&mut self, connection: &Connection, snapshot: &Snapshot, now: Now) -> bool {
         let Connection { entry, remote, last_syn: noted, .. } = connection;
         let key = self.key(entry.addr, *remote, entry.ports, entry.protocol(), entry.is_v6());
@@ -145,7 +148,7 @@ impl Shard {
                 self.begin_change(flow);
                 let entry = &mut self.entries[flow.0 as usize];
                 entry.set_dead(true);
-                // Before any generation, so that no rollback reaches it.
+                // Before any generation, so that no rollback reverts it.
                 entry.stamp = Generation(0);
                 self.end_change(flow);
                 let nic = self.nic_of(self.entry(flow), snapshot);
@@ -156,7 +159,7 @@ impl Shard {
         true
     }
 
-    /// Marks an inbound connection that today's rules allow again.
+    /// Marks an inbound connection that the present rules allow again.
     pub fn revive(&mut self, flow: FlowIndex, snapshot: &Snapshot) {
         let is_counted = self.is_counted(self.entry(flow), snapshot);
         self.begin_change(flow);
@@ -175,35 +178,37 @@ impl Shard {
         }
     }
 
-    /// A commit has been adopted that may have ended or disconnected connections: all of them are to be looked at, in slices. None of
-    /// that is done here, in the middle of a burst: what a packet meets is judged by its epochs, swept or not.
+    /// Starts a sweep: a commit was adopted that may have ended or disconnected connections.
+    /// Nothing is swept here, in the middle of a burst: a packet's connection is judged by its
+    /// epochs, swept or not.
     pub fn adopt(&mut self) {
         self.sweep.left = self.entries.len() as u32;
     }
 
-    /// Goes on with the sweep over at most `slice` places.
+    /// Continues the sweep over at most `slice` slots.
     pub fn sweep(&mut self, snapshot: &Snapshot, slice: u32) {
         self.sweep.room = ROOM_SLICE;
         self.sweep_on(snapshot, slice);
     }
 
-    /// The same for a packet that needs a place or comes to a NIC with a limit, as any number of a burst's may.
+    /// The same for a packet that needs a slot or comes to a NIC with a limit, as any number of a
+    /// burst's may.
     pub fn sweep_for_room(&mut self, snapshot: &Snapshot) {
         let looked_at = self.sweep_on(snapshot, self.sweep.room);
         self.sweep.room -= looked_at;
     }
 
-    /// True if something is due by now, or a change's traces are not all found.
+    /// True if something is due by now, or the sweep is not done.
     pub fn is_behind(&self, now: Now) -> bool {
         self.is_sweeping() || self.timers.is_behind(now.tick)
     }
 
-    /// True as long as some have not been looked at since the last change.
+    /// True while slots are left to sweep.
     pub(super) fn is_sweeping(&self) -> bool {
         self.sweep.left != 0
     }
 
-    /// How many places were looked at.
+    /// Returns how many slots were swept.
     fn sweep_on(&mut self, snapshot: &Snapshot, slice: u32) -> u32 {
         let slice = slice.min(self.sweep.left);
         for _ in 0..slice {
@@ -217,7 +222,7 @@ impl Shard {
         slice
     }
 
-    /// Files an entry where its liveness belongs; its class.
+    /// Files an entry by its liveness; returns its class.
     pub fn reclassify(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> EvictionClass {
         let entry = *self.entry(flow);
         let binding = snapshot.binding(entry.addr);
@@ -247,15 +252,16 @@ impl Shard {
         class
     }
 
-    /// Where an entry belongs whose judgement is due. After a rollback it is brought back here, if the rules allow it, as its
-    /// next packet would: the table and the counts are then right for those too that are silent. One that the rules
-    /// refuse is left to its packet, by whose time they may have changed.
+    /// The class of an entry that must be re-judged. After a rollback it is revived here if the
+    /// rules allow it, as its next packet would: the table and its counts are then right for silent
+    /// connections, too. One that the rules refuse is left to its packet, by whose time they may
+    /// have changed.
     fn classify_pending(&mut self, flow: FlowIndex, snapshot: &Snapshot) -> EvictionClass {
         let entry = *self.entry(flow);
         let binding = snapshot.binding(entry.addr);
         if entry.stamp < snapshot.nic(binding.nic).rolled_back() || entry.is_dead() {
             let query = query_of_entry(&entry, self.remote(flow));
-            match snapshot.policy(binding).judge(snapshot, binding.vpc, &query) {
+            match snapshot.judge(binding, &query) {
                 RuleVerdict::Allow(_) => self.revive(flow, snapshot),
                 _ if entry.is_dead() => return EvictionClass::Tombstone,
                 _ => {}
@@ -265,7 +271,7 @@ impl Shard {
     }
 }
 
-/// What the rules were asked when this inbound connection opened.
+/// The query that the rules were asked when this inbound connection opened.
 pub fn query_of_entry(entry: &Entry, remote: u128) -> Query {
     let protocol = entry.protocol();
     let port = if proto::has_ports(protocol) { (entry.ports >> 16) as u16 } else { entry.syn_seq as u16 };

@@ -2,6 +2,8 @@
 
 use std::mem::offset_of;
 
+use crate::cpu::{Isa, V3};
+use crate::flow_key::{EntryKey, State, bit, without_required_state};
 use crate::packet::{PacketMeta, flags};
 use crate::timer_wheel::EvictionClass;
 use crate::{AddrId, Generation, RuleId};
@@ -20,8 +22,8 @@ pub struct Window {
     pub acked: u32,
 }
 
-/// A SYN that passed within a connection, so that what answers it may be told (semantics 4.3): beside the entries, since few have
-/// one. Its scale and its sender are in the entry's flags.
+/// A SYN that passed within a connection, so that what answers it may be told (semantics 4.3):
+/// beside the entries, since few have one. Its scale and its sender are in the entry's flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LastSyn {
@@ -62,116 +64,6 @@ impl LastSyn {
     }
 }
 
-/// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// TCP: the opener's SYN.
-    SynSent = 0,
-    /// TCP: both SYNs.
-    SynReceived = 1,
-    /// TCP: data may flow.
-    Established = 2,
-    /// TCP: one FIN.
-    FinWait = 3,
-    /// TCP: both FINs.
-    Closing = 4,
-    /// Others: one direction seen.
-    OneWay = 5,
-    /// Others: both directions seen.
-    TwoWay = 6,
-    /// ICMP: only the request seen.
-    Icmp = 7,
-    /// ICMP: a reply seen too.
-    IcmpAnswered = 8,
-}
-
-/// All states, in the order of their numbers.
-pub const STATES: [State; 9] = [
-    State::SynSent,
-    State::SynReceived,
-    State::Established,
-    State::FinWait,
-    State::Closing,
-    State::OneWay,
-    State::TwoWay,
-    State::Icmp,
-    State::IcmpAnswered,
-];
-
-impl State {
-    /// A table instead of a `match`: this is asked several times a packet.
-    #[inline]
-    fn from_bits(bits: u32) -> State {
-        use State::{
-            Closing, Established, FinWait, Icmp, IcmpAnswered, OneWay, SynReceived, SynSent, TwoWay,
-        };
-        const BY_BITS: [State; 16] = [
-            SynSent,
-            SynReceived,
-            Established,
-            FinWait,
-            Closing,
-            OneWay,
-            TwoWay,
-            Icmp,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-            IcmpAnswered,
-        ];
-        BY_BITS[(bits & 0xF) as usize]
-    }
-
-    /// As output spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::SynSent => "syn-sent",
-            State::SynReceived => "syn-received",
-            State::Established => "established",
-            State::FinWait => "fin-wait",
-            State::Closing => "closing",
-            State::OneWay => "one-way",
-            State::TwoWay => "two-way",
-            State::Icmp | State::IcmpAnswered => "icmp",
-        }
-    }
-
-    /// Whether a newcomer may take its place (semantics 6.1).
-    pub fn class(self) -> EvictionClass {
-        match self {
-            State::SynSent | State::SynReceived | State::OneWay | State::Icmp => EvictionClass::Unconfirmed,
-            _ => EvictionClass::Confirmed,
-        }
-    }
-}
-
-/// The bits of [`Entry::meta`].
-mod bit {
-    pub const PROTO: u32 = 0xFF;
-    pub const STATE: u32 = 8;
-    pub const INBOUND: u32 = 1 << 12;
-    pub const V6: u32 = 1 << 13;
-    pub const DEAD: u32 = 1 << 14;
-    pub const UNCHECKED: u32 = 1 << 15;
-    pub const SYN_NOTED: u32 = 1 << 16;
-    pub const SYN_BY_RESPONDER: u32 = 1 << 17;
-    /// In `fin-wait` who closed, in `syn-received` whether the opener's SYN came again.
-    pub const FIN_BY_RESPONDER: u32 = 1 << 18;
-    pub const SYN_AGAIN: u32 = FIN_BY_RESPONDER;
-    pub const CROSSED: u32 = 1 << 19;
-    /// What a permission rests on.
-    pub const SEALED: u32 = PROTO | V6 | INBOUND | DEAD;
-    /// What a packet that goes the short way has in common with its entry: none of them is dead.
-    pub const FAST_PATH: u32 = PROTO | V6 | DEAD | 0xF << STATE;
-    /// Window scales: opener's, responder's, and that of the noted SYN.
-    pub const SCALES: [u32; 3] = [20, 24, 28];
-}
-
 macro_rules! flag {
     ($get:ident, $set:ident, $bit:ident, $doc:literal) => {
         #[doc = $doc]
@@ -197,8 +89,8 @@ pub const RESPONDER: Peer = 1;
 /// The sender of the SYN last passed within the connection: its scale alone.
 pub const LAST_SYN: Peer = 2;
 
-/// One connection. The key is `addr`, `remote` (IPv6: a digest, with the address in the shard's side table),
-/// `ports` and the low bits of `meta`.
+/// One connection. The key is `addr`, `remote` (IPv6: a digest, with the address in the shard's
+/// side table), `ports` and the low bits of `meta`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Entry {
@@ -206,7 +98,8 @@ pub struct Entry {
     pub addr: AddrId,
     /// Remote IPv4 address, or some bits of the IPv6 one.
     pub remote: u32,
-    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256 + 1 if opened inbound.
+    /// Local port × 65536 + remote port; of ICMP identifier × 65536 + kind × 256 + 1 if opened
+    /// inbound.
     pub ports: u32,
     meta: u32,
     /// The tick at which it is gone.
@@ -220,7 +113,7 @@ pub struct Entry {
     pub windows: [Window; 2],
 }
 
-const _: () = assert!(size_of::<Entry>() == 64 && size_of::<EntryKey>() == 16);
+const _: () = assert!(size_of::<Entry>() == 64);
 // The order in which a kept table is read.
 const _: () = assert!(offset_of!(Entry, deadline) == 16 && offset_of!(Entry, stamp) == 20);
 const _: () = assert!(offset_of!(Entry, rule_class) == 24 && offset_of!(Entry, syn_seq) == 28);
@@ -228,96 +121,6 @@ const _: () = assert!(offset_of!(Entry, windows) == 32);
 // The four words that are loaded as an `EntryKey` is.
 const _: () = assert!(offset_of!(Entry, addr) == 0 && offset_of!(Entry, remote) == 4);
 const _: () = assert!(offset_of!(Entry, ports) == 8 && offset_of!(Entry, meta) == 12);
-const _: () = assert!(offset_of!(EntryKey, addrs) == 0 && offset_of!(EntryKey, rest) == 8);
-
-/// A connection's key as it lies at the beginning of its entry. In two halves, as it is loaded, hashed and stored: of four words the
-/// compiler does that one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(16))]
-pub struct EntryKey {
-    /// Remote address × 2³² + NIC and local address.
-    pub(super) addrs: u64,
-    /// Flags × 2³² + ports.
-    pub(super) rest: u64,
-}
-
-impl EntryKey {
-    /// From what [`Entry`]'s fields of these names say; `meta` is [`key_meta`], and [`required_state_bits`] where a packet's short way is looked
-    /// for.
-    #[inline(always)]
-    pub const fn new(addr: AddrId, remote: u32, ports: u32, meta: u32) -> EntryKey {
-        EntryKey::of_packet(addr, remote, (meta as u64) << 32 | ports as u64)
-    }
-
-    /// The same with `meta` and `ports` put together.
-    #[inline(always)]
-    pub const fn of_packet(addr: AddrId, remote: u32, rest: u64) -> EntryKey {
-        EntryKey { addrs: (remote as u64) << 32 | addr.0 as u64, rest }
-    }
-
-    /// See [`Entry::addr`].
-    #[inline]
-    pub fn addr(&self) -> AddrId {
-        AddrId(self.addrs as u32)
-    }
-
-    /// See [`Entry::remote`].
-    #[inline]
-    pub fn remote(&self) -> u32 {
-        (self.addrs >> 32) as u32
-    }
-
-    /// See [`Entry::ports`].
-    #[inline]
-    pub fn ports(&self) -> u32 {
-        self.rest as u32
-    }
-
-    /// See [`EntryKey::new`].
-    #[inline]
-    pub fn meta(&self) -> u32 {
-        (self.rest >> 32) as u32
-    }
-
-    /// The same key with other flags.
-    pub fn with_meta(&self, meta: u32) -> EntryKey {
-        EntryKey::new(self.addr(), self.remote(), self.ports(), meta)
-    }
-
-    /// True if it demands this state.
-    #[inline]
-    pub fn requires_state(&self, state: State) -> bool {
-        self.meta() & 0xF << bit::STATE == required_state_bits(Some(state))
-    }
-
-    /// IPv6.
-    #[inline]
-    pub fn is_v6(&self) -> bool {
-        self.meta() & bit::V6 != 0
-    }
-}
-
-/// The part of an entry's flags that belongs to the key.
-#[inline]
-pub fn key_meta(protocol: u8, v6: bool) -> u32 {
-    u32::from(protocol) | if v6 { bit::V6 } else { 0 }
-}
-
-/// Beside a key's flags: the state in which a connection must be for its packet to change nothing but windows and deadline. `None`
-/// is a state that no connection has: the packet goes the long way.
-#[inline]
-pub const fn required_state_bits(state: Option<State>) -> u32 {
-    match state {
-        Some(state) => (state as u32) << bit::STATE,
-        None => 0xF << bit::STATE,
-    }
-}
-
-/// A key's flags without what is demanded.
-#[inline]
-pub fn without_required_state(meta: u32) -> u32 {
-    meta & (bit::PROTO | bit::V6)
-}
 
 impl Entry {
     /// A new connection; state, deadline and class are set when it is admitted.
@@ -378,20 +181,22 @@ impl Entry {
     }
 
     /// True if it has this key and stands as the key demands, and no re-judging has killed it.
-    #[inline]
-    pub fn matches_fast_path(&self, key: &EntryKey) -> bool {
+    #[inline(always)]
+    pub fn matches_fast_path(&self, isa: impl Isa, key: &EntryKey) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(v3) = isa.v3() {
+            return self.matches_fast_path_v3(v3, key);
+        }
         !self.differs(key, bit::FAST_PATH)
     }
 
     /// [`Entry::matches_fast_path`] in one comparison.
-    ///
-    /// # Safety
-    /// The processor has x86-64-v3.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub unsafe fn matches_fast_path_v3(&self, key: &EntryKey) -> bool {
+    fn matches_fast_path_v3(&self, _: V3, key: &EntryKey) -> bool {
         use std::arch::x86_64::{__m128i, _mm_load_si128, _mm_set_epi32, _mm_testz_si128, _mm_xor_si128};
-        // SAFETY: both begin with the key's four words, on multiples of 16 bytes; the instructions are there, as the caller says.
+        // SAFETY: both begin with the key's four words, on multiples of 16 bytes; the token proves
+        // SSE4.1.
         unsafe {
             let mine = _mm_load_si128(std::ptr::from_ref(self).cast::<__m128i>());
             let asked = _mm_load_si128(std::ptr::from_ref(key).cast::<__m128i>());

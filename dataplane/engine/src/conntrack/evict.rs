@@ -1,8 +1,10 @@
-//! Who gives way when the table is full or the unconfirmed have their share: semantics 6.1.
+//! Which entry is evicted when the table is full or the unconfirmed have used up their share:
+//! semantics 6.1.
 //!
-//! A NIC's *part* is its fair share, of the table or of what the unconfirmed may hold. Who is within its part is not to suffer from
-//! who is above: what a NIC above its part has goes first, and a NIC that has its part already may take from such NICs and from itself
-//! alone. All of it is bounded: so many of the oldest, so many of a NIC's own, so many places at random.
+//! A NIC's *share* is its fair part of the table, or of what the unconfirmed may hold. NICs within
+//! their share do not suffer from those above: entries of a NIC above its share go first, and a NIC
+//! that has used up its share may take from such NICs and from itself alone. All of it is bounded:
+//! so many of the oldest, so many of a NIC's own, so many at random.
 
 use super::{FlowIndex, Shard};
 use crate::NicSlot;
@@ -11,35 +13,36 @@ use crate::time::{Now, reached};
 use crate::timer_wheel::EvictionClass;
 use crate::worker_totals::EndCause;
 
-/// Entries that have expired, or may have, that are looked at for one newcomer.
+/// Entries that have expired, or may have, examined for one newcomer.
 const EXPIRY_LOOKS: u32 = 256;
-/// Of the oldest of a class, so many.
+/// The oldest entries of a class that are examined.
 const OLDEST_LOOKS: u32 = 64;
-/// Of one NIC's own, so many: the longest idle of them goes.
+/// Entries of one NIC that are examined; the longest idle of them goes.
 const OWN_LOOKS: u32 = 32;
-/// Places at random, at a time; in a table of no more than [`SMALL`] all of them.
+/// Slots sampled at random at a time; all of them in a table of no more than [`SMALL`].
 const SAMPLE: u32 = 16;
 /// Samples until one finds something, at most.
 const SAMPLES: u32 = 16;
-/// Of a NIC at its limit, so many of its own.
+/// Entries of its own that are examined for a NIC at its limit.
 const LIMIT_LOOKS: u32 = 256;
 const SMALL: u32 = 64;
 
-/// What a NIC may always have: a table of a few places for each of many NICs would else have them take turns with single connections.
+/// The least share: in a table of a few slots per NIC, NICs would otherwise take turns with single
+/// connections.
 const LEAST_PART: u32 = 16;
 
-/// A NIC's fair share of `all` places where there are `nics` NICs: an equal one, at least 16, and where a table has no room for two
-/// such, at least half of it.
+/// A NIC's fair share of `all` slots among `nics` NICs: an equal one, at least 16, or at least half
+/// if a table has no room for two such.
 pub fn fair_share(all: u32, nics: u32) -> u32 {
     (all / nics.max(1)).max(LEAST_PART.min(all / 2))
 }
 
-/// Each NIC's parts, under one snapshot.
+/// Each NIC's shares, under one snapshot.
 #[derive(Clone, Copy)]
 struct Shares {
     /// Of all workers' tables.
     table: u32,
-    /// Of this worker's unconfirmed ones.
+    /// Of this worker's unconfirmed entries.
     unconfirmed: u32,
 }
 
@@ -54,8 +57,9 @@ impl Shares {
 }
 
 impl Shard {
-    /// Room for one of this NIC's, which is counted already: an expired entry's, one that a change ended, an unconfirmed one's, a
-    /// confirmed one's of a NIC above its part, a tombstone's.
+    /// Makes room for an entry of this NIC, which is counted already, by evicting: an expired
+    /// entry, one that a change ended, an unconfirmed one, a confirmed one of a NIC above its
+    /// share, a tombstone.
     #[cold]
     pub(super) fn make_room(&mut self, nic: NicSlot, snapshot: &Snapshot, now: Now) -> Option<()> {
         self.expire(snapshot, now, EXPIRY_LOOKS);
@@ -79,7 +83,8 @@ impl Shard {
         made.then_some(())
     }
 
-    /// Room for one of this NIC's among the unconfirmed, of which a change may have made some tombstones.
+    /// Makes room for an entry of this NIC among the unconfirmed, of which a change may have made
+    /// some tombstones.
     #[cold]
     pub(super) fn enforce_unconfirmed_share(
         &mut self,
@@ -107,7 +112,7 @@ impl Shard {
         made.then_some(())
     }
 
-    /// Ends what has expired of a NIC's own, as far as it is not found yet: `expire` may have come to others first.
+    /// Ends the expired entries of a NIC that were not found yet.
     #[cold]
     pub fn expire_of(&mut self, nic: NicSlot, snapshot: &Snapshot, now: Now) {
         self.expire(snapshot, now, EXPIRY_LOOKS);
@@ -135,8 +140,8 @@ impl Shard {
         self.nic_lists.unconfirmed(nic) > parts.unconfirmed || self.connection_counts.get(nic) > parts.table
     }
 
-    /// Of NICs above their part that come to a full table the one furthest above is remembered: a sample finds a NIC that has little of
-    /// the table seldom.
+    /// Remembers, of the NICs above their share that come to a full table, the one furthest above:
+    /// a random sample rarely finds a NIC that has little of the table.
     fn note_largest_nic(&mut self, nic: NicSlot, parts: Shares) {
         let above = |nic| self.connection_counts.get(nic).saturating_sub(parts.table);
         if above(nic) > above(self.largest_nic) {
@@ -144,7 +149,8 @@ impl Shard {
         }
     }
 
-    /// Takes the place of a confirmed connection of the NIC furthest above its part, as a sample tells: the longest idle one of a few.
+    /// Evicts a confirmed connection of the NIC furthest above its share, by a sample: the longest
+    /// idle of a few.
     fn evict_confirmed(&mut self, parts: Shares, snapshot: &Snapshot) -> bool {
         let above = |shard: &Shard, nic| shard.connection_counts.get(nic).saturating_sub(parts.table);
         let mut hog = self.largest_nic;
@@ -167,7 +173,7 @@ impl Shard {
         if above(self, hog) == 0 {
             return false;
         }
-        // Of the first few all may be something else.
+        // The first few may all have changed their class.
         let victim = (0..2).find_map(|_| self.longest_idle(hog, EvictionClass::Confirmed, snapshot));
         let Some(flow) = victim else { return false };
         self.counters.count_displaced(hog);
@@ -175,7 +181,8 @@ impl Shard {
         true
     }
 
-    /// The NIC of the entry at a place: of the `look`th in a small table, else at random. [`NicSlot::NONE`] of a free place.
+    /// The NIC of the entry at a slot: of the `look`th in a small table, else at random.
+    /// [`NicSlot::NONE`] for a free slot.
     fn nic_at(&mut self, look: u32, snapshot: &Snapshot) -> NicSlot {
         let places = self.entries.len() as u32;
         let place = if places <= SMALL { look } else { self.random_below(places) };
@@ -187,7 +194,7 @@ impl Shard {
         }
     }
 
-    /// A number that nobody outside foresees (Marsaglia's xorshift).
+    /// A random number that nobody outside can predict (Marsaglia's xorshift).
     fn random_below(&mut self, bound: u32) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -195,7 +202,8 @@ impl Shard {
         (((self.random >> 32) * u64::from(bound)) >> 32) as u32
     }
 
-    /// Of the first few of a NIC's ring, the one of this class that was idle for longest. The ring is turned past them.
+    /// Of the first few of a NIC's list, the one of this class that was idle for longest. The list
+    /// is rotated past them.
     fn longest_idle(&mut self, nic: NicSlot, class: EvictionClass, snapshot: &Snapshot) -> Option<FlowIndex> {
         let (mut best, mut last) = (None, None);
         let mut next = self.nic_lists.first(nic, class);
@@ -203,7 +211,7 @@ impl Shard {
             let Some(place) = next else { break };
             next = self.nic_lists.after(place);
             let found = self.reclassify(FlowIndex(place), snapshot);
-            // What turns out to be of the other ring has left this one.
+            // An entry that has changed its class has left this list.
             if (found == EvictionClass::Unconfirmed) == (class == EvictionClass::Unconfirmed) {
                 last = Some(place);
             }
@@ -217,19 +225,19 @@ impl Shard {
                 best = Some((heard, FlowIndex(place)));
             }
         }
-        // A ring that was seen whole stays as it is: the order in which its entries came.
+        // A list that was seen whole keeps its order, in which its entries came.
         if let (Some(last), true) = (last, next.is_some()) {
             self.nic_lists.turn(nic, class, last);
         }
         best.map(|(_, flow)| flow)
     }
 
-    /// Ends the oldest unconfirmed entry whose NIC may lose one, of the oldest few.
+    /// Evicts the oldest unconfirmed entry, of the oldest few, whose NIC may lose one.
     fn evict_unconfirmed(&mut self, may: impl Fn(&Shard, NicSlot) -> bool, snapshot: &Snapshot) -> bool {
         let mut at = self.timers.oldest(EvictionClass::Unconfirmed);
         for _ in 0..OLDEST_LOOKS {
             let Some(place) = at else { return false };
-            // Before it is filed elsewhere.
+            // Looked up before the entry is filed elsewhere.
             let next = self.timers.next_oldest(EvictionClass::Unconfirmed, place);
             if self.try_evict(place, &may, snapshot) {
                 self.prefetch_victims(next);
@@ -240,7 +248,7 @@ impl Shard {
         false
     }
 
-    /// The same of a NIC's own.
+    /// The same for a NIC's own.
     fn evict_own_unconfirmed(&mut self, nic: NicSlot, snapshot: &Snapshot) -> bool {
         if self.nic_lists.unconfirmed(nic) == 0 {
             return false;
@@ -250,7 +258,8 @@ impl Shard {
         true
     }
 
-    /// The same of any, where the oldest are hidden behind those of others, or those that a change has made tombstones.
+    /// The same for any, if the oldest are hidden behind entries of others, or behind tombstones
+    /// that a change has made.
     fn evict_any_unconfirmed(&mut self, may: impl Fn(&Shard, NicSlot) -> bool, snapshot: &Snapshot) -> bool {
         let places = self.entries.len() as u32;
         if self.unconfirmed == 0 {
@@ -268,7 +277,7 @@ impl Shard {
         false
     }
 
-    /// Ends an entry if it truly is unconfirmed and its NIC may lose one.
+    /// Evicts an entry if it is still unconfirmed and its NIC may lose one.
     fn try_evict(&mut self, place: u32, may: &impl Fn(&Shard, NicSlot) -> bool, snapshot: &Snapshot) -> bool {
         let flow = FlowIndex(place);
         let goes = self.reclassify(flow, snapshot) == EvictionClass::Unconfirmed
@@ -279,7 +288,7 @@ impl Shard {
         goes
     }
 
-    /// Ends the oldest entry that truly is of this class; those that are not any more are filed anew.
+    /// Evicts the oldest entry that is still of this class; those that are not are filed anew.
     fn evict_oldest(&mut self, class: EvictionClass, snapshot: &Snapshot) -> bool {
         for _ in 0..OLDEST_LOOKS {
             let Some(place) = self.timers.oldest(class) else { return false };

@@ -1,8 +1,9 @@
-//! What connections carry, and telling it: a cold array beside the table, there only where somebody wants to know.
+//! What connections carry, and telling it: a cold array beside the table, there only where somebody
+//! wants to know.
 //!
-//! Each entry's packets and bytes lie in 32 bytes that its worker alone writes, by plain stores. What has been told of them so far lies
-//! apart, touched when a connection opens, is told, or ends. Tellings go into a bounded ring; one that finds it full is counted as lost,
-//! and nobody waits.
+//! Each entry's packets and bytes lie in 32 bytes that its worker alone writes, by plain stores.
+//! What has been told of them so far lies apart, touched when a connection opens, is told, or ends.
+//! Tellings go into a bounded ring; one that finds it full is counted as lost, and nobody waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -51,7 +52,8 @@ impl FlowCounters {
     }
 }
 
-/// Packets and bytes, of frames without the check sequence (FCS): first those from inside, then those from outside.
+/// Packets and bytes, of frames without the check sequence (FCS): first those from inside, then
+/// those from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowTotals {
     /// Packets.
@@ -159,7 +161,8 @@ pub struct FlowRequests {
 }
 
 impl FlowRequests {
-    /// Has the worker tell of every connection that has carried something, in slices between its bursts.
+    /// Has the worker tell of every connection that has carried something, in slices between its
+    /// bursts.
     pub fn request_round(&self) {
         self.round.fetch_add(1, Relaxed);
     }
@@ -182,7 +185,8 @@ struct FlowExporter {
 }
 
 impl FlowExporter {
-    /// Tells of refusals at some of the places from one on, as far as there is room; the place to go on from.
+    /// Tells of refusals at some of the places from one on, as far as there is room; the place to
+    /// go on from.
     fn export_refusals(&mut self, from: u32, slice: u32, anchor: &Anchor) -> u32 {
         let end = from.saturating_add(slice).min(self.refusals.len());
         for place in from..end {
@@ -254,7 +258,8 @@ impl Shard {
         prefetch_flow_counters(&self.flows.counters, hint);
     }
 
-    /// From here on connections are told by this ring, as they end and as they are asked for. For a shard that counts.
+    /// From here on connections are told by this ring, as they end and as they are asked for. For a
+    /// shard that counts.
     pub fn export_flows_to(&mut self, ring: Producer<FlowEvent>, wishes: Arc<FlowRequests>) {
         let refusals = RefusalTable::new(&self.secret);
         self.flows.exporter = Some(FlowExporter { ring, requests: wishes, refusals, round: 0, at: None });
@@ -301,7 +306,8 @@ impl Shard {
         }
     }
 
-    /// Counts a packet of a connection, and tells of its end if this was what was left to be acknowledged.
+    /// Counts a packet of a connection, and tells of its end if this was what was left to be
+    /// acknowledged.
     pub fn count(&mut self, flow: FlowIndex, pkt: &PacketMeta, snapshot: &Snapshot) {
         let Some(carried) = self.flows.counters.get_mut(flow.0 as usize) else { return };
         carried.count(pkt.side, pkt.len, pkt.now);
@@ -353,7 +359,8 @@ impl Shard {
         }
     }
 
-    /// Tells what an entry has carried since it was last told. False if the ring is full: an end is lost then, an interval is not.
+    /// Tells what an entry has carried since it was last told. False if the ring is full: an end is
+    /// lost then, an interval is not.
     fn export_flow(&mut self, flow: FlowIndex, why: FlowCause, snapshot: &Snapshot) -> bool {
         let place = flow.0 as usize;
         let (entry, remote) = (self.entries[place], self.remote(flow));
@@ -389,7 +396,8 @@ impl Shard {
         is_told
     }
 
-    /// Shows what was told in this turn, and goes on with what the control side asked for: over at most so many places.
+    /// Shows what was told in this turn, and goes on with what the control side asked for: over at
+    /// most so many places.
     pub fn continue_export(&mut self, snapshot: &Snapshot, slice: u32) {
         let Some(teller) = &mut self.flows.exporter else { return };
         let round = teller.requests.round.load(Relaxed);
@@ -404,7 +412,8 @@ impl Shard {
         }
     }
 
-    /// Tells of everything that has carried something; false if the ring is too full for all of it: to be called again then.
+    /// Tells of everything that has carried something; false if the ring is too full for all of it:
+    /// to be called again then.
     pub fn export_all_flows(&mut self, snapshot: &Snapshot) -> bool {
         let Some(teller) = &mut self.flows.exporter else { return true };
         teller.at.get_or_insert([0; 2]);

@@ -1,7 +1,9 @@
-//! The flow hash: keyed by a secret drawn at each start, so that nobody outside can aim at one bucket.
+//! The flow hash: keyed by a secret drawn at each start, so that nobody outside can aim at one
+//! bucket.
 
 use super::EntryKey;
-use crate::handoff::{RSS_PATTERN, drawn_pattern};
+use crate::mix::fold;
+use crate::rss::{RSS_PATTERN, drawn_pattern};
 
 /// The per-boot secret.
 #[derive(Clone, Copy)]
@@ -11,7 +13,8 @@ pub struct Secret {
     pattern: u16,
 }
 
-/// A key's hash, as the index of one shard takes it. Two numbers rather than one, so that each is read and written as it is.
+/// A key's hash, as the index of one shard takes it. Two numbers rather than one, so that each is
+/// read and written as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FlowHash {
     home: u32,
@@ -43,20 +46,14 @@ impl RawHash {
         (self.0 >> 32) as u32
     }
 
-    /// For an index of so many buckets: fast range instead of a power of two (Lemire, 2016). Worked out once a packet, as a packet's
-    /// bucket is asked for, and looked into, in passes of their own.
+    /// For an index of so many buckets: fast range instead of a power of two (Lemire, 2016). Worked
+    /// out once a packet, as a packet's bucket is asked for, and looked into, in passes of their
+    /// own.
     #[inline]
     pub(super) fn within(self, buckets: usize) -> FlowHash {
         let home = (u64::from(self.upper()) * buckets as u64) >> 32;
         FlowHash { home: home as u32, tag: self.0 as u16 | 1 }
     }
-}
-
-/// Multiply and fold, as wyhash and its kin do: every bit of both words reaches the middle of the product.
-#[inline(always)]
-pub(crate) fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }
 
 impl Secret {
@@ -89,8 +86,9 @@ impl Secret {
         RawHash(fold(fold(a ^ self.words[0], b ^ self.words[1]) ^ self.words[1], 0x9E37_79B9_7F4A_7C15))
     }
 
-    /// Of an IPv6 connection's key. The remote address is folded into one word; NIC, ports and protocol each keep bits of their own
-    /// in the second fold, so that none can hide behind another.
+    /// Of an IPv6 connection's key. The remote address is folded into one word; NIC, ports and
+    /// protocol each keep bits of their own in the second fold, so that none can hide behind
+    /// another.
     #[inline]
     pub fn v6(&self, addr: u32, remote: u128, ports: u32, protocol: u8) -> RawHash {
         let folded = fold(

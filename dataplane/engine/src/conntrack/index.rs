@@ -1,13 +1,16 @@
 //! From a key's hash to a connection's place: cache-line buckets of ten 16-bit tags and ten places.
 //!
-//! One bucket, so one cache line, answers nearly every question. A bucket that is full lets entries go on to the
-//! next ones and counts them (as F14's overflow counters do), so that a search knows when to stop and
-//! nothing needs a tombstone. At the load chosen here (5.4 of 10) about 1 entry in 140 does not lie in its home.
+//! One bucket, so one cache line, answers nearly every question. A bucket that is full lets entries
+//! go on to the next ones and counts them (as F14's overflow counters do), so that a search knows
+//! when to stop and nothing needs a tombstone. At the load chosen here (5.4 of 10) about 1 entry in
+//! 140 does not lie in its home.
 
 use super::hash::{FlowHash, RawHash};
+use crate::cpu::{Isa, V3};
 
 const WAYS: usize = 10;
-/// Entries per bucket when the table is at its capacity, in tenths: just below 12 bytes of index an entry.
+/// Entries per bucket when the table is at its capacity, in tenths: just below 12 bytes of index an
+/// entry.
 const LOAD_TENTHS: u64 = 54;
 
 /// Buckets that are recounted one by one, at most.
@@ -69,18 +72,16 @@ fn matching(tags: &[u16; WAYS], tag: u16) -> u32 {
     first | u32::from(tags[8] == tag) << 8 | u32::from(tags[9] == tag) << 9
 }
 
-/// The first way whose tag is equal, [`WAYS`] or more if none is: all at once, with what lies behind them.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// The first way whose tag is equal, [`WAYS`] or more if none is: all at once, with what lies
+/// behind them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn first_matching(bucket: &Bucket, tag: u16) -> usize {
+fn first_matching(_: V3, bucket: &Bucket, tag: u16) -> usize {
     use std::arch::x86_64::{
         __m256i, _mm256_cmpeq_epi16, _mm256_load_si256, _mm256_movemask_epi8, _mm256_set1_epi16,
     };
-    // SAFETY: a bucket begins with its tags, has 64 bytes and lies on a multiple of that; the instructions are there, as the
-    // caller says.
+    // SAFETY: a bucket begins with its tags, has 64 bytes and lies on a multiple of that; the token
+    // proves AVX2.
     let equal = unsafe {
         let tags = _mm256_load_si256(std::ptr::from_ref(bucket).cast::<__m256i>());
         _mm256_movemask_epi8(_mm256_cmpeq_epi16(tags, _mm256_set1_epi16(tag as i16)))
@@ -116,20 +117,16 @@ impl IndexView<'_> {
     #[inline(always)]
     pub fn prefetch(&self, hash: FlowHash) {
         // Nothing is read, so that nothing need be looked at first.
-        super::prefetch(self.buckets.as_ptr().wrapping_add(hash.home()));
+        crate::cpu::prefetch(self.buckets.as_ptr().wrapping_add(hash.home()));
     }
 
     /// The first place whose tag fits, to be prefetched: a hint and no more.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> Option<u32> {
+    pub fn hint(&self, isa: impl Isa, hash: FlowHash) -> Option<u32> {
         let bucket = &self.buckets[hash.home()];
         #[cfg(target_arch = "x86_64")]
-        if V3 {
-            // SAFETY: as the caller says.
-            let way = unsafe { first_matching(bucket, hash.tag()) };
+        if let Some(v3) = isa.v3() {
+            let way = first_matching(v3, bucket, hash.tag());
             return (way < WAYS).then(|| bucket.slots[way]);
         }
         bucket.matches(hash.tag()).next().map(|way| bucket.slots[way])
@@ -245,8 +242,8 @@ impl Index {
         }
     }
 
-    /// What is not as these entries, by hash and place, would have it; in words, and for tests. Buckets too many to be looked at by
-    /// a test are taken as they are.
+    /// What is not as these entries, by hash and place, would have it; in words, and for tests.
+    /// Buckets too many to be looked at by a test are taken as they are.
     pub(super) fn miscount(&self, entries: &[(FlowHash, u32)]) -> Option<String> {
         if self.buckets.len() > LOOKED_AT {
             return None;
@@ -328,10 +325,9 @@ mod tests {
                 let one_by_one = matching_one_by_one(&tags, tag);
                 assert_eq!(matching(&tags, tag), one_by_one);
                 #[cfg(target_arch = "x86_64")]
-                if crate::cpu::has_v3() {
+                if let Some(v3) = crate::cpu::simd().v3() {
                     let bucket = Bucket { tags, overflows: seed, slots: [u32::from(tag); WAYS] };
-                    // SAFETY: the processor has been asked.
-                    let first = unsafe { first_matching(&bucket, tag) };
+                    let first = first_matching(v3, &bucket, tag);
                     assert_eq!(first.min(WAYS), (one_by_one.trailing_zeros() as usize).min(WAYS));
                 }
             }

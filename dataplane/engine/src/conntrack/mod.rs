@@ -1,4 +1,5 @@
-//! One worker's share of the connections: a slab of 64-byte entries, an index, timers. Never shared.
+//! One worker's share of the connections: a slab of 64-byte entries, an index, timers. Never
+//! shared.
 
 mod change;
 pub mod entry;
@@ -6,6 +7,7 @@ mod evict;
 pub mod flow_accounting;
 pub mod hash;
 pub mod index;
+mod listing;
 pub mod nic_lists;
 pub mod persist;
 mod recount;
@@ -17,26 +19,26 @@ mod timeouts;
 use std::sync::Arc;
 
 use crate::counters::{ConnectionCounts, EngineCounters};
+use crate::cpu::{Isa, prefetch};
+pub use crate::flow_key::{EntryKey, STATES, State, key_meta, required_state_bits, without_required_state};
 use crate::snapshot::Snapshot;
 use crate::time::{Now, reached};
 use crate::timer_wheel::{EvictionClass, TimerWheels};
 use crate::worker_totals::{EndCause, EntryGauge};
 use crate::{AddrId, FlowIndex, NicSlot};
 pub use change::{Liveness, liveness, query_of_entry};
-pub use entry::{
-    Entry, EntryKey, LAST_SYN, LastSyn, OPENER, Peer, RESPONDER, STATES, State, key_meta,
-    required_state_bits, without_required_state,
-};
+pub use entry::{Entry, LAST_SYN, LastSyn, OPENER, Peer, RESPONDER};
 pub use evict::fair_share;
 use flow_accounting::{FlowAccounting, FlowCounters};
 pub use hash::{FlowHash, RawHash, Secret, purpose};
 use index::{Index, IndexView};
+pub use listing::{Connection, TombstoneInfo};
 use nic_lists::NicLists;
 use persist::{PersistentMemory, UndoJournal};
 use slab::Slab;
 pub use timeouts::Timeouts;
 
-/// What a shard is made for.
+/// The configuration of a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardConfig {
     /// Connections at most.
@@ -47,7 +49,7 @@ pub struct ShardConfig {
     pub all_workers: u32,
     /// Idle timeouts.
     pub timeouts: Timeouts,
-    /// Packets and bytes of each connection are counted: see [`flows`].
+    /// Packets and bytes of each connection are counted: see [`flow_accounting`].
     pub count: bool,
 }
 
@@ -66,14 +68,14 @@ pub struct Key {
     pub hash: FlowHash,
 }
 
-/// The shard.
+/// One worker's connection table.
 pub struct Shard {
     entries: Slab<Entry>,
-    /// Remote IPv6 addresses; memory that only IPv6 connections touch.
+    /// Remote IPv6 addresses: memory that only IPv6 connections touch.
     remote6: Slab<u128>,
-    /// SYNs that passed within connections; memory that only those touch.
+    /// SYNs that passed within connections: memory that only those touch.
     last_syns: Slab<LastSyn>,
-    /// Where the three outlive the process.
+    /// If the three above outlive the process.
     journal: Option<UndoJournal>,
     index: Index,
     timers: TimerWheels,
@@ -88,14 +90,14 @@ pub struct Shard {
     len: u32,
     unconfirmed: u32,
     sweep: change::Sweep,
-    /// Nothing, unless what connections carry is counted.
+    /// Empty, unless flows are counted.
     flows: FlowAccounting,
     counters: Arc<EngineCounters>,
     connection_counts: Arc<ConnectionCounts>,
 }
 
 impl Shard {
-    /// An empty one, at tick `now`.
+    /// An empty table, at tick `now`.
     pub fn new(
         config: ShardConfig,
         secret: Secret,
@@ -106,7 +108,7 @@ impl Shard {
         Shard::with_memory(None, config, secret, now, counters, connection_counts)
     }
 
-    /// The same in memory that outlives the process, where some is given: for exactly that capacity.
+    /// The same in memory that outlives the process, if some is given: for exactly that capacity.
     pub fn with_memory(
         memory: Option<PersistentMemory>,
         config: ShardConfig,
@@ -139,7 +141,8 @@ impl Shard {
         }
     }
 
-    /// Has all of its memory backed, before packets come: else each page waits for the first that needs it.
+    /// Has the kernel back all of its memory before packets come: otherwise each page delays the
+    /// first packet that needs it.
     pub fn touch(&mut self) {
         self.entries.touch();
         self.remote6.touch();
@@ -151,7 +154,7 @@ impl Shard {
         self.flows.touch();
     }
 
-    /// What keys its hashes.
+    /// The secret of its hashes.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
@@ -173,7 +176,7 @@ impl Shard {
         self.index.hash(self.secret.v4(key))
     }
 
-    /// A hash of something else with the same secret, for other tables than the index.
+    /// A hash with the same secret, for other tables than the index.
     #[inline]
     pub fn hash_of_other(&self, addr: AddrId, remote: u128, id: u32, protocol: u8) -> u32 {
         self.secret.v6(addr.0, remote, id, protocol).upper()
@@ -191,13 +194,13 @@ impl Shard {
         }
     }
 
-    /// Asks for the cache line that [`IndexLookup::hint`] reads.
+    /// Prefetches the cache line that [`IndexLookup::hint`] reads.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the cache line of the entry that a hint means; where some packets are IPv6, for that of its remote address, too.
+    /// Prefetches the entry at a hint; if some packets are IPv6, its remote address, too.
     #[inline(always)]
     pub fn prefetch_entry(&self, hint: u32, is_any_v6: bool) {
         prefetch_entry(&self.entries, &self.remote6, hint, is_any_v6);
@@ -221,7 +224,7 @@ impl Shard {
         found.map(FlowIndex)
     }
 
-    /// What finds home buckets, and where entries probably are.
+    /// The look-up of index buckets and hints.
     #[inline(always)]
     pub fn index_lookup(&self) -> IndexLookup<'_> {
         IndexLookup { secret: self.secret, index: self.index.view() }
@@ -244,7 +247,7 @@ impl Shard {
         &self.entries[flow.0 as usize]
     }
 
-    /// An entry, to be changed in place. Key, class and state are not to be changed through it: see
+    /// An entry, to be changed in place. Key, class and state must not be changed through it: see
     /// [`Shard::update_after_packet`], [`Shard::kill`] and [`Shard::revive`].
     #[inline]
     pub fn entry_mut(&mut self, flow: FlowIndex) -> &mut Entry {
@@ -257,18 +260,18 @@ impl Shard {
         if entry.is_v6() { self.remote6[flow.0 as usize] } else { u128::from(entry.remote) }
     }
 
-    /// An entry and the SYN last noted of it, both to be changed in place: as [`Shard::entry_mut`].
+    /// An entry and its last SYN, both to be changed in place: as [`Shard::entry_mut`].
     #[inline]
     pub fn entry_and_last_syn(&mut self, flow: FlowIndex) -> (&mut Entry, &mut LastSyn) {
         (&mut self.entries[flow.0 as usize], &mut self.last_syns[flow.0 as usize])
     }
 
-    /// The SYN last noted of an entry that has one.
+    /// The last SYN of an entry that has one.
     pub fn last_syn(&self, flow: FlowIndex) -> &LastSyn {
         &self.last_syns[flow.0 as usize]
     }
 
-    /// How many entries there are, expired ones that were not yet found included.
+    /// Entries, including expired ones that were not found yet.
     pub fn len(&self) -> u32 {
         self.len
     }
@@ -288,20 +291,21 @@ impl Shard {
         &self.config.timeouts
     }
 
-    /// True if the entry's time is over.
+    /// True if the entry has expired.
     #[inline]
     pub fn is_expired(&self, flow: FlowIndex, now: Now) -> bool {
         reached(now.tick, self.entry(flow).deadline)
     }
 
-    /// Gives the entry its state's full time, as of now.
+    /// Gives the entry its state's full timeout, from now.
     #[inline]
     pub fn refresh(&mut self, flow: FlowIndex, now: Now) {
         let entry = &mut self.entries[flow.0 as usize];
         entry.deadline = now.ceil.wrapping_add(self.timeouts[entry.state() as usize]);
     }
 
-    /// After a packet that moved the entry of this NIC from `before`: new deadline, and its place in the timers' order.
+    /// After a packet: a new deadline, and a new slot in the timers if the entry was in state
+    /// `before`, whose timeout may differ.
     #[inline]
     pub fn update_after_packet(&mut self, flow: FlowIndex, before: State, nic: NicSlot, now: Now) {
         self.refresh(flow, now);
@@ -314,19 +318,19 @@ impl Shard {
         }
     }
 
-    /// Leaves the entry no more than `tcp_reset` from now.
+    /// Leaves the entry at most `tcp_reset` from now.
     pub fn shorten_to_reset(&mut self, flow: FlowIndex, now: Now) {
         let at_most = now.ceil.wrapping_add(self.config.timeouts.tcp_reset);
         let entry = &mut self.entries[flow.0 as usize];
         if !reached(at_most, entry.deadline) {
             entry.deadline = at_most;
-            // Its class stays: whose it is does not matter.
+            // Its class stays, so its NIC does not matter.
             let class = entry.class();
             self.refile(flow, class, NicSlot::NONE);
         }
     }
 
-    /// Files an entry of this NIC anew, by its class and its deadline.
+    /// Files an entry of this NIC again, by its class and its deadline.
     fn refile(&mut self, flow: FlowIndex, class: EvictionClass, nic: NicSlot) {
         let entry = &mut self.entries[flow.0 as usize];
         let (old, deadline) = (entry.class(), entry.deadline);
@@ -343,8 +347,9 @@ impl Shard {
         self.timers.insert(flow.0, class, deadline);
     }
 
-    /// A slot for a new connection, whose key is not in the table, in the place of the entry that is worth least if need be; `None`
-    /// if none may be evicted. The caller has set its state, and counted it for the NIC's limit.
+    /// A slot for a new connection, whose key is not in the table, in the place of the entry that
+    /// is worth least if need be; `None` if none may be evicted. The caller has set its state, and
+    /// counted it for the NIC's limit.
     pub fn admit(&mut self, key: &Key, mut entry: Entry, snapshot: &Snapshot, now: Now) -> Option<FlowIndex> {
         let class = entry.state().class();
         let binding = snapshot.binding(key.addr);
@@ -372,7 +377,8 @@ impl Shard {
         Some(FlowIndex(place))
     }
 
-    /// Replaces an entry by one of the same key (semantics 4.3, closing), which counts as new among the unconfirmed.
+    /// Replaces an entry by one of the same key (semantics 4.3, closing), which counts as new among
+    /// the unconfirmed.
     pub fn replace(&mut self, flow: FlowIndex, entry: Entry, snapshot: &Snapshot, now: Now) {
         let joins = [entry.state().class(), self.entry(flow).class()]
             == [EvictionClass::Unconfirmed, EvictionClass::Confirmed];
@@ -402,7 +408,8 @@ impl Shard {
         self.count_live(flow, snapshot, 1);
     }
 
-    /// Ends an entry: its place is free. `how` is why its packets end it; a change that has ended it before comes first.
+    /// Ends an entry and frees its slot. `how` is the cause by its packets; a change that has ended
+    /// it before has precedence.
     pub fn end(&mut self, flow: FlowIndex, how: EndCause, snapshot: &Snapshot) {
         self.count_live(flow, snapshot, -1);
         self.tell_end(flow, how, snapshot);
@@ -424,7 +431,7 @@ impl Shard {
         self.timers.unlink(flow.0);
         self.timers.free_slot(flow.0);
         self.nic_lists.remove(nic, entry.class(), flow.0);
-        // A free place must not answer to a sweep or a listing.
+        // A free slot must not answer to a sweep or a listing.
         persist::withdraw(&mut self.entries[flow.0 as usize]);
         self.len -= 1;
     }
@@ -433,7 +440,7 @@ impl Shard {
         snapshot.binding(entry.addr).nic
     }
 
-    /// Ends what is due, at most `budget` entries looked at.
+    /// Ends what is due; examines at most `budget` entries.
     pub fn expire(&mut self, snapshot: &Snapshot, now: Now, mut budget: u32) {
         while budget > 0 {
             let Some((place, class)) = self.timers.due(now.tick) else { return };
@@ -441,14 +448,15 @@ impl Shard {
             if self.is_expired(flow, now) {
                 self.end(flow, EndCause::Expired, snapshot);
             } else {
-                // Its class stays: whose it is does not matter.
+                // Its class stays, so its NIC does not matter.
                 self.refile(flow, class, NicSlot::NONE);
             }
             budget -= 1;
         }
     }
 
-    /// At a full table every newcomer has a victim: asks for the lines that the next one will need, its bucket above all.
+    /// In a full table every newcomer has a victim: prefetches the lines that the next one will
+    /// need, its bucket above all.
     fn prefetch_victims(&self, next: Option<u32>) {
         let Some(next) = next else { return };
         let entry = &self.entries[next as usize];
@@ -460,7 +468,8 @@ impl Shard {
         }
     }
 
-    /// Every place that holds an entry, from `from` on and below `from + slice`; the place to go on from, if any.
+    /// Calls `each` for every entry in the slots from `from` to before `from + slice`; returns
+    /// where to go on, if there is more.
     pub fn list(&self, from: u32, slice: u32, mut each: impl FnMut(FlowIndex, &Entry)) -> Option<u32> {
         let end = from.saturating_add(slice).min(self.entries.len() as u32);
         for place in from..end {
@@ -473,7 +482,7 @@ impl Shard {
     }
 }
 
-/// What an entry of this class and state counts as.
+/// The gauge that counts an entry of this class and state.
 #[inline]
 fn gauge_of(class: EvictionClass, state: State) -> EntryGauge {
     match class {
@@ -483,7 +492,7 @@ fn gauge_of(class: EvictionClass, state: State) -> EntryGauge {
     }
 }
 
-/// What finds home buckets, and where entries probably are. Whoever looks many up keeps it in registers.
+/// Looks up index buckets and hints. In a struct of its own, so that a loop keeps it in registers.
 #[derive(Clone, Copy)]
 pub struct IndexLookup<'s> {
     secret: Secret,
@@ -503,30 +512,27 @@ impl IndexLookup<'_> {
         self.index.hash(self.secret.v6(addr.0, remote, ports, protocol))
     }
 
-    /// Asks for the cache line that [`IndexLookup::hint`] reads.
+    /// Prefetches the cache line that [`IndexLookup::hint`] reads.
     #[inline(always)]
     pub fn prefetch(&self, hash: FlowHash) {
         self.index.prefetch(hash);
     }
 
-    /// Which entry is most likely meant; [`NO_HINT`] for none.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// The slot of the entry that is most likely meant; [`NO_HINT`] for none.
     #[inline(always)]
-    pub unsafe fn hint<const V3: bool>(&self, hash: FlowHash) -> u32 {
-        // SAFETY: as the caller says.
-        unsafe { self.index.hint::<V3>(hash) }.unwrap_or(NO_HINT)
+    pub fn hint(&self, isa: impl Isa, hash: FlowHash) -> u32 {
+        self.index.hint(isa, hash).unwrap_or(NO_HINT)
     }
 }
 
-/// The entries of a shard and what nearly every packet needs beside. Whoever judges many keeps it in registers.
+/// The entries of a shard, with what nearly every packet needs besides. In a struct of its own, so
+/// that a loop keeps it in registers.
 pub struct EntryTable<'s> {
     entries: &'s mut [Entry],
     remote6: &'s [u128],
     /// By state.
     pub timeouts: [u32; STATES.len()],
-    /// By place; nothing, where it is not counted.
+    /// By slot; empty, if flows are not counted.
     pub flow_counters: &'s mut [FlowCounters],
 }
 
@@ -537,35 +543,30 @@ impl EntryTable<'_> {
         prefetch_entry(self.entries, self.remote6, hint, is_any_v6);
     }
 
-    /// Asks for the line that counts what it carries.
+    /// Prefetches the flow counters of an entry.
     #[inline(always)]
     pub fn prefetch_flow_counters(&self, hint: u32) {
         flow_accounting::prefetch_flow_counters(self.flow_counters, hint);
     }
 
-    /// The entry at `hint`, if it has this key and stands as that demands ([`required_state_bits`]). `None` says nothing: the hint may be out of
-    /// date, or the entry lie elsewhere. (A place given back answers to no key.) `remote` is asked for IPv6 only.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// The entry at `hint`, if it has this key and the state that the key requires
+    /// ([`required_state_bits`]). `None` is inconclusive: the hint may be out of date, or the entry
+    /// lie elsewhere. (A freed slot matches no key.) `remote` is called for IPv6 only.
     #[inline(always)]
-    pub unsafe fn fast_path_entry<const V3: bool>(
+    pub fn fast_path_entry(
         &mut self,
+        isa: impl Isa,
         hint: u32,
         key: &EntryKey,
         remote: impl Fn() -> u128,
     ) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(hint as usize)?;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as the caller says.
-        let is_it = V3 && unsafe { entry.matches_fast_path_v3(key) } || !V3 && entry.matches_fast_path(key);
-        #[cfg(not(target_arch = "x86_64"))]
-        let is_it = entry.matches_fast_path(key);
+        let is_it = entry.matches_fast_path(isa, key);
         (is_it && (!entry.is_v6() || self.remote6[hint as usize] == remote())).then_some(entry)
     }
 }
 
-/// Without a look at how many there are, or whether any is meant: nothing is read.
+/// Without a bounds check, and whether or not an entry is meant: nothing is read.
 #[inline(always)]
 fn prefetch_entry(entries: &[Entry], remote6: &[u128], hint: u32, is_any_v6: bool) {
     prefetch(entries.as_ptr().wrapping_add(hint as usize));
@@ -577,23 +578,11 @@ fn prefetch_entry(entries: &[Entry], remote6: &[u128], hint: u32, is_any_v6: boo
 /// No entry is likely: see [`IndexLookup::hint`].
 pub const NO_HINT: u32 = u32::MAX;
 
-/// No address has this number: place 2²⁰ − 1 is never given out.
+/// No address has this number: slot 2²⁰ − 1 is never given out.
 pub const FREE: AddrId = AddrId(u32::MAX);
 
 /// The part of a remote address that lies in the entry.
 #[inline]
 pub fn remote_digest(remote: u128, key_meta: u32) -> u32 {
     if key_meta > 0xFF { (remote ^ remote >> 64) as u32 ^ (remote >> 32) as u32 } else { remote as u32 }
-}
-
-/// Asks for the cache line at `place`.
-#[inline]
-pub fn prefetch<T>(place: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and faults nowhere.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }

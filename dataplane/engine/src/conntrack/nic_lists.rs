@@ -1,8 +1,8 @@
-//! The connections of each NIC: two rings a NIC through all entries of a shard, 8 bytes an entry. One is of those that are unconfirmed,
-//! the other of the rest.
+//! The connections of each NIC: two rings a NIC through all entries of a shard, 8 bytes an entry.
+//! One is of those that are unconfirmed, the other of the rest.
 //!
-//! Who asks for a NIC's own (its limit, its share) looks at the first few of a ring and turns that on, so that the next look goes to
-//! others: bounded work, and in time all of them.
+//! Who asks for a NIC's own (its limit, its share) looks at the first few of a ring and turns that
+//! on, so that the next look goes to others: bounded work, and in time all of them.
 
 use crate::NicSlot;
 use crate::counters::MAX_NICS;
@@ -18,8 +18,8 @@ const RINGS: u32 = 2 * MAX_NICS as u32;
 
 /// The rings of one shard. Entries are numbers below the capacity.
 pub struct NicLists {
-    /// Where each ring begins and ends, then one an entry. Zeros, which point to no entry, are an empty ring: the memory stays unbacked
-    /// until it is touched.
+    /// Where each ring begins and ends, then one an entry. Zeros, which point to no entry, are an
+    /// empty ring: the memory stays unbacked until it is touched.
     links: Box<[Link]>,
     /// Unconfirmed entries of each NIC.
     unconfirmed: Box<[u32]>,

@@ -1,5 +1,5 @@
-//! A shard's table in memory that outlives the process: what lies where, and how it is written so that a process which is killed
-//! between any two instructions leaves every entry whole or unused.
+//! A shard's table in memory that outlives the process: what lies where, and how it is written so
+//! that a process which is killed between any two instructions leaves every entry whole or unused.
 //!
 //! ```text
 //! page 0            Head: what table this is, the undo record
@@ -9,32 +9,36 @@
 //! seals              4 bytes a place
 //! ```
 //!
-//! A process that dies stops between two instructions, and what it has stored by then is there: so it is the order of its stores
-//! that counts, which the compiler must keep and no cache can change. An entry is published in this order:
+//! A process that dies stops between two instructions, and what it has stored by then is there: so
+//! it is the order of its stores that counts, which the compiler must keep and no cache can change.
+//! An entry is published in this order:
 //!
-//! 1. its place answers to no key: its address is [`FREE`], since it was given back, or it was never used and has no seal;
+//! 1. its place answers to no key: its address is [`FREE`], since it was given back, or it was
+//!    never used and has no seal;
 //! 2. the IPv6 address and the entry's words are stored, with [`FREE`] in its address's place;
 //! 3. the seal;
 //! 4. its address, one word: from here on it is an entry.
 //!
-//! Giving a place back is that one word again. Words that change by themselves (a deadline, a window's end, the class that it is
-//! filed under) need no order: any of their values is sound, and a deadline is held to its state's timeout when it is read. Where several
-//! words must change as one (`UndoJournal::begin`: steps of TCP, a re-judgement's mark, a connection in another's place), the entry as it was is
-//! copied into the undo record first, and forgotten there last; whoever reads the table puts it back. Data on an established
-//! connection only moves its windows up, word by word: half of it is no harm, since the segment itself has not left, and when
-//! it comes again it moves the rest.
+//! Giving a place back is that one word again. Words that change by themselves (a deadline, a
+//! window's end, the class that it is filed under) need no order: any of their values is sound, and
+//! a deadline is held to its state's timeout when it is read. Where several words must change as
+//! one (`UndoJournal::begin`: steps of TCP, a re-judgement's mark, a connection in another's
+//! place), the entry as it was is copied into the undo record first, and forgotten there last;
+//! whoever reads the table puts it back. Data on an established connection only moves its windows
+//! up, word by word: half of it is no harm, since the segment itself has not left, and when it
+//! comes again it moves the rest.
 //!
-//! The *seal* is a keyed hash of all that a permission rests on. It is no part of what packets read: it tells an entry that was
-//! written here from bytes that changed since.
+//! The *seal* is a keyed hash of all that a permission rests on. It is no part of what packets
+//! read: it tells an entry that was written here from bytes that changed since.
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use super::entry::LastSyn;
-use super::hash::fold;
 use super::slab::Slab;
 use super::{Entry, FREE, Shard};
+use crate::mix::fold;
 use crate::{AddrId, FlowIndex};
 
 /// The layout's number. Another one is not read.
@@ -160,8 +164,8 @@ impl PersistentMemory {
     /// Lays out an empty table.
     ///
     /// # Safety
-    /// From `start` on, a multiple of 64, lie [`bytes`] of zeros that stay there for as long as the process runs, and nobody else in this
-    /// process writes to them or has a reference to them.
+    /// From `start` on, a multiple of 64, lie [`bytes`] of zeros that stay there for as long as the
+    /// process runs, and nobody else in this process writes to them or has a reference to them.
     pub unsafe fn lay_out(start: NonNull<u8>, birth: &TableIdentity) -> PersistentMemory {
         let head = start.cast::<HeaderPage>();
         // SAFETY: the head lies within the memory, which the caller leaves to us.
@@ -187,8 +191,8 @@ impl PersistentMemory {
     pub(super) fn parts(self) -> (Slab<Entry>, Slab<u128>, Slab<LastSyn>, UndoJournal) {
         let (layout, room) = (Layout::of(self.capacity), self.capacity as usize);
         let start = self.head.cast::<u8>();
-        // SAFETY: whoever laid this out gave it memory up to the layout's end, for good, and this is the only way to it. Any bytes
-        // are such items.
+        // SAFETY: whoever laid this out gave it memory up to the layout's end, for good, and this
+        // is the only way to it. Any bytes are such items.
         unsafe {
             crate::pages::advise(start.as_ptr(), layout.end);
             let entries = Slab::lent(start.add(layout.entries).cast(), 0, room);

@@ -1,4 +1,5 @@
-//! A shard's books against its entries, from the beginning: lists, index, counts. For tests; nothing on the way of a packet asks.
+//! A shard's books against its entries, from the beginning: lists, index, counts. For tests;
+//! nothing on the way of a packet asks.
 
 use std::collections::HashMap;
 
@@ -30,7 +31,8 @@ impl Shard {
             .or_else(|| self.miscount_of_rings(&there, snapshot))
     }
 
-    /// Each entry hangs in one list, of its class and of no slot behind its deadline, and each other place is free.
+    /// Each entry hangs in one list, of its class and of no slot behind its deadline, and each
+    /// other place is free.
     fn miscount_of_timers(&self, there: &[u32]) -> Option<String> {
         let filed = match self.timers.filed() {
             Ok(filed) => filed,

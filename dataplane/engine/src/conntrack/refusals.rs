@@ -1,5 +1,6 @@
-//! Packets that were refused, counted by tuple and reason: a small table that its worker alone writes. What finds no room in it drives
-//! out what is there, which is told then, so that nothing goes uncounted as long as the ring has room.
+//! Packets that were refused, counted by tuple and reason: a small table that its worker alone
+//! writes. What finds no room in it drives out what is there, which is told then, so that nothing
+//! goes uncounted as long as the ring has room.
 
 use super::{Secret, purpose};
 use crate::packet::{Fragment, PacketKind, PacketMeta};

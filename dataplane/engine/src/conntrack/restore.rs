@@ -1,4 +1,5 @@
-//! Connections of a table that a former process left, read one by one and mistrusted, and their way into a shard.
+//! Connections of a table that a former process left, read one by one and mistrusted, and their way
+//! into a shard.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::net::IpAddr;
 use super::entry::LastSyn;
 use super::persist::{self, Bytes, Layout, RestoreError, TableHeader};
 use super::{Entry, FREE, FlowIndex, Key, Liveness, Shard, State, liveness, remote_digest};
-use crate::handoff::RssHash;
+use crate::rss::RssHash;
 use crate::snapshot::Snapshot;
 use crate::time::{FIRST_TICK, Now, TICK_NS, reached};
 use crate::timer_wheel::EvictionClass;
@@ -38,7 +39,8 @@ impl SavedConnection {
         self.remote
     }
 
-    /// Which of so many workers owns it, where connections are spread by this; `local` is its NIC's address.
+    /// Which of so many workers owns it, where connections are spread by this; `local` is its NIC's
+    /// address.
     pub fn owner(&self, spread: &RssHash, workers: u32, local: IpAddr) -> u32 {
         let (ports, protocol) = (self.entry.ports, self.entry.protocol());
         let ends = ((ports >> 16) as u16, ports as u16);
@@ -68,7 +70,8 @@ pub struct ExpectedTable {
     pub generation: Generation,
 }
 
-/// Reads a table, whatever bytes it is made of. `now_ns` is the clock that goes on from process to process.
+/// Reads a table, whatever bytes it is made of. `now_ns` is the clock that goes on from process to
+/// process.
 pub fn read(bytes: &[u8], belongs: &ExpectedTable, now_ns: u64) -> Result<SavedTable, RestoreError> {
     let TableHeader { birth, lag, undo } = persist::head(bytes)?;
     if birth.set != belongs.set || birth.boot != belongs.boot {
@@ -149,8 +152,9 @@ impl std::ops::AddAssign for RestoreCounts {
 }
 
 impl Shard {
-    /// Takes up connections that a former process left, under the snapshot of now; where there is no room for all, tombstones come first,
-    /// then what is confirmed, those with the most time left before others. `ns` is now.
+    /// Takes up connections that a former process left, under the snapshot of now; where there is
+    /// no room for all, tombstones come first, then what is confirmed, those with the most time
+    /// left before others. `ns` is now.
     pub fn restore(
         &mut self,
         mut kept: Vec<SavedConnection>,
@@ -175,7 +179,8 @@ impl Shard {
         let mut all = RestoreCounts::default();
         for one in &kept {
             let left_ns = one.until_ns.saturating_sub(since.zero_ns.saturating_add(ns));
-            // Counted from where the present tick began, so that a process that begins at one of the former's rounds nothing.
+            // Counted from where the present tick began, so that a process that begins at one of
+            // the former's rounds nothing.
             let ticks = (left_ns > 0).then(|| left_ns.saturating_add(ns % TICK_NS).div_ceil(TICK_NS));
             self.restore_one(one, (ticks, since.generation), snapshot, now, &mut all);
         }

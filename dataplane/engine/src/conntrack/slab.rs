@@ -29,8 +29,8 @@ impl<T: Copy> Slab<T> {
     /// The first `len` of `room` items at `start`.
     ///
     /// # Safety
-    /// So many items lie there, aligned, for as long as the process runs; any bytes are an item, and nobody else has a reference to
-    /// them.
+    /// So many items lie there, aligned, for as long as the process runs; any bytes are an item,
+    /// and nobody else has a reference to them.
     pub unsafe fn lent(start: NonNull<T>, len: usize, room: usize) -> Slab<T> {
         Slab { start, len, room, is_own: false }
     }

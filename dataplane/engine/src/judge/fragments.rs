@@ -8,7 +8,8 @@ use crate::snapshot::{Binding, Snapshot};
 use crate::verdict::Verdict;
 use crate::{AddrId, FlowIndex, Reason};
 
-/// True if a first fragment's verdict counts for those behind it. Who forges an address says nothing about its owner's fragments.
+/// True if a first fragment's verdict counts for those behind it. Who forges an address says
+/// nothing about its owner's fragments.
 pub fn is_remembered(verdict: &Verdict) -> bool {
     !matches!(verdict.reason, Reason::Malformed | Reason::Spoofed)
 }
@@ -35,7 +36,8 @@ impl Judge {
         self.shard.hash_of_other(src, pkt.dst, pkt.frag_id, 0)
     }
 
-    /// Remembers a first fragment's verdict for those behind it, and has those follow that came ahead of it.
+    /// Remembers a first fragment's verdict for those behind it, and has those follow that came
+    /// ahead of it.
     #[cold]
     pub fn remember(
         &mut self,
@@ -100,7 +102,8 @@ impl Judge {
             return None;
         }
         let memory = *self.fragments.recall(hashed, pkt.now.tick)?;
-        // A rollback lowers the flush epoch: what was remembered before it may be of rules that it took back.
+        // A rollback lowers the flush epoch: what was remembered before it may be of rules that it
+        // took back.
         let is_flushed = memory.flushable && memory.stamp < snapshot.live_epoch(nic);
         let flow = self.flow_of(&memory, nic, hashed);
         let is_of_tombstone = flow.is_some_and(|flow| self.shard.entry(flow).is_dead());

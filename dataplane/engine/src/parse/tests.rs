@@ -24,7 +24,8 @@ fn by_the_slow_path(data: &[u8], wire_len: usize, arrival: &Arrival) -> PacketMe
     pkt
 }
 
-/// Packet metadata that a short way has filled is what the long way makes of the frame, and beside that has its part of the key.
+/// Packet metadata that a short way has filled is what the long way makes of the frame, and beside
+/// that has its part of the key.
 fn assert_as_by_the_long_way(mut pkt: PacketMeta, data: &[u8], wire_len: usize, arrival: &Arrival) {
     assert_eq!(std::mem::take(&mut pkt.fast_v4), !pkt.v6);
     if !pkt.v6 {
@@ -103,9 +104,7 @@ fn the_short_way_reads_what_the_long_way_reads_whatever_a_byte_says() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
-    if !crate::cpu::has_v3() {
-        return;
-    }
+    let Some(v3) = crate::cpu::simd().v3() else { return };
     let mut read = 0;
     frames(|data, wire_len| {
         for side in [Side::Inside, Side::Outside] {
@@ -113,8 +112,7 @@ fn vectors_read_what_the_short_way_reads_whatever_a_byte_says() {
             // What stood there before.
             let old = PacketMeta { frag_id: 9, v6: true, reach: 7, wire: 4, ..PacketMeta::default() };
             let (mut pkt, mut short) = (old.clone(), PacketMeta::default());
-            // SAFETY: the processor has been asked.
-            if unsafe { vector::read_untagged(data, wire_len, &arrival, &mut pkt) } {
+            if vector::read_untagged(v3, data, wire_len, &arrival, &mut pkt) {
                 read += 1;
                 assert!(fast_ipv4(data, wire_len, &arrival, &mut short).is_some());
                 assert_eq!(format!("{pkt:?}"), format!("{short:?}"));
@@ -148,9 +146,7 @@ fn ipv6_is_read_without_vectors_as_by_the_long_way_whatever_a_byte_says() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_is_tagged_or_tunnelled_or_ipv6_is_read_as_by_the_long_way_whatever_a_byte_says() {
-    if !crate::cpu::has_v3() {
-        return;
-    }
+    let Some(v3) = crate::cpu::simd().v3() else { return };
     let mut read = [[0; 2]; 3];
     for frame in other_fast_frames() {
         let mut each = |data: &[u8], wire_len: usize| {
@@ -158,8 +154,7 @@ fn what_is_tagged_or_tunnelled_or_ipv6_is_read_as_by_the_long_way_whatever_a_byt
                 let arrival = Arrival { tunnels, ..arrival(side) };
                 let old = PacketMeta { frag_id: 9, v6: true, reach: 7, wire: 4, ..PacketMeta::default() };
                 let mut pkt = old.clone();
-                // SAFETY: the processor has been asked.
-                if unsafe { vector::read_other(data, wire_len, &arrival, &mut pkt) } {
+                if vector::read_other(v3, data, wire_len, &arrival, &mut pkt) {
                     let segment = match pkt.segment {
                         SegmentKey::UNTAGGED => 0,
                         vni if vni.is_vni() => 2,

@@ -1,5 +1,6 @@
-//! IPv6 without extension headers, with TCP or UDP that is not DHCP, for processors without vectors: read in one go, where the long way
-//! goes from header to header and writes field by field.
+//! IPv6 without extension headers, with TCP or UDP that is not DHCP, for processors without
+//! vectors: read in one go, where the long way goes from header to header and writes field by
+//! field.
 
 use super::{IPV6, LINK_LOCAL, PacketOffset, syn_and_fin, window_scale};
 use crate::packet::{Arrival, NO_SCALE, PacketKind, PacketMeta, flags};
@@ -8,8 +9,9 @@ use crate::proto;
 /// Ethernet, IPv6, TCP.
 const HEADERS: usize = 14 + 40 + 20;
 
-/// Reads such a packet at its place in `data`, which ends before `limit` on the wire, as the long way does. False leaves it, and the
-/// pkt as it was, to that: every other one, and datagrams of less than 20 bytes.
+/// Reads such a packet at its place in `data`, which ends before `limit` on the wire, as the long
+/// way does. False leaves it, and the pkt as it was, to that: every other one, and datagrams of
+/// less than 20 bytes.
 #[inline]
 pub fn read_at(
     data: &[u8],

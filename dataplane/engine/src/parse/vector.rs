@@ -1,5 +1,6 @@
-//! The commonest packets of all, whole IPv4 ones of TCP or UDP, untagged, tagged or in VXLAN, taken apart by vectors: what lies together in the frame is
-//! turned round and put where it belongs by one shuffle each, where words would be loaded, shifted and stored one by one.
+//! The commonest packets of all, whole IPv4 ones of TCP or UDP, untagged, tagged or in VXLAN, taken
+//! apart by vectors: what lies together in the frame is turned round and put where it belongs by
+//! one shuffle each, where words would be loaded, shifted and stored one by one.
 
 use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi32, _mm_setzero_si128, _mm_shuffle_epi8,
@@ -8,7 +9,8 @@ use std::arch::x86_64::{
 use std::mem::offset_of;
 
 use super::{IPV6, LINK_LOCAL, PacketOffset, UNTAGGED, VLAN, VXLAN_PORT, syn_and_fin, window_scale};
-use crate::conntrack::{State, required_state_bits};
+use crate::cpu::V3;
+use crate::flow_key::{State, required_state_bits};
 use crate::packet::{Arrival, Fragment, HandoffStage, NO_SCALE, PacketKind, PacketMeta, V4Tuple, flags};
 use crate::proto;
 use crate::time::Now;
@@ -26,8 +28,8 @@ const _: () =
 const _: () = assert!(offset_of!(PacketMeta, tuple) == 112 && offset_of!(V4Tuple, local) == 0);
 const _: () = assert!(offset_of!(V4Tuple, remote) == 4 && offset_of!(V4Tuple, rest) == 8);
 
-/// What all these frames have in common, by side: of it the 32 bytes from `l3` on are copied, and what differs is then set. TCP is
-/// data that has nothing but an ACK.
+/// What all these frames have in common, by side: of it the 32 bytes from `l3` on are copied, and
+/// what differs is then set. TCP is data that has nothing but an ACK.
 static TCP: [PacketMeta; 2] = [
     template(Side::Inside, PacketKind::Tcp, proto::TCP, flags::ACK),
     template(Side::Outside, PacketKind::Tcp, proto::TCP, flags::ACK),
@@ -93,65 +95,49 @@ const V6_HEADERS: usize = 14 + 40 + 20;
 /// Bytes before the Ethernet frame in a VXLAN frame: Ethernet, IPv4, UDP, VXLAN.
 const VXLAN_HEADERS: usize = 14 + 20 + 8 + 8;
 
-/// Reads such a frame without a tag as the long way does. False leaves it, and the packet metadata as it was, to the long way: every other
-/// frame, those to addresses that begin as the link-local ones do, and packets of less than 40 bytes.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// Reads such a frame without a tag as the long way does. False leaves it, and the packet metadata
+/// as it was, to the long way: every other frame, those to addresses that begin as the link-local
+/// ones do, and packets of less than 40 bytes.
 #[inline(always)]
-pub unsafe fn read_untagged(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
-    // SAFETY: as the caller says.
-    unsafe { read_at(data, wire_len, UNTAGGED, arrival, pkt) }
+pub fn read_untagged(v3: V3, data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
+    read_at(v3, data, wire_len, UNTAGGED, arrival, pkt)
 }
 
 /// The same of what has an 802.1Q tag, or lies in VXLAN over IPv4; and of IPv6 in any segment.
-///
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-pub unsafe fn read_other(data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
+pub fn read_other(v3: V3, data: &[u8], wire_len: usize, arrival: &Arrival, pkt: &mut PacketMeta) -> bool {
     let Some(h) = data.first_chunk::<54>() else { return false };
     if [h[12], h[13]] == VLAN.to_be_bytes() {
         let segment = SegmentKey::vlan(u16::from_be_bytes([h[14], h[15]]) & 0x0FFF);
         let place = PacketOffset { at: 4, macs: 0, segment };
         // A priority tag is none: where untagged frames are tunnels, this is the tunnels' own.
         let is_some = segment != SegmentKey::UNTAGGED || !arrival.tunnels;
-        // SAFETY: as the caller says.
-        return is_some && unsafe { read_either(data, wire_len, place, arrival, pkt) };
+        return is_some && read_either(v3, data, wire_len, place, arrival, pkt);
     }
     if !arrival.tunnels {
-        // SAFETY: as the caller says.
-        return unsafe { read_v6_at(data, wire_len, UNTAGGED, arrival, pkt) };
+        return read_v6_at(v3, data, wire_len, UNTAGGED, arrival, pkt);
     }
-    // SAFETY: as the caller says.
-    let Some((segment, inner_end)) = (unsafe { vxlan(h, wire_len) }) else { return false };
+    let Some((segment, inner_end)) = vxlan(v3, h, wire_len) else { return false };
     let place = PacketOffset { at: VXLAN_HEADERS, macs: VXLAN_HEADERS, segment };
-    // SAFETY: as the caller says.
-    unsafe { read_either(&data[..inner_end.min(data.len())], inner_end, place, arrival, pkt) }
+    read_either(v3, &data[..inner_end.min(data.len())], inner_end, place, arrival, pkt)
 }
 
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn read_either(
+fn read_either(
+    v3: V3,
     data: &[u8],
     limit: usize,
     place: PacketOffset,
     arrival: &Arrival,
     pkt: &mut PacketMeta,
 ) -> bool {
-    // SAFETY: as the caller says.
-    unsafe { read_at(data, limit, place, arrival, pkt) || read_v6_at(data, limit, place, arrival, pkt) }
+    read_at(v3, data, limit, place, arrival, pkt) || read_v6_at(v3, data, limit, place, arrival, pkt)
 }
 
 /// Of a whole packet to VXLAN's port with a VNI: its segment, and where the inner frame ends.
-///
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn vxlan(h: &[u8; 54], wire_len: usize) -> Option<(SegmentKey, usize)> {
-    // SAFETY: as the caller says.
-    let is_vxlan = unsafe { is_whole_ipv4(h) }
+fn vxlan(v3: V3, h: &[u8; 54], wire_len: usize) -> Option<(SegmentKey, usize)> {
+    let is_vxlan = is_whole_ipv4(v3, h)
         && h[23] == proto::UDP
         && [h[36], h[37]] == VXLAN_PORT.to_be_bytes()
         && h[42] & 8 != 0
@@ -163,11 +149,9 @@ unsafe fn vxlan(h: &[u8; 54], wire_len: usize) -> Option<(SegmentKey, usize)> {
 }
 
 /// The same of what lies at a place in `data`, and ends before `limit` on the wire.
-///
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn read_at(
+fn read_at(
+    v3: V3,
     data: &[u8],
     limit: usize,
     place: PacketOffset,
@@ -178,8 +162,7 @@ unsafe fn read_at(
     let Some(h) = data.get(at..).and_then(|data| data.first_chunk::<54>()) else { return false };
     let Some(macs) = data.get(macs..).and_then(|data| data.first_chunk::<16>()) else { return false };
     let end = at + 14 + usize::from(u16::from_be_bytes([h[16], h[17]]));
-    // SAFETY: as the caller says.
-    if end > limit || macs[..4] == LINK_LOCAL || !unsafe { is_whole_ipv4(h) } {
+    if end > limit || macs[..4] == LINK_LOCAL || !is_whole_ipv4(v3, h) {
         return false;
     }
     if h[23] == proto::TCP {
@@ -187,8 +170,7 @@ unsafe fn read_at(
         if h[46] < 5 << 4 || payload > end || payload > data.len() {
             return false;
         }
-        // SAFETY: as the caller says.
-        unsafe { write_tuple::<true>(h, macs, arrival, &TCP, State::Established, pkt) };
+        write_tuple::<true>(v3, h, macs, arrival, &TCP, State::Established, pkt);
         let seq = u32::from_be_bytes([h[38], h[39], h[40], h[41]]);
         pkt.seq_end = seq.wrapping_add((end - payload) as u32);
         let bits = h[47] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
@@ -201,8 +183,7 @@ unsafe fn read_at(
         if h[23] != proto::UDP || len < 8 || at + 34 + len > end || h[34] == 0 && h[35] & !7 == 64 {
             return false;
         }
-        // SAFETY: as the caller says.
-        unsafe { write_tuple::<false>(h, macs, arrival, &UDP, State::TwoWay, pkt) };
+        write_tuple::<false>(v3, h, macs, arrival, &UDP, State::TwoWay, pkt);
     }
     pkt.end = end as u32;
     if at != 0 {
@@ -212,12 +193,11 @@ unsafe fn read_at(
     true
 }
 
-/// The same of IPv6 without extension headers; datagrams of less than 20 bytes are left to the long way.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// The same of IPv6 without extension headers; datagrams of less than 20 bytes are left to the long
+/// way.
 #[inline(always)]
-unsafe fn read_v6_at(
+fn read_v6_at(
+    v3: V3,
     data: &[u8],
     limit: usize,
     place: PacketOffset,
@@ -236,8 +216,7 @@ unsafe fn read_v6_at(
         if h[66] < 5 << 4 || payload > end || payload > data.len() {
             return false;
         }
-        // SAFETY: as the caller says.
-        unsafe { write_tuple_v6::<true>(h, macs, arrival, &TCP6, pkt) };
+        write_tuple_v6::<true>(v3, h, macs, arrival, &TCP6, pkt);
         let seq = u32::from_be_bytes([h[58], h[59], h[60], h[61]]);
         pkt.seq_end = seq.wrapping_add((end - payload) as u32);
         let bits = h[67] & (flags::FIN | flags::SYN | flags::RST | flags::ACK);
@@ -251,8 +230,7 @@ unsafe fn read_v6_at(
         if h[20] != proto::UDP || len < 8 || at + 54 + len > end || sport & !1 == 546 {
             return false;
         }
-        // SAFETY: as the caller says.
-        unsafe { write_tuple_v6::<false>(h, macs, arrival, &UDP6, pkt) };
+        write_tuple_v6::<false>(v3, h, macs, arrival, &UDP6, pkt);
     }
     pkt.end = end as u32;
     if at != 0 {
@@ -284,12 +262,9 @@ fn more_than_data(bits: u8, options: &[u8], pkt: &mut PacketMeta) {
 }
 
 /// IPv4 without options, no fragment.
-///
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn is_whole_ipv4(h: &[u8; 54]) -> bool {
-    // SAFETY: the load lies within the 54 bytes; the instructions are there, as the caller says.
+fn is_whole_ipv4(_: V3, h: &[u8; 54]) -> bool {
+    // SAFETY: the load lies within the 54 bytes; the token proves SSE4.1.
     unsafe {
         // Ethertype, version and header length; fragment offset and more fragments.
         let is = _mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45, 0, 8);
@@ -298,13 +273,11 @@ unsafe fn is_whole_ipv4(h: &[u8; 54]) -> bool {
     }
 }
 
-/// Writes addresses, ports, when and where it came in, what these frames have in common, and what TCP has beside; `state` is what they
-/// demand of their connections.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// Writes addresses, ports, when and where it came in, what these frames have in common, and what
+/// TCP has beside; `state` is what they demand of their connections.
 #[inline(always)]
-unsafe fn write_tuple<const TCP: bool>(
+fn write_tuple<const TCP: bool>(
+    _: V3,
     h: &[u8; 54],
     macs: &[u8; 16],
     arrival: &Arrival,
@@ -313,9 +286,9 @@ unsafe fn write_tuple<const TCP: bool>(
     pkt: &mut PacketMeta,
 ) {
     let Arrival { side, wire, now, .. } = *arrival;
-    // SAFETY: the loads lie within the 54 and 16 bytes, the stores within the packet metadata (asserted above), which is aligned to 64 bytes. They
-    // leave numbers, of which all are valid, and a copy of 32 bytes of packet metadata in their own place. The instructions are there, as
-    // the caller says.
+    // SAFETY: the loads lie within the 54 and 16 bytes, the stores within the packet metadata
+    // (asserted above), which is aligned to 64 bytes. They leave numbers, of which all are valid,
+    // and a copy of 32 bytes of packet metadata in their own place. The token proves AVX2.
     unsafe {
         let load = |at: usize| _mm_loadu_si128(h.as_ptr().add(at).cast::<__m128i>());
         let place = std::ptr::from_mut(pkt).cast::<__m128i>();
@@ -360,11 +333,9 @@ unsafe fn write_tuple<const TCP: bool>(
 }
 
 /// [`write_tuple`] of IPv6. There is no key ready made: `tuple` of the packet is zero.
-///
-/// # Safety
-/// The processor has x86-64-v3.
 #[inline(always)]
-unsafe fn write_tuple_v6<const TCP: bool>(
+fn write_tuple_v6<const TCP: bool>(
+    _: V3,
     h: &[u8; V6_HEADERS],
     macs: &[u8; 16],
     arrival: &Arrival,

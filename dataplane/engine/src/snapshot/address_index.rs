@@ -1,19 +1,22 @@
 //! (VPC, address) → place of its first holder's binding.
 //!
-//! Open addressing with linear probes. Tenants choose their addresses, and so the content: the hash is keyed by a secret, and an index
-//! that fell into too long a run of filled slots all the same is made again under another key. So a look-up, whether it finds
-//! anything or not, looks at no more slots than [`LONGEST_RUN`].
+//! Open addressing with linear probes. Tenants choose their addresses, and so the content: the hash
+//! is keyed by a secret, and an index that fell into too long a run of filled slots all the same is
+//! made again under another key. So a look-up, whether it finds anything or not, looks at no more
+//! slots than [`LONGEST_RUN`].
 
 use std::sync::Arc;
 
 use super::{Binding, NOWHERE, unique_key_v4};
 use crate::VpcId;
-use crate::conntrack::hash::fold;
+use crate::mix::fold;
 
-/// Up to so many addresses the index is at most an eighth full: a second probe is a branch that no predictor foresees, which with
-/// 1,000 NICs at random cost 9 cycles a packet. Beyond, cache lines are dearer than branches.
+/// Up to so many addresses the index is at most an eighth full: a second probe is a branch that no
+/// predictor foresees, which with 1,000 NICs at random cost 9 cycles a packet. Beyond, cache lines
+/// are dearer than branches.
 const SPARSE_BELOW: usize = 1 << 16;
-/// Slots that a look-up passes at most. By chance a run of so many is met with hardly one key in a million.
+/// Slots that a look-up passes at most. By chance a run of so many is met with hardly one key in a
+/// million.
 pub const LONGEST_RUN: usize = 192;
 /// Keys that are tried. If none did, the last one is taken: it was not chosen by anybody.
 const KEYS: usize = 8;
@@ -23,10 +26,12 @@ const KEYS: usize = 8;
 pub struct AddressKey(pub [u64; 2]);
 
 impl AddressKey {
-    /// A public one, for those whom nobody attacks: tests, `replay`, `explain`. Their runs are repeatable.
+    /// A public one, for those whom nobody attacks: tests, `replay`, `explain`. Their runs are
+    /// repeatable.
     pub const PUBLIC: AddressKey = AddressKey([0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93]);
 
-    /// Of an address; an IPv4 one as `unique_key_v4` has it, so that plain packets need no more than this.
+    /// Of an address; an IPv4 one as `unique_key_v4` has it, so that plain packets need no more
+    /// than this.
     #[inline(always)]
     pub fn v4(&self, sole: u64) -> usize {
         fold(sole ^ self.0[0], self.0[1] | 1) as usize
@@ -54,8 +59,8 @@ impl AddressKey {
 /// The index; half full at most.
 #[derive(Clone)]
 pub struct AddressIndex {
-    /// A power of two of them. Shared with other generations as long as no address comes or goes: a worker that takes up a change
-    /// finds them in its own cache.
+    /// A power of two of them. Shared with other generations as long as no address comes or goes: a
+    /// worker that takes up a change finds them in its own cache.
     pub slots: Arc<[u32]>,
     /// Lies beside the slots: who has one has the other.
     pub key: AddressKey,

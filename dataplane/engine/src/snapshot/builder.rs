@@ -1,5 +1,6 @@
-//! The next generation in the making: the present one, changed where it differs.
+//! Builds the next snapshot: the present one, changed where it differs.
 
+use crate::groups::Groups;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,19 +11,20 @@ use super::{
 use crate::classify::Policy;
 use crate::{AddrId, Generation, NicSlot, PolicyId, SegmentKey, VpcId};
 
-/// What the control side changes and publishes copies of: a commit costs what it changes, and a copy of a few flat tables.
+/// The tables of a snapshot, kept up to date by the control side. A commit costs what it changes,
+/// and a copy of a few flat tables.
 #[derive(Clone)]
 pub struct SnapshotBuilder {
     snapshot: Snapshot,
     key: AddressKey,
-    /// An address has come or gone since the index was made.
+    /// An address was bound or unbound since the index was built.
     is_index_stale: bool,
     /// Policies with staged rules.
     staged: usize,
 }
 
 impl SnapshotBuilder {
-    /// An empty policy: nothing has a VPC. Addresses will be hashed by `key`.
+    /// An empty policy without VPCs. Addresses are hashed by `key`.
     pub fn new(settings: Settings, key: AddressKey) -> SnapshotBuilder {
         let snapshot = Snapshot {
             generation: Generation(0),
@@ -33,12 +35,11 @@ impl SnapshotBuilder {
             policy_nics: 0,
             vlans: vec![NOWHERE; 4096].into_boxed_slice(),
             vnis: super::HashMap::default(),
-            vpcs: Vec::new(),
             address_index: AddressIndex::empty(key),
             bindings: Vec::new(),
             nics: vec![NicRecord::empty()],
             policies: Vec::new(),
-            members: Members::default(),
+            groups: Groups::default(),
         };
         SnapshotBuilder { snapshot, key, is_index_stale: false, staged: 0 }
     }
@@ -48,25 +49,25 @@ impl SnapshotBuilder {
         self.key
     }
 
-    /// What it was made with.
+    /// The settings it was made with.
     pub fn settings(&self) -> &Settings {
         &self.snapshot.settings
     }
 
-    /// All VPCs, each with its segment and its peers; those before are forgotten.
+    /// Replaces all VPCs, each with its segment and its peers.
     pub fn vpcs(&mut self, vpcs: impl IntoIterator<Item = (VpcId, SegmentKey, Vec<VpcId>)>) {
         let s = &mut self.snapshot;
         s.vlans.fill(NOWHERE);
         s.vnis.clear();
-        s.vpcs.clear();
+        s.groups.vpcs.clear();
         s.tunnels = false;
         for (id, segment, mut reach) in vpcs {
-            if s.vpcs.len() <= id.0 as usize {
-                s.vpcs.resize_with(id.0 as usize + 1, VpcRecord::default);
+            if s.groups.vpcs.len() <= id.0 as usize {
+                s.groups.vpcs.resize_with(id.0 as usize + 1, VpcRecord::default);
             }
             reach.push(id);
             reach.sort_unstable();
-            s.vpcs[id.0 as usize] = VpcRecord { reach };
+            s.groups.vpcs[id.0 as usize] = VpcRecord { reach };
             if segment.is_vni() {
                 s.tunnels = true;
                 s.vnis.insert(segment.0, id);
@@ -76,7 +77,7 @@ impl SnapshotBuilder {
         }
     }
 
-    /// What stands under a policy's number. Numbers are dense.
+    /// Sets the policy of a number. Numbers are dense.
     pub fn policy(&mut self, id: PolicyId, policy: Arc<Policy>) {
         let policies = &mut self.snapshot.policies;
         self.staged += usize::from(policy.staged().is_some());
@@ -90,7 +91,7 @@ impl SnapshotBuilder {
         self.snapshot.has_staged = self.staged > 0;
     }
 
-    /// A NIC's record.
+    /// Sets a NIC's record.
     pub fn nic(&mut self, slot: NicSlot, record: NicRecord) {
         let nics = &mut self.snapshot.nics;
         if nics.len() <= slot.0 as usize {
@@ -110,7 +111,7 @@ impl SnapshotBuilder {
         &mut bindings[id.slot()]
     }
 
-    /// An address of a NIC whose record is there already.
+    /// Binds an address to a NIC, whose record is set already.
     pub fn bind(&mut self, new: NewBinding) {
         let record = self.snapshot.nic(new.nic);
         let (vpc, nic_mac) = (record.vpc, record.mac);
@@ -129,7 +130,7 @@ impl SnapshotBuilder {
         let is_there = place.id == new.id
             && !place.is_gone()
             && (place.vpc, place.addr, place.is_allowed()) == (vpc, new.addr, new.allowed);
-        // What belongs to the index of all addresses and not to a binding alone.
+        // What depends on all addresses and not on this binding alone is set with the index.
         let (next, sole, filter) =
             if is_there { (place.next(), place.unique_key, place.filter) } else { (LAST, NOT_UNIQUE, 0) };
         *place = Binding {
@@ -148,20 +149,20 @@ impl SnapshotBuilder {
         self.is_index_stale |= !is_there;
     }
 
-    /// An address that was taken away from a NIC: connections of it may still lie in the tables.
+    /// Unbinds an address from a NIC: connections of it may still be in the tables.
     pub fn unbind(&mut self, id: AddrId, nic: NicSlot) {
         *self.place(id) = Binding { id, nic, ..Binding::empty() };
         self.is_index_stale = true;
     }
 
-    /// Memberships of all addresses.
+    /// The group memberships of all addresses.
     pub fn members(&mut self) -> &mut Members {
-        &mut self.snapshot.members
+        &mut self.snapshot.groups.members
     }
 
-    /// A generation's snapshot. `last_ending` is the last generation that ended connections: workers that have adopted it
-    /// need not look through theirs again. `order` yields every bound address, holders of one and the same in the order in which
-    /// they are looked at.
+    /// Builds a generation's snapshot. `last_ending` is the last generation that ended connections:
+    /// workers that have adopted it need not sweep again. `order` yields every bound address, those
+    /// that share one in the order in which they are tried.
     pub fn build(
         &mut self,
         generation: Generation,
@@ -184,7 +185,7 @@ impl SnapshotBuilder {
             b.set_next(LAST);
             filters[b.nic.0 as usize] |= 1 << filter_bit(b.addr);
         }
-        // Every address's first holder, and those of one that several hold in the order in which they come.
+        // The first binding of every address, and the others of a shared one in their order.
         let mut firsts: Vec<(VpcId, u128, bool, u32)> = Vec::with_capacity(order.len());
         let mut ends: HashMap<(VpcId, u128, bool), (u32, u32), ahash::RandomState> =
             HashMap::with_capacity_and_hasher(order.len(), Default::default());

@@ -1,5 +1,5 @@
-//! Two snapshots side by side. One that was kept up to date change by change must be what one made afresh is; nothing on the
-//! way of a packet asks.
+//! Two snapshots side by side. One that was kept up to date change by change must be what one made
+//! afresh is; nothing on the way of a packet asks.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,22 +7,26 @@ use super::{Binding, LAST, Members, Membership, NOWHERE, NicRecord, Snapshot, fl
 use crate::AddrId;
 
 impl Snapshot {
-    /// The first thing in which workers would read this one otherwise than `afresh`, in words. How policies are numbered is
-    /// nothing that they read; and of a place that `afresh` does not know at all it is enough that nobody has it.
+    /// The first thing in which workers would read this one otherwise than `afresh`, in words. How
+    /// policies are numbered is nothing that they read; and of a place that `afresh` does not know
+    /// at all it is enough that nobody has it.
     pub fn difference(&self, afresh: &Snapshot) -> Option<String> {
         let heads = |s: &Snapshot| (s.generation, s.last_ending, s.tunnels, s.policy_nics);
         if heads(self) != heads(afresh) {
             return Some(format!("heads: {:?}, afresh {:?}", heads(self), heads(afresh)));
         }
-        let is_same_to_segments =
-            (&self.vlans, &self.vnis, &self.vpcs) == (&afresh.vlans, &afresh.vnis, &afresh.vpcs);
+        let is_same_to_segments = (&self.vlans, &self.vnis, &self.groups.vpcs)
+            == (&afresh.vlans, &afresh.vnis, &afresh.groups.vpcs);
         if !is_same_to_segments || self.settings != afresh.settings {
-            return Some(format!("settings or VPCs: {:?}, afresh {:?}", self.vpcs, afresh.vpcs));
+            return Some(format!(
+                "settings or VPCs: {:?}, afresh {:?}",
+                self.groups.vpcs, afresh.groups.vpcs
+            ));
         }
         self.difference_of_nics(afresh)
             .or_else(|| self.difference_of_bindings(afresh))
             .or_else(|| self.difference_of_index(afresh))
-            .or_else(|| self.members.difference(&afresh.members))
+            .or_else(|| self.groups.members.difference(&afresh.groups.members))
     }
 
     fn difference_of_nics(&self, afresh: &Snapshot) -> Option<String> {

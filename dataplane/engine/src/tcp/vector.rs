@@ -1,5 +1,5 @@
-//! Data on an established connection, its windows checked and moved four numbers at a time: about 30 instructions, where numbers one
-//! by one take 60.
+//! Data on an established connection, its windows checked and moved four numbers at a time: about
+//! 30 instructions, where numbers one by one take 60.
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_blend_epi32, _mm_blendv_ps, _mm_castps_si128, _mm_castsi128_ps,
@@ -12,6 +12,7 @@ use std::mem::offset_of;
 use super::ACK_ROOM;
 use crate::conntrack::entry::Window;
 use crate::conntrack::{Entry, Peer};
+use crate::cpu::V3;
 use crate::packet::PacketMeta;
 
 // What one load brings.
@@ -23,15 +24,14 @@ const _: () = assert!(
 );
 const _: () = assert!(offset_of!(PacketMeta, seq_end) == offset_of!(PacketMeta, ack) + 8);
 
-/// What [`super::data`] does if windows are checked; false where they are overstepped, and nothing has changed.
-///
-/// # Safety
-/// The processor has x86-64-v3.
+/// What [`super::data`] does if windows are checked; false where they are overstepped, and nothing
+/// has changed.
 #[inline(always)]
-pub unsafe fn data(entry: &mut Entry, pkt: &PacketMeta, from: Peer) -> bool {
+pub fn data(_: V3, entry: &mut Entry, pkt: &PacketMeta, from: Peer) -> bool {
     let scale = entry.scale(from);
-    // SAFETY: `from & 1` and the other one are the two windows; all of them, and the packet metadata's numbers, lie on multiples of 16 bytes
-    // (asserted above), and every number is a valid one. The instructions are there, as the caller says.
+    // SAFETY: `from & 1` and the other one are the two windows; all of them, and the packet
+    // metadata's numbers, lie on multiples of 16 bytes (asserted above), and every number is a
+    // valid one. The token proves SSE4.1.
     unsafe {
         let windows = entry.windows.as_mut_ptr().cast::<__m128i>();
         let (sender_at, receiver_at) = (windows.add(from & 1), windows.add(from & 1 ^ 1));
@@ -53,7 +53,8 @@ pub unsafe fn data(entry: &mut Entry, pkt: &PacketMeta, from: Peer) -> bool {
     true
 }
 
-/// How much room is left to each of the four bounds (semantics 4.4): negative, modulo 2³², exactly where one is overstepped.
+/// How much room is left to each of the four bounds (semantics 4.4): negative, modulo 2³², exactly
+/// where one is overstepped.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn room(sender: __m128i, receiver: __m128i, numbers: __m128i) -> __m128i {
@@ -63,7 +64,8 @@ fn room(sender: __m128i, receiver: __m128i, numbers: __m128i) -> __m128i {
     let upper = _mm_castps_si128(_mm_shuffle_ps::<0b00_10_01_00>(as_floats(ends), as_floats(numbers)));
     // ack, seq, sender.end, receiver.end
     let lower = _mm_unpacklo_epi64(numbers, _mm_unpacklo_epi32(sender, receiver));
-    // 0, 0, receiver.maxwin, the larger of sender.maxwin and what acknowledgments may lag behind at least
+    // 0, 0, receiver.maxwin, the larger of sender.maxwin and what acknowledgments may lag behind at
+    // least
     let behind = _mm_slli_si128::<8>(_mm_unpackhi_epi32(receiver, sender));
     let behind = _mm_max_epu32(behind, _mm_set_epi32(ACK_ROOM as i32, 0, 0, 0));
     _mm_add_epi32(_mm_sub_epi32(upper, lower), behind)
@@ -122,9 +124,7 @@ mod tests {
 
     #[test]
     fn four_numbers_at_a_time_come_to_what_they_come_to_one_by_one() {
-        if !crate::cpu::has_v3() {
-            return;
-        }
+        let Some(v3) = crate::cpu::simd().v3() else { return };
         let (mut random, mut passed) = (Random(0x9E37_79B9_7F4A_7C15), 0);
         for _ in 0..200_000 {
             let mut entry = connection(&mut random);
@@ -153,8 +153,7 @@ mod tests {
             };
             let (mut one_by_one, mut at_once) = (entry, entry);
             let passes = super::super::data(&mut one_by_one, &pkt, from, false);
-            // SAFETY: the processor has been asked.
-            assert_eq!(unsafe { super::super::data_checked::<true>(&mut at_once, &pkt) }, passes);
+            assert_eq!(super::super::data_checked(v3, &mut at_once, &pkt), passes);
             assert_eq!(at_once.windows, one_by_one.windows, "{entry:?} {pkt:?}");
             passed += u32::from(passes);
         }

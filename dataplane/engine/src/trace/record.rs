@@ -1,23 +1,10 @@
 //! One packet's verdict with what was read of the packet, in at most two cache lines.
 
+use crate::conntrack::TombstoneInfo;
 use crate::packet::{Fragment, PacketKind, PacketMeta};
-use crate::staged::StagedVerdict;
+use crate::verdict::StagedVerdict;
 use crate::verdict::Verdict;
-use crate::{Direction, FlushEpoch, Generation, NicSlot, Reason, RuleId, SegmentKey, Side};
-
-/// How a tombstone came to be one, as far as its worker knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TombstoneInfo {
-    /// The generation that last found it live; of one that was judged again and refused, the one that refused it; 0 where an operator
-    /// disconnected it.
-    pub stamp: Generation,
-    /// It was marked: by the rules that it was judged by again, or by an operator. Otherwise a flush of its NIC ended it.
-    pub is_marked: bool,
-    /// The NIC's last flush.
-    pub flush: FlushEpoch,
-    /// Ticks until it is gone.
-    pub expires_in: u32,
-}
+use crate::{Direction, Generation, NicSlot, Reason, RuleId, SegmentKey, Side};
 
 /// One packet's verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

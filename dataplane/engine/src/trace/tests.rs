@@ -92,7 +92,8 @@ fn each_condition_of_a_filter_is_one() {
     // What passes because it is only observed passes.
     let observed = Verdict { observed: true, ..verdict };
     assert!(one(|f| f.passes = Some(true)).fits(&pkt, &observed, None));
-    // Whose nobody's is has no direction; what is not IP has neither protocol nor address; a later fragment no port.
+    // Whose nobody's is has no direction; what is not IP has neither protocol nor address; a later
+    // fragment no port.
     let nobody = Verdict::nobody(Reason::UnknownDestination);
     assert!(!one(|f| f.direction = Some(Direction::Inbound)).fits(&pkt, &nobody, None));
     let arp = PacketMeta { kind: PacketKind::Arp, ..PacketMeta::default() };

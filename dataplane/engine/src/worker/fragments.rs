@@ -1,4 +1,5 @@
-//! How a worker brings fragments together: later ones wait with whoever sees all fragments of their packet, or with their owner.
+//! How a worker brings fragments together: later ones wait at the worker that sees all fragments of
+//! their packet, or at their owner.
 
 use super::{HandedOff, HandoffLinks, HandoffMeta, Tap, Worker};
 use crate::burst::{Batch, Firewall};
@@ -8,7 +9,7 @@ use crate::packet::{Fragment, HandoffStage, PacketMeta};
 use crate::snapshot::Snapshot;
 
 impl<P: Port> Worker<P> {
-    /// Fragments whose time is over wait no more. How many frames were judged.
+    /// Judges fragments whose waiting time is over; returns how many.
     #[cold]
     pub(super) fn expire_held(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
         let tick = self.firewall.now(ns).tick;
@@ -16,11 +17,11 @@ impl<P: Port> Worker<P> {
         self.release_held(ns, tap)
     }
 
-    /// Judges what waits no more. How many frames that were.
+    /// Judges the frames that wait no more; returns how many.
     #[cold]
     pub(super) fn release_held(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) -> usize {
         let mut frames = 0;
-        // What is taken up is not held again, so that this ends.
+        // A released frame is not held again, so this ends.
         while self.firewall.fragment_queue().has_released() && frames <= SLOTS {
             let (snapshot, now) = (self.reader.read(), self.firewall.now(ns));
             self.firewall.begin(snapshot);
@@ -42,7 +43,8 @@ impl<P: Port> Worker<P> {
         frames
     }
 
-    /// Some of these fragments wait for a first that went on to another worker in the same burst, ahead of the batch: they follow it.
+    /// Some of the batch's fragments wait for a first that went to another worker in the same
+    /// burst, ahead of the batch: they follow it.
     #[cold]
     pub(super) fn follow_handed_off_firsts(&mut self) {
         let Worker { firewall, links, batch, .. } = self;
@@ -58,7 +60,8 @@ impl<P: Port> Worker<P> {
 }
 
 impl<F: Frame> HandoffLinks<F> {
-    /// The worker to which a fragment goes next: to whoever sees all fragments of its packet, and from there to where the first went.
+    /// The worker to which a fragment goes next: to the one that sees all fragments of its packet,
+    /// and from there to where the first went.
     #[cold]
     pub(super) fn next_worker_of_fragment(
         &mut self,
@@ -80,7 +83,8 @@ impl<F: Frame> HandoffLinks<F> {
             return self.router.owner_of_first(pkt, hash).unwrap_or(self.router.me());
         }
         let owner = self.router.owner(pkt, firewall.bytes(frame));
-        // What is not remembered as a first leads nobody: whatever follows it, follows another one.
+        // A first that is not remembered leads nothing: what follows it may belong to another
+        // packet.
         if let Some((nic, key)) = firewall.first_fragment(snapshot, pkt, frame) {
             let timeout = firewall.shard().timeouts().fragment;
             self.router.note_first(pkt, hash, nic, owner, timeout);

@@ -1,42 +1,59 @@
-//! How a worker judges what the others have handed over.
+//! How a worker judges what others have handed off to it.
 
 use crate::burst::{Batch, Pass};
+use crate::cpu::{Isa, Work};
 use crate::io::{Burst, Frame, Port};
 use crate::packet::{Arrival, HandoffStage, PacketMeta};
 use crate::time::Now;
 use crate::worker::rx::HEADER_PREFETCH_DISTANCE;
 use crate::worker::{HandedOff, HandoffMeta, ONE_LINE, PREFETCH_STRIDE, Tap, Worker};
 
+/// [`Worker::process_handed_off`], for each instruction set.
+struct ProcessHandedOff<'a, P: Port, T> {
+    worker: &'a mut Worker<P>,
+    ns: u64,
+    tap: &'a mut T,
+}
+
+impl<P: Port, T: Tap<P::Frame>> Work for ProcessHandedOff<'_, P, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: impl Isa) {
+        self.worker.judge_handed_off(isa, self.ns, self.tap);
+    }
+}
+
+/// [`Worker::run_handed_off`], for each instruction set.
+struct RunBatch<'a, P: Port, T> {
+    worker: &'a mut Worker<P>,
+    tap: &'a mut T,
+}
+
+impl<P: Port, T: Tap<P::Frame>> Work for RunBatch<'_, P, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: impl Isa) {
+        self.worker.run_batch(isa, None, self.tap);
+    }
+}
+
 impl<P: Port> Worker<P> {
-    /// Judges the burst in hand, which another worker handed over. It is judged at this worker's own time: another's is older than what
-    /// this one has judged since, and its ticks are its own where clocks have leapt.
+    /// Judges the burst in hand, which another worker handed off, at this worker's own time: the
+    /// other's is older than what this one has judged since, and its ticks differ where clocks have
+    /// leapt.
     #[inline(never)]
     pub(super) fn process_handed_off(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_v3 {
-            // SAFETY: the processor has these instructions: the flag says that it was asked.
-            return unsafe { self.process_handed_off_v3(ns, tap) };
-        }
-        // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.judge_handed_off::<false>(ns, tap) }
+        self.simd.run(ProcessHandedOff { worker: self, ns, tap });
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn process_handed_off_v3(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
-        // SAFETY: who calls this has these instructions.
-        unsafe { self.judge_handed_off::<true>(ns, tap) }
-    }
-
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
     #[inline(always)]
-    unsafe fn judge_handed_off<const V3: bool>(&mut self, ns: u64, tap: &mut impl Tap<P::Frame>) {
+    fn judge_handed_off(&mut self, isa: impl Isa, ns: u64, tap: &mut impl Tap<P::Frame>) {
         self.firewall.counters().count_taken_over(self.rx.frames.len());
         let (snapshot, now) = (self.reader.read(), self.firewall.now(ns));
         self.firewall.begin(snapshot);
-        // SAFETY: as the caller says.
-        let are_mine = unsafe { self.read_again::<V3>(now) };
+        let are_mine = self.read_again(isa, now);
         if !are_mine {
             self.route_again();
         }
@@ -44,32 +61,16 @@ impl<P: Port> Worker<P> {
         self.run_handed_off(tap);
     }
 
-    /// Judges a batch that was read already, of frames of any wire: handed over, or held until now. Of its own, so that there is
-    /// no other copy of all that judging is.
+    /// Judges a batch that is parsed already, of frames of any wire: handed off, or held until now.
+    /// Not inlined, so that there is no second copy of the whole judging code.
     #[inline(never)]
     pub(super) fn run_handed_off(&mut self, tap: &mut impl Tap<P::Frame>) {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_v3 {
-            // SAFETY: the processor has these instructions: the flag says that it was asked.
-            return unsafe { self.run_taken_v3(tap) };
-        }
-        // SAFETY: nothing is demanded without `V3`.
-        unsafe { self.run_batch::<false>(None, tap) }
+        self.simd.run(RunBatch { worker: self, tap });
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,bmi1,bmi2,movbe,lzcnt")]
-    fn run_taken_v3(&mut self, tap: &mut impl Tap<P::Frame>) {
-        // SAFETY: who calls this has these instructions.
-        unsafe { self.run_batch::<true>(None, tap) }
-    }
-
-    /// Makes the burst in hand the batch, read into packet metadata. False if one of its frames may be another worker's.
-    ///
-    /// # Safety
-    /// With `V3` the processor has x86-64-v3.
+    /// Parses the burst in hand into the batch. False if one of its frames may be another worker's.
     #[inline(always)]
-    unsafe fn read_again<const V3: bool>(&mut self, now: Now) -> bool {
+    fn read_again(&mut self, isa: impl Isa, now: Now) -> bool {
         let tunnels = self.reader.read().tunnels;
         let (mut are_mine, mut is_deep) = (true, false);
         let pkts = self.batch.pkts.grow(self.rx.frames.len());
@@ -82,9 +83,8 @@ impl<P: Port> Worker<P> {
             };
             let now = frame.stamp().map_or(now, |stamp| self.firewall.now(stamp));
             let arrival = Arrival { side: hop.side, wire: hop.wire, tunnels, now };
-            // SAFETY: as the caller says.
-            unsafe { self.firewall.read_as::<V3, _>(frame, &arrival, pkt) };
-            // Read under another view of what is a tunnel, its owner may be another, too.
+            self.firewall.read_as(isa, frame, &arrival, pkt);
+            // Parsed under another view of tunnels, its owner may be another, too.
             pkt.stage = if hop.tunnels == tunnels { hop.stage } else { HandoffStage::Received };
             are_mine &= pkt.stage == HandoffStage::Judge;
             is_deep |= pkt.l4 > ONE_LINE;
@@ -96,8 +96,8 @@ impl<P: Port> Worker<P> {
         are_mine
     }
 
-    /// Of what was handed over: a fragment may have to go on to who knows its packet's first one, and what was read under another
-    /// view of what is a tunnel to another owner.
+    /// Of what was handed off: sends fragments on to where their first went, and frames that were
+    /// parsed under another view of tunnels to their owner.
     #[cold]
     pub(super) fn route_again(&mut self) {
         let snapshot = self.reader.read();

@@ -1,45 +1,43 @@
-//! What the control side asks a worker between two bursts.
+//! Requests of the control side, served between two bursts.
 
 use crossbeam::channel::Sender;
 
-use crate::FlowIndex;
 use crate::burst::Firewall;
-use crate::conntrack::flow_accounting::FlowTotals;
-use crate::conntrack::{Entry, LastSyn};
+use crate::conntrack::Connection;
 use crate::snapshot::Snapshot;
 use crate::time::Now;
 use crate::trace::{Recorder, WatchSet};
 
-/// What a [`WorkerRequest`] is about.
+/// The kind of a [`WorkerRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
     /// Copies connections out.
     List,
-    /// Ends the connections that it names, where they are still there.
+    /// Ends the named connections, if they are still there.
     End,
-    /// Tells from now on of the packets that the question's watch set wants, and of none without one.
+    /// Replaces the watch set; none ends all watching.
     Watch,
 }
 
-/// A question of the control side, answered between two bursts in bounded slices.
+/// A request of the control side, served in bounded slices.
 pub struct WorkerRequest {
     /// What is to be done.
     pub kind: RequestKind,
-    /// Places are looked at from here on.
+    /// The first slot of the table to look at.
     pub from: u32,
-    /// Filled up to its capacity, or what is to be ended.
+    /// Filled up to its capacity; or the connections to end.
     pub connections: Vec<Connection>,
-    /// Of [`RequestKind::Watch`].
+    /// For [`RequestKind::Watch`].
     pub watch_set: Option<Box<WatchSet>>,
-    /// Where the answer goes.
+    /// Where the reply goes.
     pub reply: Sender<WorkerReply>,
 }
 
-/// The answer to a [`WorkerRequest`].
+/// The reply to a [`WorkerRequest`].
 pub struct WorkerReply {
-    /// The question's vector.
+    /// The request's vector.
     pub connections: Vec<Connection>,
-    /// Of [`RequestKind::Watch`]: the watch set that was before.
+    /// For [`RequestKind::Watch`]: the watch set before.
     pub watch_set: Option<Box<WatchSet>>,
     /// Where to go on, if there is more.
     pub next: Option<u32>,
@@ -51,22 +49,7 @@ pub struct WorkerReply {
     pub ended: u32,
 }
 
-/// One connection, copied out.
-#[derive(Clone, Copy)]
-pub struct Connection {
-    /// Where it lies in its worker's table.
-    pub flow: FlowIndex,
-    /// The entry.
-    pub entry: Entry,
-    /// Its remote address.
-    pub remote: u128,
-    /// A SYN that passed within it.
-    pub last_syn: LastSyn,
-    /// What it has carried, if that is counted.
-    pub totals: Option<FlowTotals>,
-}
-
-/// Does what is asked, bounded by the room that the question brought.
+/// Serves a request, bounded by the capacity of its vector.
 #[cold]
 pub(super) fn serve(
     firewall: &mut Firewall,
@@ -101,6 +84,6 @@ pub(super) fn serve(
             });
         }
     });
-    // Nobody waiting any more is no failure of the worker's.
+    // A requester that no longer waits is no failure of the worker.
     let _ = answer.try_send(WorkerReply { connections, watch_set, next, now, len: shard.len(), ended: 0 });
 }

@@ -1,4 +1,5 @@
-//! What a worker receives: while one burst is processed the next one is in hand already, and its headers are on their way.
+//! What a worker receives: while one burst is processed the next one is received already, and its
+//! headers are prefetched.
 
 use arrayvec::ArrayVec;
 
@@ -7,11 +8,11 @@ use crate::burst::Pass;
 use crate::io::{BURST, Burst, Frame, Port};
 use crate::worker::{HandoffMeta, Tap, Worker};
 
-/// How many frames ahead of the one that is read headers are asked for. Reading one takes about 20 cycles, and a header from
-/// beyond the second-level cache 200 to 400.
+/// How many frames ahead of the one that is parsed headers are prefetched. Parsing one takes about
+/// 20 cycles, and a header from beyond the second-level cache 200 to 400.
 pub(super) const HEADER_PREFETCH_DISTANCE: usize = 24;
 
-/// Who brings frames: a port, or another worker's ring.
+/// Where frames come from: a port, or another worker's ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RxSource {
     /// This port of this wire.
@@ -20,9 +21,9 @@ pub(super) enum RxSource {
     Ring(usize),
 }
 
-/// Sources in the order in which they are asked, each with the number under which it is remembered. Every port once a turn, and behind it
-/// every ring twice: in a turn another worker hands over a burst a port at most, so that a ring that filled while this worker was away
-/// empties again.
+/// Sources in polling order, each with the number under which it is remembered. Every port once a
+/// turn, and behind it every ring twice: another worker hands off up to a burst per port in a turn,
+/// so a ring that filled while this worker was away empties again.
 pub(super) fn rx_order(wires: usize, rings: usize) -> Vec<(RxSource, usize)> {
     let port =
         |n: usize| RxSource::Port(n / 2, if n.is_multiple_of(2) { Side::Inside } else { Side::Outside });
@@ -30,17 +31,17 @@ pub(super) fn rx_order(wires: usize, rings: usize) -> Vec<(RxSource, usize)> {
     (0..2 * wires).flat_map(|n| std::iter::once((port(n), n)).chain(rings.clone())).collect()
 }
 
-/// A burst that a port or another worker brought.
+/// A burst from a port or another worker.
 pub(super) struct RxBurst<F> {
-    /// Behind a pointer, so that bursts change hands without being copied.
+    /// Boxed, so that bursts are swapped instead of copied.
     pub frames: Box<Burst<F>>,
-    /// What frames that were handed over bring along; none of a port's.
+    /// What handed-off frames carry along; empty for a port's.
     pub metas: Box<ArrayVec<HandoffMeta, BURST>>,
-    /// Who brought it, as a place in the order of [`rx_order`].
+    /// Its source, as an index into [`rx_order`].
     pub at: usize,
     /// The last burst from there had headers beyond the first cache line, so this one is likely to.
     pub is_deep: bool,
-    /// So many of its headers are asked for.
+    /// How many of its headers are prefetched.
     pub prefetched: usize,
 }
 
@@ -51,7 +52,7 @@ impl<F> Default for RxBurst<F> {
 }
 
 impl<F: Frame> RxBurst<F> {
-    /// Asks for the headers of its first `count` frames, as far as that was not done yet.
+    /// Prefetches the headers of its first `count` frames, as far as that is not done yet.
     #[inline(always)]
     pub fn prefetch_headers(&mut self, count: usize) {
         let RxBurst { frames, is_deep, prefetched: asked_for, .. } = self;
@@ -65,7 +66,8 @@ impl<F: Frame> RxBurst<F> {
 }
 
 impl<P: Port> Worker<P> {
-    /// Receives the next burst that anybody has. Each is asked once, beginning with the one behind that which brought the last.
+    /// Receives the next burst from any source. Polls each once, beginning behind the one that
+    /// brought the last.
     #[inline(always)]
     pub(super) fn fetch(&mut self, tap: &mut impl Tap<P::Frame>) {
         let mut at = self.next.at;
@@ -86,7 +88,8 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// Takes what another worker handed over, a burst at most. All that is known of a frame lies on a line that the other core wrote.
+    /// Takes what another worker handed off, a burst at most. All that is known of a frame lies on
+    /// a line that the other core wrote.
     #[inline(never)]
     pub(super) fn fetch_from_ring(&mut self, from: usize) {
         let RxBurst { frames, metas: hops, .. } = &mut self.next;
@@ -97,11 +100,12 @@ impl<P: Port> Worker<P> {
         });
     }
 
-    /// Has a burst to process in `rx`, and the one behind it in `next`. False if nobody has any.
+    /// Makes sure that `rx` holds a burst to process, and `next` the one behind it. False if no
+    /// source has any.
     #[inline(always)]
     pub(super) fn receive(&mut self, tap: &mut impl Tap<P::Frame>) -> bool {
         if self.next.frames.is_empty() {
-            // All of them were found empty: again from the first one.
+            // All sources were found empty: again from the first one.
             self.next.at = self.sources.len();
             self.fetch(tap);
             if self.next.frames.is_empty() {
@@ -115,7 +119,8 @@ impl<P: Port> Worker<P> {
         true
     }
 
-    /// Frames that were received and wait for the next turn, which is to follow at once: never any after a turn without frames.
+    /// Frames that were received and wait for the next turn, which is to follow at once: none after
+    /// a turn without frames.
     pub fn frames_in_hand(&self) -> usize {
         self.next.frames.len()
     }

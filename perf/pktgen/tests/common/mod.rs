@@ -1,5 +1,5 @@
-//! What the tests share: something to test, between two ports in memory. It works within the ports' own calls, so that no test depends
-//! on when a thread gets its core.
+//! What the tests share: something to test, between two ports in memory. It works within the ports'
+//! own calls, so that no test depends on when a thread gets its core.
 
 #![allow(dead_code, missing_docs)]
 

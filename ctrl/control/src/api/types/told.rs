@@ -1,6 +1,6 @@
 //! What is told of single packets.
 
-use engine::staged::StagedVerdict;
+use engine::verdict::StagedVerdict;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -4,7 +4,7 @@ mod known;
 
 use std::net::IpAddr;
 
-use engine::worker::Connection as Entry;
+use engine::conntrack::Connection as Entry;
 use engine::{addr_from_bits, proto};
 use serde::Deserialize;
 use utoipa::IntoParams;

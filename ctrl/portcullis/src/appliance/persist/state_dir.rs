@@ -11,7 +11,7 @@ use control::commit::Committer;
 use control::persisted::{PersistedState, Tables};
 use engine::conntrack::persist::{self, PersistentMemory, TableIdentity};
 use engine::conntrack::restore::{self, ExpectedTable, SavedConnection};
-use engine::handoff::RssHash;
+use engine::rss::RssHash;
 use engine::snapshot::Snapshot;
 use engine::{Generation, addr_from_bits};
 use memmap2::{MmapOptions, MmapRaw};

@@ -2,10 +2,11 @@
 
 use super::Filter;
 use crate::compile::RuleNames;
+use crate::document::absent;
 use crate::document::{ObjectKey, RuleSelector};
 use crate::live::Live;
 use crate::model::{Identity, Key, Policy};
-use crate::similar_names::{absent, listed, nearest, nearest_of};
+use crate::similar_names::{listed, nearest, nearest_of};
 
 /// What filters may name: copies that share everything with what is in force.
 pub struct Known {

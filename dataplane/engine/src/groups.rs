@@ -1,12 +1,13 @@
-//! Who is in which group, by address: what rules with a group as remote ask.
+//! Who is in which group, by address, and which VPCs reach each other: what rules with a group as
+//! remote depend on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::{GroupId, VpcId};
 
-/// Parts that the addresses are spread over: a change copies the parts that it touches, and shares the others with the
-/// generations before.
+/// Parts that the addresses are spread over: a change copies the parts that it touches, and shares
+/// the others with the generations before.
 const PARTS: usize = 256;
 
 /// The groups of an address's holder in one VPC.
@@ -59,7 +60,7 @@ impl Members {
     }
 
     /// All addresses with their memberships, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u128, bool), &Vec<Membership>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&(u128, bool), &Vec<Membership>)> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 
@@ -67,6 +68,29 @@ impl Members {
     #[inline]
     pub fn of(&self, addr: u128, v6: bool) -> &[Membership] {
         self.parts[part_of(addr)].get(&(addr, v6)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What one VPC's NICs reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VpcRecord {
+    /// Itself and its peers, sorted.
+    pub reach: Vec<VpcId>,
+}
+
+/// What rules with a group as remote depend on, over all VPCs.
+#[derive(Clone, Default)]
+pub struct Groups {
+    /// Whose groups an address is in. Shared with other generations where nothing changed.
+    pub members: Members,
+    /// VPCs by [`VpcId`].
+    pub vpcs: Vec<VpcRecord>,
+}
+
+impl Groups {
+    /// True if `vpc` is `own` or peered with it.
+    pub fn reaches(&self, own: VpcId, vpc: VpcId) -> bool {
+        own == vpc || self.vpcs[own.0 as usize].reach.binary_search(&vpc).is_ok()
     }
 }
 

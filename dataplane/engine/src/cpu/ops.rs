@@ -1,47 +1,46 @@
-//! What is done to many keys or rules at once: by SSE2, which every x86-64 has, by AVX2, by AVX-512, or without any of them. All come to
-//! the same; which one runs is known when the policy is compiled (`cpu`).
+//! Comparisons of many keys or rules at once: by SSE2, which every x86-64 has, by AVX2, by AVX-512,
+//! or without any of them. All have the same results.
+
+use super::Baseline;
+#[cfg(target_arch = "x86_64")]
+use super::{V3, V4};
 
 /// Keys that are compared with at once.
-pub(super) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Rules of a chunk.
-pub(super) const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// A set of 256 rules, half a cache line.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C, align(32))]
-pub(super) struct Chunk(pub [u64; CHUNK / 64]);
+pub struct Chunk(pub [u64; CHUNK / 64]);
 
 /// To where signed comparison does what unsigned does here: there is no other one before AVX-512.
 #[inline(always)]
-pub(super) fn bias(key: u32) -> i32 {
+pub fn bias(key: u32) -> i32 {
     (key ^ 0x8000_0000) as i32
 }
 
-/// The instructions.
-pub(super) trait VectorOps {
+/// The comparisons, by one instruction set.
+pub trait VectorOps: Copy {
     /// How many keys are below `key` before one that is not.
-    fn below_u16(keys: &[u16; LANES], key: u16) -> usize;
+    fn below_u16(self, keys: &[u16; LANES], key: u16) -> usize;
     /// How many of these sorted keys are below `key`, all [`bias`].
-    fn below_u32(keys: &[i32; LANES], key: i32) -> usize;
+    fn below_u32(self, keys: &[i32; LANES], key: i32) -> usize;
     /// A bit for each word in which two sets have no common rule.
-    fn apart(one: &Chunk, other: &Chunk) -> u64;
+    fn disjoint_words(self, one: &Chunk, other: &Chunk) -> u64;
 }
 
-/// With what every machine has that this is built for.
-pub(super) struct Baseline;
-
-impl Baseline {
-    #[inline(always)]
-    fn apart_by_word(one: &Chunk, other: &Chunk) -> u64 {
-        (0..one.0.len()).fold(0, |bits, word| bits | u64::from(one.0[word] & other.0[word] == 0) << word)
-    }
+#[inline(always)]
+fn disjoint_by_word(one: &Chunk, other: &Chunk) -> u64 {
+    (0..one.0.len()).fold(0, |bits, word| bits | u64::from(one.0[word] & other.0[word] == 0) << word)
 }
 
 #[cfg(target_arch = "x86_64")]
 impl VectorOps for Baseline {
     #[inline(always)]
-    fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
+    fn below_u16(self, keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{
             __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
             _mm_setzero_si128, _mm_subs_epu16,
@@ -58,7 +57,7 @@ impl VectorOps for Baseline {
     }
 
     #[inline(always)]
-    fn below_u32(keys: &[i32; LANES], key: i32) -> usize {
+    fn below_u32(self, keys: &[i32; LANES], key: i32) -> usize {
         use std::arch::x86_64::{
             __m128i, _mm_cmpgt_epi32, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
             _mm_set1_epi32,
@@ -74,42 +73,38 @@ impl VectorOps for Baseline {
     }
 
     #[inline(always)]
-    fn apart(one: &Chunk, other: &Chunk) -> u64 {
-        Baseline::apart_by_word(one, other)
+    fn disjoint_words(self, one: &Chunk, other: &Chunk) -> u64 {
+        disjoint_by_word(one, other)
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 impl VectorOps for Baseline {
     #[inline(always)]
-    fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
+    fn below_u16(self, keys: &[u16; LANES], key: u16) -> usize {
         keys.iter().position(|end| *end >= key).unwrap_or(LANES)
     }
 
     #[inline(always)]
-    fn below_u32(keys: &[i32; LANES], key: i32) -> usize {
+    fn below_u32(self, keys: &[i32; LANES], key: i32) -> usize {
         keys.iter().filter(|end| **end < key).count()
     }
 
     #[inline(always)]
-    fn apart(one: &Chunk, other: &Chunk) -> u64 {
-        Baseline::apart_by_word(one, other)
+    fn disjoint_words(self, one: &Chunk, other: &Chunk) -> u64 {
+        disjoint_by_word(one, other)
     }
 }
 
-/// With AVX2, BMI1 and POPCNT. Only for functions that are compiled for them.
 #[cfg(target_arch = "x86_64")]
-pub(super) struct Avx2;
-
-#[cfg(target_arch = "x86_64")]
-impl VectorOps for Avx2 {
+impl VectorOps for V3 {
     #[inline(always)]
-    fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
+    fn below_u16(self, keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{
             _mm256_cmpeq_epi16, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_set1_epi16,
             _mm256_setzero_si256, _mm256_subs_epu16,
         };
-        // SAFETY: who is compiled for AVX2 runs where it is, and the load is of the sixteen keys.
+        // SAFETY: the token proves AVX2, and the load is of the sixteen keys.
         let not_below = unsafe {
             let left =
                 _mm256_subs_epu16(_mm256_set1_epi16(key as i16), _mm256_loadu_si256(keys.as_ptr().cast()));
@@ -120,7 +115,7 @@ impl VectorOps for Avx2 {
     }
 
     #[inline(always)]
-    fn below_u32(keys: &[i32; LANES], key: i32) -> usize {
+    fn below_u32(self, keys: &[i32; LANES], key: i32) -> usize {
         use std::arch::x86_64::{
             __m256i, _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_packs_epi32,
             _mm256_set1_epi32,
@@ -136,7 +131,7 @@ impl VectorOps for Avx2 {
     }
 
     #[inline(always)]
-    fn apart(one: &Chunk, other: &Chunk) -> u64 {
+    fn disjoint_words(self, one: &Chunk, other: &Chunk) -> u64 {
         use std::arch::x86_64::{
             _mm256_and_si256, _mm256_castsi256_pd, _mm256_cmpeq_epi64, _mm256_load_si256, _mm256_movemask_pd,
             _mm256_setzero_si256,
@@ -153,16 +148,12 @@ impl VectorOps for Avx2 {
     }
 }
 
-/// With AVX-512 (F, BW, VL). Only for functions that are compiled for it.
 #[cfg(target_arch = "x86_64")]
-pub(super) struct Avx512;
-
-#[cfg(target_arch = "x86_64")]
-impl VectorOps for Avx512 {
+impl VectorOps for V4 {
     #[inline(always)]
-    fn below_u16(keys: &[u16; LANES], key: u16) -> usize {
+    fn below_u16(self, keys: &[u16; LANES], key: u16) -> usize {
         use std::arch::x86_64::{_mm256_cmpge_epu16_mask, _mm256_loadu_si256, _mm256_set1_epi16};
-        // SAFETY: who is compiled for AVX-512 runs where it is, and the load is of the sixteen keys.
+        // SAFETY: the token proves AVX-512, and the load is of the sixteen keys.
         let not_below = unsafe {
             _mm256_cmpge_epu16_mask(_mm256_loadu_si256(keys.as_ptr().cast()), _mm256_set1_epi16(key as i16))
         };
@@ -170,7 +161,7 @@ impl VectorOps for Avx512 {
     }
 
     #[inline(always)]
-    fn below_u32(keys: &[i32; LANES], key: i32) -> usize {
+    fn below_u32(self, keys: &[i32; LANES], key: i32) -> usize {
         use std::arch::x86_64::{_mm512_cmplt_epi32_mask, _mm512_loadu_si512, _mm512_set1_epi32};
         // SAFETY: as above.
         let below = unsafe {
@@ -180,7 +171,7 @@ impl VectorOps for Avx512 {
     }
 
     #[inline(always)]
-    fn apart(one: &Chunk, other: &Chunk) -> u64 {
+    fn disjoint_words(self, one: &Chunk, other: &Chunk) -> u64 {
         use std::arch::x86_64::{_mm256_load_si256, _mm256_testn_epi64_mask};
         // SAFETY: as above; the loads are of chunks, which lie as such loads want them.
         let apart = unsafe {
