@@ -83,6 +83,7 @@ test("the first screen says whether it is well, what goes through and what chang
 
 test("from a drop to the rule that would let it pass in two clicks; it lapses, is made again, confirmed and undone", async () => {
   const appliance = await ready();
+  await until("connections live", async () => (await appliance.ask("/v1/connections/count?tombstone=false&nic=web-1")).body.count === 8, 30_000);
   const page = await opened(appliance, { token: WRITER });
   await page.getByRole("region", { name: "Drops", exact: true }).getByRole("link", { name: "no-rule" }).click();
   const packets = page.getByRole("region", { name: "Packets", exact: true });

@@ -58,7 +58,7 @@ while True:
     try:
         for client, port in CLIENTS:
             # Opened again where a flush ended it: a live one takes the SYN for a repeated one.
-            if turn % 50 == 0:
+            if turn % 20 == 0:
                 outside.send(tcp(client, NIC[1], port, 22, SYN, 1000, 0))
                 time.sleep(0.002)
                 inside.send(tcp(NIC[1], client, 22, port, SYN | ACK, 5000, 1001))
