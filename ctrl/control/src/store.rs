@@ -268,7 +268,7 @@ impl Store {
         true
     }
 
-    /// Has it again, after [`Store::close`]. Whoever opened it meanwhile has changed nothing but its witness. An error if it is still held
+    /// Has it again, after [`Store::close`]. Whoever opened it meanwhile has changed nothing. An error if it is still held
     /// elsewhere: then each change tries again.
     pub fn reopen(&self) -> Result<(), StoreError> {
         self.have_again(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
@@ -283,7 +283,6 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(self.path.clone())),
             Err(TryLockError::Error(error)) => return Err(self.io(&error)),
         }
-        held.witness.read_again().map_err(|error| self.io(&error))?;
         held.is_lent = false;
         Ok(())
     }

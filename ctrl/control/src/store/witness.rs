@@ -80,14 +80,6 @@ impl Witness {
         Ok(Witness { path: path.to_owned(), file, last })
     }
 
-    /// Goes on from what another process has written there.
-    pub fn read_again(&mut self) -> io::Result<()> {
-        if let WitnessState::Told(told) = Witness::find(&self.path)? {
-            self.last = told;
-        }
-        Ok(())
-    }
-
     /// Notes that somebody is told of a generation. When this returns, it is on the disk.
     pub fn record_generation(&mut self, generation: u32) -> io::Result<()> {
         self.note(WitnessRecord { generation, refused: None, awaited: None, ..self.last.clone() })
