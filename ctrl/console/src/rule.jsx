@@ -47,7 +47,7 @@ export function RuleForm({ rule, preview, cancel }) {
       {WITH_PORTS.has(form.protocol) && <Field label="Ports" {...on("ports")} hint="N or LOW-HIGH; all, if empty" />}
       {icmp && <Field label="ICMP type" {...on("icmp_type")} hint="0 to 255; all, if empty" />}
       {icmp && <Field label="ICMP code" {...on("icmp_code")} hint="beside a type" />}
-      <Field label="Ethertype" {...on("ethertype")}>{options([["", "of the prefix, else both"], "IPv4", "IPv6"])}</Field>
+      <Field label="Ethertype" {...on("ethertype")}>{options([["", "any that fits"], "IPv4", "IPv6"])}</Field>
       <Field label="Remote" {...on("kind")}>{options(REMOTES)}</Field>
       {form.kind && <Field label={REMOTES.find(([kind]) => kind === form.kind)[1].replace(/^an? /, "Remote ")} required {...on("remote")} />}
       <Field label="Priority" {...on("priority")} hint="1, the highest, to 100" />

@@ -87,8 +87,13 @@ export function Connections({ at }) {
   const on = (name) => ({ value: filter[name], name, onInput: (event) => { tell(null); set({ ...filter, [name]: event.currentTarget.value }); } });
   const ask = () => { tell("Counting…"); count(JSON.parse(settled)).then((found) => tell(many(found.count, "connection")), (failed) => tell(failed.message)); };
   const carried = rows.some((c) => c.bytes);
+  const given = NAMES.filter((name) => filter[name]);
+  // On a telephone they would fill the first screen.
+  const [unfolded] = useState(() => !matchMedia("(max-width: 760px)").matches);
   return (
     <Panel title="Connections and tombstones" aside={<><span role="status">{counted}</span><button type="button" onClick={ask}>Count them</button>{mayWrite() && <button type="button" onClick={() => show(filter)}>Flush these…</button>}</>}>
+      <details class="filters" open={unfolded}>
+      <summary>Filters{given.length > 0 && `: ${given.map((name) => `${name} ${filter[name]}`).join(", ")}`}</summary>
       <form class="fields tight" onSubmit={(event) => { event.preventDefault(); again(); }}>
         <Field label="NIC" data-filter {...on("nic")} />
         <Field label="Local" {...on("local")} />
@@ -102,6 +107,7 @@ export function Connections({ at }) {
         <Field label="Rule" {...on("rule")} />
         <p class="buttons"><button>Look again</button></p>
       </form>
+      </details>
       <Wrong error={error} />
       <Table label="Connections" id={(c) => c.id} rows={rows} empty={busy ? "Looking…" : "None fits."} mark={(c) => (c.tombstone ? "marked" : "")} columns={[
         ["NIC", (c) => c.nic],
