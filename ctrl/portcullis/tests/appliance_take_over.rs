@@ -366,6 +366,18 @@ fn what_is_in_the_way_is_told_and_the_running_process_goes_on() {
         assert!(status == expected && told.contains(wanted), "{more}: {status} {told}");
         assert!(appliance.process.is_running());
     }
+    // What it would go by is damaged: it is told so, and nothing is forgotten for that.
+    let control = Path::new(&kept).join("control");
+    let whole = std::fs::read(&control).unwrap();
+    std::fs::write(&control, &whole[..whole.len() - 1]).unwrap();
+    let Appliance { process, setup } = appliance;
+    let setup = setup.no_more().more(&format!("[conntrack]\nkeep = {kept:?}\n")).devices(devices(1));
+    let (status, told) = refused(&setup);
+    assert!(status == 1 && told.contains("cannot be taken up: it is damaged"), "{told}");
+    assert!(control.exists());
+    std::fs::write(&control, &whole).unwrap();
+    let appliance = take_over(&lab, Appliance { process, setup }, None);
+    assert_eq!(appliance.show("restart")["began"], "took-over");
     let files = std::fs::read_dir(&kept).unwrap().count();
     assert_eq!(files, 3, "lock, control and one table: nothing is left of the attempts");
 }
@@ -385,13 +397,31 @@ fn shared_memory_interfaces_are_given_up_and_had_again() {
         format!("net_memif{n},role={role},socket-abstract=yes,socket={socket}")
     };
     // testpmd sends from the one to the other, round and round.
-    let mut peer = Command::new(testpmd);
-    peer.args(["--lcores=0@0,1@0", "--no-pci", "--no-huge", "-m", "128", "--no-shconf", "--no-telemetry"]);
-    peer.args(["--vdev".to_owned(), memif(0, "server"), "--vdev".to_owned(), memif(1, "server")]);
-    peer.args(["--", "--total-num-mbufs=8192", "--forward-mode=txonly", "--auto-start", "--stats-period=1"]);
-    peer.args(["--tx-ip=10.5.6.8,198.51.100.9", "--txpkts=64"]);
-    let peer = Process::start(peer).unwrap();
-    peer.wait_for("Port statistics", READY).unwrap();
+    let serve = || {
+        let mut peer = Command::new(&testpmd);
+        peer.args([
+            "--lcores=0@0,1@0",
+            "--no-pci",
+            "--no-huge",
+            "-m",
+            "128",
+            "--no-shconf",
+            "--no-telemetry",
+        ]);
+        peer.args(["--vdev".to_owned(), memif(0, "server"), "--vdev".to_owned(), memif(1, "server")]);
+        peer.args([
+            "--",
+            "--total-num-mbufs=8192",
+            "--forward-mode=txonly",
+            "--auto-start",
+            "--stats-period=1",
+        ]);
+        peer.args(["--tx-ip=10.5.6.8,198.51.100.9", "--txpkts=64"]);
+        let peer = Process::start(peer).unwrap();
+        peer.wait_for("Port statistics", READY).unwrap();
+        peer
+    };
+    let peer = serve();
     let setup = Setup::new(&memif(0, "client"), &memif(1, "client"));
     let kept = setup.path("kept").display().to_string();
     let setup = setup.more(&format!("[conntrack]\ncapacity = 4096\nkeep = {kept:?}\n"));
@@ -399,7 +429,7 @@ fn shared_memory_interfaces_are_given_up_and_had_again() {
     let received = |appliance: &Appliance| number(&appliance.show("counters")["packets"], "in");
     let goes_on = |appliance: &Appliance, what: &str| {
         let before = received(appliance);
-        wait_for(what, || (received(appliance) > before).then_some(()));
+        wait_longer_for(what, READY, || (received(appliance) > before).then_some(()));
     };
     goes_on(&appliance, "frames of the peer");
 
@@ -420,6 +450,16 @@ fn shared_memory_interfaces_are_given_up_and_had_again() {
     let next = Process::start(next).unwrap();
     next.wait_for("portcullis: ready", READY).unwrap();
     assert!(former.finish(READY).unwrap().status.success());
-    goes_on(&Appliance { process: next, setup }, "frames of the peer at the new process");
+    let appliance = Appliance { process: next, setup };
+    goes_on(&appliance, "frames of the peer at the new process");
+    // A server that is gone and comes back is found again, without a restart.
     drop(peer);
+    wait_for("word of the peer's end", || {
+        let health = appliance.show("health").to_string();
+        health.contains("no peer is connected").then_some(())
+    });
+    std::thread::sleep(3 * SECOND);
+    let _peer = serve();
+    goes_on(&appliance, "frames of a peer that came back");
+    wait_for("the end of the problem", || (appliance.show("health")["status"] == "ok").then_some(()));
 }

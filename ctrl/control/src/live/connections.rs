@@ -187,7 +187,8 @@ impl Live {
         ConnectionScan {
             interview: self.worker_query(worker),
             workers,
-            from: Some(place),
+            // Behind what no worker has begins the next one: a page without time for more than that would lead to itself.
+            from: (place <= NOWHERE).then_some(place),
             due: Instant::now(),
             pace: PACE,
         }

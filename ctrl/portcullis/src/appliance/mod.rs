@@ -128,17 +128,24 @@ fn run_with(
     let dataplane = match &mut taking {
         None => Dataplane::open(&config, cores, None)?,
         Some(taking) => {
+            if let Some(reason) = keeping.unfit(&beginning.former) {
+                return Err(not_taken_up(&reason));
+            }
             keeping.lay_out_ahead(&assemble::capacities(&config)).map_err(Failure::runtime)?;
             Dataplane::open(&config, cores, Some(taking))?
         }
     };
     keeping.read_connections(&beginning.former);
     if taking.is_some() && !keeping.is_warm() {
-        let reason = keeping.reason();
-        return Err(Failure::runtime(format!("--take-over: the connections cannot be taken up: {reason}")));
+        return Err(not_taken_up(keeping.reason()));
     }
     sandbox::confine(&config, args.policy.as_deref(), &dataplane.ports);
     dataplane.run((beginning, keeping, taking), policy_file, doors, runtime, signals, lines)
+}
+
+/// A take-over ends here, before or after the other process stands still.
+fn not_taken_up(reason: &str) -> Failure {
+    Failure::runtime(format!("--take-over: the connections cannot be taken up: {reason}"))
 }
 
 /// The store that the configuration names, if it does.

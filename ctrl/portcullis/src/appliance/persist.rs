@@ -118,6 +118,8 @@ impl StateKeeper {
             forget_the_usual(config);
             return Ok(keeping);
         };
+        // What another process still goes by is not ours to forget.
+        let is_shared = lock.is_some();
         match StateDir::open_with(&path, lock) {
             Ok(folder) => {
                 keeping.restart.folder = Some(path.display().to_string());
@@ -128,7 +130,7 @@ impl StateKeeper {
                     StateDirContents::Unfit(reason) => keeping.begin_cold(&reason),
                     StateDirContents::State(state) => keeping.found = Some(state),
                 }
-                if keeping.found.is_none() {
+                if keeping.found.is_none() && !is_shared {
                     folder.forget().map_err(|error| format!("{}: {error}", path.display()))?;
                 }
                 keeping.folder = Some(Arc::new(folder));
@@ -185,6 +187,15 @@ impl StateKeeper {
     /// True if there is earlier state.
     pub fn is_warm(&self) -> bool {
         self.is_warm
+    }
+
+    /// Why what the control side left is not gone by, if it is not.
+    pub fn unfit(&self, former: &control::live::PreviousState) -> Option<String> {
+        match former {
+            control::live::PreviousState::Taken(_) => None,
+            control::live::PreviousState::Unfit(reason) => Some(reason.clone()),
+            control::live::PreviousState::None => Some(self.reason().to_owned()),
+        }
     }
 
     /// Why it is cold, if it is.

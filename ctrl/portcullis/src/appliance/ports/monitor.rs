@@ -31,6 +31,9 @@ const COUNT: Duration = Duration::from_secs(1);
 /// An attempt to make a device is followed by another after so long.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Between two attempts to connect to a server that is not there.
+const RECONNECT: Duration = Duration::from_secs(1);
+
 /// The kinds of problems.
 const LINK: &str = "link";
 const MTU: &str = "mtu";
@@ -92,6 +95,8 @@ struct Round {
     next: usize,
     /// When making a device failed last, by port.
     failed: Vec<Option<Instant>>,
+    /// When a port last connected anew, by port.
+    connected: Vec<Option<Instant>>,
 }
 
 impl Round {
@@ -107,6 +112,7 @@ impl Round {
             offloads: (0..count).map(|_| Offloads::default()).collect(),
             next: 0,
             failed: vec![None; count],
+            connected: vec![None; count],
         }
     }
 
@@ -128,7 +134,7 @@ impl Round {
         for (number, slot) in ports.0.iter().enumerate() {
             match &slot.interface {
                 Some(name) => self.look_at_interface(number, slot, name, &all, now),
-                None if slot.is_attached() => self.look_at_device(slot),
+                None if slot.is_attached() => self.look_at_device(number, slot, now),
                 None => self.attach_again(number, slot, now),
             }
         }
@@ -167,7 +173,7 @@ impl Round {
     }
 
     /// A port whose device alone knows its link.
-    fn look_at_device(&self, slot: &PortSlot) {
+    fn look_at_device(&mut self, number: usize, slot: &PortSlot, now: Instant) {
         let Some(is_up) = slot.device_is_up() else { return };
         let (way, state) =
             if is_up { (TxState::Open, LinkState::Up) } else { (TxState::Down, LinkState::Down) };
@@ -183,6 +189,24 @@ impl Round {
             ("down: no carrier", "look at the cable, at the switch's port and at its speed")
         };
         board.raise((&what, LINK), Severity::Degraded, problem, cure);
+        if slot.is_memif_client() {
+            self.reconnect(number, slot, now);
+        }
+    }
+
+    /// A client of memif connects once, when it starts: its driver takes the end of the server for its own. So it is made anew until a
+    /// server answers.
+    fn reconnect(&mut self, number: usize, slot: &PortSlot, now: Instant) {
+        let is_time = self.connected[number].is_none_or(|then| now.duration_since(then) >= RECONNECT);
+        if !is_time || !self.detach(slot) {
+            return;
+        }
+        self.connected[number] = Some(now);
+        // Where it cannot be made, it is tried again as one that is gone.
+        if let Ok((port, queues)) = slot.make(&self.means.eal, &self.means.pool) {
+            slot.put_back(port);
+            self.means.exchange.swap(slot.at, queues, &self.stop);
+        }
     }
 
     /// A port without an interface that was lent to another process, which had not ended when it was wanted back.

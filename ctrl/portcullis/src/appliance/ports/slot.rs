@@ -173,10 +173,21 @@ impl PortSlot {
 
     /// Puts a device in.
     pub fn put(&self, port: Port<Started>) {
+        self.put_back(port);
+        self.now().attached += 1;
+    }
+
+    /// Puts a device in that is the same as before to whoever counts them.
+    pub fn put_back(&self, port: Port<Started>) {
         let (index, sockets) = found(&self.driver, self.interface.as_deref());
         let mut now = self.now();
         (now.port, now.index, now.sockets) = (Some(port), index, sockets);
-        now.attached += 1;
+    }
+
+    /// True if it connects to a server by memif.
+    pub fn is_memif_client(&self) -> bool {
+        self.driver == "net_memif"
+            && self.vdev.as_deref().is_some_and(|on| mtu::value(on, "role") != Some("server"))
     }
 
     /// What is shown of it.
