@@ -7,7 +7,7 @@
 //!
 //! [`Trace::drain`] empties the rings some hundred times a second. Nothing in here holds a worker up: a full ring loses what comes, and so
 //! does a reader's queue that is full; both are counted, and the reader is told. Memory: the history's records (a key of the
-//! configuration), and for each reader a ring a worker and a queue, [`engine::trace::WATCHES`] readers at most.
+//! configuration), and for each reader a ring a worker and a queue, [`engine::trace::MAX_WATCHES`] readers at most.
 
 mod changes;
 mod decision;

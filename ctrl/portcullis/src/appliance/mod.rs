@@ -132,10 +132,14 @@ fn run_with(
                 return Err(not_taken_up(&reason));
             }
             keeping.lay_out_ahead(&assemble::capacities(&config)).map_err(Failure::runtime)?;
-            Dataplane::open(&config, cores, Some(taking))?
+            // While the ports are opened: the longer of the two is all that is waited for.
+            let mut read = || keeping.read_connections(&beginning.former);
+            Dataplane::open(&config, cores, Some((taking, &mut read)))?
         }
     };
-    keeping.read_connections(&beginning.former);
+    if taking.is_none() {
+        keeping.read_connections(&beginning.former);
+    }
     if taking.is_some() && !keeping.is_warm() {
         return Err(not_taken_up(keeping.reason()));
     }
@@ -258,8 +262,13 @@ struct Dataplane {
 }
 
 impl Dataplane {
-    /// With `taking`, ports that another process has are opened when it has let go of them: from then on nobody forwards.
-    fn open(config: &Config, cores: &Cores, mut taking: Option<&mut Taking>) -> Result<Dataplane, Failure> {
+    /// With `taking`, ports that another process has are opened when it has let go of them: from then on nobody forwards. What comes with
+    /// it is done meanwhile.
+    fn open(
+        config: &Config,
+        cores: &Cores,
+        taking: Option<(&mut Taking, &mut (dyn FnMut() + Send))>,
+    ) -> Result<Dataplane, Failure> {
         let claim = || {
             let claims = claims::claim(config).map_err(Failure::runtime);
             claims.inspect(|_| claims::remove_stale_sockets(config))
@@ -278,17 +287,25 @@ impl Dataplane {
         let eal = Arc::new(Eal::init(&args).map_err(Failure::runtime)?);
         let pool = Mempool::new(&eal, "portcullis", environment.buffers, environment.data_room)
             .map_err(Failure::runtime)?;
-        if let Some(taking) = taking.as_deref_mut() {
-            taking.let_go()?;
-            claims = Some(claim()?);
-            take_over::plug_exclusive(&eal, &environment.args, config).map_err(Failure::runtime)?;
-        }
-        let (ports, mut queues) =
+        let open = || {
             ports::open(config, &environment.args, &mtus, &eal, &pool, secret.pattern())
-                .map_err(Failure::runtime)?;
-        if taking.is_some() {
-            take_over::set_aside(&mut queues);
-        }
+                .map_err(Failure::runtime)
+        };
+        let (ports, queues) = match taking {
+            None => open()?,
+            Some((taking, meanwhile)) => {
+                taking.let_go()?;
+                std::thread::scope(|scope| {
+                    scope.spawn(meanwhile);
+                    claims = Some(claim()?);
+                    take_over::plug_exclusive(&eal, &environment.args, config).map_err(Failure::runtime)?;
+                    let (ports, mut queues) = open()?;
+                    take_over::set_aside(&mut queues);
+                    debug!("take-over: the ports are open after {:?}", taking.dark());
+                    Ok((ports, queues))
+                })?
+            }
+        };
         let has_telemetry = environment.has_telemetry();
         Ok(Dataplane { queues, ports, secret, pool, eal, has_telemetry, cores: cores.clone(), claims })
     }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::api::Socket;
 use control::config::Config;
@@ -32,6 +32,8 @@ pub struct Taking {
     api: Option<OwnedFd>,
     own: Option<OwnedFd>,
     tcp: Option<OwnedFd>,
+    /// Since when nobody forwards.
+    dark: Instant,
 }
 
 impl Taking {
@@ -81,7 +83,7 @@ impl Taking {
             return Err(refused("the running process gave too few descriptors".to_owned()));
         }
         info!("process {} (version {}) is to be relieved", former.process, former.version);
-        Ok(Taking { line, former, lock, api, own, tcp })
+        Ok(Taking { line, former, lock, api, own, tcp, dark: Instant::now() })
     }
 
     /// The lock on what is kept, which the two share.
@@ -111,6 +113,7 @@ impl Taking {
 
     /// Has the running process stand still. From here on nobody forwards.
     pub fn let_go(&mut self) -> Result<(), Failure> {
+        self.dark = Instant::now();
         let said = self.line.say(&Word::LetGo, &[]).and_then(|()| self.line.hear(DARK));
         match said {
             Ok(Word::Gone) => Ok(()),
@@ -118,11 +121,19 @@ impl Taking {
         }
     }
 
+    /// How long nobody has forwarded, for the log.
+    pub fn dark(&self) -> Duration {
+        self.dark.elapsed()
+    }
+
     /// True if this process is in charge: frames may move. False if the former one goes on.
     pub fn is_ours(&mut self) -> bool {
         let said = self.line.say(&Word::Ready, &[]).and_then(|()| self.line.hear(DARK));
         match said {
-            Ok(Word::Yours) => true,
+            Ok(Word::Yours) => {
+                info!("taken over: nothing was forwarded for {} ms", self.dark.elapsed().as_millis());
+                true
+            }
             other => {
                 error!("not taken over: {}", self.unexpected(other));
                 false
