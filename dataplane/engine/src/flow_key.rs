@@ -128,7 +128,7 @@ pub struct EntryKey {
 }
 
 impl EntryKey {
-    /// From what [`Entry`]'s fields of these names say; `meta` is [`key_meta`], and
+    /// From what `Entry`'s fields of these names say; `meta` is [`key_meta`], and
     /// [`required_state_bits`] where a packet's short way is looked for.
     #[inline(always)]
     pub const fn new(addr: AddrId, remote: u32, ports: u32, meta: u32) -> EntryKey {
@@ -141,19 +141,19 @@ impl EntryKey {
         EntryKey { addrs: (remote as u64) << 32 | addr.0 as u64, rest }
     }
 
-    /// See [`Entry::addr`].
+    /// See `Entry::addr`.
     #[inline]
     pub fn addr(&self) -> AddrId {
         AddrId(self.addrs as u32)
     }
 
-    /// See [`Entry::remote`].
+    /// See `Entry::remote`.
     #[inline]
     pub fn remote(&self) -> u32 {
         (self.addrs >> 32) as u32
     }
 
-    /// See [`Entry::ports`].
+    /// See `Entry::ports`.
     #[inline]
     pub fn ports(&self) -> u32 {
         self.rest as u32

@@ -1,5 +1,5 @@
 //! The ports of all wires: opened in the order of the configuration, their queues dealt out to the workers, their
-//! links and losses watched ([`keeper`]).
+//! links and losses watched ([`monitor`]).
 
 pub mod claims;
 pub mod interfaces;
