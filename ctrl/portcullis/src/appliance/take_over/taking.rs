@@ -21,6 +21,8 @@ use crate::failure::Failure;
 /// The driver whose ports one process gives up before the other has them. A process that gave up an XDP socket cannot have one on the same
 /// interface again, which it must where the take-over fails; the others are untried.
 const LENT: &str = "net_memif";
+/// The driver whose ports have been receiving since EAL's start.
+const PACKET_SOCKETS: &str = "net_af_packet";
 /// How long the former process may take to end, once it is relieved.
 const ENDS: Duration = Duration::from_secs(5);
 
@@ -201,9 +203,12 @@ pub fn plug_exclusive(eal: &Eal, args: &[String], config: &Config) -> Result<(),
     Ok(())
 }
 
-/// Lets go of what the ports have received so far. The former process has forwarded it: the sockets of both saw it.
+/// Lets go of what packet sockets have received so far. The former process has forwarded it: the sockets of both saw it.
 pub fn set_aside(queues: &mut [Wires]) {
-    let of_wire = |wire: &mut Wire<Queue>| wire.inside.set_aside() + wire.outside.set_aside();
+    let of = |queue: &mut Queue| {
+        if queue.port_name().starts_with(PACKET_SOCKETS) { queue.set_aside() } else { 0 }
+    };
+    let of_wire = |wire: &mut Wire<Queue>| of(&mut wire.inside) + of(&mut wire.outside);
     let frames: usize = queues.iter_mut().flatten().map(of_wire).sum();
     if frames > 0 {
         info!("{frames} frames that had come before were left to the former process");
