@@ -100,7 +100,7 @@ fn run_with(
     cores: &Cores,
     lines: &LogWriter,
 ) -> Result<ExitCode, Failure> {
-    warn_of(&config, policy.as_ref(), args.policy.as_deref());
+    warn_of(&config, policy.as_ref(), args);
     let runtime = service::runtime(CONTROL_THREADS).map_err(Failure::runtime)?;
     let mut signals = {
         let _within = runtime.enter();
@@ -233,16 +233,17 @@ fn log_level(configured: LevelFilter) -> Result<LevelFilter, String> {
 }
 
 /// What an operator should know from the start.
-fn warn_of(config: &Config, policy: Option<&Parsed>, path: Option<&Path>) {
+fn warn_of(config: &Config, policy: Option<&Parsed>, args: &cli::Run) {
     let empty = control::model::Policy::default();
     for setting in lenient_settings(config, policy.map_or(&empty, |parsed| &parsed.policy)) {
         warn!("a setting is on that is not strict: {setting}");
     }
-    match (policy, path) {
+    match (policy, args.policy.as_deref()) {
         (Some(parsed), Some(path)) if parsed.policy.nics.is_empty() => {
             warn!("{}: the policy has no NICs, nobody is protected and nothing passes", path.display());
         }
-        (None, _) if config.store.path.is_none() => {
+        // A take-over goes on with the policy in force.
+        (None, _) if config.store.path.is_none() && !args.take_over => {
             warn!("no --policy is given: nothing passes until one is applied");
         }
         _ => {}

@@ -314,12 +314,12 @@ impl Round {
             }
             Err(reason) => {
                 self.failed[number] = Some(now);
-                board.raise(
-                    (&what, LINK),
-                    Severity::Degraded,
-                    format!("gone: {name} is there again and cannot be attached: {reason}"),
-                    "it is tried again twice a second",
-                );
+                let problem = match &slot.interface {
+                    Some(_) => format!("gone: {name} is there again and cannot be attached: {reason}"),
+                    None if slot.is_memif_client() => format!("down: no peer is connected: {reason}"),
+                    None => format!("down: it cannot be opened: {reason}"),
+                };
+                board.raise((&what, LINK), Severity::Degraded, problem, "it is tried again twice a second");
             }
         }
     }
